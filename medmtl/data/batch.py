@@ -1,0 +1,51 @@
+"""What one training step works on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+
+@dataclass(frozen=True)
+class ViewBatch:
+    """Samples of one view of the cases.
+
+    Attributes:
+        image_BCDHW: float32; D, H, W are the array axes in RAS order (x, y, z).
+        targets: task -> tensor whose first axis is B; where a sample is not labelled the entry is an arbitrary valid value.
+        present: task -> bool tensor of shape (B,), True where the sample is labelled.
+        case_ids: B ids, in order.
+    """
+
+    image_BCDHW: torch.Tensor
+    targets: Mapping[str, torch.Tensor]
+    present: Mapping[str, torch.Tensor]
+    case_ids: tuple[str, ...]
+
+    def labelled(self) -> tuple[str, ...]:
+        """Tasks for which at least one sample is labelled. The others are absent from this step."""
+        return tuple(task for task, present_B in self.present.items() if bool(present_B.any()))
+
+    def to(self, device: torch.device) -> ViewBatch:
+        """The same samples on another device."""
+        return replace(
+            self,
+            image_BCDHW=self.image_BCDHW.to(device, non_blocking=True),
+            targets={task: target.to(device, non_blocking=True) for task, target in self.targets.items()},
+            present={task: present.to(device, non_blocking=True) for task, present in self.present.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The views of one step, each with samples of its own.
+
+    Attributes:
+        step: the step it was drawn for.
+        views: view name -> samples. This version has one view, ``case`` or ``patch``.
+    """
+
+    step: int
+    views: Mapping[str, ViewBatch]

@@ -1,0 +1,69 @@
+"""A case after the deterministic half of its transforms: what the cache holds and what training and prediction read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from medmtl.data.volume import Grid
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Settings of the deterministic half; part of the cache key.
+
+    Attributes:
+        spacing: working voxel size in mm, per axis of the RAS-ordered array.
+        channels: channel names in input order.
+        labels: voxel task -> column of its label file.
+        resample_to_first: bring the other channels to the first one's grid instead of refusing a difference.
+    """
+
+    spacing: tuple[float, float, float]
+    channels: tuple[str, ...]
+    labels: Mapping[str, str]
+    resample_to_first: bool = False
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """How one channel is normalised when loading. Learned from the training fold; never part of the cache.
+
+    Attributes:
+        kind: ``zscore`` uses the case's own mean and deviation over all voxels; ``zscore_nonzero`` over voxels that are
+            not 0, and leaves those at 0; ``ct`` clips to ``clip`` and uses ``mean`` and ``std``; ``none`` does nothing.
+    """
+
+    kind: Literal["zscore", "zscore_nonzero", "ct", "none"]
+    clip: tuple[float, float] | None = None
+    mean: float | None = None
+    std: float | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A case at working spacing in RAS order, intensities not yet normalised.
+
+    Attributes:
+        case_id: the case.
+        image_CDHW: float32; may be a read-only memory map.
+        labels: voxel task -> integer array (D, H, W); only tasks for which the case has a label file.
+        grid: grid of the arrays (RAS-ordered, working spacing).
+        native: grid of the case's first image as it lies in its file.
+        statistics: per channel ``mean std nonzero_mean nonzero_std nonzero_fraction p005 p995 min max``.
+        foreground: voxel task -> label value -> sampled voxel indices (n, 3) int32, at most 1,000 per value.
+        sha256: file (as written in the table) -> hash of its bytes.
+    """
+
+    case_id: str
+    image_CDHW: npt.NDArray[np.float32]
+    labels: Mapping[str, npt.NDArray[np.integer[Any]]]
+    grid: Grid
+    native: Grid
+    statistics: tuple[Mapping[str, float], ...]
+    foreground: Mapping[str, Mapping[int, npt.NDArray[np.int32]]]
+    sha256: Mapping[str, str]

@@ -1,0 +1,44 @@
+"""A scan or a mask in memory, with the grid it lies on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Shape and position of a voxel array in the patient.
+
+    Attributes:
+        shape: voxels per array axis (three axes).
+        affine: 4x4, voxel index -> millimetres in RAS+ world space (NIfTI convention).
+    """
+
+    shape: tuple[int, int, int]
+    affine: npt.NDArray[np.float64]
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size in mm along each array axis: the column norms of the affine."""
+        norms = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return (float(norms[0]), float(norms[1]), float(norms[2]))
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Voxels on a grid.
+
+    Attributes:
+        array: three-dimensional; float32 for images, an integer type for labels.
+        grid: where the voxels lie.
+        sha256: of the file's bytes as read, or None for a volume made in memory.
+        notes: (code, text) of repairs made while reading, such as a squeezed axis; ``check`` turns them into findings.
+    """
+
+    array: npt.NDArray[np.generic]
+    grid: Grid
+    sha256: str | None = None
+    notes: tuple[tuple[str, str], ...] = ()

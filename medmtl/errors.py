@@ -1,0 +1,102 @@
+"""Every error that medmtl raises on purpose, in one place.
+
+::
+
+    MedmtlError
+    ├── InputError        2  bad input, configuration or arguments
+    │   ├── ConfigError      a key of the configuration
+    │   └── CohortError      rows or files of the cohort; carries its findings
+    ├── MachineError      3  disk, memory, device or an extra is missing
+    ├── NumericError      4  NaN or Inf where a finite number must be
+    ├── InterruptedRun    5  stopped on request after a commit; resumable
+    ├── BusyRunError      6  another process holds the run folder
+    ├── ArtefactError     7  a checkpoint, cache entry or model was refused
+    └── WorkError         8  an outside cause: I/O, a lost worker, the user's own code
+
+The number is the exit code of the command line. A message says in one sentence what is wrong, where, and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from medmtl.data.finding import Finding
+
+
+class MedmtlError(Exception):
+    """Base of all errors raised on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class InputError(MedmtlError):
+    """Something the user gave is wrong."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """A key of the configuration is wrong.
+
+    Args:
+        message: one sentence.
+        key: dotted key such as ``training.lr``, where known.
+        line: line of the YAML file (1-based), where known.
+    """
+
+    def __init__(self, message: str, *, key: str | None = None, line: int | None = None) -> None:
+        place = " ".join(part for part in (f"line {line}:" if line else "", f"{key}:" if key else "") if part)
+        super().__init__(f"{place} {message}" if place else message)
+        self.key = key
+        self.line = line
+
+
+class CohortError(InputError):
+    """Rows or files of the cohort were refused.
+
+    Args:
+        message: one sentence.
+        findings: everything that was found, also warnings and fixes.
+    """
+
+    def __init__(self, message: str, findings: Sequence[Finding] = ()) -> None:
+        super().__init__(message)
+        self.findings = tuple(findings)
+
+
+class MachineError(MedmtlError):
+    """This machine cannot do it as configured."""
+
+    exit_code = 3
+
+
+class NumericError(MedmtlError):
+    """A number that must be finite was not."""
+
+    exit_code = 4
+
+
+class InterruptedRun(MedmtlError):
+    """The run was stopped on request and can be resumed."""
+
+    exit_code = 5
+
+
+class BusyRunError(MedmtlError):
+    """Another process is using the run folder."""
+
+    exit_code = 6
+
+
+class ArtefactError(MedmtlError):
+    """A stored artefact is damaged, foreign or unsafe."""
+
+    exit_code = 7
+
+
+class WorkError(MedmtlError):
+    """Work failed for a cause outside medmtl."""
+
+    exit_code = 8

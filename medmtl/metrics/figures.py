@@ -1,0 +1,35 @@
+"""What a task wants drawn in the report, as data; the report decides how it looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ScatterFigure:
+    """Predicted against observed values, with the line of identity."""
+
+    title: str
+    observed: tuple[float, ...]
+    predicted: tuple[float, ...]
+    unit: str | None = None
+
+
+@dataclass(frozen=True)
+class RocFigure:
+    """One or more ROC curves: (label, false positive rates, true positive rates)."""
+
+    title: str
+    curves: tuple[tuple[str, tuple[float, ...], tuple[float, ...]], ...]
+
+
+@dataclass(frozen=True)
+class StripFigure:
+    """Per-case values in named groups, such as Dice per label."""
+
+    title: str
+    groups: tuple[tuple[str, tuple[float, ...]], ...]
+    unit: str | None = None
+
+
+Figure = ScatterFigure | RocFigure | StripFigure

@@ -1,0 +1,38 @@
+"""Where encoder and head meet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+Stride = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """What a head may rely on when it is built.
+
+    Attributes:
+        channels: channels of each encoder map, finest first.
+        strides: cumulative stride of each encoder map against the image, per axis.
+        decoder_channels, decoder_strides: the same for the decoder maps, finest first.
+    """
+
+    channels: tuple[int, ...]
+    strides: tuple[Stride, ...]
+    decoder_channels: tuple[int, ...] = ()
+    decoder_strides: tuple[Stride, ...] = ()
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a head reads.
+
+    Attributes:
+        encoder: maps of the encoder, finest first, each (B, channels[i], D, H, W) / strides[i].
+        decoder: maps of the decoder, finest first; empty where the task is no voxel task.
+    """
+
+    encoder: tuple[torch.Tensor, ...]
+    decoder: tuple[torch.Tensor, ...] = ()

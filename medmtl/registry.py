@@ -1,0 +1,57 @@
+"""A closed list of kinds per family: tasks, sharing, weighting, encoders.
+
+Configuration names a kind; nothing is ever imported by a name found in data.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+from medmtl.errors import ConfigError
+
+
+C = TypeVar("C")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that looks most like ``name``, or None if none is close."""
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+class Registry(Generic[C]):
+    """Kinds of one family by name.
+
+    Args:
+        family: the configuration's word for the family, such as ``tasks``; used in messages.
+    """
+
+    def __init__(self, family: str) -> None:
+        self.family = family
+        self._kinds: dict[str, type[C]] = {}
+
+    def add(self, cls: type[C]) -> type[C]:
+        """Register a class under its ``kind``; usable as a decorator. A second class of that name is refused."""
+        kind: str = cls.kind  # type: ignore[attr-defined]
+        present = self._kinds.get(kind)
+        if present is not None and present is not cls:
+            raise ConfigError(f"the {self.family} kind {kind!r} is already registered by {present.__qualname__}")
+        self._kinds[kind] = cls
+        return cls
+
+    def get(self, kind: str, *, key: str | None = None) -> type[C]:
+        """The class of ``kind``; an unknown one is refused with the nearest and all names."""
+        try:
+            return self._kinds[kind]
+        except (KeyError, TypeError):
+            guess = nearest(kind, self._kinds)
+            hint = f" Did you mean {guess!r}?" if guess else ""
+            raise ConfigError(
+                f"unknown {self.family} kind {kind!r}.{hint} Known: {', '.join(self.names())}.", key=key
+            ) from None
+
+    def names(self) -> list[str]:
+        """All kinds, in the order in which they were registered."""
+        return list(self._kinds)

@@ -1,0 +1,49 @@
+"""What every sharing kind provides: which parameters tasks have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from medmtl.networks.features import Features, FeatureSpec
+
+
+class SharingOptions(BaseModel):
+    """Options that every sharing kind has."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: str
+
+
+class Sharing(nn.Module, ABC):
+    """Image -> features per task."""
+
+    kind: ClassVar[str]
+    Options: ClassVar[type[SharingOptions]]
+
+    @property
+    @abstractmethod
+    def spec(self) -> Mapping[str, FeatureSpec]:
+        """What each task's head may rely on."""
+
+    @abstractmethod
+    def features(self, image_BCDHW: torch.Tensor, tasks: Sequence[str]) -> dict[str, Features]:
+        """Features for the named tasks only; what only other tasks need is not run."""
+
+    @abstractmethod
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """Parameters that more than one task can reach."""
+
+    @abstractmethod
+    def own_parameters(self, task: str) -> list[nn.Parameter]:
+        """Parameters, outside the head, that only ``task`` reaches."""
+
+    def penalty(self) -> torch.Tensor | None:
+        """A term added to the loss apart from the tasks, or None."""
+        return None

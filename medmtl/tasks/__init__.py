@@ -1,0 +1,16 @@
+"""Task kinds: one file per kind, one line here."""
+
+from __future__ import annotations
+
+from medmtl.registry import Registry
+from medmtl.tasks.base import Task
+from medmtl.tasks.classification import Classification
+from medmtl.tasks.regression import Regression
+from medmtl.tasks.segmentation import Segmentation
+
+kinds: Registry[Task] = Registry("tasks")
+kinds.add(Segmentation)
+kinds.add(Classification)
+kinds.add(Regression)
+
+__all__ = ["Classification", "Regression", "Segmentation", "Task", "kinds"]

@@ -1,0 +1,209 @@
+"""What every task kind provides: columns, head, loss, result and metrics, in one object."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from medmtl.data.case import Case
+from medmtl.data.volume import Volume
+from medmtl.metrics.estimate import Estimate
+from medmtl.metrics.figures import Figure
+from medmtl.networks.features import Features, FeatureSpec
+
+Sensitivity = Literal["scale", "crop", "flip", "intensity"]
+Evidence = Literal["case", "lesion", "anywhere"]
+Cell = str | float | None
+
+
+class TaskOptions(BaseModel):
+    """Options that every kind has. A kind's own options subclass this.
+
+    Attributes:
+        kind: name of the kind.
+        evidence: where the image shows what the label says; decides which view the task sees.
+        sensitive_to: what would change the label, so that augmentation leaves it alone; None takes the kind's default.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: str
+    evidence: Evidence = "case"
+    sensitive_to: tuple[Sensitivity, ...] | None = None
+
+
+class CellError(ValueError):
+    """A cell of the table is not a valid target; ``check`` makes it a finding.
+
+    Args:
+        code: id of the rule in the catalogue.
+        column: the column of the cell.
+        found, expected, fix: as in :class:`medmtl.data.finding.Finding`.
+    """
+
+    def __init__(self, code: str, *, column: str, found: str, expected: str, fix: str) -> None:
+        super().__init__(f"[{code}] column {column}: found {found!r}; expected {expected}; {fix}")
+        self.code, self.column, self.found, self.expected, self.fix = code, column, found, expected, fix
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a model says about one case for one task. Kinds subclass it with named fields.
+
+    Attributes:
+        mask: on the grid of the case's first image, for voxel tasks; otherwise None.
+    """
+
+    mask: Volume | None = None
+
+    def cells(self, name: str) -> dict[str, Cell]:
+        """Columns of ``predictions.csv`` for a task called ``name``, in order."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ScoredCase:
+    """A prediction beside its reference.
+
+    Attributes:
+        fold: fold whose model predicted it; ranking metrics compare pairs within a fold only.
+        truth: the parsed target; None where the case is not labelled.
+        scores: per-case metrics by name, None where one cannot be computed.
+    """
+
+    case_id: str
+    patient: str
+    site: str | None
+    fold: int
+    truth: Any
+    result: Result
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+
+
+class Task(ABC):
+    """One target of the cohort.
+
+    Args:
+        name: the configuration's name for it.
+        options: the kind's options.
+        fitted: what :meth:`fit` learned from the training fold; None before planning.
+    """
+
+    kind: ClassVar[str]
+    Options: ClassVar[type[TaskOptions]]
+    voxel: ClassVar[bool]
+    default_sensitivity: ClassVar[tuple[Sensitivity, ...]] = ()
+    positive_loss: ClassVar[bool] = True
+
+    def __init__(self, name: str, options: TaskOptions, fitted: Mapping[str, Any] | None = None) -> None:
+        self.name = name
+        self.options = options
+        self.fitted: Mapping[str, Any] = fitted or {}
+
+    @property
+    def sensitive_to(self) -> frozenset[Sensitivity]:
+        """What would change the label: as declared, or the kind's default."""
+        declared = self.options.sensitive_to
+        return frozenset(self.default_sensitivity if declared is None else declared)
+
+    @property
+    def loss_scale(self) -> float:
+        """Loss of the best constant predictor on the training fold, frozen at planning."""
+        return float(self.fitted.get("loss_scale", 1.0))
+
+    @property
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the table it reads. A voxel task's single column names a label file."""
+
+    @abstractmethod
+    def read(self, case: Case) -> Any:
+        """The target of a case, or None where it is not labelled.
+
+        Raises:
+            CellError: if the cell is no valid target.
+        """
+
+    @abstractmethod
+    def fit(self, truths: Sequence[Any]) -> dict[str, Any]:
+        """What must be learned from the training fold's labelled targets, JSON-able; holds ``loss_scale``."""
+
+    @abstractmethod
+    def encode(self, truth: Any) -> torch.Tensor:
+        """The target of one sample as the loss wants it. ``truth`` None gives a valid dummy of the same shape.
+
+        A case task gets what :meth:`read` returned; a voxel task gets the prepared label array (D, H, W).
+        """
+
+    @abstractmethod
+    def head(self, spec: FeatureSpec) -> nn.Module:
+        """A module that maps :class:`Features` to this task's output. It never holds the encoder."""
+
+    @abstractmethod
+    def loss(self, output: Any, target: torch.Tensor) -> torch.Tensor:
+        """Loss per sample, shape (B,), in fp32."""
+
+    def reduce(self, loss_B: torch.Tensor, present_B: torch.Tensor) -> torch.Tensor:
+        """Loss of the batch: the mean over labelled samples. A loss that needs several patients at once overrides it."""
+        return loss_B[present_B].mean()
+
+    @abstractmethod
+    def activate(self, output: Any) -> torch.Tensor:
+        """Probabilities or values, fp32: what may be averaged over tiles, flips and folds.
+
+        Case tasks: (B, K). Voxel tasks: (B, K, D, H, W).
+        """
+
+    @abstractmethod
+    def metrics(self, cases: Sequence[ScoredCase]) -> dict[str, Estimate]:
+        """Metrics over labelled cases by name; the first is the primary one."""
+
+    @abstractmethod
+    def figures(self, cases: Sequence[ScoredCase]) -> tuple[Figure, ...]:
+        """What the report draws for this task."""
+
+
+class CaseTask(Task):
+    """A task with one answer per case."""
+
+    voxel = False
+
+    @abstractmethod
+    def result(self, activation_K: torch.Tensor, masks: Mapping[str, Volume]) -> Result:
+        """The answer for a case from its averaged activation; ``masks`` holds the voxel tasks' predicted masks."""
+
+    def result_scores(self, result: Result, truth: Any) -> dict[str, float | None]:
+        """Per-case metrics, such as the absolute error; none by default."""
+        return {}
+
+
+class VoxelTask(Task):
+    """A task with one answer per voxel."""
+
+    voxel = True
+
+    @abstractmethod
+    def legal_values(self) -> frozenset[int]:
+        """Values that a label file may hold."""
+
+    @abstractmethod
+    def decide(self, probability_KDHW: torch.Tensor) -> torch.Tensor:
+        """Label values, uint8 or wider (D, H, W), from probabilities; called slab by slab."""
+
+    @abstractmethod
+    def result(self, mask: Volume) -> Result:
+        """The answer for a case from its mask on the case's own grid."""
+
+    @abstractmethod
+    def mask_scores(
+        self, predicted: npt.NDArray[np.integer[Any]], truth: npt.NDArray[np.integer[Any]], spacing: Sequence[float]
+    ) -> dict[str, float | None]:
+        """Per-case metrics on the original label's grid."""

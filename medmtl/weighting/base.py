@@ -1,0 +1,66 @@
+"""What every weighting kind provides: per-task losses in, gradients filled."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+
+class WeightingOptions(BaseModel):
+    """Options that every weighting kind has."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: str
+
+
+class Weighting(nn.Module, ABC):
+    """Fills gradients from per-task losses. Any subset of tasks may be present in a step.
+
+    Args:
+        options: the kind's options.
+        tasks: names of all tasks; state is kept under these names.
+    """
+
+    kind: ClassVar[str]
+    Options: ClassVar[type[WeightingOptions]]
+    needs: ClassVar[Literal["losses", "gradients", "second forward"]] = "losses"
+    positive_losses: ClassVar[bool] = False
+
+    def __init__(self, options: WeightingOptions, tasks: Sequence[str]) -> None:
+        super().__init__()
+        self.options = options
+        self.tasks = tuple(tasks)
+
+    @abstractmethod
+    def backward(
+        self,
+        losses: Mapping[str, torch.Tensor],
+        *,
+        shared: Sequence[nn.Parameter],
+        penalty: torch.Tensor | None = None,
+        scale: Callable[[torch.Tensor], torch.Tensor] = lambda loss: loss,
+    ) -> Mapping[str, float] | None:
+        """Fill ``.grad`` and return the weights used, or None where a method has none.
+
+        Args:
+            losses: scalar loss of each task present in this step; absent tasks have no entry.
+            shared: parameters that a method on the Jacobian balances.
+            penalty: a term of the sharing kind, added unweighted.
+            scale: the gradient scaler's factor; the identity without one.
+        """
+
+    def after_step(self, losses: Mapping[str, float]) -> None:
+        """Hook after the optimiser's step."""
+
+    def extra_state(self) -> dict[str, Any]:
+        """State outside tensors, JSON-able and keyed by task name; stored with every checkpoint."""
+        return {}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`extra_state` returned."""
