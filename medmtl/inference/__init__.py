@@ -1,1 +1,1 @@
-"""."""
+"""Whole cases in, results on the case's own grid out."""

@@ -136,6 +136,22 @@ class Task(ABC):
     def fit(self, truths: Sequence[Any]) -> dict[str, Any]:
         """What must be learned from the training fold's labelled targets, JSON-able; holds ``loss_scale``."""
 
+    def strata(self, truths: Mapping[str, Any]) -> dict[str, str]:
+        """Stratum of each labelled case, for stratified folds; by default all are alike.
+
+        Args:
+            truths: case id -> target.
+        """
+        return dict.fromkeys(truths, "any")
+
+    def resolve(self, others: Mapping[str, Task]) -> dict[str, Any]:
+        """What this task must know of the configuration's other tasks, JSON-able; joins what :meth:`fit` returned.
+
+        Raises:
+            ValueError: if a task that the options name is absent or does not fit.
+        """
+        return {}
+
     @abstractmethod
     def encode(self, truth: Any) -> torch.Tensor:
         """The target of one sample as the loss wants it. ``truth`` None gives a valid dummy of the same shape.

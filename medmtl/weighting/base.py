@@ -12,11 +12,17 @@ from torch import nn
 
 
 class WeightingOptions(BaseModel):
-    """Options that every weighting kind has."""
+    """Options that every weighting kind has.
+
+    Attributes:
+        kind: name of the kind.
+        loss_scale: ``prior`` divides each task's loss by that of the best constant predictor; ``none`` does not.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: str
+    loss_scale: Literal["prior", "none"] = "prior"
 
 
 class Weighting(nn.Module, ABC):

@@ -1,0 +1,26 @@
+"""The only place where kinds named by a configuration become objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from medmtl import sharing, tasks, weighting
+from medmtl.config import Config
+from medmtl.model import MultiTaskModel
+from medmtl.planning import Plan
+from medmtl.tasks.base import Task
+from medmtl.weighting.base import Weighting
+
+
+def build_tasks(config: Config, fitted: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Task]:
+    """The configured tasks by name, in the configured order.
+
+    Args:
+        config: the resolved configuration.
+        fitted: per task what it learned from the training fold; None before planning.
+    """
+    return {
+        name: tasks.kinds.get(options.kind)(name, options, (fitted or {}).get(name))
+        for name, options in config.tasks.items()
+    }

@@ -1,0 +1,104 @@
+"""Where voxels lie in the patient: axis order, and how far two grids are apart.
+
+World space is RAS+ in millimetres throughout: x grows to the patient's right, y to the front, z to the head.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import numpy.typing as npt
+from nibabel import orientations
+
+from medmtl.data.volume import Grid, Volume
+
+SAME_GRID_VOXELS = 0.1
+
+
+def canonical_grid(grid: Grid) -> Grid:
+    """The same voxels with their axes permuted and flipped to the order closest to right, anterior, superior.
+
+    Args:
+        grid: any grid, also an oblique one.
+
+    Returns:
+        The grid that :func:`canonical` gives; the voxels keep their places in the patient.
+    """
+    axes = _axes(grid)
+    shape = [0, 0, 0]
+    for source, target in enumerate(axes[:, 0].astype(int)):
+        shape[target] = grid.shape[source]
+    affine = grid.affine @ orientations.inv_ornt_aff(axes, grid.shape)
+    return Grid((shape[0], shape[1], shape[2]), np.asarray(affine, dtype=np.float64))
+
+
+def canonical(volume: Volume) -> Volume:
+    """A volume with its axes permuted and flipped to the order closest to RAS; nothing is resampled.
+
+    Returns:
+        A volume whose array is contiguous; hash and notes are kept.
+    """
+    array = orientations.apply_orientation(volume.array, _axes(volume.grid))
+    return Volume(np.ascontiguousarray(array), canonical_grid(volume.grid), volume.sha256, volume.notes)
+
+
+def restore(array_ras: npt.NDArray[np.generic], native: Grid) -> npt.NDArray[np.generic]:
+    """The inverse of :func:`canonical`: an array in RAS order brought back to the axis order of a native grid.
+
+    Args:
+        array_ras: on ``canonical_grid(native)``.
+        native: grid of the file.
+
+    Returns:
+        A contiguous array of shape ``native.shape``.
+
+    Raises:
+        ValueError: if the array's shape does not belong to the grid.
+    """
+    expected = canonical_grid(native).shape
+    if array_ras.shape != expected:
+        raise ValueError(f"an array of shape {array_ras.shape} does not lie on a grid of RAS shape {expected}")
+    ras = np.array([[0, 1], [1, 1], [2, 1]])
+    back = orientations.ornt_transform(ras, _axes(native))
+    return np.ascontiguousarray(orientations.apply_orientation(array_ras, back))
+
+
+def corner_shift_mm(a: Grid, b: Grid) -> float:
+    """The largest distance in mm between corresponding corner voxels of two grids of one shape.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    corners = _corners(a, b)
+    return _longest((a.affine - b.affine) @ corners)
+
+
+def corner_shift_voxels(a: Grid, b: Grid) -> float:
+    """Like :func:`corner_shift_mm`, but measured in voxels of ``a``.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    corners = _corners(a, b)
+    return _longest(np.linalg.solve(a.affine, b.affine @ corners) - corners)
+
+
+def same_grid(a: Grid, b: Grid, tolerance: float = SAME_GRID_VOXELS) -> bool:
+    """Whether two grids have one shape and no corner is ``tolerance`` voxels of ``a`` or more apart."""
+    return a.shape == b.shape and corner_shift_voxels(a, b) < tolerance
+
+
+def _axes(grid: Grid) -> npt.NDArray[np.float64]:
+    return np.asarray(orientations.io_orientation(grid.affine), dtype=np.float64)
+
+
+def _corners(a: Grid, b: Grid) -> npt.NDArray[np.float64]:
+    if a.shape != b.shape:
+        raise ValueError(f"grids of shape {a.shape} and {b.shape} have no corresponding corners")
+    ends = [(0, size - 1) for size in a.shape]
+    return np.array([(*corner, 1) for corner in itertools.product(*ends)], dtype=np.float64).T
+
+
+def _longest(vectors: npt.NDArray[np.float64]) -> float:
+    return float(np.linalg.norm(vectors[:3], axis=0).max())

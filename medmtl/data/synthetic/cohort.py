@@ -1,0 +1,311 @@
+"""Write a synthetic cohort: who is in it, which labels are missing, and the files.
+
+Counts are met by quotas that are dealt out at random, not by independent draws: so a cohort of ten has both classes,
+both sites, deaths and censored patients, whatever its seed.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from medmtl.data.synthetic.anatomy import SITES, Scan, draw_scan
+from medmtl.data.synthetic.lesion import Lesion, draw_lesion
+from medmtl.data.synthetic.outcome import (
+    draw_follow_up_days,
+    draw_risk,
+    draw_survival_days,
+    log_hazard,
+    malignancy_probability,
+    risk_mean,
+)
+from medmtl.data.synthetic.preset import PRESETS, Preset, PresetName
+from medmtl.errors import InputError
+from medmtl.rng import generator
+
+MIN_CASES = 10
+MIN_CASES_FIVE_FOLDS = 25
+LESION_FRACTION = 0.6
+MISSING_FRACTION = 0.12
+CLASSES = ("benign", "malignant")
+ORIENTATIONS = ("RAS", "LPS", "LAS", "RSA", "PIR", "ASL")
+
+CONFIG = """\
+# A synthetic tumour cohort, written by: medmtl synth --cases {cases} --seed {seed} --preset {preset} --channels {channels}
+# Train on it with:                     medmtl train config.yaml --out run
+# What the columns follow from stands in docs/synthetic.md; the truth behind each case lies in latents.csv.
+schema: 1
+cohort:
+  table: cohort.csv
+  case: case_id
+  patient: patient_id
+  site: site
+  channels: {{{channel_map}}}
+  missing: [""]
+tasks:
+  lesion:     {{kind: segmentation, column: lesion, labels: {{lesion: 1}}}}
+  malignancy: {{kind: classification, column: malignancy, classes: [benign, malignant]}}   # labelled where there is a lesion
+  risk:       {{kind: regression, column: risk, unit: points, range: [0, 100], sensitive_to: [scale, crop]}}
+  # survival: {{kind: survival, time: time, event: event}}   # not in this version
+network:   {{kind: unet}}
+sharing:   {{kind: hard}}
+weighting: {{kind: equal}}
+augmentation: {{flips: [x, y, z]}}   # the generator knows no left or right
+plan:      {{batch: 4}}
+split:     {{folds: {folds}, seed: {seed}}}
+training:  {{steps: 350, seed: {seed}}}
+"""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One case before anything is missing.
+
+    Attributes:
+        index: position in the cohort, from 0.
+        site: a key of :data:`medmtl.data.synthetic.anatomy.SITES`.
+        lesion: None where there is none.
+        malignant: the class, None without a lesion.
+        malignancy_probability: the oracle's score for the class, None without a lesion.
+        age: whole years.
+        risk, risk_mean: the risk and the oracle's value.
+        survival_days, follow_up_days: time of death, and how long the patient was watched.
+        log_hazard: the oracle's score for the survival.
+    """
+
+    index: int
+    site: str
+    lesion: Lesion | None
+    malignant: bool | None
+    malignancy_probability: float | None
+    age: int
+    risk: float
+    risk_mean: float
+    survival_days: float
+    follow_up_days: float
+    log_hazard: float
+
+    @property
+    def event(self) -> bool:
+        """Whether the death was observed."""
+        return self.survival_days <= self.follow_up_days
+
+    @property
+    def days(self) -> int:
+        """Days until death or the end of follow-up, whichever is first."""
+        return math.ceil(min(self.survival_days, self.follow_up_days))
+
+
+def write_cohort(out: Path, *, cases: int = 60, seed: int = 0, preset: PresetName = "easy", channels: int = 1) -> Path:
+    """Write ``cohort.csv``, ``images/``, ``labels/``, ``config.yaml`` and ``latents.csv``.
+
+    Equal arguments give equal bytes. ``docs/synthetic.md`` holds the formulas.
+
+    Args:
+        out: a folder that is empty or does not exist yet.
+        cases: at least 10.
+        seed: 0 to 2**32 - 1; also the seed of the split and the training in ``config.yaml``.
+        preset: ``easy`` trains in about a minute; ``hard`` leaves room between a plain model and the oracle.
+        channels: images per case; a lesion's contrast differs between them.
+
+    Returns:
+        The path of ``cohort.csv``.
+
+    Raises:
+        InputError: if an argument is out of range, or ``out`` is a file or holds anything.
+    """
+    _check_arguments(out, cases, seed, preset, channels)
+    constants = PRESETS[preset]
+    subjects = draw_subjects(cases, seed, constants)
+    missing = draw_missing(subjects, seed)
+    (out / "images").mkdir(parents=True)
+    (out / "labels").mkdir()
+    width = len(str(cases - 1))
+    rows = []
+    for subject in subjects:
+        scan = draw_scan(
+            constants, subject.lesion, subject.site, channels, generator(seed, "case", subject.index, "scan")
+        )
+        name = f"case_{subject.index:0{width}}"
+        kept = {column: subject.index not in cases_without for column, cases_without in missing.items()}
+        files = _write_scan(out, name, scan, generator(seed, "case", subject.index, "grid"), with_mask=kept["lesion"])
+        rows.append(_row(subject, name, files, kept))
+    latents = [_latents(subject, row["case_id"]) for subject, row in zip(subjects, rows, strict=True)]
+    _write_csv(out / "latents.csv", latents)
+    names = _channel_names(channels)
+    config = CONFIG.format(
+        cases=cases,
+        seed=seed,
+        preset=preset,
+        channels=channels,
+        channel_map=", ".join(f"{name}: {name}" for name in names),
+        folds=5 if cases >= MIN_CASES_FIVE_FOLDS else 2,
+    )
+    (out / "config.yaml").write_text(config, encoding="utf-8")
+    _write_csv(out / "cohort.csv", rows)
+    return out / "cohort.csv"
+
+
+def draw_subjects(cases: int, seed: int, preset: Preset) -> tuple[Subject, ...]:
+    """Who is in the cohort; nothing is drawn voxel by voxel.
+
+    Subjects are drawn again until three to seven tenths of the deaths are observed. Only small cohorts ever need it.
+    """
+    lesions = round(LESION_FRACTION * cases)
+    kinds = [None] * (cases - lesions) + [False] * (lesions - lesions // 2) + [True] * (lesions // 2)
+    sites = list(itertools.islice(itertools.cycle(SITES), cases))
+    order = generator(seed, "quotas").permutation(cases).tolist()
+    for attempt in itertools.count():
+        subjects = tuple(
+            _draw_subject(index, sites[place], kinds[place], preset, generator(seed, "case", index, attempt))
+            for index, place in enumerate(order)
+        )
+        if 0.3 * cases <= sum(subject.event for subject in subjects) <= 0.7 * cases:
+            return subjects
+    raise AssertionError("unreachable")
+
+
+def draw_missing(subjects: Sequence[Subject], seed: int) -> dict[str, frozenset[int]]:
+    """Which cases lack which label, by index: a fixed share of each column, whatever the values.
+
+    No case lacks two of mask, risk and survival, so every case is labelled for something.
+    """
+    rng = generator(seed, "missing")
+    count = max(1, round(MISSING_FRACTION * len(subjects)))
+    order = rng.permutation(len(subjects)).tolist()
+    with_class = [subject.index for subject in subjects if subject.lesion is not None]
+    unclassed = max(1, round(MISSING_FRACTION * len(with_class)))
+    return {
+        "lesion": frozenset(order[:count]),
+        "risk": frozenset(order[count : 2 * count]),
+        "survival": frozenset(order[2 * count : 3 * count]),
+        "malignancy": frozenset(rng.permutation(with_class).tolist()[:unclassed]),
+    }
+
+
+def _draw_subject(index: int, site: str, malignant: bool | None, preset: Preset, rng: np.random.Generator) -> Subject:
+    lesion, probability = None, None
+    while malignant is not None:
+        lesion = draw_lesion(preset, rng)
+        probability = malignancy_probability(preset, lesion)
+        if (rng.uniform() < probability) == malignant:
+            break
+    age = int(np.rint(np.clip(rng.normal(60, 12), 25, 90)))
+    hazard = log_hazard(lesion, float(malignant or 0), age)
+    return Subject(
+        index=index,
+        site=site,
+        lesion=lesion,
+        malignant=malignant,
+        malignancy_probability=probability,
+        age=age,
+        risk=draw_risk(risk_mean(preset, lesion, float(malignant or 0), age), preset, rng),
+        risk_mean=risk_mean(preset, lesion, probability or 0.0, age),
+        survival_days=draw_survival_days(hazard, rng),
+        follow_up_days=draw_follow_up_days(rng),
+        log_hazard=log_hazard(lesion, probability or 0.0, age),
+    )
+
+
+def _check_arguments(out: Path, cases: int, seed: int, preset: str, channels: int) -> None:
+    if cases < MIN_CASES:
+        raise InputError(f"a synthetic cohort needs at least {MIN_CASES} cases, found {cases}")
+    if channels < 1:
+        raise InputError(f"a synthetic cohort needs at least 1 channel, found {channels}")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"the seed must lie between 0 and {2**32 - 1}, found {seed}")
+    if preset not in PRESETS:
+        raise InputError(f"no preset is called {preset!r}; known: {', '.join(PRESETS)}")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; name a new or an empty folder")
+    if out.is_dir() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty; name a new or an empty folder")
+
+
+def _channel_names(channels: int) -> list[str]:
+    return ["image"] if channels == 1 else [f"image_{channel}" for channel in range(channels)]
+
+
+def _write_scan(out: Path, name: str, scan: Scan, rng: np.random.Generator, *, with_mask: bool) -> dict[str, str]:
+    """Write the files of a case in one of several array orientations; column -> path relative to ``out``."""
+    affine = np.diag([*scan.spacing_mm, 1.0])
+    affine[:3, 3] = np.round(rng.uniform(-100, 100, 3), 1)
+    orientation = str(rng.choice(ORIENTATIONS))
+    arrays: dict[str, tuple[str, npt.NDArray[Any]]] = {}
+    for column, channel in zip(_channel_names(len(scan.channels)), scan.channels, strict=True):
+        arrays[column] = (f"images/{name}{column.removeprefix('image')}.nii.gz", channel)
+    if with_mask:
+        arrays["lesion"] = (f"labels/{name}.nii.gz", scan.mask)
+    for path, array in arrays.values():
+        (out / path).write_bytes(_nifti_bytes(array, affine, orientation))
+    return {column: path for column, (path, _) in arrays.items()}
+
+
+def _nifti_bytes(array: npt.NDArray[Any], affine: npt.NDArray[np.float64], orientation: str) -> bytes:
+    image = nib.Nifti1Image(array, affine)
+    change = nib.orientations.ornt_transform(
+        nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(orientation)
+    )
+    image = image.as_reoriented(change)
+    image.set_sform(image.affine, code="scanner")
+    image.set_qform(image.affine, code="scanner")
+    image.header.set_xyzt_units("mm")
+    # gzip's header holds the time of writing, which would make equal cohorts differ
+    return gzip.compress(image.to_bytes(), compresslevel=6, mtime=0)
+
+
+def _row(subject: Subject, name: str, files: Mapping[str, str], kept: Mapping[str, bool]) -> dict[str, object]:
+    images = {column: path for column, path in files.items() if column != "lesion"}
+    return {
+        "case_id": name,
+        "patient_id": name.replace("case", "patient"),
+        "site": subject.site,
+        **images,
+        "lesion": files.get("lesion", ""),
+        "malignancy": _class(subject) if kept["malignancy"] else "",
+        "risk": f"{subject.risk:.1f}" if kept["risk"] else "",
+        "age": subject.age,
+        "time": subject.days if kept["survival"] else "",
+        "event": int(subject.event) if kept["survival"] else "",
+    }
+
+
+def _class(subject: Subject) -> str:
+    return "" if subject.malignant is None else CLASSES[subject.malignant]
+
+
+def _latents(subject: Subject, name: object) -> dict[str, object]:
+    """The whole truth of a case, nothing missing, and the oracle's scores."""
+    lesion = subject.lesion
+    traits = dict.fromkeys((field.name for field in fields(Lesion)), None) if lesion is None else asdict(lesion)
+    return {
+        "case_id": name,
+        "site": subject.site,
+        **{key: "" if value is None else f"{value:.6f}" for key, value in traits.items()},
+        "volume_ml": f"{lesion.volume_mm3 / 1000 if lesion else 0.0:.6f}",
+        "age": subject.age,
+        "malignancy": _class(subject),
+        "risk": f"{subject.risk:.6f}",
+        "survival_days": f"{subject.survival_days:.6f}",
+        "follow_up_days": f"{subject.follow_up_days:.6f}",
+        "oracle_malignancy": "" if subject.malignancy_probability is None else f"{subject.malignancy_probability:.6f}",
+        "oracle_risk": f"{subject.risk_mean:.6f}",
+        "oracle_log_hazard": f"{subject.log_hazard:.6f}",
+    }
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

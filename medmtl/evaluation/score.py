@@ -1,0 +1,199 @@
+"""Predict the cases of a split and score them by the rules of the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from medmtl.build import build_tasks
+from medmtl.check import layout, read_targets
+from medmtl.config import Config
+from medmtl.data.case import Case
+from medmtl.data.cohort import Cohort, read_cohort
+from medmtl.data.finding import Findings
+from medmtl.data.formats.nifti import read_label
+from medmtl.errors import CohortError, InputError
+from medmtl.files import append_line, make_private_folder, write_json
+from medmtl.inference.predict import CasePrediction, Predictor
+from medmtl.inference.write import mask_file, write_masks, write_table
+from medmtl.progress import Progress, silent
+from medmtl.run_folder import RunFolder
+from medmtl.tasks.base import CaseTask, Cell, ScoredCase, Task, VoxelTask
+
+CONDITIONAL = "intervals are conditional on the trained models"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """An evaluated split.
+
+    Attributes:
+        split: ``val``, ``test`` or ``train``.
+        folds: folds whose models predicted.
+        tasks: the fitted tasks.
+        cases: task -> labelled cases with prediction and reference.
+        metrics: as in ``metrics.json``.
+        folder: where everything was written.
+    """
+
+    split: str
+    folds: tuple[int | str, ...]
+    tasks: Mapping[str, Task]
+    cases: Mapping[str, Sequence[ScoredCase]]
+    metrics: Mapping[str, Any]
+    folder: Path
+
+
+def evaluate_split(
+    runs: Sequence[RunFolder], split: str, out: Path, *, device: str = "auto", progress: Progress = silent
+) -> Scores:
+    """Predict and score one split; writes ``metrics.json``, ``cases.csv`` and masks into ``out``.
+
+    With several folds each case is predicted by the model that did not see it (``val``), or by the average of all
+    (``test``). A run trained without folds has no ``val``.
+
+    Args:
+        runs: one run folder, or one per fold.
+        split: ``val``, ``test`` or ``train``.
+        out: the evaluation folder.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        progress: called once per case.
+
+    Raises:
+        InputError: if the split holds no case.
+        CohortError: if the cohort changed since training.
+    """
+    config = runs[0].load_config()
+    groups = _groups(runs, split)
+    total = sum(len(case_ids) for _, _, case_ids in groups)
+    if total == 0:
+        raise InputError(f"this run has no {split} cases; choose another --split")
+    cohort, truths = read_again(config, runs[0])
+    by_id = {case.case_id: case for case in cohort.cases}
+    make_private_folder(out)
+    scored: dict[str, list[ScoredCase]] = {name: [] for name in config.tasks}
+    rows: list[dict[str, Cell]] = []
+    tasks: Mapping[str, Task] = {}
+    for fold, models, case_ids in groups:
+        predictor = Predictor(models, device)
+        tasks = tasks or predictor.tasks
+        if split == "test":
+            for run in models:
+                append_line(run.test_access, f'{{"split": "test", "cases": {len(case_ids)}}}')
+        for case_id in case_ids:
+            case = by_id[case_id]
+            prediction = predictor.predict(case)
+            write_masks(prediction, out)
+            found = score_case(predictor.tasks, case, prediction, truths, fold)
+            for name, entry in found.items():
+                if entry.truth is not None:
+                    scored[name].append(entry)
+            rows.append(_row(case, found))
+            progress("evaluate", len(rows), total)
+    folds = tuple(fold for fold, _, _ in groups)
+    metrics = metrics_json(split, folds, total, tasks, scored)
+    write_json(out / "metrics.json", metrics)
+    write_table(rows, out / "cases.csv")
+    return Scores(split, folds, tasks, scored, metrics, out)
+
+
+def read_again(config: Config, run: RunFolder) -> tuple[Cohort, Mapping[str, Mapping[str, Any]]]:
+    """The run's cohort and its targets, refused if the table is not the one that was trained on.
+
+    Raises:
+        CohortError: if the table changed or no longer reads.
+    """
+    tasks = build_tasks(config)
+    findings = Findings()
+    cohort = read_cohort(layout(config, tasks), findings)
+    truths = read_targets(cohort, tasks, findings)
+    rejected = findings.rejected()
+    if rejected:
+        raise CohortError(f"the cohort no longer reads as it did: {rejected[0].sentence()}", list(findings))
+    if cohort.sha256 != run.load_manifest()["table_sha256"]:
+        raise CohortError(
+            "[B031] the cohort's table changed since this run was trained; restore it, or train a new run"
+        )
+    return cohort, truths
+
+
+def score_case(
+    tasks: Mapping[str, Task],
+    case: Case,
+    prediction: CasePrediction,
+    truths: Mapping[str, Mapping[str, Any]],
+    fold: int | str,
+) -> dict[str, ScoredCase]:
+    """Each task's prediction beside its reference; ``truth`` is None where the case is not labelled."""
+    found: dict[str, ScoredCase] = {}
+    for name, task in tasks.items():
+        truth = truths[name].get(case.case_id)
+        result = prediction[name]
+        entry = ScoredCase(case.case_id, case.patient, case.site, _fold_number(fold), truth, result)
+        if truth is not None and isinstance(task, VoxelTask):
+            assert result.mask is not None
+            reference = read_label(truth)
+            scores = task.mask_scores(result.mask.array, reference.array, reference.grid.spacing)
+            entry = replace(entry, scores=scores)
+        elif truth is not None and isinstance(task, CaseTask):
+            entry = replace(entry, scores=task.result_scores(result, truth))
+        found[name] = entry
+    return found
+
+
+def metrics_json(
+    split: str,
+    folds: Sequence[int | str],
+    cases: int,
+    tasks: Mapping[str, Task],
+    scored: Mapping[str, Sequence[ScoredCase]],
+) -> dict[str, Any]:
+    """The content of ``metrics.json``."""
+    body: dict[str, Any] = {}
+    for name, task in tasks.items():
+        metrics = task.metrics(scored[name])
+        body[name] = {
+            "kind": task.kind,
+            "labelled": len(scored[name]),
+            "primary": next(iter(metrics)),
+            "metrics": {metric: estimate.to_json() for metric, estimate in metrics.items()},
+        }
+    note = "resubstitution: these cases were trained on" if split == "train" else CONDITIONAL
+    return {"schema": 1, "split": split, "folds": list(folds), "cases": cases, "note": note, "tasks": body}
+
+
+def _groups(runs: Sequence[RunFolder], split: str) -> list[tuple[int | str, list[RunFolder], list[str]]]:
+    """(fold, models, case ids): who predicts what."""
+    splits = runs[0].load_splits()
+    folds = [run.load_manifest()["fold"] for run in runs]
+    if split == "test":
+        return [(folds[0], list(runs), list(splits.test))] if splits.test else []
+    chosen: list[tuple[int | str, list[RunFolder], list[str]]] = []
+    for fold, run in zip(folds, runs, strict=True):
+        if fold == "none":
+            held = set(splits.test)
+            trained = [name for part in splits.folds[:1] for name in (*part.train, *part.val) if name not in held]
+            chosen.append((fold, [run], trained if split == "train" else []))
+        else:
+            part = splits.folds[fold]
+            chosen.append((fold, [run], list(part.val if split == "val" else part.train)))
+    return chosen
+
+
+def _fold_number(fold: int | str) -> int:
+    return fold if isinstance(fold, int) else 0
+
+
+def _row(case: Case, found: Mapping[str, ScoredCase]) -> dict[str, Cell]:
+    row: dict[str, Cell] = {"case_id": case.case_id, "patient": case.patient, "site": case.site}
+    for name, entry in found.items():
+        if entry.result.mask is not None:
+            row[f"{name}_true"] = "" if entry.truth is None else entry.truth.name
+            row[name] = mask_file(name, case.case_id)
+        else:
+            row[f"{name}_true"] = entry.truth
+        row.update(entry.result.cells(name))
+        row.update({f"{name}/{metric}": value for metric, value in entry.scores.items()})
+    return row

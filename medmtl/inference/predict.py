@@ -1,0 +1,143 @@
+"""A trained run, or the folds of one, applied to whole cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from medmtl import checkpoint
+from medmtl.build import build_model, build_tasks
+from medmtl.config import Config
+from medmtl.data.case import Case
+from medmtl.data.prepared import Prepared
+from medmtl.data.preparation import normalise, prepare_case
+from medmtl.data.volume import Volume
+from medmtl.errors import ArtefactError, InputError
+from medmtl.inference.forward import activations
+from medmtl.inference.native import to_native
+from medmtl.model import MultiTaskModel
+from medmtl.planning import Plan, describe_device
+from medmtl.run_folder import RunFolder
+from medmtl.tasks.base import CaseTask, Result, Task, VoxelTask
+
+
+@dataclass(frozen=True)
+class CasePrediction(Mapping[str, Result]):
+    """What the model says of one case, by task.
+
+    Attributes:
+        case_id: the case.
+        results: task -> result.
+        outside_training: what lies outside the range seen in training, such as ``spacing_z``; empty if nothing does.
+    """
+
+    case_id: str
+    results: Mapping[str, Result]
+    outside_training: tuple[str, ...]
+
+    def __getitem__(self, task: str) -> Result:
+        return self.results[task]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.results)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+
+@dataclass(frozen=True)
+class _Member:
+    plan: Plan
+    tasks: dict[str, Task]
+    model: MultiTaskModel
+
+
+class Predictor:
+    """The models of one run or of several folds; activations are averaged over them.
+
+    Args:
+        runs: one run folder, or one per fold.
+        device: where to compute.
+
+    Raises:
+        ArtefactError: if a run has no whole checkpoint, or the folds were not trained for the same tasks and channels.
+    """
+
+    def __init__(self, runs: Sequence[RunFolder], device: Literal["auto", "cpu", "cuda"] = "auto") -> None:
+        self.device = torch.device(describe_device(device).kind)
+        self.config: Config = runs[0].load_config()
+        self.model_sha256 = runs[0].weights_sha256()
+        self._members = [self._load(run) for run in runs]
+        first = self._members[0]
+        for member in self._members[1:]:
+            if list(member.tasks) != list(first.tasks) or member.plan.preparation != first.plan.preparation:
+                raise ArtefactError("the folds of this run were trained for different tasks, channels or spacings")
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """The tasks by name."""
+        return self._members[0].tasks
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the first fold."""
+        return self._members[0].plan
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Channel names in input order."""
+        return self._members[0].plan.preparation.channels
+
+    def _load(self, run: RunFolder) -> _Member:
+        config, plan = run.load_config(), run.load_plan()
+        tasks = build_tasks(config, plan.tasks)
+        model = build_model(config, plan, tasks)
+        stored = checkpoint.load(run.checkpoints)
+        if stored is None:
+            raise ArtefactError(f"{run.path.name} has no checkpoint yet; train it first")
+        model.load_weights(stored.tensors.get("average") or stored.tensors["model"])
+        return _Member(plan, tasks, model.to(self.device).eval())
+
+    def predict(self, case: Case) -> CasePrediction:
+        """Predict every task for one case; no labels are needed.
+
+        Raises:
+            InputError: if the case's channels are not the model's, or a file cannot be used.
+        """
+        if tuple(case.images) != self.channels:
+            raise InputError(f"the model wants the channels {list(self.channels)}, case {case.case_id!r} has {list(case.images)}")
+        sums: dict[str, torch.Tensor] = {}
+        prepared = prepare_case(case, self.plan.preparation, with_labels=False)
+        for member in self._members:
+            image = normalise(prepared.image_CDHW, prepared.statistics, member.plan.intensities)
+            found = activations(
+                member.model, member.tasks, member.plan, torch.from_numpy(image), overlap=self.config.inference.overlap
+            )
+            for name, value in found.items():
+                sums[name] = sums[name] + value if name in sums else value
+        averaged = {name: value / len(self._members) for name, value in sums.items()}
+        return CasePrediction(case.case_id, self._results(averaged, prepared), self._outside(prepared))
+
+    def _results(self, averaged: Mapping[str, torch.Tensor], prepared: Prepared) -> dict[str, Result]:
+        results: dict[str, Result] = {}
+        masks: dict[str, Volume] = {}
+        for name, task in self.tasks.items():
+            if isinstance(task, VoxelTask):
+                masks[name] = to_native(averaged[name], prepared.grid, prepared.native, task.decide)
+                results[name] = task.result(masks[name])
+        for name, task in self.tasks.items():
+            if isinstance(task, CaseTask):
+                results[name] = task.result(averaged[name], masks)
+        return {name: results[name] for name in self.tasks}
+
+    def _outside(self, prepared: Prepared) -> tuple[str, ...]:
+        seen = observed_range(prepared, self.channels)
+        return tuple(
+            name
+            for name, value in seen.items()
+            if name in self.plan.training_range
+            and not self.plan.training_range[name][0] <= value <= self.plan.training_range[name][1]
+        )

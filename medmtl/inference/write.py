@@ -1,0 +1,68 @@
+"""Predictions as files: one mask per voxel task and case, one row per case."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from medmtl.data.formats.nifti import write_mask
+from medmtl.files import make_private_folder, safe_name, write_atomic
+from medmtl.inference.predict import CasePrediction
+from medmtl.tasks.base import Cell
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def mask_file(task: str, case_id: str) -> str:
+    """Path of a mask inside the output folder."""
+    return f"masks/{task}/{safe_name(case_id)}.nii.gz"
+
+
+def write_masks(prediction: CasePrediction, out: Path) -> None:
+    """Write the case's masks under ``out/masks/TASK/CASE.nii.gz``, on the grid of the case's first image."""
+    for name, result in prediction.items():
+        if result.mask is not None:
+            path = out / mask_file(name, prediction.case_id)
+            make_private_folder(path.parent)
+            write_mask(path, result.mask.array, result.mask.grid)
+
+
+def prediction_row(prediction: CasePrediction, model_sha256: str) -> dict[str, Cell]:
+    """One row of ``predictions.csv``."""
+    row: dict[str, Cell] = {"case_id": prediction.case_id}
+    for name, result in prediction.items():
+        if result.mask is not None:
+            row[f"{name}_file"] = mask_file(name, prediction.case_id)
+        row.update(result.cells(name))
+    row["outside_training"] = " ".join(prediction.outside_training)
+    # thresholds and calibrators come from out-of-fold predictions, which a single fold does not have
+    row["calibrated"] = "no"
+    row["model_sha256"] = model_sha256
+    return row
+
+
+def csv_text(rows: Sequence[dict[str, Cell]]) -> str:
+    """Rows as CSV; text that a spreadsheet would take for a formula is quoted by a leading apostrophe."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({column: _cell(value) for column, value in row.items()})
+    return buffer.getvalue()
+
+
+def write_table(rows: Sequence[dict[str, Cell]], path: Path) -> None:
+    """Write rows as a private CSV file, whole or not at all."""
+    write_atomic(path, csv_text(rows).encode())
+
+
+def _cell(value: Cell) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = str(value)
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text

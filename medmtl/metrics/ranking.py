@@ -1,0 +1,247 @@
+"""How well scores rank cases: the area under the ROC curve, and average precision.
+
+The scores of two models are not on one scale, so cases are compared within a fold only; a fold of a single class has
+nothing to compare and is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit, logit
+from scipy.stats import rankdata
+
+from medmtl.metrics.estimate import Estimate
+from medmtl.metrics.intervals import (
+    Z95,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Interval,
+    bootstrap_estimate,
+    divide,
+    patient_codes,
+    too_few,
+)
+
+NOTHING_TO_RANK = "no fold holds two classes"
+
+
+@dataclass(frozen=True)
+class _Area:
+    """The area of one class against the rest.
+
+    Attributes:
+        value: the area.
+        influence_N: how far each case moves it; the variance is the sum of squares over patients.
+        used_N: cases of folds that hold both classes.
+        separate_pairs: (positive, negative) pairs that can be formed without using a patient twice.
+    """
+
+    value: float
+    influence_N: FloatArray
+    used_N: BoolArray
+    separate_pairs: int
+
+
+def auc(
+    positive_N: BoolArray,
+    score_N: FloatArray,
+    fold_N: IntArray | None = None,
+    patients: Sequence[str] | None = None,
+) -> Estimate:
+    """Area under the ROC curve: the share of (positive, negative) pairs that the score ranks rightly, ties half.
+
+    Folds are weighted by their pairs. The variance is DeLong's (1988, https://doi.org/10.2307/2531595), summed within
+    patients first (Obuchowski 1997, https://doi.org/10.2307/2533958), and the interval is symmetric on the logit
+    scale. Where the area is 1 that variance is 0; but then k pairs of distinct patients were all ranked rightly, and
+    Clopper and Pearson's lower bound for that is 0.025^(1/k): exact, if wide. An area of 0 is the mirror image.
+
+    A fold's only case of a class has no spread of its own; its distance from the pooled area stands in.
+
+    Args:
+        positive_N: which cases are positive.
+        score_N: higher means more likely positive; finite.
+        fold_N: fold whose model scored the case; None means one model.
+        patients: patient of each case; None means that each case is a patient.
+
+    Returns:
+        The area, on the cases of folds that hold both classes; no interval below 10 patients, or 10 in the rarer class.
+
+    Raises:
+        ValueError: if lengths differ or a score is not finite.
+    """
+    patient_N = patient_codes(patients, len(positive_N))
+    area = _area(positive_N, score_N, _ranked_folds(positive_N, score_N, fold_N), patient_N)
+    return _area_estimate([area] if area else [], positive_N, patient_N)
+
+
+def auc_macro(
+    class_N: IntArray,
+    probability_NK: FloatArray,
+    fold_N: IntArray | None = None,
+    patients: Sequence[str] | None = None,
+) -> Estimate:
+    """Mean of the areas of each class against the rest, over the classes that occur.
+
+    As :func:`auc`; the mean's variance follows from the mean influence of each case, which is DeLong's with the
+    covariance of the areas. Where every area is 1, the lower bound is the mean of the areas' bounds, each at a K-th of
+    the error rate (Bonferroni).
+
+    Args:
+        class_N: index of each case's class.
+        probability_NK: probability of each class; finite.
+        fold_N: fold whose model scored the case; None means one model.
+        patients: patient of each case; None means that each case is a patient.
+
+    Returns:
+        The mean area, with the number of averaged classes as ``n_classes`` in ``extra``.
+
+    Raises:
+        ValueError: if lengths differ or a probability is not finite.
+    """
+    patient_N = patient_codes(patients, len(class_N))
+    areas = []
+    for number in range(probability_NK.shape[1]):
+        positive_N, score_N = class_N == number, probability_NK[:, number]
+        area = _area(positive_N, score_N, _ranked_folds(positive_N, score_N, fold_N), patient_N)
+        if area:
+            areas.append(area)
+    return _area_estimate(areas, class_N, patient_N, {"n_classes": len(areas)})
+
+
+def average_precision(
+    positive_N: BoolArray,
+    score_N: FloatArray,
+    fold_N: IntArray | None = None,
+    patients: Sequence[str] | None = None,
+) -> Estimate:
+    """Mean over the positives of the precision among the cases of its fold that score at least as high.
+
+    With one fold this is scikit-learn's ``average_precision_score``: the sum over thresholds of precision times gain in
+    recall, without interpolation. The interval is BCa over patients.
+
+    Args:
+        positive_N: which cases are positive.
+        score_N: higher means more likely positive; finite.
+        fold_N: fold whose model scored the case; None means one model.
+        patients: patient of each case; None means that each case is a patient.
+
+    Returns:
+        The average, on the cases of folds that hold both classes; no interval below 10 patients, or 10 in the rarer
+        class.
+
+    Raises:
+        ValueError: if lengths differ or a score is not finite.
+    """
+    folds = _ranked_folds(positive_N, score_N, fold_N)
+    patient_N = patient_codes(patients, len(positive_N))
+    if not folds:
+        return Estimate(None, "higher", n=len(positive_N), why=NOTHING_TO_RANK)
+    ordered = [rows[np.argsort(-score_N[rows], kind="stable")] for rows in folds]
+    ends = [_ends_of_ties(score_N[rows]) for rows in ordered]
+    bounds = np.cumsum([len(rows) for rows in ordered])[:-1]
+
+    def statistic(weight_RN: FloatArray) -> FloatArray:
+        gained_R, positives_R = np.zeros(len(weight_RN)), np.zeros(len(weight_RN))
+        for weight_Rn, rows, end in zip(np.split(weight_RN, bounds, axis=1), ordered, ends, strict=True):
+            called_RT = np.cumsum(weight_Rn, axis=1)[:, end]
+            right_RT = np.cumsum(weight_Rn * positive_N[rows], axis=1)[:, end]
+            gained_R += (np.diff(right_RT, axis=1, prepend=0.0) * right_RT / np.maximum(called_RT, 1)).sum(axis=1)
+            positives_R += right_RT[:, -1]
+        return divide(gained_R, positives_R)
+
+    used = np.concatenate(ordered)
+    patient_used = np.unique(patient_N[used], return_inverse=True)[1]
+    return bootstrap_estimate(statistic, patient_used, "higher", refused=too_few(positive_N[used], patient_used))
+
+
+def roc_curve_points(positive_N: BoolArray, score_N: FloatArray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """False and true positive rates along the ROC curve, from (0, 0) to (1, 1); both empty for a single class."""
+    if positive_N.all() or not positive_N.any():
+        return (), ()
+    order = np.argsort(-score_N, kind="stable")
+    ends = _ends_of_ties(score_N[order])
+    right_T, wrong_T = np.cumsum(positive_N[order])[ends], np.cumsum(~positive_N[order])[ends]
+    return (0.0, *(wrong_T / wrong_T[-1]).tolist()), (0.0, *(right_T / right_T[-1]).tolist())
+
+
+def _ends_of_ties(ordered_N: FloatArray) -> npt.NDArray[np.intp]:
+    """Last position of each run of equal scores: a threshold lies after it."""
+    return np.append(np.flatnonzero(np.diff(ordered_N)), len(ordered_N) - 1)
+
+
+def _ranked_folds(positive_N: BoolArray, score_N: FloatArray, fold_N: IntArray | None) -> list[npt.NDArray[np.intp]]:
+    """Cases of each fold that holds both classes."""
+    if fold_N is None:
+        fold_N = np.zeros(len(positive_N), dtype=np.intp)
+    if not len(positive_N) == len(score_N) == len(fold_N):
+        raise ValueError(f"lengths differ: {len(positive_N)} labels, {len(score_N)} scores, {len(fold_N)} folds")
+    if not np.isfinite(score_N).all():
+        raise ValueError("scores must be finite to be ranked")
+    folds = [np.flatnonzero(fold_N == fold) for fold in np.unique(fold_N)]
+    return [rows for rows in folds if 0 < np.count_nonzero(positive_N[rows]) < len(rows)]
+
+
+def _area(
+    positive_N: BoolArray, score_N: FloatArray, folds: Sequence[npt.NDArray[np.intp]], patient_N: IntArray
+) -> _Area | None:
+    if not folds:
+        return None
+    groups = [(rows[positive_N[rows]], rows[~positive_N[rows]]) for rows in folds]
+    pairs = np.array([len(positives) * len(negatives) for positives, negatives in groups])
+    # Placement: the share of the other class that the case is ranked rightly against; its mean over either class is
+    # the fold's area. From ranks, as Sun and Xu 2014, https://doi.org/10.1109/LSP.2014.2337313.
+    rank_N, placement_N = np.zeros(len(positive_N)), np.zeros(len(positive_N))
+    for rows, (positives, negatives) in zip(folds, groups, strict=True):
+        rank_N[rows] = rankdata(score_N[rows])
+        placement_N[positives] = (rank_N[positives] - rankdata(score_N[positives])) / len(negatives)
+        placement_N[negatives] = 1 - (rank_N[negatives] - rankdata(score_N[negatives])) / len(positives)
+    value = float(np.average([placement_N[positives].mean() for positives, _ in groups], weights=pairs))
+    influence_N = np.zeros(len(positive_N))
+    for share, sides in zip(pairs / pairs.sum(), groups, strict=True):
+        for group in sides:
+            size = len(group)
+            centre = placement_N[group].mean() if size > 1 else value
+            influence_N[group] = share * (placement_N[group] - centre) / np.sqrt(max(size * (size - 1), 1))
+    used_N = np.isin(np.arange(len(positive_N)), np.concatenate(folds))
+    separate = sum(_separate_pairs(patient_N[positives], patient_N[negatives]) for positives, negatives in groups)
+    return _Area(value, influence_N, used_N, separate)
+
+
+def _separate_pairs(positive_patients: IntArray, negative_patients: IntArray) -> int:
+    """Most pairs without a common patient; a single patient who is in both is one pair."""
+    positives, negatives = np.unique(positive_patients), np.unique(negative_patients)
+    return max(1, min(len(positives), len(negatives), len(np.union1d(positives, negatives)) // 2))
+
+
+def _area_estimate(
+    areas: Sequence[_Area], class_N: npt.NDArray[Any], patient_N: IntArray, extra: dict[str, Any] | None = None
+) -> Estimate:
+    """The mean of areas with its interval."""
+    if not areas:
+        return Estimate(None, "higher", n=len(class_N), why=NOTHING_TO_RANK, extra=extra or {})
+    value = float(np.mean([area.value for area in areas]))
+    used_N = np.any([area.used_N for area in areas], axis=0)
+    refused = too_few(class_N[used_N], patient_N[used_N])
+    interval = Interval(why=refused) if refused else _area_interval(value, areas, patient_N)
+    n = int(np.count_nonzero(used_N))
+    return Estimate(value, "higher", None, n, interval.ci95, interval.method, interval.why, extra or {})
+
+
+def _area_interval(value: float, areas: Sequence[_Area], patient_N: IntArray) -> Interval:
+    if value in (0.0, 1.0):
+        rate = 0.025 / len(areas)
+        slack = float(np.mean([1 - rate ** (1 / area.separate_pairs) for area in areas]))
+        return Interval((1 - slack, 1.0) if value else (0.0, slack), "clopper-pearson-pairs")
+    influence_N = np.mean([area.influence_N for area in areas], axis=0)
+    error = float(np.sqrt((np.bincount(patient_N, weights=influence_N) ** 2).sum()))
+    if error < 1e-12:
+        return Interval(why="its estimated variance is zero")
+    # The delta method: d logit(A) = dA / (A (1 - A)).
+    half = Z95 * error / (value * (1 - value))
+    return Interval((float(expit(logit(value) - half)), float(expit(logit(value) + half))), "delong-logit")

@@ -1,0 +1,179 @@
+"""The training loop, top to bottom."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from medmtl.data.loader import make_loader
+from medmtl.errors import InterruptedRun
+from medmtl.files import write_json
+from medmtl.progress import Progress, silent
+from medmtl.run_folder import RunFolder
+from medmtl.training.collapse import collapse_check
+from medmtl.training.optimiser import Schedule
+from medmtl.training.session import Session, open_session, restore, save
+from medmtl.training.signals import Requests
+from medmtl.training.step import StepRecord, task_losses, train_step
+
+logger = logging.getLogger(__name__)
+
+WARM_STEPS = 20  # after which minutes become a number of steps
+UNTIMED_STEPS = 5  # allocation and the loader's start make the first ones slower
+
+
+@dataclass
+class _Clock:
+    """Time of this process's part of the run; kept out of everything that must be equal on resume."""
+
+    begin: float
+    waiting: float = 0.0
+    timed_from: float = 0.0
+
+
+def train_run(run: RunFolder, *, progress: Progress = silent) -> None:
+    """Train a run from its newest commit, or from step 0 where there is none, to its end.
+
+    Raises:
+        InterruptedRun: after a commit, if a signal asked for an end.
+        NumericError: if a loss, gradient or weight is not finite; nothing of that step is kept.
+        BusyRunError: if another process is training this run.
+    """
+    with run.lock(), Requests() as requests:
+        if run.is_finished():
+            logger.info("%s is already trained to its last step", run.path.name)
+            return
+        session = open_session(run)
+        first = restore(session)
+        run.truncate_log(first)
+        if first:
+            logger.info("resuming after step %d", first)
+        _loop(session, first, requests, progress)
+
+
+def _loop(session: Session, first: int, requests: Requests, progress: Progress) -> None:
+    training = session.config.training
+    clock = _Clock(time.perf_counter())
+    limit = session.plan.steps
+    schedule = Schedule(limit, fixed_warm_up=session.plan.minutes is not None)
+    loader = make_loader(session.training, first, limit, session.plan.workers, session.learner.device)
+    step = first
+    while limit is None or step < limit:
+        asked = time.perf_counter()
+        batch = next(loader)
+        clock.waiting += time.perf_counter() - asked
+        record = train_step(session.learner, batch, schedule.factor(step))
+        step += 1
+        session.run.log(_log_record(session, record, step, schedule.factor(step - 1), clock))
+        if limit is None and step >= first + UNTIMED_STEPS:
+            limit = _settle_length(session, step, first, clock)
+            schedule = replace(schedule, steps=limit)
+        due = step % training.checkpoint_every == 0 or step == limit
+        if due:
+            _validate(session, step)
+        if due or requests.commit or requests.stop:
+            requests.commit = False
+            save(session, step)
+        progress("train", step, limit or 0, _note(record))
+        if requests.stop and step != limit:
+            raise InterruptedRun(f"stopped by {requests.stop} after step {step}; go on with --resume")
+    _finish(session, step, first, clock)
+
+
+def _settle_length(session: Session, step: int, first: int, clock: _Clock) -> int | None:
+    """Turn minutes into steps once 20 warm steps were timed, and keep the number in ``plan.json``."""
+    now = time.perf_counter()
+    if not clock.timed_from:
+        clock.timed_from = now
+    if step < first + WARM_STEPS:
+        return None
+    assert session.plan.minutes is not None
+    seconds_each = (now - clock.timed_from) / (WARM_STEPS - UNTIMED_STEPS)
+    left = session.plan.minutes * 60 - (now - clock.begin)
+    limit = step + max(1, int(left / (seconds_each * (1 + _validation_share(session)))))
+    session.plan = replace(
+        session.plan,
+        steps=limit,
+        reasons={**session.plan.reasons, "steps": f"{session.plan.minutes:g} minutes at {seconds_each:.3f} s a step"},
+    )
+    write_json(session.run.plan, session.plan.to_json())
+    return limit
+
+
+def _validation_share(session: Session) -> float:
+    """Time of one validation against the training steps between two; a forward pass costs a third of a step."""
+    if session.validation is None:
+        return 0.0
+    samples = len(session.validation.cases)
+    return samples / 3 / (session.config.training.checkpoint_every * session.plan.batch)
+
+
+def _log_record(session: Session, record: StepRecord, step: int, factor: float, clock: _Clock) -> dict[str, Any]:
+    return {
+        "step": step,
+        "epoch": round(step * session.plan.batch / session.case_count, 4),
+        "losses": dict(record.losses),
+        "weights": dict(record.weights),
+        "gradient_norms": dict(record.gradient_norms),
+        "rate_factor": factor,
+        "seconds": round(time.perf_counter() - clock.begin, 3),
+    }
+
+
+@torch.inference_mode()
+def _validate(session: Session, step: int) -> None:
+    """Losses of the averaged weights on some validation cases: a curve to look at, never a choice."""
+    if session.validation is None:
+        return
+    learner = session.learner
+    weights = {name: tensor.clone() for name, tensor in learner.model.state_dict().items()}
+    if learner.average is not None:
+        learner.model.load_weights(learner.average.tensors)
+    learner.model.eval()
+    sums: dict[str, list[float]] = {}
+    for index in range(len(session.validation)):
+        (view,) = session.validation[index].views.values()
+        for name, loss in task_losses(learner, view.to(learner.device)).items():
+            sums.setdefault(name, []).append(float(loss))
+    learner.model.load_weights(weights)
+    session.run.log({"step": step, "validation": {name: sum(v) / len(v) for name, v in sums.items()}})
+
+
+def _finish(session: Session, step: int, first: int, clock: _Clock) -> None:
+    for name, verdict in collapse_check(session).items():
+        session.run.log({"step": step, "collapse": {"task": name, **verdict}})
+        if verdict["verdict"] != "trained":
+            logger.warning("task %s: %s", name, verdict["sentence"])
+    seconds = time.perf_counter() - clock.begin
+    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    workers = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    session.run.log(
+        {
+            "step": step,
+            "timing": {
+                "seconds": round(seconds, 1),
+                "steps": step - first,
+                "waiting_share": round(clock.waiting / seconds, 4),
+                "peak_memory_bytes": peak,
+                "worker_peak_memory_bytes": workers,
+                "planned_memory_bytes": session.plan.memory_bytes,
+            },
+        }
+    )
+    logger.info(
+        "%d steps in %.0f s; waiting for data %.1f %%; peak memory %.2f GB (planned %.2f GB)",
+        step - first,
+        seconds,
+        100 * clock.waiting / seconds,
+        peak / 1e9,
+        session.plan.memory_bytes / 1e9,
+    )
+
+
+def _note(record: StepRecord) -> str:
+    return "  ".join(f"{name} {value:.3f}" for name, value in record.losses.items())

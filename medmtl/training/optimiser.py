@@ -1,0 +1,98 @@
+"""AdamW in two groups of rates, with warm-up and polynomial decay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from medmtl.config import TrainingSection
+from medmtl.model import MultiTaskModel
+from medmtl.weighting.base import Weighting
+
+WARM_UP = 50
+POWER = 0.9
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Factor on every rate: linear warm-up, then (1 - progress) ** 0.9, as in nnU-Net's poly schedule.
+
+    Attributes:
+        steps: length of the training; None while it is still being measured, which ends within the warm-up.
+        fixed_warm_up: whether the warm-up is 50 steps whatever the length (``minutes`` runs, whose length is unknown at
+            first) or a tenth of the steps, at most 50.
+    """
+
+    steps: int | None
+    fixed_warm_up: bool
+
+    def factor(self, step: int) -> float:
+        """The factor for the 0-based ``step``."""
+        warm_up = WARM_UP if self.fixed_warm_up or self.steps is None else min(WARM_UP, max(1, self.steps // 10))
+        if step < warm_up or self.steps is None:
+            return min(1.0, (step + 1) / warm_up)
+        return float(max(0.0, 1 - (step - warm_up) / max(1, self.steps - warm_up)) ** POWER)
+
+
+def make_optimiser(
+    model: MultiTaskModel, weighting: Weighting, case_tasks: frozenset[str], training: TrainingSection
+) -> torch.optim.AdamW:
+    """AdamW with one group per (rate, decay) pair and per clipping group.
+
+    The trunk and the voxel heads share ``lr``; each case head has ``head_lr`` and a clipping group of its own, because a
+    small head next to a large trunk is either starved or scaled away by one common norm. Biases, norm parameters and
+    a weighting's own parameters are not decayed.
+
+    Args:
+        model: the model; every parameter lands in exactly one group.
+        weighting: its parameters join without decay.
+        case_tasks: names of the tasks whose heads take ``head_lr``.
+        training: rates and decay.
+    """
+    groups: list[dict[str, object]] = []
+
+    def add(name: str, parameters: list[nn.Parameter], rate: float, decay: float) -> None:
+        for suffix, chosen, weight_decay in (
+            ("weights", [p for p in parameters if p.ndim > 1], decay),
+            ("other", [p for p in parameters if p.ndim <= 1], 0.0),
+        ):
+            if chosen:
+                groups.append(
+                    {
+                        "params": chosen,
+                        "lr": rate,
+                        "base_lr": rate,
+                        "weight_decay": weight_decay,
+                        "clip_group": name,
+                        "name": f"{name}/{suffix}",
+                    }
+                )
+
+    trunk = list(model.trunk_parameters())
+    for task in model.tasks:
+        if task not in case_tasks:
+            trunk += list(model.head_parameters(task))
+    add("trunk", trunk, training.lr, training.weight_decay)
+    for task in model.tasks:
+        if task in case_tasks:
+            add(task, list(model.head_parameters(task)), training.head_lr, training.weight_decay)
+    add("weighting", list(weighting.parameters()), training.head_lr, 0.0)
+    return torch.optim.AdamW(groups, foreach=True)
+
+
+def set_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
+    """Every group's rate becomes its base rate times ``factor``."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["base_lr"] * factor
+
+
+def clip_groups(optimiser: torch.optim.Optimizer, limit: float) -> dict[str, torch.Tensor]:
+    """Clip the gradient norm of each clipping group to ``limit``; returns the norms before clipping."""
+    parameters: dict[str, list[nn.Parameter]] = {}
+    for group in optimiser.param_groups:
+        parameters.setdefault(group["clip_group"], []).extend(p for p in group["params"] if p.grad is not None)
+    return {
+        name: nn.utils.clip_grad_norm_(chosen, limit, foreach=True) for name, chosen in parameters.items() if chosen
+    }

@@ -1,0 +1,147 @@
+"""A run folder opened for training: the same for a fresh start and for a resume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from medmtl import checkpoint
+from medmtl.build import build_model, build_tasks, build_weighting
+from medmtl.config import Config
+from medmtl.data.augmentation import Augmentation
+from medmtl.data.case import Case
+from medmtl.data.loader import StepDataset
+from medmtl.errors import ArtefactError
+from medmtl.evaluation.score import read_again
+from medmtl.planning import Plan
+from medmtl.run_folder import RunFolder
+from medmtl.tasks.base import CaseTask, Task, VoxelTask
+from medmtl.training.average import WeightAverage
+from medmtl.training.optimiser import make_optimiser
+from medmtl.training.start import open_cache
+from medmtl.training.step import Learner
+
+VALIDATION_CASES = 16
+
+
+@dataclass
+class Session:
+    """Everything a training needs, built from what the run folder says and nothing else.
+
+    Attributes:
+        run, config, plan: the run.
+        learner: model, optimiser and their state.
+        training, validation: batches by step; ``validation`` is None where the fold has no validation cases.
+        case_count: training cases, for counting epochs.
+    """
+
+    run: RunFolder
+    config: Config
+    plan: Plan
+    learner: Learner
+    training: StepDataset
+    validation: StepDataset | None
+    case_count: int
+
+
+def open_session(run: RunFolder) -> Session:
+    """Build the learner and the data of a run.
+
+    Raises:
+        CohortError: if the cohort changed since the run was started.
+    """
+    config, plan = run.load_config(), run.load_plan()
+    torch.set_num_threads(plan.threads)
+    tasks = build_tasks(config, plan.tasks)
+    train, val, truths = _cases(run, config)
+    device = torch.device(plan.device)
+    torch.manual_seed(config.training.seed)
+    model = build_model(config, plan, tasks).to(device)
+    weighting = build_weighting(config).to(device)
+    case_tasks = frozenset(name for name, task in tasks.items() if not task.voxel)
+    learner = Learner(
+        model=model,
+        weighting=weighting,
+        optimiser=make_optimiser(model, weighting, case_tasks, config.training),
+        average=WeightAverage(model, config.training.average_decay) if config.training.average else None,
+        scaler=torch.amp.GradScaler(plan.device) if plan.precision == "fp16" else None,
+        tasks=tasks,
+        precision=plan.precision,
+        clip=config.training.clip,
+        seed=config.training.seed,
+        device=device,
+        prior_scale=config.weighting.loss_scale == "prior",
+    )
+    training = _dataset(run, config, plan, tasks, train, truths, augment=True)
+    watched = val[:VALIDATION_CASES]
+    validation = _dataset(run, config, plan, tasks, watched, truths, augment=False) if watched else None
+    return Session(run, config, plan, learner, training, validation, len(train))
+
+
+def save(session: Session, steps_done: int) -> None:
+    """Commit the learner's whole state after ``steps_done`` steps."""
+    learner = session.learner
+    tensors, groups = checkpoint.optimiser_tensors(learner.optimiser, _parameter_names(learner))
+    parts = {"model": dict(learner.model.state_dict()), "optimiser": tensors}
+    own = dict(learner.weighting.state_dict())
+    if own:
+        parts["weighting"] = own
+    if learner.average is not None:
+        parts["average"] = learner.average.tensors
+    state: dict[str, Any] = {
+        "optimiser": groups,
+        "weighting": learner.weighting.extra_state(),
+        "scaler": learner.scaler.state_dict() if learner.scaler is not None else None,
+        "skipped": learner.skipped,
+    }
+    checkpoint.save(session.run.checkpoints, steps_done, parts, state, keep=session.config.training.keep)
+
+
+def restore(session: Session) -> int:
+    """Bring the learner to the newest commit; returns the steps done, 0 where there is none.
+
+    Raises:
+        ArtefactError: if commits exist and none is whole, or one lacks a part that an exact resume needs.
+    """
+    stored = checkpoint.load(session.run.checkpoints)
+    if stored is None:
+        return 0
+    learner = session.learner
+    wanted = {"model", "optimiser"}
+    if learner.average is not None:
+        wanted.add("average")
+    if learner.weighting.state_dict():
+        wanted.add("weighting")
+    missing = wanted - set(stored.tensors)
+    if missing:
+        raise ArtefactError(f"cannot resume exactly: step {stored.step} lacks {', '.join(sorted(missing))}")
+    learner.model.load_weights(stored.tensors["model"])
+    checkpoint.load_optimiser(
+        learner.optimiser, _parameter_names(learner), stored.tensors["optimiser"], stored.state["optimiser"]
+    )
+    if learner.average is not None:
+        learner.average.load(stored.tensors["average"])
+    if "weighting" in wanted:
+        learner.weighting.load_state_dict(stored.tensors["weighting"])
+    learner.weighting.load_extra_state(stored.state["weighting"])
+    if learner.scaler is not None:
+        learner.scaler.load_state_dict(stored.state["scaler"])
+    learner.skipped = int(stored.state["skipped"])
+    return int(stored.step)
+
+
+def _parameter_names(learner: Learner) -> dict[torch.nn.Parameter, str]:
+    named = {parameter: name for name, parameter in learner.model.named_parameters()}
+    return {**named, **{p: f"weighting.{name}" for name, p in learner.weighting.named_parameters()}}
+
+
+def _cases(run: RunFolder, config: Config) -> tuple[list[Case], list[Case], Any]:
+    cohort, truths = read_again(config, run)
+    splits, fold = run.load_splits(), run.load_manifest()["fold"]
+    cases = {case.case_id: case for case in cohort.cases}
+    if fold == "none":
+        return [case for name, case in cases.items() if name not in set(splits.test)], [], truths
+    part = splits.folds[fold]
+    return [cases[name] for name in part.train], [cases[name] for name in part.val], truths

@@ -1,0 +1,219 @@
+"""AUC and average precision against scikit-learn, DeLong's formula and brute force."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+from medmtl.metrics.estimate import Estimate
+from medmtl.metrics.ranking import auc, auc_macro, average_precision, roc_curve_points
+
+
+def cohort(seed: int, positives: int = 25, negatives: int = 40, shift: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and scores with ties, in mixed order."""
+    random = np.random.default_rng(seed)
+    positive_N = random.permutation(np.repeat([True, False], [positives, negatives]))
+    return positive_N, np.round(random.normal(size=len(positive_N)) + shift * positive_N, 1)
+
+
+def wins(positive_N: np.ndarray, score_N: np.ndarray) -> np.ndarray:
+    """Every pair: 1 where the positive scores higher, 0.5 for a tie."""
+    difference = score_N[positive_N][:, None] - score_N[~positive_N][None]
+    return (difference > 0) + 0.5 * (difference == 0)
+
+
+def delong_variance(win_mn: np.ndarray) -> float:
+    return win_mn.mean(axis=1).var(ddof=1) / len(win_mn) + win_mn.mean(axis=0).var(ddof=1) / win_mn.shape[1]
+
+
+def logit_interval(value: float, variance: float) -> tuple[float, float]:
+    half = 1.959964 * np.sqrt(variance) / (value * (1 - value))
+    return expit(logit(value) - half), expit(logit(value) + half)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_auc_is_scikit_learns_and_its_interval_is_delongs(seed: int) -> None:
+    positive_N, score_N = cohort(seed)
+    estimate = auc(positive_N, score_N)
+    assert estimate.value == pytest.approx(roc_auc_score(positive_N, score_N))
+    expected = logit_interval(estimate.value, delong_variance(wins(positive_N, score_N)))
+    assert estimate.ci95 == pytest.approx(expected, abs=1e-6)
+    assert (estimate.n, estimate.ci, estimate.better) == (65, "delong-logit", "higher")
+
+
+def test_pairs_are_formed_within_a_fold_only() -> None:
+    (first, low), (second, high) = cohort(1, 20, 30), cohort(2, 15, 12)
+    tables = [wins(first, low), wins(second, high)]
+    weights = np.array([table.size for table in tables]) / sum(table.size for table in tables)
+    value = sum(w * table.mean() for w, table in zip(weights, tables, strict=True))
+    variance = sum(w**2 * delong_variance(table) for w, table in zip(weights, tables, strict=True))
+    # Another model's scale must not matter; a fold of one class adds nothing.
+    estimate = auc(
+        np.concatenate([first, second, [True, True]]),
+        np.concatenate([low, 100 + high, [0.0, 0.0]]),
+        np.repeat([3, 0, 7], [50, 27, 2]),
+    )
+    assert estimate.value == pytest.approx(value)
+    assert estimate.ci95 == pytest.approx(logit_interval(value, variance), abs=1e-6)
+    assert estimate.n == 77
+
+
+def test_a_folds_only_positive_still_adds_variance() -> None:
+    positive_N, score_N = np.tile([True] + [False] * 5, 12), np.random.default_rng(0).normal(size=72)
+    estimate = auc(positive_N, score_N, np.repeat(np.arange(12), 6))
+    area_f = (score_N.reshape(12, 6)[:, :1] > score_N.reshape(12, 6)[:, 1:]).mean(axis=1)
+    assert estimate.value == pytest.approx(area_f.mean())
+    between = logit_interval(estimate.value, ((area_f - area_f.mean()) ** 2).sum() / 144)
+    assert estimate.ci95[0] < between[0] < between[1] < estimate.ci95[1]
+
+
+def test_repeated_cases_of_a_patient_do_not_narrow_the_interval() -> None:
+    positive_N, score_N = cohort(5, 30, 30)
+    once = auc(positive_N, score_N)
+    patients = [f"p{i}" for i in range(60) for _ in range(4)]
+    repeated = auc(np.repeat(positive_N, 4), np.repeat(score_N, 4), patients=patients)
+    assert repeated.value == pytest.approx(once.value)
+    assert np.diff(repeated.ci95) == pytest.approx(np.diff(once.ci95), rel=0.03)
+    assert np.diff(auc(np.repeat(positive_N, 4), np.repeat(score_N, 4)).ci95) < 0.6 * np.diff(once.ci95)
+
+
+def test_the_interval_covers() -> None:
+    random = np.random.default_rng(0)
+    positive_N = np.repeat([True, False], [30, 30])
+    truth = 0.76025  # Phi(1 / sqrt(2)) for normal scores one apart
+    hits = 0
+    for _ in range(400):
+        lower, upper = auc(positive_N, random.normal(size=60) + positive_N).ci95
+        hits += lower <= truth <= upper
+    assert 0.92 <= hits / 400 <= 0.98
+
+
+def test_a_perfect_area_has_the_bound_of_its_separate_pairs() -> None:
+    positive_N = np.repeat([True, False], [12, 30])
+    perfect = auc(positive_N, positive_N.astype(float))
+    assert perfect.value == 1.0
+    assert perfect.ci == "clopper-pearson-pairs"
+    assert perfect.ci95[1] == 1.0
+    assert perfect.ci95[0] ** 12 == pytest.approx(0.025)
+    inverted = auc(positive_N, -positive_N.astype(float))
+    assert inverted.value == 0.0
+    assert inverted.ci95 == pytest.approx((0.0, 1 - perfect.ci95[0]))
+
+
+def test_separate_pairs_use_a_patient_once() -> None:
+    positive_N = np.tile([True, False], 14)
+    patients = [f"p{i // 2}" for i in range(28)]
+    assert auc(positive_N, positive_N.astype(float), patients=patients).ci95[0] ** 7 == pytest.approx(0.025)
+
+
+def test_no_area_for_a_single_class() -> None:
+    score_N = np.arange(12.0)
+    for positive_N in (np.ones(12, dtype=bool), np.zeros(12, dtype=bool)):
+        for score in (auc, average_precision):
+            assert score(positive_N, score_N) == Estimate(None, "higher", n=12, why="no fold holds two classes")
+        assert roc_curve_points(positive_N, score_N) == ((), ())
+    assert auc(np.arange(12) < 6, score_N, np.repeat([0, 1], 6)).value is None
+    assert auc(np.zeros(0, dtype=bool), np.zeros(0)).value is None
+
+
+def test_no_interval_for_few_cases_or_equal_scores() -> None:
+    nine, score_N = np.arange(40) < 9, np.random.default_rng(0).normal(size=40)
+    for estimate in (auc(nine, score_N), average_precision(nine, score_N)):
+        assert estimate.value is not None
+        assert (estimate.ci95, estimate.why) == (None, "fewer than 10 patients in the rarest class")
+    few = auc(np.arange(8) < 4, score_N[:8])
+    assert (few.ci95, few.why) == (None, "fewer than 10 patients")
+    equal = auc(np.arange(40) < 20, np.zeros(40))
+    assert (equal.value, equal.ci95, equal.why) == (0.5, None, "its estimated variance is zero")
+
+
+def test_scores_must_be_finite_and_as_many_as_cases() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        auc(np.array([True, False]), np.array([np.nan, 0.0]))
+    with pytest.raises(ValueError, match="lengths differ"):
+        average_precision(np.array([True, False]), np.zeros(3))
+
+
+def multiclass(seed: int, n: int = 90) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    class_N = random.integers(3, size=n)
+    probability_NK = np.exp(random.normal(size=(n, 3)) + 1.2 * np.eye(3)[class_N])
+    return class_N, probability_NK / probability_NK.sum(axis=1, keepdims=True)
+
+
+def test_macro_auc_is_scikit_learns() -> None:
+    class_N, probability_NK = multiclass(0)
+    estimate = auc_macro(class_N, probability_NK)
+    assert estimate.value == pytest.approx(roc_auc_score(class_N, probability_NK, multi_class="ovr"))
+    assert estimate.extra == {"n_classes": 3}
+
+
+def test_macro_auc_of_two_classes_is_the_auc() -> None:
+    positive_N, score_N = cohort(3)
+    macro = auc_macro(positive_N.astype(int), np.stack([-score_N, score_N], axis=1))
+    plain = auc(positive_N, score_N)
+    assert macro.value == pytest.approx(plain.value)
+    assert macro.ci95 == pytest.approx(plain.ci95)
+
+
+def test_macro_variance_is_that_of_the_jackknife() -> None:
+    class_N, probability_NK = multiclass(4, 150)
+    estimate = auc_macro(class_N, probability_NK)
+    keep = ~np.eye(150, dtype=bool)
+    left_out = [auc_macro(class_N[rows], probability_NK[rows]).value for rows in keep]
+    expected = logit_interval(estimate.value, 149 * np.var(left_out))
+    assert estimate.ci95 == pytest.approx(expected, abs=2e-3)
+
+
+def test_macro_auc_leaves_out_classes_that_do_not_occur() -> None:
+    class_N, probability_NK = multiclass(0)
+    rows = class_N < 2
+    estimate = auc_macro(class_N[rows], probability_NK[rows])
+    areas = [roc_auc_score(class_N[rows] == k, probability_NK[rows, k]) for k in (0, 1)]
+    assert estimate.value == pytest.approx(np.mean(areas))
+    assert estimate.extra == {"n_classes": 2}
+    assert auc_macro(np.zeros(12, dtype=int), np.ones((12, 3)) / 3).value is None
+
+
+def test_perfect_macro_auc_shares_the_error_rate() -> None:
+    class_N = np.repeat([0, 1, 2], [10, 20, 30])
+    estimate = auc_macro(class_N, np.eye(3)[class_N])
+    assert estimate.value == 1.0
+    bounds = [(0.025 / 3) ** (1 / k) for k in (10, 20, 30)]
+    assert estimate.ci95 == pytest.approx((np.mean(bounds), 1.0))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_average_precision_is_scikit_learns(seed: int) -> None:
+    positive_N, score_N = cohort(seed)
+    estimate = average_precision(positive_N, score_N)
+    assert estimate.value == pytest.approx(average_precision_score(positive_N, score_N))
+    assert estimate.ci == "bca"
+    assert estimate.ci95[0] < estimate.value < estimate.ci95[1]
+
+
+def test_average_precision_of_folds_is_weighted_by_positives() -> None:
+    (first, low), (second, high) = cohort(1, 20, 30), cohort(2, 15, 12)
+    value = (20 * average_precision_score(first, low) + 15 * average_precision_score(second, high)) / 35
+    folds = np.repeat([0, 1], [50, 27])
+    estimate = average_precision(np.concatenate([first, second]), np.concatenate([low, 100 + high]), folds)
+    assert estimate.value == pytest.approx(value)
+
+
+def test_average_precision_resamples_as_scikit_learn_would() -> None:
+    positive_N, score_N = cohort(2)
+    random = np.random.default_rng(0)
+    drawn = [random.integers(65, size=65) for _ in range(1000)]
+    spread = np.std([average_precision_score(positive_N[rows], score_N[rows]) for rows in drawn])
+    lower, upper = average_precision(positive_N, score_N).ci95
+    assert upper - lower == pytest.approx(2 * 1.96 * spread, rel=0.15)
+
+
+def test_roc_curve_is_scikit_learns() -> None:
+    positive_N, score_N = cohort(0)
+    false_rate, true_rate, _ = roc_curve(positive_N, score_N, drop_intermediate=False)
+    points = roc_curve_points(positive_N, score_N)
+    assert points[0] == pytest.approx(false_rate)
+    assert points[1] == pytest.approx(true_rate)
