@@ -24,3 +24,15 @@ def build_tasks(config: Config, fitted: Mapping[str, Mapping[str, Any]] | None =
         name: tasks.kinds.get(options.kind)(name, options, (fitted or {}).get(name))
         for name, options in config.tasks.items()
     }
+
+
+def build_model(config: Config, plan: Plan, fitted_tasks: Mapping[str, Task]) -> MultiTaskModel:
+    """The network with one head per task, its weights drawn from torch's current random state."""
+    kind = sharing.kinds.get(config.sharing.kind)
+    voxel = {name: task.voxel for name, task in fitted_tasks.items()}
+    return MultiTaskModel(kind(config.sharing, plan.network, config.network, voxel), fitted_tasks)
+
+
+def build_weighting(config: Config) -> Weighting:
+    """The method that turns losses into gradients."""
+    return weighting.kinds.get(config.weighting.kind)(config.weighting, tuple(config.tasks))

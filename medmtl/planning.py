@@ -338,6 +338,7 @@ def _network(
         kernels=kernels,
         strides=strides,
         blocks=config.network.blocks,
+        levels=min(3, len(strides) - 1) if config.network.deep_supervision else 1,
     )
     return network, divisor, whole
 

@@ -1,7 +1,7 @@
 """The cohort table: text in, validated cases out, every fault of every row in one pass.
 
-Cells stay text, exactly as written. Files are found and kept inside the table's folder, but not opened. The codes are those
-of the catalogue in ``docs/reliability.md``.
+Cells stay text, exactly as written. Files are looked up, and kept inside the table's folder, but not opened. The codes
+are those of the catalogue in ``docs/reliability.md``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,14 @@ from medmtl.errors import CohortError, WorkError
 from medmtl.registry import nearest
 
 _OTHER_ENCODINGS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+_REFUSED = {
+    errno.ENOENT: "B032",
+    errno.ENOTDIR: "B032",
+    errno.ELOOP: "B035",
+    errno.EACCES: "B037",
+    errno.ENAMETOOLONG: "B041",
+}
 
 Row = tuple[int, list[str]]
 
@@ -215,7 +223,7 @@ class _RowReader:
 
     def __init__(self, layout: CohortLayout, names: list[str], findings: Findings) -> None:
         self._layout = layout
-        self._index = {name: position for position, name in reversed(list(enumerate(names)))}
+        self._index = {column: names.index(column) for column in layout.columns if column in names}
         self._findings = findings
         self._missing = frozenset((*layout.missing, ""))
         self._files = _Files(layout.table.parent, layout.roots)
@@ -225,27 +233,147 @@ class _RowReader:
     def case(self, row: int, cells: list[str]) -> Case | None:
         """The case of a row, or None where an id or an image was refused."""
         layout = self._layout
-        text = {column: cells[self._index[column]] for column in layout.columns if column in self._index}
+        text = {column: cells[position] for column, position in self._index.items()}
+        targets = {column: self._value(text.get(column)) for column in (*layout.value_columns, *layout.file_columns)}
         case_id = text.get(layout.case, "")
         where: dict[str, Any] = {"case": case_id or None, "row": row}
         sound = self._check_ids(text, where)
-        images = {name: self._image(text.get(column), column, where) for name, column in layout.channels.items()}
-        values = {
-            column: None if text[column] in self._missing else text[column]
-            for column in (*layout.value_columns, *layout.file_columns, layout.site, layout.split)
-            if column in text
-        }
-        files = {column: self._file(values.get(column), column, where) for column in layout.file_columns}
-        found = {name: image for name, image in images.items() if image is not None}
-        if not sound or len(found) < len(images):
+        images = {}
+        for channel, column in layout.channels.items():
+            image = self._image(text.get(column), {**where, "column": column}, new_id=sound)
+            if image is not None:
+                images[channel] = image
+        files = {}
+        for column in layout.file_columns:
+            found = self._find(targets[column], {**where, "column": column})
+            if found is not None:
+                files[column] = found[0]
+        if not sound or len(images) < len(layout.channels):
             return None
         return Case(
             case_id=case_id,
             patient=text[layout.patient],
-            site=values[layout.site] if layout.site else None,
+            site=self._value(text.get(layout.site)) if layout.site else None,
             row=row,
-            images=found,
-            cells={column: values[column] for column in (*layout.value_columns, *layout.file_columns)},
-            files={column: file[0] for column, file in files.items() if file is not None},
-            split=values[layout.split] if layout.split else None,
+            images=images,
+            cells=targets,
+            files=files,
+            split=self._value(text.get(layout.split)) if layout.split else None,
         )
+
+    def _value(self, cell: str | None) -> str | None:
+        return None if cell in self._missing else cell
+
+    def _check_ids(self, text: Mapping[str, str], where: Mapping[str, Any]) -> bool:
+        layout, sound = self._layout, True
+        for column in dict.fromkeys((layout.case, layout.patient)):
+            if not text.get(column, "").strip():
+                sound = False
+                if column in text:
+                    self._findings.reject("B016", **where, column=column, found="an empty id", expected="an id")
+        row = where["row"]
+        if layout.case in text and text[layout.case].strip():
+            first = self._ids.setdefault(_folded(text[layout.case]), row)
+            if first != row:
+                sound = False
+                found, fix = f"the id of row {first}", "give every case an id of its own"
+                self._findings.reject("B017", **where, column=layout.case, found=found, expected="a new id", fix=fix)
+        return sound
+
+    def _image(self, cell: str | None, where: Mapping[str, Any], *, new_id: bool) -> Path | None:
+        if cell is None:  # no such column, which is a finding of the header
+            return None
+        if cell in self._missing:
+            fix = "leave the case out: this version wants every channel of every case"
+            self._findings.reject("B076", **where, found="an empty cell", expected="an image file", fix=fix)
+            return None
+        found = self._find(cell, where)
+        if found is None:
+            return None
+        path, real = found
+        first = self._images.setdefault(real, where["row"])
+        # A row that repeats an id repeats its images too, mostly: that is one fault.
+        if first != where["row"] and new_id and not self._layout.allow_shared_image:
+            shared, fix = f"the image of row {first}", "list cohort.allow: [shared-image] if meant"
+            self._findings.reject("B019", **where, file=cell, found=shared, expected="a new image", fix=fix)
+            return None
+        return path
+
+    def _find(self, cell: str | None, where: Mapping[str, Any]) -> tuple[Path, str] | None:
+        if cell is None:
+            return None
+        try:
+            return self._files.find(cell)
+        except _FileFault as fault:
+            self._findings.reject(
+                fault.code, **where, file=cell, found=fault.found, expected=fault.expected, fix=fault.fix
+            )
+            return None
+
+
+class _FileFault(Exception):
+    """A file of the table was refused."""
+
+    def __init__(self, code: str, found: str, expected: str, fix: str) -> None:
+        super().__init__(code)
+        self.code, self.found, self.expected, self.fix = code, found, expected, fix
+
+
+class _Files:
+    """Finds the files that a table names, and refuses those outside its folder and the declared roots."""
+
+    def __init__(self, folder: Path, roots: Iterable[Path]) -> None:
+        self._folder = os.path.abspath(folder)
+        allowed = (folder, *roots)
+        self._written = tuple(os.path.join(os.path.abspath(root), "") for root in allowed)
+        self._real = tuple(os.path.join(os.path.realpath(root), "") for root in allowed)
+        # Resolving a folder costs a system call per part; a cohort has many files in few folders.
+        self._folders: dict[str, str] = {}
+
+    def find(self, text: str) -> tuple[Path, str]:
+        """The file as a path to open, and its place with all links followed."""
+        written = os.path.normpath(os.path.join(self._folder, text))
+        folder, name = os.path.split(written)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        real = os.path.join(self._folders[folder], name)
+        self._check_inside(written, real)
+        try:
+            mode = os.lstat(real).st_mode
+            if stat.S_ISLNK(mode):
+                real = os.path.realpath(real)
+                self._check_inside(written, real)
+                mode = self._behind_link(real)
+        except OSError as error:
+            raise self._fault(error) from None
+        if not stat.S_ISREG(mode):
+            raise _FileFault("B036", "no regular file", "a regular file", "correct the path")
+        return Path(written), real
+
+    def _check_inside(self, written: str, real: str) -> None:
+        if not _inside(real, self._real):
+            linked = _inside(written, self._written)
+            found = "a link that leads outside" if linked else "a path that leads outside"
+            fix = "move the file, or list its folder in cohort.roots"
+            raise _FileFault("B035" if linked else "B034", found, "a file under the table's folder", fix)
+
+    @staticmethod
+    def _behind_link(real: str) -> int:
+        try:
+            return os.stat(real).st_mode
+        except FileNotFoundError:
+            raise _FileFault("B035", "a link to nothing", "a file", "restore the file it points to") from None
+
+    @staticmethod
+    def _fault(error: OSError) -> Exception:
+        code = _REFUSED.get(error.errno or 0)
+        if code is None:
+            return WorkError(
+                f"looking for a file of the table failed: {error.strerror}; check the disk and start again"
+            )
+        return _FileFault(code, f"{error.strerror}", "a file", "correct the path, relative to the table's folder")
+
+
+def _inside(path: str, folders: tuple[str, ...]) -> bool:
+    """Whether a path is one of the folders or below it; folders end in a separator."""
+    return (path + os.sep).startswith(folders)

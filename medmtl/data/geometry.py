@@ -3,6 +3,9 @@
 World space is RAS+ in millimetres throughout: x grows to the patient's right, y to the front, z to the head.
 """
 
+# nibabel is not fully annotated
+# mypy: disable-error-code=no-untyped-call
+
 from __future__ import annotations
 
 import itertools

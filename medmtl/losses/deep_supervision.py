@@ -13,8 +13,8 @@ def deep_supervision(loss: VoxelLoss, logits: Sequence[torch.Tensor], target_BDH
     """The loss of each level, weighted 1, 1/2, 1/4, ... and divided by the sum of the weights.
 
     Deeply supervised nets (Lee et al. 2015, https://arxiv.org/abs/1409.5185), with nnU-Net's halving weights; unlike
-    nnU-Net the coarsest level counts too. The target of a coarser level is the finer one's nearest voxel: the voxel that
-    lies under the centre of the strided convolutions which made that level.
+    nnU-Net the coarsest level counts too. The target of a coarser level takes every stride-th voxel: the one that lies
+    under the centre of the strided convolutions which made that level.
 
     Args:
         loss: maps (B, C, D, H, W) logits and a (B, D, H, W) target to (B,).

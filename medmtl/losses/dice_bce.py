@@ -8,9 +8,7 @@ from torch.nn import functional
 from medmtl.losses.dice import soft_dice_loss
 
 
-def dice_bce_loss(
-    logits_BRDHW: torch.Tensor, target_BDHW: torch.Tensor, membership_KR: torch.Tensor
-) -> torch.Tensor:
+def dice_bce_loss(logits_BRDHW: torch.Tensor, target_BDHW: torch.Tensor, membership_KR: torch.Tensor) -> torch.Tensor:
     """Soft Dice over the regions plus the mean binary cross-entropy of all voxels and regions, per sample.
 
     ::

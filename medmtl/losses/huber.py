@@ -9,7 +9,7 @@ from torch.nn import functional
 
 
 def huber_loss(predicted_B: torch.Tensor, target_B: torch.Tensor, delta: float = 1.0) -> torch.Tensor:
-    """``r^2 / 2`` where ``|r| <= delta``, else ``delta (|r| - delta / 2)``, with ``r = predicted - target``, per sample.
+    """``r^2 / 2`` where ``|r| <= delta``, else ``delta (|r| - delta / 2)``, per sample, of r = predicted - target.
 
     Huber 1964, "Robust estimation of a location parameter", https://doi.org/10.1214/aoms/1177703732.
 

@@ -46,7 +46,7 @@ def dice(predicted: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> floa
     if outcome(predicted, truth) == "true_negative":
         return None
     overlap = np.count_nonzero(predicted & truth)
-    return 2 * overlap / (np.count_nonzero(predicted) + np.count_nonzero(truth))
+    return float(2 * overlap / (np.count_nonzero(predicted) + np.count_nonzero(truth)))
 
 
 def volume_ml(mask: npt.NDArray[np.bool_], spacing: Sequence[float]) -> float:

@@ -100,7 +100,7 @@ def _proportion(right_N: BoolArray, patient_N: IntArray, none: str) -> Estimate:
     n, n_patients = len(right_N), len(np.unique(patient_N))
     if n == 0:
         return Estimate(None, "higher", why=none)
-    share = np.count_nonzero(right_N) / n
+    share = float(np.count_nonzero(right_N) / n)
     if n_patients < MINIMUM:
         return Estimate(share, "higher", n=n, why=TOO_FEW_PATIENTS)
     return Estimate(share, "higher", n=n, ci95=wilson(share * n_patients, n_patients), ci="wilson")

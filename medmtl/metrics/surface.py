@@ -68,7 +68,7 @@ def surface_scores(
     near = np.count_nonzero(np.concatenate([to_truth, to_predicted]) <= tolerance_mm + ROUNDING_MM)
     return SurfaceScores(
         hd95_mm=float(max(np.percentile(to_truth, 95), np.percentile(to_predicted, 95))),
-        nsd=near / (len(to_truth) + len(to_predicted)),
+        nsd=float(near / (len(to_truth) + len(to_predicted))),
     )
 
 

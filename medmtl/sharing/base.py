@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from medmtl.networks.features import Features, FeatureSpec
+from medmtl.networks.shape import NetworkShape
+from medmtl.networks.unet import UnetOptions
 
 
 class SharingOptions(BaseModel):
@@ -22,10 +24,22 @@ class SharingOptions(BaseModel):
 
 
 class Sharing(nn.Module, ABC):
-    """Image -> features per task."""
+    """Image -> features per task.
+
+    Args:
+        options: the kind's options.
+        shape: measurements of the network.
+        network: options of the network.
+        voxel: task -> whether it is a voxel task, in the configured order.
+    """
 
     kind: ClassVar[str]
     Options: ClassVar[type[SharingOptions]]
+
+    def __init__(
+        self, options: SharingOptions, shape: NetworkShape, network: UnetOptions, voxel: Mapping[str, bool]
+    ) -> None:
+        super().__init__()
 
     @property
     @abstractmethod

@@ -156,7 +156,7 @@ class Task(ABC):
     def encode(self, truth: Any) -> torch.Tensor:
         """The target of one sample as the loss wants it. ``truth`` None gives a valid dummy of the same shape.
 
-        A case task gets what :meth:`read` returned; a voxel task gets the prepared label array (D, H, W).
+        A case task gets what :meth:`read` returned; a voxel task gets an array of label values (D, H, W), never None.
         """
 
     @abstractmethod
@@ -193,6 +193,10 @@ class CaseTask(Task):
     voxel = False
 
     @abstractmethod
+    def probe_pair(self, activation_K: torch.Tensor, target: torch.Tensor) -> tuple[float, float]:
+        """Prediction and target of one sample as two numbers on one scale, for the collapse check."""
+
+    @abstractmethod
     def result(self, activation_K: torch.Tensor, masks: Mapping[str, Volume]) -> Result:
         """The answer for a case from its averaged activation; ``masks`` holds the voxel tasks' predicted masks."""
 
@@ -209,6 +213,18 @@ class VoxelTask(Task):
     @abstractmethod
     def legal_values(self) -> frozenset[int]:
         """Values that a label file may hold."""
+
+    def named_values(self) -> dict[str, frozenset[int]]:
+        """Label values of each structure that other tasks may refer to as ``TASK/NAME``; none by default."""
+        return {}
+
+    @abstractmethod
+    def values_of(self, label: str | None) -> tuple[int, ...]:
+        """Label values of a label or region; of the whole foreground for None.
+
+        Raises:
+            ValueError: if there is no such label.
+        """
 
     @abstractmethod
     def decide(self, probability_KDHW: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from medmtl.errors import ArtefactError
 from medmtl.evaluation.score import read_again
 from medmtl.planning import Plan
 from medmtl.run_folder import RunFolder
-from medmtl.tasks.base import CaseTask, Task, VoxelTask
+from medmtl.tasks.base import Task
 from medmtl.training.average import WeightAverage
 from medmtl.training.optimiser import make_optimiser
 from medmtl.training.start import open_cache
@@ -145,3 +145,34 @@ def _cases(run: RunFolder, config: Config) -> tuple[list[Case], list[Case], Any]
         return [case for name, case in cases.items() if name not in set(splits.test)], [], truths
     part = splits.folds[fold]
     return [cases[name] for name in part.train], [cases[name] for name in part.val], truths
+
+
+def _dataset(
+    run: RunFolder,
+    config: Config,
+    plan: Plan,
+    tasks: dict[str, Task],
+    cases: list[Case],
+    truths: Any,
+    *,
+    augment: bool,
+) -> StepDataset:
+    spacing = plan.preparation.spacing
+    flips = () if config.augmentation.flips == "none" else config.augmentation.flips
+    sensitive = {change for task in tasks.values() for change in task.sensitive_to}
+    settings = Augmentation.allowed(sensitive, flips, spacing)
+    if config.augmentation.kind == "none":
+        settings = Augmentation.off(spacing)
+    return StepDataset(
+        cases,
+        open_cache(config, run.path, plan),
+        {name: task.encode for name, task in tasks.items()},
+        [name for name, task in tasks.items() if task.voxel],
+        truths,
+        view=plan.view,
+        shape=plan.shape,
+        batch=plan.batch,
+        seed=config.training.seed,
+        intensities=plan.intensities,
+        augmentation=settings if augment else None,
+    )

@@ -54,11 +54,11 @@ def test_value_and_interval_are_those_of_the_reference(
         reference,
         paired=True,
         vectorized=False,
-        n_resamples=1500,
+        n_resamples=800,
         method="BCa",
         rng=np.random.default_rng(0),
     ).confidence_interval
-    assert estimate.ci95 == pytest.approx(tuple(expected), abs=0.1 * (expected.high - expected.low))
+    assert estimate.ci95 == pytest.approx(tuple(expected), abs=0.12 * (expected.high - expected.low))
 
 
 @pytest.mark.parametrize("metric", [mae, rmse, r2, spearman, our_skill])

@@ -74,7 +74,7 @@ class Source:
     """
 
     path: Path
-    stream: io.BufferedReader | gzip.GzipFile
+    stream: io.BufferedIOBase
     capacity: int
     _hashed: _Hashed
 
@@ -106,7 +106,7 @@ def opened(path: Path, ending: str) -> Iterator[Source]:
         if "Not a gzipped file" in str(error):
             raise ImageError(path, "B054", found="bytes after the stream", expected=whole, fix=again) from None
         raise ImageError(path, "B053", found="a wrong checksum or length", expected=whole, fix=again) from None
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ImageError(path, "B032", found="nothing", expected="a file", fix="correct the path") from None
     except PermissionError as error:
         raise ImageError(
@@ -137,7 +137,7 @@ def _opened(path: Path, ending: str) -> Iterator[Source]:
         if packed != name.endswith(".gz"):
             found = f"{'a' if packed else 'no'} gzip stream"
             raise ImageError(path, "B055", found=found, expected="content as the name ends", fix="rename the file")
-        stream = gzip.GzipFile(fileobj=raw, mode="rb") if packed else raw
+        stream: io.BufferedIOBase = gzip.GzipFile(fileobj=raw, mode="rb") if packed else raw
         yield Source(path, stream, status.st_size * (_DEFLATE_RATIO if packed else 1), hashed)
 
 

@@ -7,12 +7,13 @@ differently is refused, never guessed. The codes are those of the catalogue in `
 Format: https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h
 """
 
+# nibabel is not fully annotated
+# mypy: disable-error-code=no-untyped-call
+
 from __future__ import annotations
 
 import gzip
 import math
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
-from nibabel.spatialimages import HeaderDataError
 
 from medmtl.data.formats import CHUNK, ImageError, Source, opened
 from medmtl.data.geometry import corner_shift_mm
 from medmtl.data.volume import Grid, Volume
+from medmtl.files import write_atomic
 
 __all__ = ["ImageError", "read_header", "read_image", "read_label", "write_mask"]
 
@@ -40,7 +41,7 @@ EXACT = 2**24  # integers up to here are exact in float32
 
 FIX_HEADER = "correct the header with the tool that wrote it"
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 Notes = tuple[tuple[str, str], ...]
 
 
@@ -122,25 +123,7 @@ def write_mask(path: Path, array: npt.NDArray[np.integer[Any] | np.bool_], grid:
     content = header.binaryblock + no_extension + array.astype(dtype).tobytes(order="F")
     if path.name.endswith(".gz"):
         content = gzip.compress(content, compresslevel=6, mtime=0)
-    _write_whole(path, content)
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".mask-", suffix=".tmp")
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write_atomic(path, content)
 
 
 @dataclass(frozen=True)
@@ -241,8 +224,8 @@ def _shape(path: Path, header: Nifti1Header) -> tuple[tuple[int, int, int], Note
 def _dtype(path: Path, header: Nifti1Header) -> tuple[np.dtype[Any], Notes]:
     code, bits = int(header["datatype"]), int(header["bitpix"])
     try:
-        dtype = np.dtype(header.get_data_dtype())
-    except HeaderDataError:
+        dtype: np.dtype[Any] = np.dtype(header.get_data_dtype())
+    except KeyError:
         dtype = np.dtype(np.void)
     if dtype.kind == "c" or dtype.names:
         found, fix = f"datatype {code} (complex or colour)", "export one scalar channel"
@@ -320,7 +303,7 @@ def _stored(source: Source, layout: _Layout, header_bytes: int) -> Array:
     while gap and (skipped := len(stream.read(min(gap, CHUNK)))):
         gap -= skipped
     buffer = np.empty(math.prod(layout.shape) * layout.dtype.itemsize, np.uint8)
-    view, filled = memoryview(buffer), 0
+    view, filled = buffer.data, 0
     while filled < len(view) and (count := stream.readinto(view[filled : filled + CHUNK])):
         filled += count
     if filled < len(view):

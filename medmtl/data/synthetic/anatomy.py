@@ -12,7 +12,7 @@ from medmtl.data.synthetic.lesion import Array, Lesion, Outline, outline
 from medmtl.data.synthetic.preset import Preset, Triple
 
 TISSUE = 0.5
-CHANNEL_FACTOR = -0.7
+CHANNEL_FACTOR = -0.6
 HETEROGENEITY = 0.6
 
 
@@ -83,7 +83,7 @@ def draw_scan(preset: Preset, lesion: Lesion | None, site: str, channels: int, r
 
 
 def _acquire(image: Array, site: Site, noise: float, bias: Array, rng: np.random.Generator) -> npt.NDArray[np.int16]:
-    received = image * np.exp(site.bias * bias) + site.noise * noise * rng.standard_normal(image.shape)
+    received = np.maximum(image, 0) * np.exp(site.bias * bias) + site.noise * noise * rng.standard_normal(image.shape)
     # The magnitude image of a scanner is not negative: noise in air is rectified.
     return np.rint(site.gain * np.abs(received) ** site.gamma + site.offset).astype(np.int16)
 

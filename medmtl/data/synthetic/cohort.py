@@ -41,9 +41,10 @@ CLASSES = ("benign", "malignant")
 ORIENTATIONS = ("RAS", "LPS", "LAS", "RSA", "PIR", "ASL")
 
 CONFIG = """\
-# A synthetic tumour cohort, written by: medmtl synth --cases {cases} --seed {seed} --preset {preset} --channels {channels}
-# Train on it with:                     medmtl train config.yaml --out run
-# What the columns follow from stands in docs/synthetic.md; the truth behind each case lies in latents.csv.
+# medmtl train config.yaml --out run
+#
+# A synthetic tumour cohort: --cases {cases} --seed {seed} --preset {preset} --channels {channels}
+# docs/synthetic.md says what its columns follow from; latents.csv holds the truth behind each case.
 schema: 1
 cohort:
   table: cohort.csv
@@ -54,7 +55,7 @@ cohort:
   missing: [""]
 tasks:
   lesion:     {{kind: segmentation, column: lesion, labels: {{lesion: 1}}}}
-  malignancy: {{kind: classification, column: malignancy, classes: [benign, malignant]}}   # labelled where there is a lesion
+  malignancy: {{kind: classification, column: malignancy, classes: [benign, malignant]}}   # of the lesion, if any
   risk:       {{kind: regression, column: risk, unit: points, range: [0, 100], sensitive_to: [scale, crop]}}
   # survival: {{kind: survival, time: time, event: event}}   # not in this version
 network:   {{kind: unet}}
@@ -159,20 +160,22 @@ def write_cohort(out: Path, *, cases: int = 60, seed: int = 0, preset: PresetNam
 def draw_subjects(cases: int, seed: int, preset: Preset) -> tuple[Subject, ...]:
     """Who is in the cohort; nothing is drawn voxel by voxel.
 
-    Subjects are drawn again until three to seven tenths of the deaths are observed. Only small cohorts ever need it.
+    Subjects are drawn again until three to seven tenths of them have died within their follow-up: about one in two
+    does, so only a small cohort ever needs it.
     """
     lesions = round(LESION_FRACTION * cases)
     kinds = [None] * (cases - lesions) + [False] * (lesions - lesions // 2) + [True] * (lesions // 2)
     sites = list(itertools.islice(itertools.cycle(SITES), cases))
     order = generator(seed, "quotas").permutation(cases).tolist()
-    for attempt in itertools.count():
+    attempt = 0
+    while True:
         subjects = tuple(
             _draw_subject(index, sites[place], kinds[place], preset, generator(seed, "case", index, attempt))
             for index, place in enumerate(order)
         )
         if 0.3 * cases <= sum(subject.event for subject in subjects) <= 0.7 * cases:
             return subjects
-    raise AssertionError("unreachable")
+        attempt += 1
 
 
 def draw_missing(subjects: Sequence[Subject], seed: int) -> dict[str, frozenset[int]]:

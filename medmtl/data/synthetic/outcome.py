@@ -15,7 +15,7 @@ from medmtl.data.synthetic.preset import Preset
 RISK_BASE = 15.0
 LOG_HAZARD = (0.3, 1.2, 1.2, 0.3)
 WEIBULL_SHAPE = 1.3
-WEIBULL_SCALE_DAYS = 1600.0
+WEIBULL_SCALE_DAYS = 3000.0
 FOLLOW_UP_DAYS = (300.0, 2500.0)
 
 

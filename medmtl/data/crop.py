@@ -1,0 +1,58 @@
+"""Samples of a fixed shape from cases of any shape, by padding and cropping only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Triple = tuple[int, int, int]
+
+FOREGROUND_SHARE = 1 / 3  # of patches, as in nnU-Net
+
+
+def centre_start(size: Sequence[int], shape: Sequence[int]) -> Triple:
+    """Where a centred window of ``shape`` begins; negative where the case is smaller than the window."""
+    start = [-((m - n) // 2) if m > n else (n - m) // 2 for n, m in zip(size, shape, strict=True)]
+    return (start[0], start[1], start[2])
+
+
+def window(array: npt.NDArray[Any], start: Sequence[int], shape: Sequence[int]) -> npt.NDArray[Any]:
+    """A copy of ``shape`` voxels of the last three axes from ``start``; 0 where the window leaves the array.
+
+    0 is the mean after normalisation and the background of a label.
+    """
+    result = np.zeros((*array.shape[:-3], *shape), array.dtype)
+    source, target = [], []
+    for begin, length, size in zip(start, shape, array.shape[-3:], strict=True):
+        low, high = max(0, begin), min(size, begin + length)
+        source.append(slice(low, max(low, high)))
+        target.append(slice(low - begin, max(low, high) - begin))
+    result[(..., *target)] = array[(..., *source)]
+    return result
+
+
+def draw_start(
+    rng: np.random.Generator,
+    size: Sequence[int],
+    shape: Sequence[int],
+    foreground: Mapping[str, Mapping[int, npt.NDArray[np.int32]]],
+) -> Triple:
+    """Where a random patch begins: anywhere, or, for a third of them, around a labelled voxel of a class drawn evenly."""
+    classes = [(task, value) for task, values in foreground.items() for value in values]
+    around = rng.random() < FOREGROUND_SHARE
+    start = [
+        int(rng.integers(0, n - m + 1)) if n > m else fitted
+        for n, m, fitted in zip(size, shape, centre_start(size, shape), strict=True)
+    ]
+    if around and classes:
+        task, value = classes[int(rng.integers(len(classes)))]
+        places = foreground[task][value]
+        place = places[int(rng.integers(len(places)))]
+        start = [
+            int(np.clip(p - m // 2, 0, n - m)) if n > m else fitted
+            for p, n, m, fitted in zip(place, size, shape, start, strict=True)
+        ]
+    return (start[0], start[1], start[2])

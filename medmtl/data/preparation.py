@@ -1,0 +1,173 @@
+"""The deterministic half of the transforms: files in, one array per case at working spacing out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms import SpatialResample  # type: ignore[attr-defined]
+
+from medmtl.data.case import Case
+from medmtl.data.formats.nifti import read_image, read_label
+from medmtl.data.geometry import canonical, same_grid
+from medmtl.data.prepared import Intensity, Preparation, Prepared
+from medmtl.data.volume import Grid, Volume
+from medmtl.errors import InputError
+from medmtl.rng import generator
+
+SAME_SPACING = 0.01  # relative; closer ones are not resampled
+STATISTICS_VOXELS = 2_000_000  # percentiles of larger scans are taken from an even subsample
+FOREGROUND_SAMPLES = 1_000  # voxel indices kept per label value
+SMALLEST_DEVIATION = 1e-8
+
+
+def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = True) -> Prepared:
+    """Read, orient to RAS and resample one case; intensities stay as they are.
+
+    Images are resampled trilinearly and labels by nearest neighbour, along the array's own axes: an oblique scan is not
+    rotated. Nothing is cropped.
+
+    Args:
+        case: with its files.
+        preparation: working spacing, channels and label columns.
+        with_labels: whether label files are read; prediction needs none.
+
+    Raises:
+        InputError: if channels or labels do not lie on the first channel's grid.
+    """
+    hashes: dict[str, str] = {}
+    first = _read(case.images[preparation.channels[0]], False, hashes)
+    volumes = [first]
+    for channel in preparation.channels[1:]:
+        volume = _read(case.images[channel], False, hashes)
+        if preparation.resample_to_first and not same_grid(volume.grid, first.grid):
+            volume = _resample(volume, first.grid, "bilinear")
+        _expect_grid(volume, first.grid, case, channel)
+        volumes.append(volume)
+    oriented = [canonical(Volume(volume.array, first.grid)) for volume in volumes]
+    target = working_grid(oriented[0].grid, preparation.spacing)
+    arrays = [_to_grid(volume, target, "bilinear") for volume in oriented]
+    labels: dict[str, npt.NDArray[np.integer[Any]]] = {}
+    for task, column in preparation.labels.items() if with_labels else ():
+        if column in case.files:
+            label = _read(case.files[column], True, hashes)
+            _expect_grid(label, first.grid, case, column)
+            labels[task] = _to_grid(canonical(Volume(label.array, first.grid)), target, "nearest").astype(label.array.dtype)
+    return Prepared(
+        case_id=case.case_id,
+        image_CDHW=np.stack(arrays).astype(np.float32, copy=False),
+        labels=labels,
+        grid=target,
+        native=first.grid,
+        statistics=tuple(_statistics(array) for array in arrays),
+        foreground={task: _foreground(label, case.case_id, task) for task, label in labels.items()},
+        sha256=hashes,
+    )
+
+
+def working_grid(grid: Grid, spacing: Sequence[float]) -> Grid:
+    """The grid of a RAS-ordered scan at another spacing: same directions, same extent, same outer faces.
+
+    Axes whose spacing differs by less than one percent keep their own voxels.
+    """
+    own = np.array(grid.spacing)
+    factor = np.where(np.abs(own / np.array(spacing) - 1) < SAME_SPACING, 1.0, np.array(spacing) / own)
+    shape = [max(1, round(n / f)) for n, f in zip(grid.shape, factor, strict=True)]
+    affine = grid.affine.copy()
+    affine[:3, :3] *= factor
+    # the first voxel's outer face stays where it was; its centre moves with its size
+    affine[:3, 3] = grid.affine[:3, 3] + grid.affine[:3, :3] @ ((factor - 1) / 2)
+    return Grid((shape[0], shape[1], shape[2]), affine)
+
+
+def normalise(
+    image_CDHW: npt.NDArray[np.float32], statistics: Sequence[Mapping[str, float]], intensities: Sequence[Intensity]
+) -> npt.NDArray[np.float32]:
+    """Bring each channel to about zero mean and unit deviation, as planned.
+
+    Args:
+        image_CDHW: a case or a window of it.
+        statistics: of the whole case, per channel.
+        intensities: the plan's rule per channel.
+    """
+    result = np.empty(image_CDHW.shape, np.float32)
+    for index, (own, rule) in enumerate(zip(statistics, intensities, strict=True)):
+        channel = image_CDHW[index]
+        if rule.kind == "none":
+            result[index] = channel
+        elif rule.kind == "ct":
+            assert rule.clip is not None and rule.mean is not None and rule.std is not None
+            result[index] = (np.clip(channel, *rule.clip) - rule.mean) / max(rule.std, SMALLEST_DEVIATION)
+        elif rule.kind == "zscore_nonzero":
+            scaled = (channel - own["nonzero_mean"]) / max(own["nonzero_std"], SMALLEST_DEVIATION)
+            result[index] = np.where(channel != 0, scaled, 0)
+        else:
+            result[index] = (channel - own["mean"]) / max(own["std"], SMALLEST_DEVIATION)
+    return result
+
+
+def _read(path: Path, label: bool, hashes: dict[str, str]) -> Volume:
+    volume = read_label(path) if label else read_image(path)
+    if volume.sha256 is not None:
+        hashes[path.name] = volume.sha256
+    return volume
+
+
+def _expect_grid(volume: Volume, first: Grid, case: Case, name: str) -> None:
+    if not same_grid(volume.grid, first):
+        raise InputError(
+            f"case {case.case_id!r}: {name} does not lie on the first channel's grid (shape {volume.grid.shape}, expected "
+            f"{first.shape}); resample it, or set cohort.resample: to_first for channels"
+        )
+
+
+def _to_grid(volume: Volume, target: Grid, mode: str) -> npt.NDArray[Any]:
+    same = volume.grid.shape == target.shape and np.allclose(volume.grid.affine, target.affine)
+    return volume.array if same else _resample(volume, target, mode).array
+
+
+def _resample(volume: Volume, target: Grid, mode: str) -> Volume:
+    # float64 holds every label value up to 2**53, which float32 does not
+    dtype = torch.float64 if mode == "nearest" else torch.float32
+    source = MetaTensor(torch.from_numpy(volume.array.astype(np.float64))[None].to(dtype), affine=torch.from_numpy(volume.grid.affine))
+    resample = SpatialResample(mode=mode, padding_mode="border", dtype=dtype)
+    moved = resample(source, dst_affine=torch.from_numpy(target.affine), spatial_size=target.shape)
+    return Volume(moved.as_tensor()[0].numpy(), target)
+
+
+def _statistics(array: npt.NDArray[np.float32]) -> dict[str, float]:
+    flat = array.ravel()
+    sample = flat[:: max(1, flat.size // STATISTICS_VOXELS)]
+    inside = flat[flat != 0]
+    if inside.size == 0:
+        inside = flat
+    low, high = np.percentile(sample, (0.5, 99.5))
+    return {
+        "mean": float(flat.mean(dtype=np.float64)),
+        "std": float(flat.std(dtype=np.float64)),
+        "nonzero_mean": float(inside.mean(dtype=np.float64)),
+        "nonzero_std": float(inside.std(dtype=np.float64)),
+        "nonzero_fraction": float(np.count_nonzero(flat) / flat.size),
+        "p005": float(low),
+        "p995": float(high),
+        "min": float(flat.min()),
+        "max": float(flat.max()),
+    }
+
+
+def _foreground(label: npt.NDArray[np.integer[Any]], case_id: str, task: str) -> dict[int, npt.NDArray[np.int32]]:
+    found: dict[int, npt.NDArray[np.int32]] = {}
+    for value in np.unique(label):
+        if value == 0:
+            continue
+        places = np.argwhere(label == value).astype(np.int32)
+        if len(places) > FOREGROUND_SAMPLES:
+            rng = generator(0, "foreground", case_id, task, int(value))
+            places = places[np.sort(rng.choice(len(places), FOREGROUND_SAMPLES, replace=False))]
+        found[int(value)] = places
+    return found

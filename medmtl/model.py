@@ -1,0 +1,72 @@
+"""The network as one object: a sharing kind and one head per task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from medmtl.errors import ArtefactError
+from medmtl.sharing.base import Sharing
+from medmtl.tasks.base import Task
+
+
+class MultiTaskModel(nn.Module):
+    """Image -> output of each task, always as a mapping, also for one task.
+
+    Args:
+        sharing: gives the features.
+        tasks: fitted tasks by name; each builds its head.
+    """
+
+    def __init__(self, sharing: Sharing, tasks: Mapping[str, Task]) -> None:
+        super().__init__()
+        self.sharing = sharing
+        self.heads = nn.ModuleDict({name: task.head(sharing.spec[name]) for name, task in tasks.items()})
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Task names in the configured order."""
+        return tuple(self.heads)
+
+    def forward(self, image_BCDHW: torch.Tensor, tasks: Sequence[str] | None = None) -> dict[str, Any]:
+        """Outputs of the named tasks, or of all; what only other tasks need is not run."""
+        names = self.tasks if tasks is None else tuple(tasks)
+        features = self.sharing.features(image_BCDHW, names) if names else {}
+        return {name: self.heads[name](features[name]) for name in names}
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """Parameters that more than one task can reach."""
+        return self.sharing.shared_parameters()
+
+    def trunk_parameters(self) -> list[nn.Parameter]:
+        """Everything but the heads."""
+        return list(self.sharing.parameters())
+
+    def head_parameters(self, task: str) -> list[nn.Parameter]:
+        """Parameters of one head."""
+        return list(self.heads[task].parameters())
+
+    def penalty(self) -> torch.Tensor | None:
+        """The sharing kind's own term of the loss, or None."""
+        return self.sharing.penalty()
+
+    def load_weights(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Load weights by name.
+
+        Raises:
+            ArtefactError: if a tensor is missing, extra, or of another shape or type; all are listed.
+        """
+        own = self.state_dict()
+        wrong = [f"{name} is missing" for name in own.keys() - tensors.keys()]
+        wrong += [f"{name} is unknown" for name in tensors.keys() - own.keys()]
+        wrong += [
+            f"{name} is {tuple(tensors[name].shape)} {tensors[name].dtype}, expected {tuple(own[name].shape)} {own[name].dtype}"
+            for name in own.keys() & tensors.keys()
+            if own[name].shape != tensors[name].shape or own[name].dtype != tensors[name].dtype
+        ]
+        if wrong:
+            raise ArtefactError(f"the weights do not fit this model: {'; '.join(sorted(wrong))}")
+        self.load_state_dict(dict(tensors))

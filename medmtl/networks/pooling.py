@@ -1,0 +1,101 @@
+"""From feature maps to one answer per case."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from medmtl.networks.features import Features, FeatureSpec
+
+SCALES = 3
+DROPOUT = 0.2
+VOXELS = (2, 3, 4)
+INITIAL_WEIGHT = 1e-3
+RATE = 0.05
+EPSILON = 1e-5
+
+
+class RunningStandardisation(nn.Module):
+    """``(x - m) / sqrt(v + eps)`` with running moments over samples.
+
+    The moments are those of all samples of the first 20 steps, then an exponential average with rate
+    0.05 per step. They are updated in training, before they are used, and carry no gradient: a sample's gradient never
+    reaches another sample.
+
+    Args:
+        width: number of features.
+    """
+
+    mean: torch.Tensor
+    variance: torch.Tensor
+    steps: torch.Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("variance", torch.ones(width))
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, value_BN: torch.Tensor) -> torch.Tensor:
+        """(B, width) -> (B, width)."""
+        if self.training:
+            self._update(value_BN)
+        return (value_BN - self.mean) * torch.rsqrt(self.variance + EPSILON)
+
+    @torch.no_grad()
+    def _update(self, value_BN: torch.Tensor) -> None:
+        self.steps += 1
+        rate = (1 / self.steps).clamp(min=RATE)
+        shift_N = value_BN.mean(dim=0) - self.mean
+        # the variance of a mixture of the old samples and the new ones
+        spread_N = value_BN.var(dim=0, correction=0) + (1 - rate) * shift_N**2
+        self.variance += rate * (spread_N - self.variance)
+        self.mean += rate * shift_N
+
+
+class PooledHead(nn.Module):
+    """Mean and maximum of the deepest maps, brought to one range, then one linear layer.
+
+    ::
+
+        s = concat over the three deepest maps of [mean_v f, max_v f]
+        output = W dropout((s - m) / sqrt(v + eps)) + b
+
+    Why so. An instance norm gives every channel one mean and one variance in every case, so that the plain mean of a map
+    behind it hardly differs between cases, and a head that sees nothing else stays at the class prior for hundreds of
+    steps. What does differ is how the values are spread: a structure that fills the fraction p of a map is about
+    sqrt((1 - p) / p) high there. The mean behind a leaky ReLU tells p when the structure is small, the maximum when it is
+    strong; both keep its absolute extent, because the samples of a view have one shape. Their differences between cases are
+    still small beside their size, so each statistic is standardised by a running mean m and variance v *over samples*.
+    Unlike a layer norm this takes nothing from a case that distinguishes it, and unlike a batch norm no case's output
+    depends on its neighbours: m and v are constants in the gradient.
+
+    The linear layer starts near zero, so that the first output is the bias: the best constant answer.
+
+    Args:
+        spec: the encoder maps.
+        bias: the initial bias; its length is the number of outputs.
+    """
+
+    def __init__(self, spec: FeatureSpec, bias: Sequence[float]) -> None:
+        super().__init__()
+        self.scales = min(SCALES, len(spec.channels))
+        width = 2 * sum(spec.channels[-self.scales :])
+        self.standardise = RunningStandardisation(width)
+        self.dropout = nn.Dropout(DROPOUT)
+        self.linear = nn.Linear(width, len(bias))
+        nn.init.normal_(self.linear.weight, std=INITIAL_WEIGHT)
+        with torch.no_grad():
+            self.linear.bias.copy_(torch.tensor(bias))
+
+    def forward(self, features: Features) -> torch.Tensor:
+        """Features -> (B, outputs), fp32."""
+        pooled = []
+        for map_BCDHW in features.encoder[-self.scales :]:
+            pooled += [map_BCDHW.mean(dim=VOXELS, dtype=torch.float32), map_BCDHW.amax(dim=VOXELS).float()]
+        statistic_BN = torch.cat(pooled, dim=1)
+        with torch.autocast(statistic_BN.device.type, enabled=False):
+            output: torch.Tensor = self.linear(self.dropout(self.standardise(statistic_BN)))
+        return output

@@ -1,0 +1,91 @@
+"""The measurements of a U-Net-style network, planned from voxel size and image shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from medmtl.networks.features import FeatureSpec, Stride
+
+MIN_SIZE = 4  # voxels that an axis keeps at the deepest stage
+ISOTROPIC = 2.0  # spacings within this factor of the finest count as alike, as in nnU-Net
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """Stages of an encoder, finest first.
+
+    Attributes:
+        in_channels: input channels.
+        channels: feature channels per stage.
+        kernels: convolution kernel per stage and axis.
+        strides: stride of each stage's first convolution; (1, 1, 1) for the first stage.
+        blocks: ``plain`` (two convolutions) or ``residual`` (the same with a shortcut).
+        levels: decoder maps that voxel heads read, finest first; more than one means deep supervision.
+    """
+
+    in_channels: int
+    channels: tuple[int, ...]
+    kernels: tuple[Stride, ...]
+    strides: tuple[Stride, ...]
+    blocks: Literal["plain", "residual"] = "plain"
+    levels: int = 1
+
+    def cumulative_strides(self) -> tuple[Stride, ...]:
+        """Stride of every stage's map against the image."""
+        total = (1, 1, 1)
+        result = []
+        for stride in self.strides:
+            total = (total[0] * stride[0], total[1] * stride[1], total[2] * stride[2])
+            result.append(total)
+        return tuple(result)
+
+    def spec(self, voxel: bool) -> FeatureSpec:
+        """What a head reads; decoder maps only for a voxel task."""
+        strides = self.cumulative_strides()
+        if not voxel:
+            return FeatureSpec(self.channels, strides)
+        return FeatureSpec(self.channels, strides, self.channels[: self.levels], strides[: self.levels])
+
+
+def pooling_plan(
+    shape: Sequence[int], spacing: Sequence[float], max_stages: int
+) -> tuple[tuple[Stride, ...], tuple[Stride, ...], Stride]:
+    """Strides and kernels per stage for samples of a shape and voxel size.
+
+    An axis is halved while that leaves it at least 4 voxels and while its voxels are within twice the finest axis', so
+    that thick slices are not pooled before the in-plane axes have caught up. Its kernel is 1 until then. After Isensee et
+    al. 2021, https://doi.org/10.1038/s41592-020-01008-z.
+
+    Args:
+        shape: voxels per axis.
+        spacing: mm per axis.
+        max_stages: most stages, the first included.
+
+    Returns:
+        Strides, kernels, and the divisor that a sample's shape must have.
+    """
+    size = [float(n) for n in shape]
+    mm = [float(s) for s in spacing]
+    strides: list[Stride] = [(1, 1, 1)]
+    kernels: list[Stride] = [_kernel(mm)]
+    divisor = [1, 1, 1]
+    while len(strides) < max_stages:
+        finest = min(s for s, n in zip(mm, size, strict=True) if n >= 2 * MIN_SIZE) if max(size) >= 2 * MIN_SIZE else 0.0
+        halved = [n >= 2 * MIN_SIZE and s < ISOTROPIC * finest for n, s in zip(size, mm, strict=True)]
+        if not any(halved):
+            break
+        step = [2 if half else 1 for half in halved]
+        size = [n / k for n, k in zip(size, step, strict=True)]
+        mm = [s * k for s, k in zip(mm, step, strict=True)]
+        divisor = [d * k for d, k in zip(divisor, step, strict=True)]
+        strides.append((step[0], step[1], step[2]))
+        kernels.append(_kernel(mm))
+    return tuple(strides), tuple(kernels), (divisor[0], divisor[1], divisor[2])
+
+
+def _kernel(mm: Sequence[float]) -> Stride:
+    finest = min(mm)
+    sizes = [3 if s < ISOTROPIC * finest else 1 for s in mm]
+    return (sizes[0], sizes[1], sizes[2])

@@ -1,0 +1,210 @@
+"""Classification: one of a list of classes per case."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field, field_validator
+from torch import nn
+
+from medmtl.data.case import Case
+from medmtl.data.volume import Volume
+from medmtl.losses.cross_entropy import best_constant_cross_entropy, best_constant_distribution, cross_entropy_loss
+from medmtl.metrics import probabilities, ranking
+from medmtl.metrics.estimate import Estimate
+from medmtl.metrics.figures import Figure, RocFigure
+from medmtl.networks.features import FeatureSpec
+from medmtl.networks.pooling import PooledHead
+from medmtl.registry import nearest
+from medmtl.tasks.base import CaseTask, Cell, CellError, Result, ScoredCase, TaskOptions
+
+
+class ClassificationOptions(TaskOptions):
+    """Options of a classification.
+
+    Attributes:
+        column: holds the class as text; an empty cell means that the case is not labelled.
+        classes: the classes, as written in the table; the order is kept, and the last of two is the positive one.
+        class_weights: ``none``: every case counts alike, so that probabilities mean what they say. ``balanced``: a class
+            has the weight n / (K n_k), which finds rare classes more often and makes their probabilities too high;
+            rankings (AUC) need it only where a class is too rare to be learned otherwise.
+    """
+
+    column: str
+    classes: tuple[str, ...] = Field(min_length=2)
+    class_weights: Literal["none", "balanced"] = "none"
+
+    @field_validator("classes")
+    @classmethod
+    def _classes_differ(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        doubled = [name for name, count in Counter(classes).items() if count > 1]
+        if doubled or "" in classes:
+            raise ValueError(f"classes must differ and not be empty; found twice: {doubled or 'none'}")
+        return classes
+
+
+@dataclass(frozen=True)
+class ClassificationResult(Result):
+    """A class with the probability of each.
+
+    Attributes:
+        label: the likeliest class.
+        probabilities: class -> probability, in the declared order.
+    """
+
+    label: str = ""
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+
+    def cells(self, name: str) -> dict[str, Cell]:
+        """``NAME`` and ``NAME_p_CLASS`` per class."""
+        return {name: self.label, **{f"{name}_p_{key}": value for key, value in self.probabilities.items()}}
+
+
+class Classification(CaseTask):
+    """One class per case, trained by cross-entropy, with a head that pools several scales."""
+
+    kind = "classification"
+    Options = ClassificationOptions
+    options: ClassificationOptions
+    default_sensitivity = ("crop",)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The column of the class."""
+        return (self.options.column,)
+
+    def read(self, case: Case) -> str | None:
+        """The class of a case, exactly as declared.
+
+        Raises:
+            CellError: B112 for any other text.
+        """
+        cell = case.cells[self.options.column]
+        if cell is None or cell in self.options.classes:
+            return cell
+        guess = nearest(cell, self.options.classes)
+        raise CellError(
+            "B112",
+            column=self.options.column,
+            found=cell,
+            expected=f"one of {', '.join(self.options.classes)}",
+            fix=f"did you mean {guess!r}? Classes must match exactly" if guess else "correct the cell or declare the class",
+        )
+
+    def fit(self, truths: Sequence[str]) -> dict[str, Any]:
+        """Counts, weights, the best constant distribution, and its loss as ``loss_scale``.
+
+        Raises:
+            CellError: B115 if a class has no case.
+        """
+        classes = self.options.classes
+        counts = [truths.count(name) for name in classes]
+        absent = [name for name, count in zip(classes, counts, strict=True) if count == 0]
+        if absent:
+            raise CellError(
+                "B115",
+                column=self.options.column,
+                found=f"no case of {', '.join(absent)}",
+                expected="cases of every class",
+                fix="drop the class or add cases",
+            )
+        balanced = self.options.class_weights == "balanced"
+        weights = [len(truths) / (len(classes) * count) if balanced else 1.0 for count in counts]
+        return {
+            "counts": counts,
+            "weights": weights,
+            "constant": best_constant_distribution(counts, weights),
+            "loss_scale": best_constant_cross_entropy(counts, weights),
+        }
+
+    def strata(self, truths: Mapping[str, Any]) -> dict[str, str]:
+        """Each case's class."""
+        return dict(truths)
+
+    def encode(self, truth: str | None) -> torch.Tensor:
+        """The index of the class, int64, shape ()."""
+        return torch.tensor(0 if truth is None else self.options.classes.index(truth))
+
+    def head(self, spec: FeatureSpec) -> nn.Module:
+        """Logits (B, K); at first those of the best constant distribution, whatever the image."""
+        return PooledHead(spec, np.log(self.fitted["constant"]).tolist())
+
+    def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Weighted cross-entropy per sample; see :func:`medmtl.losses.cross_entropy.cross_entropy_loss`."""
+        weights = torch.tensor(self.fitted["weights"], dtype=torch.float32, device=output.device)
+        return cross_entropy_loss(output, target, weights)
+
+    def activate(self, output: torch.Tensor) -> torch.Tensor:
+        """Probabilities (B, K)."""
+        return output.float().softmax(dim=1)
+
+    def result(self, activation_K: torch.Tensor, masks: Mapping[str, Volume]) -> ClassificationResult:
+        """The likeliest class; the first of equals."""
+        values = dict(zip(self.options.classes, activation_K.tolist(), strict=True))
+        return ClassificationResult(label=max(values, key=values.__getitem__), probabilities=values)
+
+    def metrics(self, cases: Sequence[ScoredCase]) -> dict[str, Estimate]:
+        """AUC first. For two classes the last is positive, and sensitivity and specificity are at probability 0.5."""
+        class_N, probability_NK, fold_N = self._arrays(cases)
+        patients = [case.patient for case in cases]
+        n_classes = len(self.options.classes)
+        decided_N = probability_NK.argmax(axis=1)
+        estimates: dict[str, Estimate] = {}
+        if n_classes == 2:
+            positive_N, score_N = class_N == 1, probability_NK[:, 1]
+            estimates["auc"] = ranking.auc(positive_N, score_N, fold_N, patients)
+            estimates["average_precision"] = ranking.average_precision(positive_N, score_N, fold_N, patients)
+        else:
+            estimates["auc"] = ranking.auc_macro(class_N, probability_NK, fold_N, patients)
+            estimates["average_precision"] = _mean_over_classes(
+                [
+                    ranking.average_precision(class_N == index, probability_NK[:, index], fold_N, patients)
+                    for index in range(n_classes)
+                ]
+            )
+        estimates.update(probabilities.threshold_scores(class_N, decided_N, n_classes, patients))
+        if n_classes == 2:
+            pair = probabilities.sensitivity_specificity(class_N == 1, decided_N == 1, patients)
+            threshold = {"threshold": 0.5, "threshold_source": "fixed, not fitted"}
+            for name, estimate in zip(("sensitivity", "specificity"), pair, strict=True):
+                estimates[name] = replace(estimate, extra={**estimate.extra, **threshold})
+        estimates["brier"] = probabilities.brier(class_N, probability_NK, patients)
+        return estimates
+
+    def figures(self, cases: Sequence[ScoredCase]) -> tuple[Figure, ...]:
+        """A ROC curve per fold: of the positive class, or of each of several classes against the rest."""
+        class_N, probability_NK, fold_N = self._arrays(cases)
+        folds = np.unique(fold_N)
+        curves = []
+        for index in range(1 if len(self.options.classes) == 2 else 0, len(self.options.classes)):
+            for fold in folds:
+                rows = fold_N == fold
+                rates = ranking.roc_curve_points(class_N[rows] == index, probability_NK[rows, index])
+                suffix = f", fold {fold}" if len(folds) > 1 else ""
+                curves.append((f"{self.options.classes[index]}{suffix}", *rates))
+        return (RocFigure(f"{self.name}: ROC", tuple(curve for curve in curves if curve[1])),)
+
+    def _arrays(
+        self, cases: Sequence[ScoredCase]
+    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64], npt.NDArray[np.intp]]:
+        classes = self.options.classes
+        class_N = np.array([classes.index(case.truth) for case in cases], dtype=np.intp)
+        rows = [list(case.result.probabilities.values()) for case in cases]
+        fold_N = np.array([case.fold for case in cases], dtype=np.intp)
+        return class_N, np.array(rows, dtype=np.float64).reshape(-1, len(classes)), fold_N
+
+
+def _mean_over_classes(estimates: Sequence[Estimate]) -> Estimate:
+    """The mean of the classes that have a value; without an interval."""
+    values = [estimate.value for estimate in estimates if estimate.value is not None]
+    n = max(estimate.n for estimate in estimates)
+    if not values:
+        return Estimate(None, "higher", n=n, why=estimates[0].why)
+    why = "no interval is made for a mean over classes"
+    return Estimate(float(np.mean(values)), "higher", n=n, why=why, extra={"n_classes": len(values)})

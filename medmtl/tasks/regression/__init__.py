@@ -1,0 +1,7 @@
+"""Regression: one value per case, beside what the same quantity measures on predicted masks."""
+
+from __future__ import annotations
+
+from medmtl.tasks.regression.task import Regression, RegressionOptions, RegressionResult
+
+__all__ = ["Regression", "RegressionOptions", "RegressionResult"]
