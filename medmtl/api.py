@@ -6,24 +6,355 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic_core import PydanticUndefined
+
 from medmtl import config as configuration
+from medmtl import networks, sharing, tasks, weighting
 from medmtl.build import build_tasks
 from medmtl.check import check_cohort
 from medmtl.config import Config
 from medmtl.data.case import Case
 from medmtl.data.finding import Finding
+from medmtl.data.synthetic import write_cohort
 from medmtl.errors import InputError
 from medmtl.evaluation.report import write_report
-from medmtl.evaluation.score import Scores, evaluate_split
+from medmtl.evaluation.score import Scores, evaluate_split, load_scores
+from medmtl.files import make_private_folder
+from medmtl.inference.inputs import case_of_files, cases_of
 from medmtl.inference.predict import CasePrediction, Predictor
 from medmtl.inference.write import prediction_row, write_masks, write_table
 from medmtl.planning import Plan, describe_device
 from medmtl.progress import Progress, silent
 from medmtl.registry import Registry
 from medmtl.run_folder import RunFolder, open_folds
-from medmtl.tasks.base import Task
+from medmtl.tasks.base import Cell, Task
 from medmtl.training.loop import train_run
-from medmtl.training.start import FoldName, make_ready, plan_fold, start_run
+from medmtl.training.start import FoldName, Ready, make_ready, plan_fold, start_run
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 PathLike = str | Path
+Overrides = Mapping[str, Any]
+
+FREE_ON_RESUME = ("training.keep", "plan.workers", "cache.folder")  # what may differ without changing the result
+
+
+def check(
+    config: PathLike, *, overrides: Overrides | None = None, progress: Progress = silent
+) -> list[Finding]:
+    """Run every check on every row and file of a cohort.
+
+    Raises:
+        ConfigError: if the configuration is wrong.
+        CohortError: only if the table cannot be read at all; every other fault is a finding.
+    """
+    resolved = configuration.load(Path(config), overrides)
+    return list(check_cohort(resolved, build_tasks(resolved), progress).findings)
+
+
+def plan(
+    config: PathLike,
+    *,
+    overrides: Overrides | None = None,
+    fold: FoldName = 0,
+    device: DeviceName = "auto",
+    progress: Progress = silent,
+) -> Plan:
+    """What a training of a fold would do, and why; nothing is prepared or written.
+
+    Raises:
+        CohortError: if the check rejects anything.
+    """
+    ready = make_ready(configuration.load(Path(config), overrides), progress=progress)
+    return plan_fold(ready, fold, describe_device(device))
+
+
+def train(
+    config: PathLike,
+    out: PathLike,
+    *,
+    fold: FoldName | Literal["all"] = 0,
+    device: DeviceName = "auto",
+    resume: bool = False,
+    strict: bool = False,
+    overrides: Overrides | None = None,
+    progress: Progress = silent,
+) -> Path:
+    """Check, plan, prepare and train.
+
+    Args:
+        config: the experiment.
+        out: the run folder to make; with ``fold="all"`` a folder of ``fold-K/``.
+        fold: a fold's number, ``all``, or ``none`` for all cases but the test split.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        resume: go on with the run at ``out``; it ends with the same bytes as if it had not been stopped.
+        strict: also refuse what the check only warns about.
+        overrides: dotted key -> value, as ``--set`` gives them.
+        progress: called at every unit of work.
+
+    Returns:
+        ``out``, which :func:`evaluate`, :func:`predict` and :func:`load` take.
+    """
+    resolved = configuration.load(Path(config), overrides)
+    place = Path(out)
+    ready: Ready | None = None
+    folds: list[FoldName] = list(range(_fold_count(resolved, place, resume))) if fold == "all" else [fold]
+    for number in folds:
+        target = place / f"fold-{number}" if fold == "all" else place
+        if resume and _exists(target):
+            run = RunFolder.open(target)
+            _refuse_changes(resolved, run)
+        elif resume and fold != "all":
+            raise InputError(f"there is no run at {out} to resume; leave --resume away to start one")
+        else:
+            ready = ready or make_ready(resolved, strict=strict, progress=progress)
+            run = start_run(ready, target, number, device, progress)
+        train_run(run, progress=progress)
+    return place
+
+
+def evaluate(
+    run: PathLike,
+    *,
+    split: Literal["val", "test", "all"] = "val",
+    out: PathLike | None = None,
+    device: DeviceName = "auto",
+    progress: Progress = silent,
+) -> dict[str, Scores]:
+    """Predict and score a run's own cases, and write the report.
+
+    Args:
+        run: a run folder or a folder of folds; of the latter ``val`` is pooled out of fold.
+        split: ``val``, ``test``, or ``all`` for train, val and test apart.
+        out: where to write; by default into the run, under ``evaluation/SPLIT``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        progress: called once per case.
+
+    Returns:
+        Split -> scores.
+    """
+    runs = open_folds(Path(run))
+    splits = runs[0].load_splits()
+    chosen = [split] if split != "all" else ["train", "val", *(["test"] if splits.test else [])]
+    found: dict[str, Scores] = {}
+    for name in chosen:
+        folder = (Path(out) if split != "all" else Path(out) / name) if out is not None else _evaluation(runs, run, name)
+        found[name] = evaluate_split(runs, name, folder, device=device, progress=progress)
+        write_report(found[name], runs)
+    return found
+
+
+def report(run: PathLike, *, split: str = "val", share: bool = False) -> Path:
+    """Write the page of an evaluated split again; ``share`` leaves out ids, images and per-case values.
+
+    Raises:
+        InputError: if the split was not evaluated yet.
+    """
+    runs = open_folds(Path(run))
+    return write_report(load_scores(runs, split, _evaluation(runs, run, split)), runs, share=share)
+
+
+class Model:
+    """A trained run ready to predict.
+
+    Args:
+        run: a run folder, or a folder of folds, whose predictions are averaged.
+        device: where to compute.
+    """
+
+    def __init__(self, run: PathLike, device: DeviceName = "auto") -> None:
+        self._predictor = Predictor(open_folds(Path(run)), device)
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names that :meth:`predict` wants."""
+        return self._predictor.channels
+
+    def predict(self, images: Mapping[str, PathLike], *, case_id: str = "case") -> CasePrediction:
+        """Predict one case.
+
+        Args:
+            images: channel -> file.
+            case_id: the case's name in files that are saved.
+
+        Raises:
+            InputError: if a channel is missing or unknown, or a file cannot be used.
+        """
+        return self._predictor.predict(case_of_files(images, self.channels, case_id))
+
+    def training_cohort(self) -> tuple[Case, ...]:
+        """The cases of the cohort that the model was trained on, where its table is still in place."""
+        return cases_of([], self._predictor.config, self.channels)
+
+    def save(self, prediction: CasePrediction, out: PathLike) -> Path:
+        """Write the masks and a one-row ``predictions.csv``; returns the table."""
+        make_private_folder(Path(out))
+        write_masks(prediction, Path(out))
+        table = Path(out) / "predictions.csv"
+        write_table([prediction_row(prediction, self._predictor.model_sha256)], table)
+        return table
+
+
+def load(run: PathLike, device: DeviceName = "auto") -> Model:
+    """A trained run as a model."""
+    return Model(run, device)
+
+
+def predict(
+    run: PathLike,
+    inputs: Sequence[PathLike],
+    out: PathLike,
+    *,
+    device: DeviceName = "auto",
+    progress: Progress = silent,
+) -> Path:
+    """Predict cases that need no labels.
+
+    Args:
+        run: a run folder or a folder of folds.
+        inputs: one cohort configuration, one table, ``CHANNEL=FILE`` for one case, or bare files for a one-channel model.
+        out: folder for masks and ``predictions.csv``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        progress: called once per case.
+
+    Returns:
+        The table.
+
+    Raises:
+        InputError: if an input cannot be used; the cases that can are predicted and written first.
+    """
+    predictor = Predictor(open_folds(Path(run)), device)
+    make_private_folder(Path(out))
+    cases = cases_of([str(item) for item in inputs], predictor.config, predictor.channels)
+    rows: list[dict[str, Cell]] = []
+    failed: list[str] = []
+    for count, case in enumerate(cases, start=1):
+        try:
+            prediction = predictor.predict(case)
+        except InputError as error:
+            failed.append(f"{case.case_id}: {error}")
+        else:
+            write_masks(prediction, Path(out))
+            rows.append(prediction_row(prediction, predictor.model_sha256))
+        progress("predict", count, len(cases))
+    table = Path(out) / "predictions.csv"
+    write_table(rows, table)
+    if failed:
+        raise InputError(f"{len(failed)} of {len(cases)} cases were not predicted, the others are in {table}; {'; '.join(failed)}")
+    return table
+
+
+def kinds() -> dict[str, list[dict[str, Any]]]:
+    """Every kind with its options: name, type, default, and what it is for."""
+    families: dict[str, Registry[Any]] = {
+        "tasks": tasks.kinds,
+        "network": networks.kinds,
+        "sharing": sharing.kinds,
+        "weighting": weighting.kinds,
+    }
+    return {
+        family: [
+            {
+                "name": name,
+                "summary": (registry.get(name).__doc__ or "").strip().splitlines()[0],
+                "options": _options(registry.get(name).Options),
+            }
+            for name in registry.names()
+        ]
+        for family, registry in families.items()
+    }
+
+
+def register(kind: type[Task]) -> type[Task]:
+    """Add a task kind of your own, from Python only; a run that uses it loads once it is registered again."""
+    return tasks.kinds.add(kind)
+
+
+def synth(
+    out: PathLike, *, cases: int = 60, seed: int = 0, preset: Literal["easy", "hard"] = "easy", channels: int = 1
+) -> Path:
+    """Write a synthetic tumour cohort with its configuration; returns the configuration's path."""
+    return write_cohort(Path(out), cases=cases, seed=seed, preset=preset, channels=channels).parent / "config.yaml"
+
+
+def demo(out: PathLike | None = None, *, progress: Progress = silent) -> Path:
+    """Make a cohort, train on it, evaluate, and predict one held-out case; returns the report's path."""
+    place = Path(out) if out is not None else _free_demo_folder()
+    config = synth(place / "cohort")
+    train(config, place / "run", device="cpu", progress=progress)
+    scores = evaluate(place / "run", device="cpu", progress=progress)["val"]
+    held_out = RunFolder.open(place / "run").load_splits().folds[0].val[0]
+    model = load(place / "run", device="cpu")
+    case = next(case for case in model.training_cohort() if case.case_id == held_out)
+    model.save(model.predict(case.images, case_id=held_out), place / "prediction")
+    return scores.folder / "report.html"
+
+
+def _free_demo_folder() -> Path:
+    number = 1
+    while Path(f"medmtl-demo-{number}").exists():
+        number += 1
+    return Path(f"medmtl-demo-{number}")
+
+
+def _evaluation(runs: Sequence[RunFolder], run: PathLike, split: str) -> Path:
+    return runs[0].evaluation(split) if runs[0].path == Path(run).absolute() else Path(run) / "evaluation" / split
+
+
+def _fold_count(config: Config, place: Path, resume: bool) -> int:
+    existing = [path for path in place.glob("fold-*") if _exists(path)]
+    if resume and existing:
+        return len(RunFolder.open(existing[0]).load_splits().folds)
+    return len(make_ready(config).splits.folds)
+
+
+def _exists(path: Path) -> bool:
+    return (path / "manifest.json").is_file()
+
+
+def _refuse_changes(config: Config, run: RunFolder) -> None:
+    stored = _flat(run.load_config().model_dump(mode="json", by_alias=True, serialize_as_any=True))
+    asked = _flat(config.model_dump(mode="json", by_alias=True, serialize_as_any=True))
+    changed = [k for k in sorted({*stored, *asked}) if stored.get(k) != asked.get(k) and k not in FREE_ON_RESUME]
+    if changed:
+        raise InputError(
+            f"[B145] the configuration differs from the run's in {', '.join(changed)}; resume with the run's own, or start "
+            "a new run"
+        )
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        name = f"{prefix}{key}"
+        found |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return found
+
+
+def _options(model: Any) -> list[dict[str, Any]]:
+    documented = _documented(model)
+    return [
+        {
+            "name": field.alias or name,
+            "type": str(getattr(field.annotation, "__name__", field.annotation)).replace("typing.", ""),
+            "default": None if field.default is PydanticUndefined else field.default,
+            "required": field.is_required(),
+            "help": documented.get(name, ""),
+        }
+        for name, field in model.model_fields.items()
+        if name != "kind"
+    ]
+
+
+def _documented(model: Any) -> dict[str, str]:
+    """Option -> its sentence in the ``Attributes`` of the model's docstring or a parent's."""
+    found: dict[str, str] = {}
+    for cls in reversed(model.__mro__):
+        current: list[str] = []
+        for line in (cls.__doc__ or "").splitlines():
+            name, colon, rest = line.strip().partition(":")
+            if colon and line.startswith("        ") and not line.startswith(" " * 9):
+                current = [part.strip() for part in name.split(",")]
+                found |= dict.fromkeys(current, rest.strip())
+            elif line.startswith(" " * 12):
+                found |= {part: f"{found[part]} {line.strip()}" for part in current}
+    return found

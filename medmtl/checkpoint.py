@@ -42,8 +42,9 @@ MAX_JSON_BYTES = 1 << 26
 LAST_NAME = "last"
 FINITE = ("model", "average")
 
-_STEP = re.compile(r"step-([0-9]{6,12})")
-_TEMPORARY = re.compile(r"\.step-[0-9]{6,12}\.tmp-[0-9]+")
+# Padded to six digits and no more, so that a step has one name.
+_STEP = re.compile(r"step-(?:[0-9]{6}|[1-9][0-9]{6,11})")
+_TEMPORARY = re.compile(rf"\.{_STEP.pattern}\.tmp-[0-9]+")
 _GROUP = re.compile(r"[a-z][a-z0-9_]*")
 _TENSOR_FILE = re.compile(r"[a-z][a-z0-9_]*\.safetensors")
 _SUFFIX = ".safetensors"
@@ -90,12 +91,14 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensors], state: Mapping
 
     Raises:
         NumericError: a tensor of ``model`` or ``average``, or a number in ``state``, is not finite; nothing is written.
+        ArtefactError: ``folder`` is a link.
         OSError: not committed; earlier checkpoints are as they were. A read-back that differs is one of these (EIO).
     """
     if keep < 2:
         raise ValueError("keep must be at least 2: a damaged checkpoint needs one before it")
     target = folder / f"step-{step:06d}"
     state_bytes = _checked(target.name, tensors, state)
+    _refuse_link(folder)
     files.make_private_folder(folder)
     _remove_leftovers(folder)
     if not _is_whole(target, step):
@@ -123,8 +126,6 @@ def load(folder: Path) -> Checkpoint | None:
         ArtefactError: there are checkpoints and all are damaged, or ``folder`` is a link.
         OSError: the disk failed; that says nothing about the checkpoint.
     """
-    if folder.is_symlink():
-        raise ArtefactError(f"{folder} is a link; checkpoints are read from the run's own folder only")
     candidates = _step_folders(folder)
     for step in sorted(candidates, reverse=True):
         try:
@@ -139,7 +140,7 @@ def load(folder: Path) -> Checkpoint | None:
 
 
 def optimiser_tensors(
-    optimizer: torch.optim.Optimizer, names: Mapping[torch.Tensor, str]
+    optimizer: torch.optim.Optimizer, names: Mapping[torch.nn.Parameter, str]
 ) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
     """The state of an optimiser by parameter name.
 
@@ -166,7 +167,7 @@ def optimiser_tensors(
 
 def load_optimiser(
     optimizer: torch.optim.Optimizer,
-    names: Mapping[torch.Tensor, str],
+    names: Mapping[torch.nn.Parameter, str],
     tensors: Tensors,
     state: list[dict[str, Any]],
 ) -> None:
@@ -203,7 +204,7 @@ def _entries(parameters: dict[str, torch.Tensor], tensors: Tensors) -> dict[int,
     entries: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         name, _, slot = key.rpartition(".")
-        if name not in parameters or value.dim() and value.shape != parameters[name].shape:
+        if name not in parameters or (value.dim() and value.shape != parameters[name].shape):
             raise ArtefactError(f"the checkpoint's optimiser entry {key!r} fits no parameter of this model")
         entries.setdefault(index[name], {})[slot] = value.clone()
     if len({frozenset(entry) for entry in entries.values()}) > 1:
@@ -286,7 +287,7 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _prune(folder: Path, newest: int, keep: int) -> None:
-    # Later steps than the newest are damaged ones that the run went back behind; they are overwritten when it gets there.
+    # Later steps are damaged ones that the run went back behind; they are replaced when it gets there.
     candidates = _step_folders(folder)
     whole = 1
     for step in sorted((step for step in candidates if step < newest), reverse=True):
@@ -297,8 +298,14 @@ def _prune(folder: Path, newest: int, keep: int) -> None:
 
 
 def _step_folders(folder: Path) -> dict[int, Path]:
+    _refuse_link(folder)
     paths = folder.iterdir() if folder.is_dir() else ()
-    return {int(match[1]): path for path in paths if (match := _STEP.fullmatch(path.name))}
+    return {int(path.name.removeprefix("step-")): path for path in paths if _STEP.fullmatch(path.name)}
+
+
+def _refuse_link(folder: Path) -> None:
+    if folder.is_symlink():
+        raise ArtefactError(f"{folder} is a link; checkpoints lie in the run's own folder only")
 
 
 def _is_whole(folder: Path, step: int) -> bool:
@@ -358,12 +365,12 @@ def _read(folder: Path, step: int) -> Checkpoint:
 
 
 def _parse_tensors(data: bytes, path: Path) -> dict[str, torch.Tensor]:
+    # The header first, strictly: safetensors itself lets the last of two equal names win.
+    files.parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")], path)
     try:
         tensors = safetensors.torch.load(data)
-    except SafetensorError as error:
-        raise ArtefactError(f"{path} is not a safetensors file: {error}") from None
-    # The reader lets the last of two equal names win.
-    files.parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")], path)
+    except (SafetensorError, KeyError) as error:
+        raise ArtefactError(f"{path} is not a safetensors file that this version reads: {error}") from None
     if (bad := _not_finite(path.name.removesuffix(_SUFFIX), tensors)) is not None:
         raise ArtefactError(f"{path}: the tensor {bad!r} is not finite")
     return tensors

@@ -114,6 +114,15 @@ def append_line(path: Path, text: str) -> None:
         os.close(descriptor)
 
 
+def fsync_file(path: Path) -> None:
+    """Wait until what was written to a file, by whoever, is on disk."""
+    descriptor = os.open(path, os.O_RDWR | _NO_LINK)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def fsync_folder(path: Path) -> None:
     """Wait until names created, renamed or removed in a folder are on disk. Does nothing on Windows, which cannot."""
     if sys.platform == "win32":

@@ -1,15 +1,21 @@
-"""The run folder: where everything of a run lies, and how it comes to be there whole."""
+"""The run folder: where everything of a run lies, and how it comes to be there whole.
+
+Made beside its place and renamed into it, so that a run exists with all of its files or not at all. One process at a
+time writes to it, under its lock; a log line is appended with one write.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.metadata import version
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +23,16 @@ from medmtl import checkpoint
 from medmtl import config as configuration
 from medmtl.config import Config
 from medmtl.data.split import Splits
-from medmtl.errors import ArtefactError, InputError, WorkError
+from medmtl.errors import ArtefactError, BusyRunError, InputError, WorkError
 from medmtl.files import (
     RunLock,
     append_line,
+    fsync_file,
+    fsync_folder,
     make_private_folder,
     read_bytes,
     read_json,
-    sha256_file,
+    remove_leftovers,
     write_atomic,
     write_json,
     write_new,
@@ -33,7 +41,11 @@ from medmtl.planning import Plan
 
 MAX_JSON_BYTES = 1 << 28
 MAX_LOG_BYTES = 1 << 30
-LIBRARIES = ("medmtl", "torch", "monai", "numpy", "nibabel", "scipy", "scikit-learn", "safetensors")
+PACKAGES = ("medmtl", "torch", "monai", "numpy", "nibabel", "scipy", "scikit-learn", "safetensors")
+
+_FOLD = re.compile(r"fold-([0-9]+)")
+
+_log = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -55,18 +67,27 @@ class RunFolder:
         self.test_access = path / "test_access.jsonl"
 
     @staticmethod
-    def refuse_place(out: Path, table: Path) -> None:
+    def refuse_place(out: Path, *inputs: Path) -> None:
         """Refuse a place where a run must not be made.
 
+        Args:
+            out: where it would be.
+            inputs: files that are read, such as the cohort's table, or folders.
+
         Raises:
-            InputError: if it exists and is not empty, or holds the cohort, the home folder or a repository.
+            InputError: if it is a link, exists and is not empty, holds an input or the home folder, or is a repository.
         """
-        place = out.absolute().resolve()
-        if place.exists() and (not place.is_dir() or any(place.iterdir())):
-            raise InputError(f"{out} exists and is not empty; choose another --out, or --resume it")
-        cohort = table.absolute().resolve().parent
-        if place == cohort or place in cohort.parents or place in (Path.home(), Path("/")) or (place / ".git").exists():
+        place = out.resolve()
+        folders = [path if path.is_dir() else path.parent for path in (path.resolve() for path in inputs)]
+        if (
+            any(folder.is_relative_to(place) for folder in (*folders, Path.home().resolve()))
+            or (place / ".git").exists()
+        ):
             raise InputError(f"{out} cannot become a run folder: it is or holds the cohort, your home or a repository")
+        if out.is_symlink():
+            raise InputError(f"{out} is a link; give the folder itself as --out")
+        if _is_taken(place):
+            raise InputError(f"{out} exists and is not empty; choose another --out, or --resume it")
 
     @staticmethod
     def create(
@@ -78,33 +99,35 @@ class RunFolder:
         findings: Sequence[Mapping[str, Any]],
         manifest: Mapping[str, Any],
     ) -> RunFolder:
-        """Make a run folder appear complete, by rename.
+        """Make a run folder appear complete, by rename; it is on disk when this returns.
+
+        Args:
+            out: its place; call :meth:`refuse_place` before the work that leads here.
+            config: the resolved configuration.
+            plan, splits, findings: as JSON.
+            manifest: ``fold``, ``seed``, ``device`` and hashes; the versions are added.
 
         Raises:
             InputError: if ``out`` exists and is not empty.
+            WorkError: if it cannot be put there for another reason.
         """
-        out = out.absolute()
-        out.parent.mkdir(parents=True, exist_ok=True)
+        # Past all links: the relative paths of config.yaml are read from where the folder really lies.
+        out = out.resolve()
+        make_private_folder(out.parent)
         staged = out.parent / f".{out.name}.tmp-{os.getpid()}"
-        shutil.rmtree(staged, ignore_errors=True)
-        make_private_folder(staged)
-        run = RunFolder(staged)
+        _remove_dead_stages(out)
+        staged.mkdir(mode=0o700)
         try:
-            write_new(run.config, configuration.dump(config, out).encode())
-            write_json(run.plan, plan)
-            write_json(run.splits, splits)
-            write_json(run.findings, findings)
-            write_json(run.manifest, {**manifest, "versions": _versions()})
-            write_new(run.log_file, b"")
-            make_private_folder(run.checkpoints)
-            try:
-                staged.rename(out)
-            except OSError as error:
-                if out.exists() and any(out.iterdir()):
-                    raise InputError(f"{out} exists and is not empty; choose another --out") from None
-                raise WorkError(f"{out} could not be made: {error.strerror}") from error
+            with RunLock(staged):
+                _fill(RunFolder(staged), configuration.dump(config, out), plan, splits, findings, manifest)
+                os.rename(staged, out)
+        except OSError as error:
+            if _is_taken(out):
+                raise InputError(f"{out} exists and is not empty; choose another --out") from None
+            raise WorkError(f"{out} could not be made: {error.strerror}") from error
         finally:
             shutil.rmtree(staged, ignore_errors=True)
+        fsync_folder(out.parent)
         return RunFolder(out)
 
     @staticmethod
@@ -115,9 +138,12 @@ class RunFolder:
             InputError: if it is none; what is missing is named.
         """
         run = RunFolder(path.absolute())
+        if not path.is_dir():
+            raise InputError(f"{path} is no run folder: there is no folder of that name")
         missing = [f.name for f in (run.config, run.plan, run.splits, run.manifest) if not f.is_file()]
         if missing:
-            raise InputError(f"{path} is no run folder: it has no {', '.join(missing)}")
+            hint = "; give one of the folds in it" if _folds(path) else ""
+            raise InputError(f"{path} is no run folder: it has no {', '.join(missing)}{hint}")
         return run
 
     def load_config(self) -> Config:
@@ -148,8 +174,7 @@ class RunFolder:
         stored = checkpoint.load(self.checkpoints)
         if stored is None:
             raise ArtefactError(f"{self.path.name} has no checkpoint yet; train it first")
-        name = "average" if "average" in stored.tensors else "model"
-        return sha256_file(self.checkpoints / f"step-{stored.step:06d}" / f"{name}.safetensors")
+        return stored.sha256["average" if "average" in stored.tensors else "model"]
 
     def is_finished(self) -> bool:
         """Whether the last planned step was committed."""
@@ -158,31 +183,41 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run against other processes.
+        """Hold the run against other processes, and remove what a killed one left half-written.
 
         Raises:
             BusyRunError: if one is training it.
         """
         with RunLock(self.path):
+            remove_leftovers(self.path)
             yield
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to ``log.jsonl``; what is not finite is written as null."""
         append_line(self.log_file, json.dumps(_finite(record), allow_nan=False))
 
+    def sync_log(self) -> None:
+        """Wait until the log is on disk. For a commit: what leads to a checkpoint must not be lost after it."""
+        fsync_file(self.log_file)
+
     def read_log(self) -> list[dict[str, Any]]:
-        """All records; a torn last line is left out."""
-        records = []
-        for line in read_bytes(self.log_file, limit_bytes=MAX_LOG_BYTES).decode().splitlines():
+        """All records; lines that a kill or a full disk left torn are left out, and counted in a warning."""
+        records: list[dict[str, Any]] = []
+        lines = read_bytes(self.log_file, limit_bytes=MAX_LOG_BYTES).decode("ascii", "replace").splitlines()
+        for line in lines:
             try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(record, dict):
+                records.append(record)
+        if len(records) < len(lines):
+            _log.warning("%s: %d damaged lines are left out", self.log_file, len(lines) - len(records))
         return records
 
     def truncate_log(self, step: int) -> None:
-        """Drop records beyond ``step``, so that a resumed log equals the uninterrupted one."""
-        kept = [record for record in self.read_log() if record["step"] <= step]
+        """Drop records beyond ``step``, so that a resumed log equals the uninterrupted one. Hold the lock."""
+        kept = [record for record in self.read_log() if record.get("step", 0) <= step]
         write_atomic(self.log_file, "".join(json.dumps(record) + "\n" for record in kept).encode())
 
     def evaluation(self, split: str) -> Path:
@@ -190,18 +225,59 @@ class RunFolder:
         return self.path / "evaluation" / split
 
 
-def open_runs(path: Path) -> list[RunFolder]:
+def open_folds(path: Path) -> list[RunFolder]:
     """The run at ``path``, or the folds in it, in the order of their numbers.
 
     Raises:
-        InputError: if it is neither.
+        InputError: if it is neither, or one of the folds is no run.
     """
-    folds = sorted(path.glob("fold-*"), key=lambda p: (len(p.name), p.name)) if path.is_dir() else []
-    return [RunFolder.open(fold) for fold in folds] if folds else [RunFolder.open(path)]
+    return [RunFolder.open(fold) for fold in _folds(path)] or [RunFolder.open(path)]
+
+
+def _folds(path: Path) -> list[Path]:
+    entries = path.iterdir() if path.is_dir() else ()
+    numbered = [(int(match[1]), entry) for entry in entries if (match := _FOLD.fullmatch(entry.name))]
+    return [entry for _, entry in sorted(numbered)]
+
+
+def _fill(
+    run: RunFolder,
+    config: str,
+    plan: Mapping[str, Any],
+    splits: Mapping[str, Any],
+    findings: Sequence[Mapping[str, Any]],
+    manifest: Mapping[str, Any],
+) -> None:
+    write_new(run.config, config.encode())
+    write_json(run.plan, plan)
+    write_json(run.splits, splits)
+    write_json(run.findings, findings)
+    write_json(run.manifest, {**manifest, "versions": _versions()})
+    write_new(run.log_file, b"")
+    make_private_folder(run.checkpoints)
+
+
+def _is_taken(place: Path) -> bool:
+    return place.exists() and (not place.is_dir() or any(place.iterdir()))
+
+
+def _remove_dead_stages(out: Path) -> None:
+    """Remove what killed processes left beside ``out``; a living one holds the lock of its own."""
+    pattern = re.compile(rf"\.{re.escape(out.name)}\.tmp-[0-9]+")
+    for stage in [entry for entry in out.parent.iterdir() if pattern.fullmatch(entry.name)]:
+        with suppress(BusyRunError), RunLock(stage):
+            shutil.rmtree(stage, ignore_errors=True)
 
 
 def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _finite(value: Any) -> Any:

@@ -1,7 +1,9 @@
 """The random half of the transforms: what another scan of a plausible patient could look like.
 
-Parameters are drawn first, as a pure function of the generator given, and applied second. Probabilities and ranges follow
-nnU-Net (Isensee et al. 2021). What a task of the view is sensitive to is never drawn.
+Parameters are drawn first, as a pure function of the generator given, and applied second. Probabilities and ranges
+follow nnU-Net (Isensee et al. 2021, https://doi.org/10.1038/s41592-020-01008-z). What a task of the view is sensitive
+to is never drawn. The work is done on plain tensors with the functions below MONAI's transforms: a sample is
+interpolated once, straight from its case, and carries no metadata.
 """
 
 from __future__ import annotations
@@ -9,15 +11,24 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from monai.networks.layers.convutils import gaussian_1d
 from monai.networks.layers.simplelayers import separable_filtering
 from torch.nn import functional
 
+from medmtl.data.crop import Triple, window
+
 AXES = {"x": 0, "y": 1, "z": 2}
-ANISOTROPIC = 3.0  # ratio of spacings from which a rotation stays in the plane of the fine axes
+ANISOTROPIC = 3.0  # ratio of spacings from which the coarse axis is left as it is
+LARGEST_ANGLE = math.pi / 6
+LARGEST_ANGLE_UNCUT = math.pi / 12  # where a turned corner must not leave the sample
+BLUR_DEVIATIONS = 3.0  # the kernel's reach
+
+Matrix = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -25,16 +36,19 @@ class Draw:
     """Parameters of one sample; None where a change was not drawn.
 
     Attributes:
-        matrix: 3x3, from output to input coordinates in mm; None without a spatial change.
-        shift: in shares of the sample's extent, per axis.
+        matrix: 3x3, from places in the sample to places in the case, both in mm from their centres; None without a
+            spatial change.
+        shift: of the centre, in shares of the sample's extent, per axis.
         flips: array axes to mirror.
         noise: deviation and seed.
         blur: Gaussian deviation in voxels.
-        brightness, contrast, gamma: factors; the exponent of ``gamma`` works on the range scaled to 0..1.
+        brightness: factor.
+        contrast: factor on the distance from the mean.
+        gamma: exponent on the range scaled to 0..1.
         zoom: share of the resolution that is kept.
     """
 
-    matrix: tuple[tuple[float, ...], ...] | None = None
+    matrix: Matrix | None = None
     shift: tuple[float, float, float] = (0.0, 0.0, 0.0)
     flips: tuple[int, ...] = ()
     noise: tuple[float, int] | None = None
@@ -53,7 +67,7 @@ class Augmentation:
         spacing: mm per axis of the samples.
         flips: array axes along which a mirror image is plausible.
         scale: whether sizes may change.
-        shift: whether the content may move towards or past the border.
+        crop: whether the border may be cut; if not, nothing is shifted or enlarged, and turns are small.
         intensity: whether grey values may change beyond noise and sharpness.
         enabled: whether anything is drawn at all.
     """
@@ -61,7 +75,7 @@ class Augmentation:
     spacing: tuple[float, float, float]
     flips: tuple[int, ...] = ()
     scale: bool = True
-    shift: bool = True
+    crop: bool = True
     intensity: bool = True
     enabled: bool = True
 
@@ -80,14 +94,21 @@ class Augmentation:
             spacing: mm per axis.
         """
         axes = () if "flip" in sensitive else tuple(AXES[name] for name in flips)
-        return Augmentation(spacing, axes, "scale" not in sensitive, "crop" not in sensitive, "intensity" not in sensitive)
+        return Augmentation(
+            spacing, axes, "scale" not in sensitive, "crop" not in sensitive, "intensity" not in sensitive
+        )
+
+    @property
+    def coarse(self) -> int | None:
+        """The axis of thick slices, which turns, sizes and sharpness leave alone; None if voxels are about cubes."""
+        return int(np.argmax(self.spacing)) if max(self.spacing) >= ANISOTROPIC * min(self.spacing) else None
 
     def draw(self, rng: np.random.Generator) -> Draw:
         """Draw the parameters of one sample. Every number is drawn every time, so that switches do not shift others."""
         if not self.enabled:
             return Draw()
-        chance = rng.random(9)
-        angles = rng.uniform(-math.pi / 6, math.pi / 6, 3)
+        chance = rng.random(8)
+        angles = rng.uniform(-1, 1, 3) * (LARGEST_ANGLE if self.crop else LARGEST_ANGLE_UNCUT)
         size = float(rng.uniform(0.7, 1.4))
         shift = rng.uniform(-0.05, 0.05, 3)
         mirrored = rng.random(3) < 0.5
@@ -95,11 +116,12 @@ class Augmentation:
         blur, zoom = float(rng.uniform(0.5, 1.0)), float(rng.uniform(0.5, 1.0))
         brightness, contrast = float(rng.uniform(0.75, 1.25)), float(rng.uniform(0.75, 1.25))
         gamma = float(rng.uniform(0.7, 1.5))
-        rotated, scaled = chance[0] < 0.25, self.scale and chance[1] < 0.25
-        spatial = rotated or scaled
+        turned = chance[0] < 0.25
+        sized = self.scale and chance[1] < 0.25 and (self.crop or size < 1)
+        moved = turned or sized
         return Draw(
-            matrix=self._matrix(angles if rotated else np.zeros(3), size if scaled else 1.0) if spatial else None,
-            shift=(float(shift[0]), float(shift[1]), float(shift[2])) if spatial and self.shift else (0.0, 0.0, 0.0),
+            matrix=self._matrix(angles if turned else np.zeros(3), size if sized else 1.0) if moved else None,
+            shift=(float(shift[0]), float(shift[1]), float(shift[2])) if moved and self.crop else (0.0, 0.0, 0.0),
             flips=tuple(axis for axis in self.flips if mirrored[axis]),
             noise=(sigma, seed) if chance[2] < 0.15 else None,
             blur=blur if chance[3] < 0.15 else None,
@@ -109,80 +131,127 @@ class Augmentation:
             zoom=zoom if chance[7] < 0.15 else None,
         )
 
-    def apply(
-        self, image_CDHW: torch.Tensor, labels: Mapping[str, torch.Tensor], draw: Draw
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Apply drawn parameters to one sample.
+    def reach(self, draw: Draw, start: Sequence[int], shape: Triple, size: Sequence[int]) -> tuple[slice, slice, slice]:
+        """The part of a case that a sample is made from, so that no more of it is read.
 
         Args:
-            image_CDHW: normalised.
-            labels: task -> integer tensor (D, H, W) of class indices below 2**24.
             draw: of :meth:`draw`.
+            start: where the sample's window begins in the case before it is moved; may be negative.
+            shape: voxels of the sample.
+            size: voxels of the case.
         """
-        moved = dict(labels)
-        if draw.matrix is not None:
-            grid = self._sampling_grid(image_CDHW.shape[1:], draw)
-            image_CDHW = _sample(image_CDHW, grid, "bilinear")
-            moved = {name: _sample(label[None].float(), grid, "nearest")[0].to(label.dtype) for name, label in moved.items()}
-        if draw.flips:
-            image_CDHW = image_CDHW.flip([axis + 1 for axis in draw.flips])
-            moved = {name: label.flip(draw.flips) for name, label in moved.items()}
-        return _change_intensities(image_CDHW, draw), moved
+        matrix, centre = self._placement(draw, start, shape)
+        half = np.abs(matrix) @ ((np.array(shape) - 1) / 2)
+        low = np.clip(np.floor(centre - half).astype(int), 0, np.array(size) - 1)
+        high = np.clip(np.ceil(centre + half).astype(int) + 1, low + 1, size)
+        return (slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2]))
 
-    def _matrix(self, angles: np.ndarray, size: float) -> tuple[tuple[float, ...], ...]:
-        coarse = int(np.argmax(self.spacing))
-        if max(self.spacing) >= ANISOTROPIC * min(self.spacing):
-            angles = np.where(np.arange(3) == coarse, angles, 0.0)
+    def place(
+        self,
+        image_CDHW: npt.NDArray[np.float32],
+        labels: Mapping[str, npt.NDArray[np.integer[Any]]],
+        draw: Draw,
+        start: Sequence[int],
+        shape: Triple,
+    ) -> tuple[torch.Tensor, dict[str, npt.NDArray[np.integer[Any]]]]:
+        """Move voxels from a part of a case into the sample; 0 where the sample leaves the part.
+
+        Args:
+            image_CDHW: normalised, so that 0 is its mean.
+            labels: on the same voxels, values below 2**24.
+            draw: of :meth:`draw`.
+            start: where the sample's window begins in the part before it is moved.
+            shape: voxels of the sample.
+
+        Returns:
+            Image (C, *shape) and labels (*shape).
+        """
+        axes = tuple(axis - 3 for axis in draw.flips)
+        if draw.matrix is None:
+            image = torch.from_numpy(window(image_CDHW, start, shape)).flip(axes)
+            flipped = {name: np.flip(window(label, start, shape), axes) for name, label in labels.items()}
+            return image, {name: np.ascontiguousarray(label) for name, label in flipped.items()}
+        grid = _sampling_grid(*self._placement(draw, start, shape), image_CDHW.shape[1:], shape)
+        image = _sample(torch.from_numpy(image_CDHW), grid, "bilinear")
+        moved = {}
+        for name, label in labels.items():
+            values = _sample(torch.from_numpy(label.astype(np.float32)[None]), grid, "nearest")
+            moved[name] = values[0].numpy().astype(label.dtype)
+        return image, moved
+
+    def recolour(self, image_CDHW: torch.Tensor, draw: Draw) -> torch.Tensor:
+        """Apply the changes of grey values; returns a new tensor, or the same one where none was drawn."""
+        if draw.noise is not None:
+            generator = torch.Generator().manual_seed(draw.noise[1])
+            image_CDHW = image_CDHW + draw.noise[0] * torch.randn(image_CDHW.shape, generator=generator)
+        if draw.blur is not None:
+            gauss, unit = gaussian_1d(torch.tensor(draw.blur), truncated=BLUR_DEVIATIONS), torch.ones(1)
+            kernels = [unit if axis == self.coarse else gauss for axis in range(3)]
+            image_CDHW = separable_filtering(image_CDHW[None], kernels, mode="replicate")[0]
+        if draw.brightness is not None:
+            image_CDHW = image_CDHW * draw.brightness
+        if draw.contrast is not None:
+            low, high, mean, _ = _spread(image_CDHW)
+            image_CDHW = torch.clamp((image_CDHW - mean) * draw.contrast + mean, low, high)
+        if draw.zoom is not None:
+            whole = image_CDHW.shape[1:]
+            small = [n if axis == self.coarse else max(1, round(n * draw.zoom)) for axis, n in enumerate(whole)]
+            coarse = functional.interpolate(image_CDHW[None], small, mode="nearest-exact")
+            image_CDHW = functional.interpolate(coarse, whole, mode="trilinear")[0]
+        return image_CDHW if draw.gamma is None else _gamma(image_CDHW, draw.gamma)
+
+    def _matrix(self, angles: npt.NDArray[np.float64], size: float) -> Matrix:
         matrix = np.eye(3) / size
         for axis, angle in enumerate(angles):
-            one, other = [a for a in range(3) if a != axis]
+            if self.coarse is not None and axis != self.coarse:
+                continue
+            one, other = (axis + 1) % 3, (axis + 2) % 3
             turn = np.eye(3)
             turn[one, one] = turn[other, other] = math.cos(angle)
             turn[one, other], turn[other, one] = -math.sin(angle), math.sin(angle)
             matrix = turn @ matrix
-        if max(self.spacing) >= ANISOTROPIC * min(self.spacing):
-            matrix[coarse] = matrix[:, coarse] = np.eye(3)[coarse]
+        if self.coarse is not None:
+            matrix[self.coarse, self.coarse] = 1.0
         return tuple(tuple(float(value) for value in row) for row in matrix)
 
-    def _sampling_grid(self, shape: torch.Size, draw: Draw) -> torch.Tensor:
-        # grid_sample wants (x, y, z) = (W, H, D) in units of half the extent; the matrix is in mm and (D, H, W)
-        half = np.array([n * s / 2 for n, s in zip(shape, self.spacing, strict=True)])
-        unit = (np.array(draw.matrix) * half[None, :] / half[:, None])[::-1, ::-1]
-        theta = np.concatenate([unit, 2 * np.array(draw.shift)[::-1, None]], axis=1)
-        return functional.affine_grid(torch.tensor(theta[None].copy(), dtype=torch.float32), [1, 1, *shape], align_corners=False)
+    def _placement(
+        self, draw: Draw, start: Sequence[int], shape: Triple
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """``matrix`` and ``centre`` in voxels: a sample's voxel v shows the place matrix @ (v - middle) + centre."""
+        spacing, extent = np.array(self.spacing), np.array(shape)
+        matrix = np.eye(3) if draw.matrix is None else np.array(draw.matrix) * spacing[None, :] / spacing[:, None]
+        mirrored = [-1 if axis in draw.flips else 1 for axis in range(3)]
+        return matrix * mirrored, np.array(start) + (extent - 1) / 2 + np.array(draw.shift) * extent
+
+
+def _sampling_grid(
+    matrix: npt.NDArray[np.float64], centre: npt.NDArray[np.float64], source: Sequence[int], shape: Triple
+) -> torch.Tensor:
+    """Places for ``grid_sample``, (1, *shape, 3).
+
+    torch counts an axis of n voxels from -1 to 1 between outer faces, voxel i at (2 i + 1) / n - 1, in order W, H, D
+    (Jaderberg et al. 2015, https://arxiv.org/abs/1506.02025).
+    """
+    n = np.array(source)
+    turn = matrix * np.array(shape)[None, :] / n[:, None]
+    theta = np.concatenate([turn[::-1, ::-1], ((2 * centre + 1) / n - 1)[::-1, None]], axis=1)
+    return functional.affine_grid(torch.tensor(theta[None], dtype=torch.float32), [1, 1, *shape], align_corners=False)
 
 
 def _sample(values_CDHW: torch.Tensor, grid: torch.Tensor, mode: str) -> torch.Tensor:
     return functional.grid_sample(values_CDHW[None], grid, mode=mode, padding_mode="zeros", align_corners=False)[0]
 
 
-def _change_intensities(image_CDHW: torch.Tensor, draw: Draw) -> torch.Tensor:
-    if draw.noise is not None:
-        generator = torch.Generator().manual_seed(draw.noise[1])
-        image_CDHW = image_CDHW + draw.noise[0] * torch.randn(image_CDHW.shape, generator=generator)
-    if draw.blur is not None:
-        kernel = gaussian_1d(torch.tensor(draw.blur), truncated=2.0)
-        image_CDHW = separable_filtering(image_CDHW[None], [kernel] * 3, mode="replicate")[0]
-    if draw.brightness is not None:
-        image_CDHW = image_CDHW * draw.brightness
-    if draw.contrast is not None:
-        mean = image_CDHW.mean(dim=(1, 2, 3), keepdim=True)
-        low, high = image_CDHW.amin(dim=(1, 2, 3), keepdim=True), image_CDHW.amax(dim=(1, 2, 3), keepdim=True)
-        image_CDHW = torch.minimum(torch.maximum((image_CDHW - mean) * draw.contrast + mean, low), high)
-    if draw.zoom is not None:
-        small = [max(1, round(n * draw.zoom)) for n in image_CDHW.shape[1:]]
-        coarse = functional.interpolate(image_CDHW[None], small, mode="nearest-exact")
-        image_CDHW = functional.interpolate(coarse, image_CDHW.shape[1:], mode="trilinear")[0]
-    if draw.gamma is not None:
-        image_CDHW = _gamma(image_CDHW, draw.gamma)
-    return image_CDHW
+def _spread(image_CDHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Minimum, maximum, mean and deviation per channel, (C, 1, 1, 1)."""
+    axes = (1, 2, 3)
+    deviation, mean = torch.std_mean(image_CDHW, axes, correction=0, keepdim=True)
+    return image_CDHW.amin(axes, keepdim=True), image_CDHW.amax(axes, keepdim=True), mean, deviation
 
 
 def _gamma(image_CDHW: torch.Tensor, exponent: float) -> torch.Tensor:
     """The range scaled to 0..1, raised to the exponent, and brought back to its mean and deviation."""
-    axes = (1, 2, 3)
-    mean, deviation = image_CDHW.mean(axes, keepdim=True), image_CDHW.std(axes, keepdim=True)
-    low, high = image_CDHW.amin(axes, keepdim=True), image_CDHW.amax(axes, keepdim=True)
+    low, high, mean, deviation = _spread(image_CDHW)
     raised = ((image_CDHW - low) / (high - low).clamp(min=1e-7)) ** exponent
-    raised_deviation = raised.std(axes, keepdim=True).clamp(min=1e-7)
-    return (raised - raised.mean(axes, keepdim=True)) / raised_deviation * deviation + mean
+    _, _, raised_mean, raised_deviation = _spread(raised)
+    return (raised - raised_mean) / raised_deviation.clamp(min=1e-7) * deviation + mean

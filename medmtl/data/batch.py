@@ -37,6 +37,15 @@ class ViewBatch:
             present={task: present.to(device, non_blocking=True) for task, present in self.present.items()},
         )
 
+    def pin_memory(self) -> ViewBatch:
+        """The same samples in page-locked memory, from which a GPU copies while it computes; called by the loader."""
+        return replace(
+            self,
+            image_BCDHW=self.image_BCDHW.pin_memory(),
+            targets={task: target.pin_memory() for task, target in self.targets.items()},
+            present={task: present.pin_memory() for task, present in self.present.items()},
+        )
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -49,3 +58,7 @@ class Batch:
 
     step: int
     views: Mapping[str, ViewBatch]
+
+    def pin_memory(self) -> Batch:
+        """See :meth:`ViewBatch.pin_memory`."""
+        return replace(self, views={name: view.pin_memory() for name, view in self.views.items()})

@@ -1,164 +1,240 @@
 """Prepared cases on disk: read in part, never stale, safe to share between runs and to delete.
 
 An entry's name is a hash of what it was made from: the bytes of the case's files and the settings. It is written into a
-temporary folder and renamed, so it is there whole or not at all; of two builders the later one discards its own. Arrays
-carry a hash that is verified when a process first opens them; a torn or altered entry is built again.
+temporary folder and renamed, so it is there whole or not at all; of two builders the later one discards its own. Every
+file of an entry carries a hash that is verified when a process first opens it; a torn or altered entry is built again.
+Files are hashed anew in every process, not looked up by path and time: that is as fast as the disk and cannot be wrong.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import json
 import logging
-import multiprocessing
 import os
+import secrets
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from medmtl.data.case import Case
 from medmtl.data.preparation import prepare_case
 from medmtl.data.prepared import Preparation, Prepared
 from medmtl.data.volume import Grid
-from medmtl.errors import ArtefactError, WorkError
-from medmtl.files import make_private_folder, read_json, sha256_file, write_json
+from medmtl.errors import ArtefactError, MachineError, WorkError
+from medmtl.files import json_bytes, make_private_folder, read_json, sha256_bytes, sha256_file, write_new
 
 logger = logging.getLogger(__name__)
 
 VERSION = 1  # of the preparation's code; raise it when equal inputs would give other arrays
-META = "meta.json"
-MAX_META_BYTES = 1 << 24
+IMAGE, META = "image.npy", "meta.json"
+MAX_META_BYTES = 1 << 20
+LEFTOVER = ".tmp-"
+LEFTOVER_SECONDS = 24 * 3600  # older temporary folders belong to nobody who still lives
+DAMAGE = (ArtefactError, FileNotFoundError, ValueError, KeyError, TypeError)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What an entry is made from: its name in the cache, and the hash of each file by path."""
+
+    key: str
+    sha256: Mapping[str, str]
 
 
 class PreparedCache:
-    """Entries of one preparation in a folder.
+    """Entries of one preparation in a folder, for the cases of one cohort.
 
     Args:
         folder: created if absent, 0700; may be shared with other runs and other settings.
         preparation: the deterministic half's settings.
+
+    Attributes:
+        rebuilt: ids of the cases whose damaged entry this object has built again.
     """
 
     def __init__(self, folder: Path, preparation: Preparation) -> None:
         self.folder = folder
         self.preparation = preparation
-        self._keys: dict[str, str] = {}
+        self.rebuilt: set[str] = set()
+        self._sources: dict[str, _Source] = {}
         self._verified: set[str] = set()
 
     def get(self, case: Case) -> Prepared:
-        """The prepared case, its arrays as read-only memory maps; built now if it is not there or not whole."""
-        entry = self.folder / self._key(case)
+        """The prepared case, its arrays as read-only memory maps; built now if it is not there or not whole.
+
+        Raises:
+            InputError: if the case's files cannot be prepared.
+            MachineError: if the cache's disk is full.
+            WorkError: if a file cannot be read or written, or changes while it is read.
+        """
+        try:
+            return self._get(case)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise MachineError(f"the cache folder {self.folder} is full; free space or set cache.folder") from error
+            raise WorkError(f"case {case.case_id!r} could not be prepared: {error}") from error
+
+    def ensure(
+        self, cases: Sequence[Case], workers: int, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> None:
+        """Have a whole entry for every case, building at most ``workers`` of them at once.
+
+        Threads do it: decompression, hashing and interpolation run outside the interpreter's lock.
+
+        Raises:
+            InputError, MachineError, WorkError: as :meth:`get`, for the first case that fails.
+        """
+        make_private_folder(self.folder)
+        self._remove_leftovers()
+        progress(0, len(cases))
+        with ThreadPoolExecutor(max(1, workers)) as pool:
+            for done, _ in enumerate(pool.map(self.get, cases), start=1):
+                progress(done, len(cases))
+
+    def _get(self, case: Case) -> Prepared:
+        source = self._source(case)
+        entry = self.folder / source.key
         if entry.exists():
             try:
-                return self._open(entry)
-            except (ArtefactError, OSError, ValueError, KeyError) as error:
-                logger.warning("the cache entry of case %s was damaged and is built again (%s)", case.case_id, error)
-                shutil.rmtree(entry, ignore_errors=True)
-        self._build(case)
-        return self._open(entry)
+                return self._open(entry, case, source)
+            except DAMAGE as error:
+                logger.warning("the cache entry of case %r was damaged and is built again: %s", case.case_id, error)
+                self.rebuilt.add(case.case_id)
+                self._discard(entry)
+        self._build(entry, case, source)
+        return self._open(entry, case, source)
 
-    def ensure(self, cases: Sequence[Case], workers: int, progress: Callable[[int, int], None] = lambda a, b: None) -> None:
-        """Build what is missing, in processes of their own; at most ``workers`` cases are in memory at once."""
-        make_private_folder(self.folder)
-        missing = [case for case in cases if not (self.folder / self._key(case)).exists()]
-        done = len(cases) - len(missing)
-        progress(done, len(cases))
-        if workers <= 1 or len(missing) <= 1:
-            for case in missing:
-                self._build(case)
-                done += 1
-                progress(done, len(cases))
-            return
-        context = multiprocessing.get_context("fork" if os.name == "posix" else "spawn")
-        try:
-            with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                for _ in pool.map(self._build, missing):
-                    done += 1
-                    progress(done, len(cases))
-        except BrokenProcessPool:
-            raise WorkError("a process that prepares cases was killed, probably for lack of memory; set plan.workers: 0") from None
+    def _source(self, case: Case) -> _Source:
+        if case.case_id not in self._sources:
+            images = [case.images[channel] for channel in self.preparation.channels]
+            labels = {task: case.files.get(column) for task, column in self.preparation.labels.items()}
+            hashes = {str(path): sha256_file(path) for path in dict.fromkeys([*images, *labels.values()]) if path}
+            settings = {
+                "version": VERSION,
+                "case": case.case_id,  # seeds the foreground sample
+                "spacing": self.preparation.spacing,
+                "resample_to_first": self.preparation.resample_to_first,
+                "images": [hashes[str(path)] for path in images],
+                "labels": {task: hashes[str(path)] for task, path in labels.items() if path},
+            }
+            self._sources[case.case_id] = _Source(sha256_bytes(json_bytes(settings)), hashes)
+        return self._sources[case.case_id]
 
-    def _key(self, case: Case) -> str:
-        if case.case_id not in self._keys:
-            files = {name: sha256_file(path) for name, path in case.images.items()}
-            used = set(self.preparation.labels.values())
-            files |= {f"label:{column}": sha256_file(path) for column, path in case.files.items() if column in used}
-            settings = {"version": VERSION, "case": case.case_id, "files": files, **asdict(self.preparation)}
-            text = json.dumps(settings, sort_keys=True, default=dict)
-            self._keys[case.case_id] = hashlib.sha256(text.encode()).hexdigest()
-        return self._keys[case.case_id]
-
-    def _build(self, case: Case) -> None:
-        entry = self.folder / self._key(case)
-        make_private_folder(self.folder)
-        temporary = self.folder / f".{entry.name}.tmp-{os.getpid()}"
-        shutil.rmtree(temporary, ignore_errors=True)
+    def _build(self, entry: Path, case: Case, source: _Source) -> None:
+        prepared = prepare_case(case, self.preparation)
+        if prepared.sha256 != source.sha256:
+            raise WorkError(f"a file of case {case.case_id!r} changed while it was read; start again")
+        temporary = self._temporary()
         make_private_folder(temporary)
         try:
-            _write(prepare_case(case, self.preparation), temporary)
-            try:
-                temporary.rename(entry)
-            except OSError:
-                if not entry.exists():
-                    raise
+            _write(prepared, temporary)
+            temporary.rename(entry)
+        except OSError as error:
+            # POSIX allows either for a target that holds files: another process was faster, with equal content
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
-    def _open(self, entry: Path) -> Prepared:
-        meta = read_json(entry / META, limit_bytes=MAX_META_BYTES)
+    def _open(self, entry: Path, case: Case, source: _Source) -> Prepared:
+        stored = read_json(entry / META, limit_bytes=MAX_META_BYTES)
+        meta = stored["content"]
         if entry.name not in self._verified:
-            for name, digest in meta["arrays"].items():
+            if sha256_bytes(json_bytes(meta)) != stored["sha256"]:
+                raise ArtefactError(f"{META} is not what was written")
+            for name, digest in meta["files"].items():
                 if sha256_file(entry / name) != digest:
                     raise ArtefactError(f"{name} is not what was written")
             self._verified.add(entry.name)
         return Prepared(
-            case_id=meta["case_id"],
-            image_CDHW=_load(entry / "image.npy"),
-            labels={task: _load(entry / f"label-{task}.npy") for task in meta["labels"]},
+            case_id=case.case_id,
+            image_CDHW=_load(entry / IMAGE, "r"),
+            labels={task: _load(entry / f"labels-{task}.npy", "r") for task in meta["labels"]},
             grid=_grid(meta["grid"]),
             native=_grid(meta["native"]),
             statistics=tuple(meta["statistics"]),
-            foreground={
-                task: {value: _load(entry / f"places-{task}-{value}.npy") for value in values}
-                for task, values in meta["foreground"].items()
-            },
-            sha256=meta["sha256"],
+            foreground={task: _by_value(_load(entry / f"foreground-{task}.npy", None)) for task in meta["labels"]},
+            sha256=source.sha256,
         )
+
+    def _temporary(self) -> Path:
+        return self.folder / f"{LEFTOVER}{secrets.token_hex(8)}"
+
+    def _discard(self, entry: Path) -> None:
+        """Take an entry away at once, so that no other process meets half of it."""
+        temporary = self._temporary()
+        with suppress(FileNotFoundError):
+            entry.rename(temporary)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+    def _remove_leftovers(self) -> None:
+        for folder in self.folder.glob(f"{LEFTOVER}*"):
+            with suppress(FileNotFoundError):
+                if time.time() - folder.stat().st_mtime > LEFTOVER_SECONDS:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Hashing:
+    """A file to write to that knows the hash of what went through it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> None:
+        self._digest.update(data)
+        self._file.write(data)
+
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
 
 
 def _write(prepared: Prepared, folder: Path) -> None:
-    arrays: dict[str, npt.NDArray[Any]] = {"image.npy": prepared.image_CDHW}
-    arrays |= {f"label-{task}.npy": label for task, label in prepared.labels.items()}
-    for task, values in prepared.foreground.items():
-        arrays |= {f"places-{task}-{value}.npy": places for value, places in values.items()}
-    for name, array in arrays.items():
-        with open(folder / name, "xb") as file:
-            np.save(file, array, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-    meta: Mapping[str, Any] = {
-        "case_id": prepared.case_id,
+    # nothing waits for the disk: an entry that a power cut tears is found by its hashes
+    arrays: dict[str, npt.NDArray[Any]] = {IMAGE: prepared.image_CDHW}
+    for task, label in prepared.labels.items():
+        arrays[f"labels-{task}.npy"] = label
+        arrays[f"foreground-{task}.npy"] = _in_one(prepared.foreground[task])
+    content = {
         "labels": list(prepared.labels),
-        "foreground": {task: list(values) for task, values in prepared.foreground.items()},
         "grid": {"shape": list(prepared.grid.shape), "affine": prepared.grid.affine.tolist()},
         "native": {"shape": list(prepared.native.shape), "affine": prepared.native.affine.tolist()},
         "statistics": [dict(statistics) for statistics in prepared.statistics],
-        "sha256": dict(prepared.sha256),
-        "arrays": {name: sha256_file(folder / name) for name in arrays},
+        "files": {name: _save(folder / name, array) for name, array in arrays.items()},
     }
-    write_json(folder / META, meta)
+    write_new(folder / META, json_bytes({"content": content, "sha256": sha256_bytes(json_bytes(content))}))
 
 
-def _load(path: Path) -> npt.NDArray[Any]:
-    array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+def _save(path: Path, array: npt.NDArray[Any]) -> str:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        hashing = _Hashing(file)
+        # through an object of ours: into a plain file numpy writes without saying why it failed
+        np.save(hashing, array, allow_pickle=False)
+    return hashing.sha256()
+
+
+def _load(path: Path, mmap_mode: Literal["r"] | None) -> npt.NDArray[Any]:
+    array: npt.NDArray[Any] = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
     return array
+
+
+def _in_one(foreground: Mapping[int, npt.NDArray[np.int32]]) -> npt.NDArray[np.int32]:
+    """Rows of value and voxel index, (n, 4)."""
+    rows = [np.insert(places, 0, value, axis=1) for value, places in foreground.items()]
+    return np.concatenate([np.empty((0, 4), np.int32), *rows])
+
+
+def _by_value(rows: npt.NDArray[np.int32]) -> dict[int, npt.NDArray[np.int32]]:
+    return {int(value): rows[rows[:, 0] == value, 1:] for value in np.unique(rows[:, 0])}
 
 
 def _grid(data: Mapping[str, Any]) -> Grid:

@@ -328,15 +328,15 @@ class _Files:
         self._written = tuple(os.path.join(os.path.abspath(root), "") for root in allowed)
         self._real = tuple(os.path.join(os.path.realpath(root), "") for root in allowed)
         # Resolving a folder costs a system call per part; a cohort has many files in few folders.
-        self._folders: dict[str, str] = {}
+        self._folders: dict[str, tuple[str, str]] = {}
 
     def find(self, text: str) -> tuple[Path, str]:
         """The file as a path to open, and its place with all links followed."""
-        written = os.path.normpath(os.path.join(self._folder, text))
-        folder, name = os.path.split(written)
-        if folder not in self._folders:
-            self._folders[folder] = os.path.realpath(folder)
-        real = os.path.join(self._folders[folder], name)
+        head, name = os.path.split(text)
+        if head not in self._folders:
+            folder = os.path.normpath(os.path.join(self._folder, head))
+            self._folders[head] = (os.path.join(folder, ""), os.path.join(os.path.realpath(folder), ""))
+        written, real = (folder + name for folder in self._folders[head])
         self._check_inside(written, real)
         try:
             mode = os.lstat(real).st_mode

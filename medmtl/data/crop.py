@@ -25,12 +25,13 @@ def window(array: npt.NDArray[Any], start: Sequence[int], shape: Sequence[int]) 
     0 is the mean after normalisation and the background of a label.
     """
     result = np.zeros((*array.shape[:-3], *shape), array.dtype)
-    source, target = [], []
+    source: list[slice] = []
+    target: list[slice] = []
     for begin, length, size in zip(start, shape, array.shape[-3:], strict=True):
         low, high = max(0, begin), min(size, begin + length)
         source.append(slice(low, max(low, high)))
         target.append(slice(low - begin, max(low, high) - begin))
-    result[(..., *target)] = array[(..., *source)]
+    result[..., *target] = array[..., *source]
     return result
 
 
@@ -40,7 +41,16 @@ def draw_start(
     shape: Sequence[int],
     foreground: Mapping[str, Mapping[int, npt.NDArray[np.int32]]],
 ) -> Triple:
-    """Where a random patch begins: anywhere, or, for a third of them, around a labelled voxel of a class drawn evenly."""
+    """Where a random patch begins: anywhere or, for a third of them, around a labelled voxel of a class drawn evenly.
+
+    A patch leaves the case only along axes on which the case is smaller; there it is centred.
+
+    Args:
+        rng: what is drawn depends on it alone.
+        size: voxels of the case.
+        shape: voxels of the patch.
+        foreground: voxel task -> label value -> voxel indices (n, 3).
+    """
     classes = [(task, value) for task, values in foreground.items() for value in values]
     around = rng.random() < FOREGROUND_SHARE
     start = [

@@ -7,29 +7,36 @@ the uninterrupted one got.
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
-from medmtl.data.augmentation import Augmentation
+from medmtl import errors
+from medmtl.data.augmentation import Augmentation, Draw
 from medmtl.data.batch import Batch, ViewBatch
 from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case
-from medmtl.data.crop import Triple, centre_start, draw_start, window
-from medmtl.data.prepared import Intensity
+from medmtl.data.crop import Triple, centre_start, draw_start
 from medmtl.data.preparation import normalise
-from medmtl.errors import MedmtlError, WorkError
+from medmtl.data.prepared import Intensity
+from medmtl.errors import MachineError, MedmtlError, WorkError
 from medmtl.rng import generator
 
 Encoder = Callable[[Any], torch.Tensor]
 Sample = tuple[torch.Tensor, dict[str, torch.Tensor], dict[str, bool]]
 
-PREFETCH = 2
+PREFETCH = 2  # batches made ahead per worker
 
 
 class StepDataset(Dataset[Batch]):
@@ -100,23 +107,17 @@ class StepDataset(Dataset[Batch]):
         """The batch of a step.
 
         Raises:
-            WorkError: naming the case, if its sample cannot be made.
+            MachineError: if memory runs out; names the case.
+            WorkError: if a sample cannot be made for another reason; names the case.
         """
-        samples, case_ids = [], []
-        for slot in range(self.batch):
-            case = self._case(step, slot)
-            try:
-                samples.append(self._sample(case, step, slot))
-            except MedmtlError:
-                raise
-            except Exception as error:
-                raise WorkError(f"case {case.case_id!r} (row {case.row}) could not be loaded: {error}") from error
-            case_ids.append(case.case_id)
+        chosen = [self._case(step, slot) for slot in range(self.batch)]
+        with _one_thread():
+            samples = [self._guarded_sample(case, step, slot) for slot, case in enumerate(chosen)]
         view = ViewBatch(
             image_BCDHW=torch.stack([image for image, _, _ in samples]),
             targets={name: torch.stack([targets[name] for _, targets, _ in samples]) for name in self.encoders},
             present={name: torch.tensor([present[name] for _, _, present in samples]) for name in self.encoders},
-            case_ids=tuple(case_ids),
+            case_ids=tuple(case.case_id for case in chosen),
         )
         return Batch(step, {self.view: view})
 
@@ -126,44 +127,75 @@ class StepDataset(Dataset[Batch]):
         epoch, place = divmod(step * self.batch + slot, len(self.cases))
         return self.cases[int(generator(self.seed, "epoch", epoch).permutation(len(self.cases))[place])]
 
+    def _guarded_sample(self, case: Case, step: int, slot: int) -> Sample:
+        where = f"case {case.case_id!r} (row {case.row}) could not be loaded"
+        try:
+            return self._sample(case, step, slot)
+        except MedmtlError:
+            raise
+        except MemoryError as error:
+            raise MachineError(f"{where}: out of memory; lower plan.workers or plan.memory_gb") from error
+        except Exception as error:
+            raise WorkError(f"{where}: {type(error).__name__}: {error}") from error
+
     def _sample(self, case: Case, step: int, slot: int) -> Sample:
         prepared = self.cache.get(case)
         rng = generator(self.seed, "sample", step, slot)
         size = prepared.image_CDHW.shape[1:]
-        random_window = self.view == "patch" and self.augmentation is not None
-        start = draw_start(rng, size, self.shape, prepared.foreground) if random_window else centre_start(size, self.shape)
-        # normalised before padding, so that the padding is the mean
-        inside = tuple(slice(max(0, s), max(0, s) + n) for s, n in zip(start, self.shape, strict=True))
-        part = normalise(prepared.image_CDHW[(slice(None), *inside)], prepared.statistics, self.intensities)
-        image = torch.from_numpy(window(part, [min(0, s) for s in start], self.shape))
-        labels = {
-            name: self.encoders[name](window(prepared.labels[name], start, self.shape))
-            for name in self.voxel
-            if name in prepared.labels
-        }
+        start, draw = centre_start(size, self.shape), Draw()
         if self.augmentation is not None:
-            image, labels = self.augmentation.apply(image, labels, self.augmentation.draw(rng))
+            if self.view == "patch":
+                start = draw_start(rng, size, self.shape, prepared.foreground)
+            draw = self.augmentation.draw(rng)
+        settings = self.augmentation or Augmentation.off((1.0, 1.0, 1.0))
+        part = settings.reach(draw, start, self.shape, size)
+        image, labels = settings.place(
+            # normalised before it is placed, so that what lies outside the case is the mean
+            normalise(prepared.image_CDHW[(slice(None), *part)], prepared.statistics, self.intensities),
+            {name: np.asarray(label[part]) for name, label in prepared.labels.items() if name in self.voxel},
+            draw,
+            [s - p.start for s, p in zip(start, part, strict=True)],
+            self.shape,
+        )
+        return settings.recolour(image, draw).contiguous(), *self._targets(case, labels)
+
+    def _targets(
+        self, case: Case, labels: Mapping[str, npt.NDArray[np.integer[Any]]]
+    ) -> tuple[dict[str, torch.Tensor], dict[str, bool]]:
         targets: dict[str, torch.Tensor] = {}
         present: dict[str, bool] = {}
         for name, encode in self.encoders.items():
             if name in self.voxel:
                 present[name] = name in labels
-                targets[name] = labels[name] if present[name] else encode(np.zeros(self.shape, np.uint8))
+                targets[name] = encode(labels[name] if present[name] else np.zeros(self.shape, np.uint8))
             else:
                 truth = self.truths[name].get(case.case_id)
                 present[name] = truth is not None
                 targets[name] = encode(truth)
-        return image.contiguous(), targets, present
+        return targets, present
 
 
-class _From(Sampler[int]):
-    """Steps from ``first`` on, to ``limit`` or without end."""
+@dataclass(frozen=True)
+class _Failure:
+    """An error as a worker hands it over: as data, so that every one arrives and its sentence stays whole."""
 
-    def __init__(self, first: int, limit: int | None) -> None:
-        self.first, self.limit = first, limit
+    kind: type[MedmtlError]
+    message: str
 
-    def __iter__(self) -> Iterator[int]:
-        return itertools.count(self.first) if self.limit is None else iter(range(self.first, self.limit))
+
+class _Handover(Dataset[Batch | _Failure]):
+    """A dataset whose errors are returned instead of raised."""
+
+    def __init__(self, dataset: StepDataset) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, step: int) -> Batch | _Failure:
+        try:
+            return self._dataset[step]
+        except MedmtlError as error:
+            # a subclass of elsewhere may want other arguments than a message
+            kind = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+            return _Failure(kind, str(error))
 
 
 def make_loader(
@@ -179,31 +211,78 @@ def make_loader(
         device: memory is pinned for a CUDA device.
 
     Raises:
-        WorkError: if a worker dies, with its cause.
+        MachineError, WorkError: as :class:`StepDataset`; also WorkError if a worker dies, with its cause.
     """
     loader = DataLoader(
-        dataset,
+        _Handover(dataset),
         batch_size=None,
-        sampler=_From(first, limit),
+        sampler=_steps(first, limit),
         num_workers=workers,
         prefetch_factor=PREFETCH if workers else None,
         worker_init_fn=_start_worker if workers else None,
         multiprocessing_context="fork" if workers and os.name == "posix" else None,
         pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # its own, so that making a loader draws nothing from the training's
     )
-    try:
-        yield from loader
-    except RuntimeError as error:
-        if "DataLoader worker" in str(error):
-            raise WorkError(
-                f"a loader process died ({str(error).split(chr(10))[0]}), probably for lack of memory; set plan.workers: 0"
-            ) from error
-        raise
+    batches, processes = _start(loader)
+    for step in _steps(first, limit):
+        try:
+            batch = next(batches)
+        except RuntimeError as error:
+            lost = _cause_of_death(processes)
+            if lost is None:
+                raise
+            raise WorkError(f"{lost} while step {step} was loaded; set plan.workers: 0 to load without it") from error
+        if isinstance(batch, _Failure):
+            raise batch.kind(batch.message)
+        yield batch
+
+
+def _steps(first: int, limit: int | None) -> Iterable[int]:
+    return itertools.count(first) if limit is None else range(first, limit)
+
+
+def _start(loader: DataLoader[Batch | _Failure]) -> tuple[Iterator[Batch | _Failure], list[BaseProcess]]:
+    """Start the workers; a dead one is found by whoever waits for its batch.
+
+    torch would also raise from a handler of SIGCHLD, that is between any two lines of the main thread, in the middle of
+    a step or of a commit. So that handler is taken out again.
+    """
+    others = set(multiprocessing.active_children())
+    main = os.name == "posix" and threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGCHLD) if main else None
+    batches = iter(loader)
+    if main:
+        signal.signal(signal.SIGCHLD, handler)
+    return batches, [process for process in multiprocessing.active_children() if process not in others]
+
+
+def _cause_of_death(processes: Sequence[BaseProcess]) -> str | None:
+    for code in (process.exitcode for process in processes):
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            memory = ", probably for lack of memory," if name == "SIGKILL" else ""
+            return f"a loader process was killed by {name} (signal {-code}){memory}"
+        if code:
+            return f"a loader process ended with code {code}"
+    return None
 
 
 def _start_worker(index: int) -> None:
     """A worker leaves signals to its parent, which commits and then ends it."""
-    torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute in one thread, as worker processes do: a sum over several differs in its last bits with their number."""
+    threads = torch.get_num_threads()
+    if threads != 1:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if threads != 1:
+            torch.set_num_threads(threads)

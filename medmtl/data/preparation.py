@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from monai.transforms import SpatialResample  # type: ignore[attr-defined]
 
 from medmtl.data.case import Case
 from medmtl.data.formats.nifti import read_image, read_label
-from medmtl.data.geometry import canonical, same_grid
+from medmtl.data.geometry import canonical, canonical_grid, corner_shift_voxels, same_grid
 from medmtl.data.prepared import Intensity, Preparation, Prepared
 from medmtl.data.volume import Grid, Volume
 from medmtl.errors import InputError
@@ -29,8 +29,9 @@ SMALLEST_DEVIATION = 1e-8
 def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = True) -> Prepared:
     """Read, orient to RAS and resample one case; intensities stay as they are.
 
-    Images are resampled trilinearly and labels by nearest neighbour, along the array's own axes: an oblique scan is not
-    rotated. Nothing is cropped.
+    Labels are resampled by nearest neighbour and images trilinearly, which unlike a spline cannot leave the scan's
+    range and keeps a background of zeros at zero. Every array is interpolated once at most, along the first scan's own
+    axes: an oblique scan is not rotated. Nothing is cropped.
 
     Args:
         case: with its files.
@@ -41,29 +42,31 @@ def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = Tr
         InputError: if channels or labels do not lie on the first channel's grid.
     """
     hashes: dict[str, str] = {}
-    first = _read(case.images[preparation.channels[0]], False, hashes)
-    volumes = [first]
-    for channel in preparation.channels[1:]:
+    native: Grid | None = None
+    arrays = []
+    for channel in preparation.channels:
         volume = _read(case.images[channel], False, hashes)
-        if preparation.resample_to_first and not same_grid(volume.grid, first.grid):
-            volume = _resample(volume, first.grid, "bilinear")
-        _expect_grid(volume, first.grid, case, channel)
-        volumes.append(volume)
-    oriented = [canonical(Volume(volume.array, first.grid)) for volume in volumes]
-    target = working_grid(oriented[0].grid, preparation.spacing)
-    arrays = [_to_grid(volume, target, "bilinear") for volume in oriented]
+        native = native or volume.grid
+        if same_grid(volume.grid, native):
+            volume = Volume(volume.array, native)
+        elif not preparation.resample_to_first:
+            raise _other_grid(case, channel, volume.grid, native)
+        target = working_grid(canonical_grid(native), preparation.spacing)
+        arrays.append(_to_grid(canonical(volume), target, "bilinear"))
+    assert native is not None, "a preparation has at least one channel"
     labels: dict[str, npt.NDArray[np.integer[Any]]] = {}
     for task, column in preparation.labels.items() if with_labels else ():
         if column in case.files:
             label = _read(case.files[column], True, hashes)
-            _expect_grid(label, first.grid, case, column)
-            labels[task] = _to_grid(canonical(Volume(label.array, first.grid)), target, "nearest").astype(label.array.dtype)
+            if not same_grid(label.grid, native):
+                raise _other_grid(case, column, label.grid, native)
+            labels[task] = _to_grid(canonical(Volume(label.array, native)), target, "nearest")
     return Prepared(
         case_id=case.case_id,
-        image_CDHW=np.stack(arrays).astype(np.float32, copy=False),
+        image_CDHW=np.stack(arrays),
         labels=labels,
         grid=target,
-        native=first.grid,
+        native=native,
         statistics=tuple(_statistics(array) for array in arrays),
         foreground={task: _foreground(label, case.case_id, task) for task, label in labels.items()},
         sha256=hashes,
@@ -71,9 +74,10 @@ def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = Tr
 
 
 def working_grid(grid: Grid, spacing: Sequence[float]) -> Grid:
-    """The grid of a RAS-ordered scan at another spacing: same directions, same extent, same outer faces.
+    """The grid of a RAS-ordered scan at another spacing: same directions, same outer face of the first voxel.
 
-    Axes whose spacing differs by less than one percent keep their own voxels.
+    The other end is the scan's to within half a voxel. Axes whose spacing differs by less than one percent keep their
+    own voxels.
     """
     own = np.array(grid.spacing)
     factor = np.where(np.abs(own / np.array(spacing) - 1) < SAME_SPACING, 1.0, np.array(spacing) / own)
@@ -114,30 +118,34 @@ def normalise(
 def _read(path: Path, label: bool, hashes: dict[str, str]) -> Volume:
     volume = read_label(path) if label else read_image(path)
     if volume.sha256 is not None:
-        hashes[path.name] = volume.sha256
+        hashes[str(path)] = volume.sha256
     return volume
 
 
-def _expect_grid(volume: Volume, first: Grid, case: Case, name: str) -> None:
-    if not same_grid(volume.grid, first):
-        raise InputError(
-            f"case {case.case_id!r}: {name} does not lie on the first channel's grid (shape {volume.grid.shape}, expected "
-            f"{first.shape}); resample it, or set cohort.resample: to_first for channels"
-        )
+def _other_grid(case: Case, name: str, found: Grid, first: Grid) -> InputError:
+    where = (
+        f"corners {corner_shift_voxels(found, first):.2f} voxels apart"
+        if found.shape == first.shape
+        else f"shape {list(found.shape)}, expected {list(first.shape)}"
+    )
+    return InputError(
+        f"case {case.case_id!r}: {name} does not lie on the first channel's grid ({where}); resample the file, or set "
+        "cohort.resample: to_first for channels"
+    )
 
 
-def _to_grid(volume: Volume, target: Grid, mode: str) -> npt.NDArray[Any]:
-    same = volume.grid.shape == target.shape and np.allclose(volume.grid.affine, target.affine)
-    return volume.array if same else _resample(volume, target, mode).array
-
-
-def _resample(volume: Volume, target: Grid, mode: str) -> Volume:
-    # float64 holds every label value up to 2**53, which float32 does not
-    dtype = torch.float64 if mode == "nearest" else torch.float32
-    source = MetaTensor(torch.from_numpy(volume.array.astype(np.float64))[None].to(dtype), affine=torch.from_numpy(volume.grid.affine))
-    resample = SpatialResample(mode=mode, padding_mode="border", dtype=dtype)
+def _to_grid(volume: Volume, target: Grid, mode: Literal["bilinear", "nearest"]) -> npt.NDArray[Any]:
+    """Voxels at the places of ``target``; beyond the volume's faces its edge voxels go on, so no value is invented."""
+    if volume.grid.shape == target.shape and np.allclose(volume.grid.affine, target.affine):
+        return volume.array
+    # float64 holds every label value exactly
+    dtype = np.float64 if mode == "nearest" else np.float32
+    source = MetaTensor(
+        torch.from_numpy(np.array(volume.array, dtype)[None]), affine=torch.from_numpy(volume.grid.affine)
+    )
+    resample = SpatialResample(mode=mode, padding_mode="border", align_corners=False, dtype=dtype)
     moved = resample(source, dst_affine=torch.from_numpy(target.affine), spatial_size=target.shape)
-    return Volume(moved.as_tensor()[0].numpy(), target)
+    return np.asarray(moved[0], volume.array.dtype)
 
 
 def _statistics(array: npt.NDArray[np.float32]) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from medmtl.build import build_tasks
 from medmtl.check import layout, read_targets
@@ -15,13 +15,15 @@ from medmtl.data.cohort import Cohort, read_cohort
 from medmtl.data.finding import Findings
 from medmtl.data.formats.nifti import read_label
 from medmtl.errors import CohortError, InputError
-from medmtl.files import append_line, make_private_folder, write_json
-from medmtl.inference.predict import CasePrediction, Predictor
+from medmtl.files import append_line, make_private_folder, read_json, write_json
+from medmtl.inference.predict import Predictor, assemble
 from medmtl.inference.write import mask_file, write_masks, write_table
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
-from medmtl.tasks.base import CaseTask, Cell, ScoredCase, Task, VoxelTask
+from medmtl.tasks.base import CaseTask, Cell, Result, ScoredCase, Task, VoxelTask
 
+ACTIVATIONS = "activations.json"  # of the case tasks; with the masks beside it the page can be written again
+MAX_ACTIVATIONS_BYTES = 1 << 28
 CONDITIONAL = "intervals are conditional on the trained models"
 
 
@@ -36,6 +38,7 @@ class Scores:
         cases: task -> labelled cases with prediction and reference.
         metrics: as in ``metrics.json``.
         folder: where everything was written.
+        images: case id -> channel -> file.
     """
 
     split: str
@@ -44,10 +47,11 @@ class Scores:
     cases: Mapping[str, Sequence[ScoredCase]]
     metrics: Mapping[str, Any]
     folder: Path
+    images: Mapping[str, Mapping[str, Path]]
 
 
 def evaluate_split(
-    runs: Sequence[RunFolder], split: str, out: Path, *, device: str = "auto", progress: Progress = silent
+    runs: Sequence[RunFolder], split: str, out: Path, *, device: Literal["auto", "cpu", "cuda"] = "auto", progress: Progress = silent
 ) -> Scores:
     """Predict and score one split; writes ``metrics.json``, ``cases.csv`` and masks into ``out``.
 
@@ -75,6 +79,7 @@ def evaluate_split(
     make_private_folder(out)
     scored: dict[str, list[ScoredCase]] = {name: [] for name in config.tasks}
     rows: list[dict[str, Cell]] = []
+    entries: list[dict[str, Any]] = []
     tasks: Mapping[str, Task] = {}
     for fold, models, case_ids in groups:
         predictor = Predictor(models, device)
@@ -87,16 +92,51 @@ def evaluate_split(
             prediction = predictor.predict(case)
             write_masks(prediction, out)
             found = score_case(predictor.tasks, case, prediction, truths, fold)
-            for name, entry in found.items():
-                if entry.truth is not None:
-                    scored[name].append(entry)
+            _collect(scored, found)
+            entries.append({"case_id": case_id, "fold": fold, "activations": prediction.activations})
             rows.append(_row(case, found))
             progress("evaluate", len(rows), total)
     folds = tuple(fold for fold, _, _ in groups)
     metrics = metrics_json(split, folds, total, tasks, scored)
     write_json(out / "metrics.json", metrics)
     write_table(rows, out / "cases.csv")
-    return Scores(split, folds, tasks, scored, metrics, out)
+    write_json(out / ACTIVATIONS, entries)
+    return Scores(split, folds, tasks, scored, metrics, out, {name: case.images for name, case in by_id.items()})
+
+
+def load_scores(runs: Sequence[RunFolder], split: str, folder: Path) -> Scores:
+    """An evaluation again from its files, so that its page can be written anew.
+
+    Masks are read back and every metric is computed again; the network is not run.
+
+    Raises:
+        InputError: if the split was not evaluated into ``folder``.
+    """
+    stored = folder / ACTIVATIONS
+    if not stored.is_file():
+        raise InputError(f"the {split} split was not evaluated yet; run evaluate first")
+    config = runs[0].load_config()
+    cohort, truths = read_again(config, runs[0])
+    by_id = {case.case_id: case for case in cohort.cases}
+    tasks = build_tasks(config, runs[0].load_plan().tasks)
+    scored: dict[str, list[ScoredCase]] = {name: [] for name in tasks}
+    entries = read_json(stored, limit_bytes=MAX_ACTIVATIONS_BYTES)
+    for entry in entries:
+        case = by_id[entry["case_id"]]
+        masks = {
+            name: read_label(folder / mask_file(name, case.case_id)) for name, task in tasks.items() if task.voxel
+        }
+        results = assemble(tasks, masks, entry["activations"])
+        _collect(scored, score_case(tasks, case, results, truths, entry["fold"]))
+    folds = tuple(dict.fromkeys(entry["fold"] for entry in entries))
+    metrics = metrics_json(split, folds, len(entries), tasks, scored)
+    return Scores(split, folds, tasks, scored, metrics, folder, {name: case.images for name, case in by_id.items()})
+
+
+def _collect(scored: dict[str, list[ScoredCase]], found: Mapping[str, ScoredCase]) -> None:
+    for name, entry in found.items():
+        if entry.truth is not None:
+            scored[name].append(entry)
 
 
 def read_again(config: Config, run: RunFolder) -> tuple[Cohort, Mapping[str, Mapping[str, Any]]]:
@@ -122,7 +162,7 @@ def read_again(config: Config, run: RunFolder) -> tuple[Cohort, Mapping[str, Map
 def score_case(
     tasks: Mapping[str, Task],
     case: Case,
-    prediction: CasePrediction,
+    results: Mapping[str, Result],
     truths: Mapping[str, Mapping[str, Any]],
     fold: int | str,
 ) -> dict[str, ScoredCase]:
@@ -130,7 +170,7 @@ def score_case(
     found: dict[str, ScoredCase] = {}
     for name, task in tasks.items():
         truth = truths[name].get(case.case_id)
-        result = prediction[name]
+        result = results[name]
         entry = ScoredCase(case.case_id, case.patient, case.site, _fold_number(fold), truth, result)
         if truth is not None and isinstance(task, VoxelTask):
             assert result.mask is not None

@@ -31,11 +31,13 @@ class CasePrediction(Mapping[str, Result]):
     Attributes:
         case_id: the case.
         results: task -> result.
+        activations: case task -> averaged activation, from which its result follows.
         outside_training: what lies outside the range seen in training, such as ``spacing_z``; empty if nothing does.
     """
 
     case_id: str
     results: Mapping[str, Result]
+    activations: Mapping[str, tuple[float, ...]]
     outside_training: tuple[str, ...]
 
     def __getitem__(self, task: str) -> Result:
@@ -53,6 +55,19 @@ class _Member:
     plan: Plan
     tasks: dict[str, Task]
     model: MultiTaskModel
+
+
+def assemble(
+    tasks: Mapping[str, Task], masks: Mapping[str, Volume], activations: Mapping[str, Sequence[float]]
+) -> dict[str, Result]:
+    """Results of a case from its masks and the case tasks' activations, in the configured order of the tasks."""
+    results: dict[str, Result] = {}
+    for name, task in tasks.items():
+        if isinstance(task, VoxelTask):
+            results[name] = task.result(masks[name])
+        elif isinstance(task, CaseTask):
+            results[name] = task.result(torch.tensor(activations[name]), masks)
+    return results
 
 
 class Predictor:
@@ -119,19 +134,13 @@ class Predictor:
             for name, value in found.items():
                 sums[name] = sums[name] + value if name in sums else value
         averaged = {name: value / len(self._members) for name, value in sums.items()}
-        return CasePrediction(case.case_id, self._results(averaged, prepared), self._outside(prepared))
-
-    def _results(self, averaged: Mapping[str, torch.Tensor], prepared: Prepared) -> dict[str, Result]:
-        results: dict[str, Result] = {}
-        masks: dict[str, Volume] = {}
-        for name, task in self.tasks.items():
-            if isinstance(task, VoxelTask):
-                masks[name] = to_native(averaged[name], prepared.grid, prepared.native, task.decide)
-                results[name] = task.result(masks[name])
-        for name, task in self.tasks.items():
-            if isinstance(task, CaseTask):
-                results[name] = task.result(averaged[name], masks)
-        return {name: results[name] for name in self.tasks}
+        masks = {
+            name: to_native(averaged[name], prepared.grid, prepared.native, task.decide)
+            for name, task in self.tasks.items()
+            if isinstance(task, VoxelTask)
+        }
+        answers = {name: tuple(value.tolist()) for name, value in averaged.items() if name not in masks}
+        return CasePrediction(case.case_id, assemble(self.tasks, masks, answers), answers, self._outside(prepared))
 
     def _outside(self, prepared: Prepared) -> tuple[str, ...]:
         seen = observed_range(prepared, self.channels)

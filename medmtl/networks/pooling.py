@@ -63,14 +63,14 @@ class PooledHead(nn.Module):
         s = concat over the three deepest maps of [mean_v f, max_v f]
         output = W dropout((s - m) / sqrt(v + eps)) + b
 
-    Why so. An instance norm gives every channel one mean and one variance in every case, so that the plain mean of a map
-    behind it hardly differs between cases, and a head that sees nothing else stays at the class prior for hundreds of
-    steps. What does differ is how the values are spread: a structure that fills the fraction p of a map is about
-    sqrt((1 - p) / p) high there. The mean behind a leaky ReLU tells p when the structure is small, the maximum when it is
-    strong; both keep its absolute extent, because the samples of a view have one shape. Their differences between cases are
-    still small beside their size, so each statistic is standardised by a running mean m and variance v *over samples*.
-    Unlike a layer norm this takes nothing from a case that distinguishes it, and unlike a batch norm no case's output
-    depends on its neighbours: m and v are constants in the gradient.
+    Why so. An instance norm gives every channel one mean and one variance in every case, so that the plain mean of a
+    map behind it hardly differs between cases, and a head that sees nothing else can stay at the constant answer for
+    hundreds of steps. What does differ is how the values are spread: a structure that fills the fraction p of a map is
+    sqrt((1 - p) / p) high there, so that the mean behind a leaky ReLU is sqrt(p (1 - p)) and the maximum
+    sqrt((1 - p) / p). Both tell its absolute extent, because the samples of a view have one shape. They differ little
+    between cases beside their size, so each is standardised by a running mean m and variance v *over samples*. Unlike
+    a layer norm this takes nothing from a case that distinguishes it, and unlike a batch norm no case's output depends
+    on its neighbours: m and v are constants in the gradient.
 
     The linear layer starts near zero, so that the first output is the bias: the best constant answer.
 

@@ -214,10 +214,6 @@ class VoxelTask(Task):
     def legal_values(self) -> frozenset[int]:
         """Values that a label file may hold."""
 
-    def named_values(self) -> dict[str, frozenset[int]]:
-        """Label values of each structure that other tasks may refer to as ``TASK/NAME``; none by default."""
-        return {}
-
     @abstractmethod
     def values_of(self, label: str | None) -> tuple[int, ...]:
         """Label values of a label or region; of the whole foreground for None.

@@ -31,9 +31,9 @@ class ClassificationOptions(TaskOptions):
     Attributes:
         column: holds the class as text; an empty cell means that the case is not labelled.
         classes: the classes, as written in the table; the order is kept, and the last of two is the positive one.
-        class_weights: ``none``: every case counts alike, so that probabilities mean what they say. ``balanced``: a class
-            has the weight n / (K n_k), which finds rare classes more often and makes their probabilities too high;
-            rankings (AUC) need it only where a class is too rare to be learned otherwise.
+        class_weights: ``none``: every case counts alike, so that probabilities mean what they say. ``balanced``: class
+            k has the weight n / (K n_k), so that rare classes are called more often and their probabilities are too
+            high; a ranking (AUC) seldom gains by it.
     """
 
     column: str
@@ -94,7 +94,9 @@ class Classification(CaseTask):
             column=self.options.column,
             found=cell,
             expected=f"one of {', '.join(self.options.classes)}",
-            fix=f"did you mean {guess!r}? Classes must match exactly" if guess else "correct the cell or declare the class",
+            fix=f"did you mean {guess!r}? Classes must match exactly"
+            if guess
+            else "correct the cell or declare the class",
         )
 
     def fit(self, truths: Sequence[str]) -> dict[str, Any]:
@@ -143,6 +145,10 @@ class Classification(CaseTask):
     def activate(self, output: torch.Tensor) -> torch.Tensor:
         """Probabilities (B, K)."""
         return output.float().softmax(dim=1)
+
+    def probe_pair(self, activation_K: torch.Tensor, target: torch.Tensor) -> tuple[float, float]:
+        """Expected and true class index; for two classes the probability of the last one, and whether it is."""
+        return float(activation_K @ torch.arange(len(activation_K)).to(activation_K)), float(target)
 
     def result(self, activation_K: torch.Tensor, masks: Mapping[str, Volume]) -> ClassificationResult:
         """The likeliest class; the first of equals."""
@@ -195,7 +201,8 @@ class Classification(CaseTask):
     ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64], npt.NDArray[np.intp]]:
         classes = self.options.classes
         class_N = np.array([classes.index(case.truth) for case in cases], dtype=np.intp)
-        rows = [list(case.result.probabilities.values()) for case in cases]
+        results = [case.result for case in cases]
+        rows = [list(r.probabilities.values()) for r in results if isinstance(r, ClassificationResult)]
         fold_N = np.array([case.fold for case in cases], dtype=np.intp)
         return class_N, np.array(rows, dtype=np.float64).reshape(-1, len(classes)), fold_N
 

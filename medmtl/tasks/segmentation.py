@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, StrictInt, model_validator
 from torch import nn
 
 from medmtl.data.case import Case
@@ -36,16 +36,16 @@ class SegmentationOptions(TaskOptions):
         column: column of the label files.
         labels: label name -> value in the file; 0 is the background and is not named.
         regions: region name -> labels it consists of; scored beside the labels, or trained.
-        train: ``labels`` trains one class per label (softmax); ``regions`` one sigmoid channel per region, and masks are
-            composed in the declared order: a voxel in several regions takes the last one's value.
+        train: ``labels`` trains one class per label (softmax); ``regions`` one sigmoid channel per region, and masks
+            are composed in the declared order, later regions overwriting earlier ones; see :meth:`region_values`.
         tolerance_mm: of the normalised surface Dice.
     """
 
     column: str
-    labels: dict[LabelName, Annotated[int, Field(gt=0, lt=65536)]] = Field(min_length=1)
-    regions: dict[LabelName, tuple[LabelName, ...]] = {}
+    labels: dict[LabelName, Annotated[StrictInt, Field(gt=0, lt=65536)]] = Field(min_length=1)
+    regions: dict[LabelName, tuple[LabelName, ...]] = Field(default_factory=dict)
     train: Literal["labels", "regions"] = "labels"
-    tolerance_mm: Annotated[float, Field(gt=0)] = 1.0
+    tolerance_mm: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
     @model_validator(mode="after")
     def _consistent(self) -> SegmentationOptions:
@@ -62,7 +62,11 @@ class SegmentationOptions(TaskOptions):
         return self
 
     def region_values(self) -> tuple[int, ...]:
-        """The label value that each trained region leaves: the one label of it that no later region holds.
+        """The value that each trained region writes: of the one label that it holds and no later region holds.
+
+        As nnU-Net's ``regions_class_order``, but derived: with ``{whole: [oedema, core, hot], tumour: [core, hot],
+        hot_only: [hot]}`` the regions write oedema, core and hot. Composing a reference's own regions gives the
+        reference, because every label must be in a region.
 
         Raises:
             ValueError: if that is not exactly one label, or a label is in no region.
@@ -102,7 +106,7 @@ class SegmentationResult(Result):
 
 
 class _VoxelHead(nn.Module):
-    """A 1x1x1 convolution on each decoder map; in evaluation on the finest only."""
+    """A 1x1x1 convolution on each decoder map, finest first; in evaluation on the finest only."""
 
     def __init__(self, spec: FeatureSpec, outputs: int) -> None:
         super().__init__()
@@ -148,12 +152,14 @@ class Segmentation(VoxelTask):
         raise ValueError(f"task {self.name!r} has no label or region {label!r}")
 
     def encode(self, truth: Any) -> torch.Tensor:
-        """Label values (D, H, W) -> class indices, uint8: 0 background, then labels in the declared order."""
-        values = np.asarray(truth)
-        classes = np.zeros(values.shape, np.uint8)
-        for index, value in enumerate(self.options.labels.values(), start=1):
-            classes[values == value] = index
-        return torch.from_numpy(classes)
+        """Label values (D, H, W) -> class indices: 0 background, then labels in the declared order.
+
+        uint8, or int32 for more than 255 labels. The array holds legal values only.
+        """
+        values = list(self.options.labels.values())
+        table = np.zeros(max(values) + 1, np.uint8 if len(values) < 256 else np.int32)
+        table[values] = np.arange(1, len(values) + 1)
+        return torch.from_numpy(table[np.asarray(truth)])
 
     def head(self, spec: FeatureSpec) -> nn.Module:
         """Class channels including the background, or one channel per region."""

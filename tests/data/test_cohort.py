@@ -243,7 +243,9 @@ def test_b011_blank_rows_are_counted(folder: Path) -> None:
 def test_b012_equal_names(folder: Path, twin: str) -> None:
     rows = [row + ",1" for row in ROWS]
 
-    findings = [finding for finding in refused(write(folder, *rows, header=f"{HEADER},{twin}")) if finding.code != "B014"]
+    findings = [
+        finding for finding in refused(write(folder, *rows, header=f"{HEADER},{twin}")) if finding.code != "B014"
+    ]
 
     assert (only(findings).code, only(findings).found) == ("B012", "columns 6 and 8 have one name")
 

@@ -38,9 +38,7 @@ def oriented(order: tuple[int, ...], signs: tuple[int, ...], tilt: npt.NDArray[n
 
 def places(volume: Volume) -> dict[float, npt.NDArray[np.float64]]:
     """Voxel value -> its place in the patient; every value occurs once."""
-    return {
-        float(volume.array[index]): volume.grid.affine @ (*index, 1) for index in np.ndindex(*volume.grid.shape)
-    }
+    return {float(volume.array[index]): volume.grid.affine @ (*index, 1) for index in np.ndindex(*volume.grid.shape)}
 
 
 @pytest.mark.parametrize("tilt", TILTS)

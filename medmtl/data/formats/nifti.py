@@ -33,6 +33,7 @@ __all__ = ["ImageError", "read_header", "read_image", "read_label", "write_mask"
 MAX_VOXELS = 2**31
 SPACING_MM = (0.01, 50.0)
 MAX_SHIFT_MM = 0.1
+FAR_MM = 1e6  # no scanner has its origin a kilometre away
 MAX_SPACING_ERROR = 0.01
 MAX_SHEAR = 1e-4
 MIN_DETERMINANT = 1e-6  # of the axes' unit vectors
@@ -91,7 +92,7 @@ def read_header(path: Path, *, max_voxels: int = MAX_VOXELS) -> Grid:
         return Grid(layout.shape, _affine(path, header, layout.shape))
 
 
-def write_mask(path: Path, array: npt.NDArray[np.integer[Any] | np.bool_], grid: Grid) -> None:
+def write_mask(path: Path, array: Array, grid: Grid) -> None:
     """Write a mask with a fresh header, so that nothing of the input's header text survives.
 
     The file appears whole or not at all, and equal masks give equal bytes. It is stored as the smallest of uint8,
@@ -99,17 +100,18 @@ def write_mask(path: Path, array: npt.NDArray[np.integer[Any] | np.bool_], grid:
 
     Args:
         path: ending in ``.nii.gz``, or ``.nii`` for an uncompressed file.
-        array: three-dimensional, no negative value.
+        array: three-dimensional, integers from 0 or booleans.
         grid: where the voxels lie.
 
     Raises:
-        ValueError: if the array does not fit the grid or holds a negative or a too large value.
+        ValueError: if the array does not fit the grid, or holds anything but integers from 0 to 2**24.
         OSError: if the file system fails; a file that was there before is then untouched.
     """
     if array.shape != grid.shape:
         raise ValueError(f"a mask of shape {array.shape} does not lie on a grid of shape {grid.shape}")
-    if array.min() < 0 or array.max() > EXACT:
-        raise ValueError(f"mask values must lie in 0..{EXACT}, found {array.min()}..{array.max()}")
+    if array.dtype.kind not in "biu" or array.min() < 0 or array.max() > EXACT:
+        found = f"{array.dtype} {array.min()}..{array.max()}"
+        raise ValueError(f"mask values must be integers in 0..{EXACT}, found {found}")
     dtype = _smallest(int(array.max()))
     header = Nifti1Header() if max(grid.shape) <= np.iinfo(np.int16).max else Nifti2Header()
     header.set_data_dtype(dtype)
@@ -279,9 +281,11 @@ def _coded_affines(path: Path, header: Nifti1Header) -> list[npt.NDArray[np.floa
 
 def _check_affine(path: Path, affine: npt.NDArray[np.float64], pixdim: list[float]) -> None:
     columns = affine[:3, :3]
-    spacing = np.linalg.norm(columns, axis=0)
-    if not np.isfinite(affine).all() or spacing.min() == 0 or abs(np.linalg.det(columns / spacing)) < MIN_DETERMINANT:
-        raise ImageError(path, "B083", found="a singular affine", expected="three independent axes", fix=FIX_HEADER)
+    near = (np.abs(affine) < FAR_MM).all()  # false for NaN, too
+    spacing = np.linalg.norm(columns, axis=0) if near else np.zeros(3)
+    if spacing.min() == 0 or abs(np.linalg.det(columns / spacing)) < MIN_DETERMINANT:
+        found, expected = "a singular affine, or one that is not finite", "three independent axes"
+        raise ImageError(path, "B083", found=found, expected=expected, fix=FIX_HEADER)
     shown = " x ".join(f"{size:.4g}" for size in spacing)
     if np.abs(spacing / pixdim - 1).max() > MAX_SPACING_ERROR:
         found = f"axes of {shown} mm"

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
-from medmtl.data.synthetic.lesion import Array, Lesion, Outline, outline
+from medmtl.data.synthetic.lesion import Array, Lesion, outline
 from medmtl.data.synthetic.preset import Preset, Triple
 
 TISSUE = 0.5
-CHANNEL_FACTOR = -0.6
+CHANNEL_FACTOR = -0.4
 HETEROGENEITY = 0.6
 
 
@@ -66,20 +66,17 @@ def draw_scan(preset: Preset, lesion: Lesion | None, site: str, channels: int, r
     )
     vessels = np.exp(-(field(4.0) ** 2 + field(4.0) ** 2) / 0.08)
     texture = field(0.8) + field(2.0)
-    mask = np.zeros(points.shape[:3], np.uint8)
-    drawn: Outline | None = None
+    mask, opacity, difference = np.zeros(body.shape, bool), np.zeros(body.shape), np.zeros(body.shape)
     if lesion is not None:
-        drawn = outline(lesion, points, body > 0.5, rng)
-        mask[drawn.mask] = 1
-        inside = 1 + HETEROGENEITY * lesion.heterogeneity * field(1.2)
+        mask, opacity = outline(lesion, points, body > 0.5, rng)
+        difference = lesion.contrast * (1 + HETEROGENEITY * lesion.heterogeneity * field(1.2))
     images = []
     for channel in range(channels):
         factor = CHANNEL_FACTOR**channel
         image = TISSUE + 0.2 * abs(factor) * organ + preset.vessel * factor * vessels + preset.texture * texture
-        if lesion is not None and drawn is not None:
-            image += drawn.opacity * (TISSUE + factor * lesion.contrast * inside - image)
+        image += opacity * (TISSUE + factor * difference - image)
         images.append(_acquire(body * image, SITES[site], preset.noise, field(10.0), rng))
-    return Scan(tuple(images), mask, (float(spacing[0]), float(spacing[1]), float(spacing[2])))
+    return Scan(tuple(images), mask.astype(np.uint8), (float(spacing[0]), float(spacing[1]), float(spacing[2])))
 
 
 def _acquire(image: Array, site: Site, noise: float, bias: Array, rng: np.random.Generator) -> npt.NDArray[np.int16]:

@@ -1,17 +1,14 @@
-"""Write a synthetic cohort: who is in it, which labels are missing, and the files.
+"""Write a synthetic cohort: the table, the scans, the masks, a configuration and the truth behind each case."""
 
-Counts are met by quotas that are dealt out at random, not by independent draws: so a cohort of ten has both classes,
-both sites, deaths and censored patients, whatever its seed.
-"""
+# nibabel is not fully annotated
+# mypy: disable-error-code=no-untyped-call
 
 from __future__ import annotations
 
 import csv
 import gzip
-import itertools
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +16,15 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from medmtl.data.synthetic.anatomy import SITES, Scan, draw_scan
-from medmtl.data.synthetic.lesion import Lesion, draw_lesion
-from medmtl.data.synthetic.outcome import (
-    draw_follow_up_days,
-    draw_risk,
-    draw_survival_days,
-    log_hazard,
-    malignancy_probability,
-    risk_mean,
-)
-from medmtl.data.synthetic.preset import PRESETS, Preset, PresetName
+from medmtl.data.synthetic.anatomy import Scan, draw_scan
+from medmtl.data.synthetic.lesion import Lesion
+from medmtl.data.synthetic.preset import PRESETS, PresetName
+from medmtl.data.synthetic.subject import Subject, draw_missing, draw_subjects
 from medmtl.errors import InputError
 from medmtl.rng import generator
 
 MIN_CASES = 10
 MIN_CASES_FIVE_FOLDS = 25
-LESION_FRACTION = 0.6
-MISSING_FRACTION = 0.12
 CLASSES = ("benign", "malignant")
 ORIENTATIONS = ("RAS", "LPS", "LAS", "RSA", "PIR", "ASL")
 
@@ -68,45 +56,6 @@ training:  {{steps: 350, seed: {seed}}}
 """
 
 
-@dataclass(frozen=True)
-class Subject:
-    """One case before anything is missing.
-
-    Attributes:
-        index: position in the cohort, from 0.
-        site: a key of :data:`medmtl.data.synthetic.anatomy.SITES`.
-        lesion: None where there is none.
-        malignant: the class, None without a lesion.
-        malignancy_probability: the oracle's score for the class, None without a lesion.
-        age: whole years.
-        risk, risk_mean: the risk and the oracle's value.
-        survival_days, follow_up_days: time of death, and how long the patient was watched.
-        log_hazard: the oracle's score for the survival.
-    """
-
-    index: int
-    site: str
-    lesion: Lesion | None
-    malignant: bool | None
-    malignancy_probability: float | None
-    age: int
-    risk: float
-    risk_mean: float
-    survival_days: float
-    follow_up_days: float
-    log_hazard: float
-
-    @property
-    def event(self) -> bool:
-        """Whether the death was observed."""
-        return self.survival_days <= self.follow_up_days
-
-    @property
-    def days(self) -> int:
-        """Days until death or the end of follow-up, whichever is first."""
-        return math.ceil(min(self.survival_days, self.follow_up_days))
-
-
 def write_cohort(out: Path, *, cases: int = 60, seed: int = 0, preset: PresetName = "easy", channels: int = 1) -> Path:
     """Write ``cohort.csv``, ``images/``, ``labels/``, ``config.yaml`` and ``latents.csv``.
 
@@ -116,7 +65,7 @@ def write_cohort(out: Path, *, cases: int = 60, seed: int = 0, preset: PresetNam
         out: a folder that is empty or does not exist yet.
         cases: at least 10.
         seed: 0 to 2**32 - 1; also the seed of the split and the training in ``config.yaml``.
-        preset: ``easy`` trains in about a minute; ``hard`` leaves room between a plain model and the oracle.
+        preset: ``easy`` for a demonstration; ``hard`` leaves room between a plain model and the oracle.
         channels: images per case; a lesion's contrast differs between them.
 
     Returns:
@@ -131,93 +80,27 @@ def write_cohort(out: Path, *, cases: int = 60, seed: int = 0, preset: PresetNam
     missing = draw_missing(subjects, seed)
     (out / "images").mkdir(parents=True)
     (out / "labels").mkdir()
-    width = len(str(cases - 1))
+    digits = max(3, len(str(cases - 1)))
     rows = []
     for subject in subjects:
-        scan = draw_scan(
-            constants, subject.lesion, subject.site, channels, generator(seed, "case", subject.index, "scan")
-        )
-        name = f"case_{subject.index:0{width}}"
+        name = f"case_{subject.index:0{digits}}"
         kept = {column: subject.index not in cases_without for column, cases_without in missing.items()}
+        rng = generator(seed, "case", subject.index, "scan")
+        scan = draw_scan(constants, subject.lesion, subject.site, channels, rng)
         files = _write_scan(out, name, scan, generator(seed, "case", subject.index, "grid"), with_mask=kept["lesion"])
         rows.append(_row(subject, name, files, kept))
     latents = [_latents(subject, row["case_id"]) for subject, row in zip(subjects, rows, strict=True)]
     _write_csv(out / "latents.csv", latents)
-    names = _channel_names(channels)
     config = CONFIG.format(
         cases=cases,
         seed=seed,
         preset=preset,
         channels=channels,
-        channel_map=", ".join(f"{name}: {name}" for name in names),
+        channel_map=", ".join(f"{name}: {name}" for name in _channel_names(channels)),
         folds=5 if cases >= MIN_CASES_FIVE_FOLDS else 2,
     )
     (out / "config.yaml").write_text(config, encoding="utf-8")
-    _write_csv(out / "cohort.csv", rows)
-    return out / "cohort.csv"
-
-
-def draw_subjects(cases: int, seed: int, preset: Preset) -> tuple[Subject, ...]:
-    """Who is in the cohort; nothing is drawn voxel by voxel.
-
-    Subjects are drawn again until three to seven tenths of them have died within their follow-up: about one in two
-    does, so only a small cohort ever needs it.
-    """
-    lesions = round(LESION_FRACTION * cases)
-    kinds = [None] * (cases - lesions) + [False] * (lesions - lesions // 2) + [True] * (lesions // 2)
-    sites = list(itertools.islice(itertools.cycle(SITES), cases))
-    order = generator(seed, "quotas").permutation(cases).tolist()
-    attempt = 0
-    while True:
-        subjects = tuple(
-            _draw_subject(index, sites[place], kinds[place], preset, generator(seed, "case", index, attempt))
-            for index, place in enumerate(order)
-        )
-        if 0.3 * cases <= sum(subject.event for subject in subjects) <= 0.7 * cases:
-            return subjects
-        attempt += 1
-
-
-def draw_missing(subjects: Sequence[Subject], seed: int) -> dict[str, frozenset[int]]:
-    """Which cases lack which label, by index: a fixed share of each column, whatever the values.
-
-    No case lacks two of mask, risk and survival, so every case is labelled for something.
-    """
-    rng = generator(seed, "missing")
-    count = max(1, round(MISSING_FRACTION * len(subjects)))
-    order = rng.permutation(len(subjects)).tolist()
-    with_class = [subject.index for subject in subjects if subject.lesion is not None]
-    unclassed = max(1, round(MISSING_FRACTION * len(with_class)))
-    return {
-        "lesion": frozenset(order[:count]),
-        "risk": frozenset(order[count : 2 * count]),
-        "survival": frozenset(order[2 * count : 3 * count]),
-        "malignancy": frozenset(rng.permutation(with_class).tolist()[:unclassed]),
-    }
-
-
-def _draw_subject(index: int, site: str, malignant: bool | None, preset: Preset, rng: np.random.Generator) -> Subject:
-    lesion, probability = None, None
-    while malignant is not None:
-        lesion = draw_lesion(preset, rng)
-        probability = malignancy_probability(preset, lesion)
-        if (rng.uniform() < probability) == malignant:
-            break
-    age = int(np.rint(np.clip(rng.normal(60, 12), 25, 90)))
-    hazard = log_hazard(lesion, float(malignant or 0), age)
-    return Subject(
-        index=index,
-        site=site,
-        lesion=lesion,
-        malignant=malignant,
-        malignancy_probability=probability,
-        age=age,
-        risk=draw_risk(risk_mean(preset, lesion, float(malignant or 0), age), preset, rng),
-        risk_mean=risk_mean(preset, lesion, probability or 0.0, age),
-        survival_days=draw_survival_days(hazard, rng),
-        follow_up_days=draw_follow_up_days(rng),
-        log_hazard=log_hazard(lesion, probability or 0.0, age),
-    )
+    return _write_csv(out / "cohort.csv", rows)
 
 
 def _check_arguments(out: Path, cases: int, seed: int, preset: str, channels: int) -> None:
@@ -307,8 +190,9 @@ def _latents(subject: Subject, name: object) -> dict[str, object]:
     }
 
 
-def _write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+def _write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+    return path

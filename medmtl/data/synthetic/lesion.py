@@ -16,6 +16,7 @@ SPIKE_SHARPNESS = 14.0
 EDGE_MM = 1.0
 
 Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -42,19 +43,6 @@ class Lesion:
         return math.pi / 6 * self.diameter_mm**3
 
 
-@dataclass(frozen=True)
-class Outline:
-    """A lesion on a voxel grid.
-
-    Attributes:
-        mask: boolean, the lesion's voxels.
-        opacity: 0 to 1, the mask with its edge blurred over a millimetre.
-    """
-
-    mask: npt.NDArray[np.bool_]
-    opacity: Array
-
-
 def draw_lesion(preset: Preset, rng: np.random.Generator) -> Lesion:
     """A lesion with a random size, grade and contrast; size and grade are independent."""
     size = rng.uniform()
@@ -71,7 +59,7 @@ def draw_lesion(preset: Preset, rng: np.random.Generator) -> Lesion:
     )
 
 
-def outline(lesion: Lesion, points_mm: Array, body: npt.NDArray[np.bool_], rng: np.random.Generator) -> Outline:
+def outline(lesion: Lesion, points_mm: Array, body: Mask, rng: np.random.Generator) -> tuple[Mask, Array]:
     """Lay a lesion into a body: an ellipsoid with spikes, of exactly the lesion's volume.
 
     The volume is met by taking as many voxels as it holds, nearest first in the metric of the shape. So neither the
@@ -82,6 +70,9 @@ def outline(lesion: Lesion, points_mm: Array, body: npt.NDArray[np.bool_], rng: 
         points_mm: centres of the voxels, (X, Y, Z, 3), zero in the middle of the scan.
         body: voxels where a lesion may lie.
         rng: the place, the direction and the spikes.
+
+    Returns:
+        The mask, and the opacity: the mask with its edge blurred over a millimetre, 0 to 1.
     """
     half = np.abs(points_mm).max(axis=(0, 1, 2))
     reach = np.maximum(0.75 * half - 0.8 * lesion.diameter_mm, 1.0)
@@ -99,4 +90,4 @@ def outline(lesion: Lesion, points_mm: Array, body: npt.NDArray[np.bool_], rng: 
     count = max(1, round(lesion.volume_mm3 / voxel_mm3))
     border = np.partition(distance, count - 1, axis=None)[count - 1]
     depth_mm = (border - distance) * 0.5 * lesion.diameter_mm
-    return Outline(mask=distance <= border, opacity=np.clip(0.5 + depth_mm / EDGE_MM, 0, 1))
+    return distance <= border, np.clip(0.5 + depth_mm / EDGE_MM, 0, 1)

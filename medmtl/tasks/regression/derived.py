@@ -1,7 +1,7 @@
 """A value as a function of masks: volume, fraction or ejection fraction of named structures.
 
-A structure is written ``TASK/LABEL`` (a label or region of a voxel task) or ``TASK`` (its whole foreground). Several structures
-of one task are united; volumes of different tasks are added.
+A structure is written ``TASK/LABEL`` (a label or region of a voxel task) or ``TASK`` (its whole foreground). Several
+structures of one task are united; volumes of different tasks are added.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from medmtl.data.volume import Volume
 from medmtl.metrics import measures
-from medmtl.registry import nearest
 from medmtl.tasks.base import Task, VoxelTask
 
 STRUCTURE = re.compile(r"[a-z][a-z0-9_]*(/[a-z][a-z0-9_]*)?")
@@ -58,21 +57,109 @@ class Derivation(BaseModel, ABC):
         """Every structure it reads."""
 
     @abstractmethod
-    def measure(self, mm3: Callable[[Sequence[str]], float]) -> float | None:
-        """The value in the measure's own unit, or None where it is undefined; ``mm3`` gives the volume of structures."""
+    def compute(self, mm3: Callable[[Sequence[str]], float]) -> float | None:
+        """The value in the measure's own unit, or None where it is undefined.
+
+        Args:
+            mm3: volume of structures.
+        """
 
 
 class VolumeOf(Derivation):
-    """The volume of structures: ``{measure: volume, of: heart/lv}``, in mm3 or ml."""
+    """The volume of structures, in mm3 or ml: ``{measure: volume, of: heart/lv}``."""
 
     factors = {"mm3": 1.0, "ml": 1e-3}
-    measure_: Literal["volume"] = Field("volume", alias="measure")
+    measure: Literal["volume"] = "volume"
     of: Structures
 
     def structures(self) -> tuple[str, ...]:
         """Every structure it reads."""
         return self.of
 
-    def measure(self, mm3: Callable[[Sequence[str]], float]) -> float | None:
-        """In mm3."""
+    def compute(self, mm3: Callable[[Sequence[str]], float]) -> float | None:
+        """The volume in mm3."""
         return mm3(self.of)
+
+
+class FractionOf(Derivation):
+    """The share of one volume in another, plain or in percent: ``{measure: fraction, part: hc/head, whole: hc}``."""
+
+    factors = {None: 1.0, "%": 100.0}
+    measure: Literal["fraction"] = "fraction"
+    part: Structures
+    whole: Structures
+
+    def structures(self) -> tuple[str, ...]:
+        """Every structure it reads."""
+        return (*self.part, *self.whole)
+
+    def compute(self, mm3: Callable[[Sequence[str]], float]) -> float | None:
+        """The share as a number; None where the whole is empty."""
+        return measures.fraction(mm3(self.part), mm3(self.whole))
+
+
+class EjectionFractionOf(Derivation):
+    """The share of the diastolic volume that is ejected, in percent or plain.
+
+    ``{measure: ejection_fraction, diastole: ed/lv, systole: es/lv}`` is (EDV - ESV) / EDV.
+    """
+
+    factors = {"%": 1.0, None: 0.01}
+    measure: Literal["ejection_fraction"] = "ejection_fraction"
+    diastole: Structures
+    systole: Structures
+
+    def structures(self) -> tuple[str, ...]:
+        """Every structure it reads."""
+        return (*self.diastole, *self.systole)
+
+    def compute(self, mm3: Callable[[Sequence[str]], float]) -> float | None:
+        """The ejection fraction in percent; None where the diastolic volume is 0."""
+        return measures.ejection_fraction(mm3(self.diastole), mm3(self.systole))
+
+
+AnyDerivation = Annotated[VolumeOf | FractionOf | EjectionFractionOf, Field(discriminator="measure")]
+
+
+def resolve_structures(structures: Sequence[str], tasks: Mapping[str, Task]) -> dict[str, list[int]]:
+    """Label values of each structure.
+
+    Args:
+        structures: as written in the options.
+        tasks: all tasks of the configuration.
+
+    Raises:
+        ValueError: if a structure's task or label does not exist.
+    """
+    return {structure: list(_label_values(structure, tasks)) for structure in dict.fromkeys(structures)}
+
+
+def _label_values(structure: str, tasks: Mapping[str, Task]) -> tuple[int, ...]:
+    name, _, label = structure.partition("/")
+    task = tasks.get(name)
+    if not isinstance(task, VoxelTask):
+        masks = [other for other, kind in tasks.items() if isinstance(kind, VoxelTask)]
+        raise ValueError(f"{name!r} is no task with a mask; those of this file: {', '.join(masks) or 'none'}")
+    return task.values_of(label or None)
+
+
+def derive(
+    derivation: Derivation, unit: str | None, labels: Mapping[str, Sequence[int]], masks: Mapping[str, Volume]
+) -> float | None:
+    """The value of a case in ``unit``, or None where it is undefined.
+
+    Args:
+        derivation: what to compute.
+        unit: one of the derivation's units.
+        labels: of :func:`resolve_structures`.
+        masks: task -> mask.
+    """
+
+    def mm3(structures: Sequence[str]) -> float:
+        values: dict[str, set[int]] = {}
+        for structure in structures:
+            values.setdefault(structure.partition("/")[0], set()).update(labels[structure])
+        return sum(measures.volume(masks[task].array, held, masks[task].grid.spacing) for task, held in values.items())
+
+    value = derivation.compute(mm3)
+    return None if value is None else value * derivation.factor(unit)

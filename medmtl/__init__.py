@@ -1,0 +1,51 @@
+"""Joint segmentation, classification and regression on cohorts of 3D scans with partly missing labels.
+
+Importing the package is cheap: the library behind these names, and torch with it, is loaded when one is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medmtl.api import (
+        Model,
+        check,
+        demo,
+        evaluate,
+        kinds,
+        load,
+        plan,
+        predict,
+        register,
+        report,
+        synth,
+        train,
+    )
+    from medmtl.errors import MedmtlError
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MedmtlError",
+    "Model",
+    "__version__",
+    "check",
+    "demo",
+    "evaluate",
+    "kinds",
+    "load",
+    "plan",
+    "predict",
+    "register",
+    "report",
+    "synth",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'medmtl' has no attribute {name!r}")
+    return getattr(import_module("medmtl.errors" if name == "MedmtlError" else "medmtl.api"), name)

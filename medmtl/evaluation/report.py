@@ -1,0 +1,151 @@
+"""``report.html``: one file that shows a run's scores, pictures, warnings, plan and training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined, Template
+
+from medmtl.data.formats.nifti import read_image, read_label
+from medmtl.evaluation import tables
+from medmtl.evaluation.pictures import Picture, draw, loss_curve, overlay
+from medmtl.evaluation.score import CONDITIONAL, Scores
+from medmtl.evaluation.tables import Table, number
+from medmtl.files import read_json, write_atomic
+from medmtl.metrics.figures import RocFigure
+from medmtl.run_folder import MAX_JSON_BYTES, RunFolder
+from medmtl.tasks.base import ScoredCase, VoxelTask
+
+SPLITS = {"val": "validation", "test": "test", "train": "training"}
+
+
+@dataclass(frozen=True)
+class _Section:
+    """One task's part of the page."""
+
+    name: str
+    kind: str
+    tables: list[Table]
+    figures: list[Picture]
+    overlays: list[Picture]
+
+
+def write_report(scores: Scores, runs: Sequence[RunFolder], *, share: bool = False) -> Path:
+    """Write ``report.html`` into the evaluation folder: one file, no scripts, nothing read from a network.
+
+    Equal scores and equal run folders give equal bytes.
+
+    Args:
+        scores: the evaluated split.
+        runs: the runs that predicted it, in the order of their folds; plan and loss curves are the first one's.
+        share: leave out ids, scans, per-case values, examples of findings, and sites with fewer than five cases.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: if a scan or a reference that is to be shown can no longer be read.
+        ArtefactError: if a file of a run folder is damaged.
+    """
+    first = runs[0]
+    manifest = first.load_manifest()
+    page = _template().render(
+        title="Evaluation" if share else f"Evaluation of {first.path.name if len(runs) == 1 else first.path.parent.name}",
+        cases=scores.metrics["cases"],
+        split=SPLITS.get(scores.split, scores.split),
+        folds=", ".join(map(str, scores.folds)),
+        notes=list(dict.fromkeys((scores.metrics["note"], CONDITIONAL))),
+        resubstitution=scores.split == "train",
+        share=share,
+        summary=tables.summary_table(scores),
+        sections=[_section(scores, name, share) for name in scores.tasks],
+        curves=_loss_curves(first, list(scores.tasks)),
+        training=[tables.collapse_table(runs), tables.machine_table(runs)],
+        data=[
+            tables.finding_table(read_json(first.findings, limit_bytes=MAX_JSON_BYTES), share),
+            tables.split_table(first.load_splits()),
+        ],
+        plan=tables.plan_table(first.load_plan()),
+        versions=", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items()),
+    )
+    path = scores.folder / "report.html"
+    write_atomic(path, page.encode())
+    return path
+
+
+def _template() -> Template:
+    text = resources.files("medmtl.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(text)
+
+
+def _section(scores: Scores, name: str, share: bool) -> _Section:
+    body = scores.metrics["tasks"][name]
+    shown = tables.metric_tables(body["metrics"])
+    for extra in (tables.site_table(scores, name, share), tables.within_site_table(scores, name)):
+        if extra is not None:
+            shown.append(extra)
+    task, cases = scores.tasks[name], scores.cases[name]
+    # points and strips are single patients' values; a curve over all cases is not
+    figures = [f for f in task.figures(cases) if not share or isinstance(f, RocFigure)]
+    pictures = [picture for figure in figures if (picture := draw(figure)) is not None]
+    return _Section(name, body["kind"], shown, pictures, [] if share else _overlays(scores, name))
+
+
+def _overlays(scores: Scores, name: str) -> list[Picture]:
+    """The best, the median and the worst case of a voxel task, by its first per-case metric."""
+    task = scores.tasks[name]
+    if not isinstance(task, VoxelTask):
+        return []
+    metric = next((key for case in scores.cases[name] for key in case.scores), "")
+    ranked = _ranked(scores, name, metric)
+    if not ranked:
+        return []
+    places = {"best": 0, "median": len(ranked) // 2, "worst": len(ranked) - 1}
+    # with fewer than three cases one case would stand for two ranks
+    chosen = {index: rank for rank, index in reversed(places.items())}
+    labels = _label_names(task, metric, ranked[0])
+    pictures = []
+    for index in sorted(chosen):
+        case = ranked[index]
+        assert case.result.mask is not None
+        picture = overlay(read_image(scores.images[case.case_id]), read_label(case.truth), case.result.mask, labels)
+        score = f"{metric.replace('_', ' ')} {number(case.scores[metric])}"
+        caption = f"{chosen[index].capitalize()}: {score}; {picture.caption}"
+        pictures.append(replace(picture, caption=caption, case_id=case.case_id))
+    return pictures
+
+
+def _ranked(scores: Scores, name: str, metric: str) -> list[ScoredCase]:
+    """Cases whose metric and scan are known, from best to worst; ties in the order of their ids."""
+    better = scores.metrics["tasks"][name]["metrics"].get(metric, {}).get("better", "higher")
+
+    def loss(case: ScoredCase) -> tuple[float, str]:
+        value = case.scores[metric]
+        assert value is not None
+        return {"higher": -value, "lower": value, "zero": abs(value)}[better], case.case_id
+
+    known = [c for c in scores.cases[name] if c.scores.get(metric) is not None and c.case_id in scores.images]
+    return sorted(known, key=loss)
+
+
+def _label_names(task: VoxelTask, metric: str, case: ScoredCase) -> dict[int, str]:
+    """Label value -> name, as far as the per-case metrics ``METRIC/NAME`` tell; regions are not outlined."""
+    names = [key.partition("/")[2] for key in case.scores if key.startswith(f"{metric}/")]
+    values = {name: task.values_of(name) for name in names}
+    single = {found[0]: name for name, found in reversed(values.items()) if len(found) == 1}
+    return {value: single.get(value, f"value {value}") for value in sorted(task.legal_values() - {0})}
+
+
+def _loss_curves(run: RunFolder, tasks: Sequence[str]) -> list[Picture]:
+    records = run.read_log()
+
+    def losses(name: str, key: str) -> list[tuple[int, float]]:
+        logged = ((record["step"], record[key].get(name)) for record in records if key in record)
+        return [(step, loss) for step, loss in logged if loss is not None]
+
+    curves = (loss_curve(name, losses(name, "losses"), losses(name, "validation")) for name in tasks)
+    return [curve for curve in curves if curve is not None]

@@ -1,0 +1,277 @@
+"""The report's tables: what the run folder and the scores hold, as rows of text."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from medmtl.data.split import Splits
+from medmtl.evaluation.score import Scores
+from medmtl.planning import Plan
+from medmtl.run_folder import RunFolder
+from medmtl.tasks.base import CaseTask, ScoredCase
+
+SHARED_MINIMUM = 5  # a smaller group on a shared page would tell single patients' values
+KNOWN = {"value", "ci95", "ci", "n", "better", "unit", "why"}
+METHODS = {"bca": "BCa bootstrap", "delong-logit": "DeLong, logit scale"}
+BETTER = {"higher": "higher", "lower": "lower", "zero": "near zero"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text.
+
+    Attributes:
+        title: heading of the table.
+        columns: their headings.
+        rows: one text per column.
+        numeric: columns that are aligned as numbers.
+        note: a sentence below.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: tuple[str, ...] = ()
+    note: str = ""
+
+
+def number(value: float | None) -> str:
+    """A number to about three digits, with a true minus sign; a dash for None."""
+    if value is None:
+        return "–"
+    size = abs(value)
+    if 0 < size < 0.001:
+        text = f"{value:.1e}"
+    else:
+        text = f"{value:,.{0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3}f}"
+    return text.replace("-", "−")
+
+
+def value_and_interval(metric: Mapping[str, Any]) -> tuple[str, str]:
+    """The value with its unit, and the interval; dashes where there is none."""
+    unit = f" {metric['unit']}" if metric.get("unit") else ""
+    value = "–" if metric["value"] is None else f"{number(metric['value'])}{unit}"
+    interval = metric.get("ci95")
+    return value, "–" if interval is None else f"{number(interval[0])} to {number(interval[1])}"
+
+
+def summary_table(scores: Scores) -> Table:
+    """Every task by its primary metric; the within-site score stands beside it where sites are known."""
+    rows = []
+    for name, body in scores.metrics["tasks"].items():
+        metric = body["metrics"][body["primary"]]
+        within = _within_site(scores, name).get(body["primary"])
+        notes = [metric.get("why") or ""]
+        if within is not None:
+            notes.append(f"within sites {value_and_interval(within)[0]}")
+        labelled, primary = str(body["labelled"]), _spoken(body["primary"])
+        rows.append((name, body["kind"], labelled, primary, *value_and_interval(metric), _joined(notes)))
+    columns = ("task", "kind", "labelled", "primary metric", "value", "95 % interval", "notes")
+    return Table("Results", columns, tuple(rows), ("labelled", "value", "95 % interval"))
+
+
+def metric_tables(metrics: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    """Every metric of a task: those of the whole task, then those of its labels and regions."""
+    columns = ("metric", "value", "95 % interval", "interval by", "n", "better", "notes")
+    tables = []
+    for title, parts in (("Metrics", False), ("Metrics by label", True)):
+        rows = []
+        for name, metric in metrics.items():
+            if ("/" in name) is parts:
+                method = METHODS.get(metric.get("ci") or "", metric.get("ci") or "–")
+                better = BETTER.get(metric.get("better", ""), "–")
+                values = value_and_interval(metric)
+                rows.append((_spoken(name), *values, method, str(metric.get("n", "–")), better, _notes(metric)))
+        if rows:
+            tables.append(Table(title, columns, tuple(rows), ("value", "95 % interval", "n")))
+    return tables
+
+
+def site_table(scores: Scores, name: str, share: bool) -> Table | None:
+    """A task's target and primary metric per site; None with fewer than two sites."""
+    groups: dict[str, list[ScoredCase]] = {}
+    for case in scores.cases[name]:
+        groups.setdefault(_site(case), []).append(case)
+    if len(groups) < 2:
+        return None
+    task, primary = scores.tasks[name], scores.metrics["tasks"][name]["primary"]
+    targets = _target_columns(scores.cases[name])
+    columns = ("site", "cases", *targets, _spoken(primary), "95 % interval", "notes")
+    rows = []
+    for site, cases in sorted(groups.items()):
+        if share and len(cases) < SHARED_MINIMUM:
+            hidden = ("–",) * (len(columns) - 3)
+            rows.append((site, f"under {SHARED_MINIMUM}", *hidden, "too few to share"))
+            continue
+        metric = task.metrics(cases)[primary].to_json()
+        rows.append(
+            (site, str(len(cases)), *_targets(cases, targets), *value_and_interval(metric), metric.get("why", ""))
+        )
+    return Table("By site", columns, tuple(rows), columns[1:-1])
+
+
+def within_site_table(scores: Scores, name: str) -> Table | None:
+    """Ranking metrics over pairs of one site beside those over all pairs; None where the task or the sites give none."""
+    within = _within_site(scores, name)
+    pooled = scores.metrics["tasks"][name]["metrics"]
+    rows = tuple(
+        (_spoken(metric), *value_and_interval(pooled[metric]), *value_and_interval(found), found.get("why", ""))
+        for metric, found in within.items()
+    )
+    if not rows:
+        return None
+    columns = ("metric", "all pairs", "95 % interval", "within sites", "95 % interval within", "notes")
+    note = "Where the two differ, part of the score may come from recognising the site and not the disease."
+    return Table("Within sites", columns, rows, columns[1:-1], note)
+
+
+def finding_table(findings: Sequence[Mapping[str, Any]], share: bool) -> Table:
+    """What ``check`` found, one row per rule; on a shared page the rule and its count only."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for finding in findings:
+        groups.setdefault((finding["severity"], finding["code"]), []).append(finding)
+    rows = []
+    for (severity, code), members in sorted(groups.items()):
+        first = members[0]
+        place = first["column"] or first["key"] or first["file"] or ""
+        told = () if share else (place, first["found"] or "", first["expected"] or "", first["fix"] or "")
+        rows.append((code, severity, str(len(members)), *told))
+    told = () if share else ("where (first)", "found (first)", "expected", "what to do or what was done")
+    return Table("What check found", ("rule", "severity", "count", *told), tuple(rows), ("count",))
+
+
+def split_table(splits: Splits) -> Table:
+    """How many patients, cases and labels each part of each fold holds."""
+    labels = tuple(splits.balance[0].labels) if splits.balance else ()
+    rows = tuple(
+        (
+            "–" if row.fold is None else str(row.fold),
+            row.part,
+            str(row.patients),
+            str(row.cases),
+            *(str(row.labels.get(label, 0)) for label in labels),
+        )
+        for row in splits.balance
+    )
+    columns = ("fold", "part", "patients", "cases", *labels)
+    return Table("Balance of the split", columns, rows, columns[2:])
+
+
+def plan_table(plan: Plan) -> Table:
+    """Every planned value that has a reason."""
+    rows = tuple((key, _planned(plan, key), reason) for key, reason in plan.reasons.items())
+    return Table("Plan", ("planned", "value", "reason"), rows)
+
+
+def collapse_table(runs: Sequence[RunFolder]) -> Table:
+    """Whether a head says the same for everybody; see :mod:`medmtl.training.collapse`."""
+    rows = tuple(
+        (
+            _fold(run),
+            record["collapse"]["task"],
+            record["collapse"]["verdict"],
+            number(record["collapse"]["spread"]),
+            number(record["collapse"]["probe_r2"]),
+            record["collapse"]["sentence"],
+        )
+        for run in runs
+        for record in run.read_log()
+        if "collapse" in record
+    )
+    columns = ("fold", "task", "verdict", "spread of predictions", "R² of a linear probe", "meaning")
+    return Table("Do the case heads use the image?", columns, rows, columns[3:5])
+
+
+def machine_table(runs: Sequence[RunFolder]) -> Table:
+    """Waiting for data, and memory against the plan, of each run's last session."""
+    rows = []
+    for run in runs:
+        timings = [record["timing"] for record in run.read_log() if "timing" in record]
+        if timings:
+            last = timings[-1]
+            peak = last["peak_memory_bytes"] + last["worker_peak_memory_bytes"]
+            rows.append(
+                (
+                    _fold(run),
+                    str(last["steps"]),
+                    f"{100 * last['waiting_share']:.0f} %",
+                    f"{peak / 1e9:.2f} GB",
+                    f"{last['planned_memory_bytes'] / 1e9:.2f} GB",
+                )
+            )
+    columns = ("fold", "steps", "time spent waiting for data", "peak memory", "planned memory")
+    note = "Peak memory is that of the training process and of its largest loader process together."
+    return Table("Machine", columns, tuple(rows), columns[1:], note)
+
+
+def _within_site(scores: Scores, name: str) -> dict[str, dict[str, Any]]:
+    """The metrics that change when only pairs of one fold and site are compared."""
+    cases = scores.cases[name]
+    if not isinstance(scores.tasks[name], CaseTask) or len({_site(case) for case in cases}) < 2:
+        return {}
+    strata = {pair: index for index, pair in enumerate(sorted({(case.fold, _site(case)) for case in cases}))}
+    stratified = [replace(case, fold=strata[case.fold, _site(case)]) for case in cases]
+    pooled = scores.metrics["tasks"][name]["metrics"]
+    found = {metric: estimate.to_json() for metric, estimate in scores.tasks[name].metrics(stratified).items()}
+    return {metric: body for metric, body in found.items() if body["value"] != pooled[metric]["value"]}
+
+
+def _target_columns(cases: Sequence[ScoredCase]) -> tuple[str, ...]:
+    """The classes of a text target, the mean of a numeric one, nothing for a mask."""
+    if all(isinstance(case.truth, str) for case in cases):
+        return tuple(sorted({case.truth for case in cases}))
+    return ("mean target (SD)",) if all(isinstance(case.truth, int | float) for case in cases) else ()
+
+
+def _targets(cases: Sequence[ScoredCase], columns: Sequence[str]) -> tuple[str, ...]:
+    truths = [case.truth for case in cases]
+    if not columns:
+        return ()
+    if isinstance(truths[0], str):
+        counts = Counter(truths)
+        return tuple(str(counts[name]) for name in columns)
+    spread = number(statistics.stdev(truths)) if len(truths) > 1 else "–"
+    return (f"{number(statistics.fmean(truths))} ({spread})",)
+
+
+def _notes(metric: Mapping[str, Any]) -> str:
+    extras = []
+    for key, value in metric.items():
+        if key not in KNOWN and value is not None:
+            shown = number(value) if isinstance(value, float) else str(value)
+            extras.append(f"{_spoken(key.removeprefix('n_'))} {shown}")
+    return _joined([metric.get("why") or "", *extras])
+
+
+def _planned(plan: Plan, key: str) -> str:
+    kind, _, channel = key.partition(".")
+    if kind == "normalisation":
+        return plan.intensities[plan.preparation.channels.index(channel)].kind
+    if key == "spacing":
+        return " × ".join(f"{size:.3g}" for size in plan.preparation.spacing) + " mm"
+    if key == "network":
+        return f"{len(plan.network.channels)} stages of {', '.join(map(str, plan.network.channels))} channels"
+    value = getattr(plan, key, None)
+    if isinstance(value, tuple):
+        return " × ".join(map(str, value))
+    return "–" if value is None else str(value)
+
+
+def _fold(run: RunFolder) -> str:
+    return str(run.load_manifest()["fold"])
+
+
+def _site(case: ScoredCase) -> str:
+    return case.site or "not stated"
+
+
+def _spoken(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return "; ".join(part for part in parts if part)

@@ -1,0 +1,300 @@
+"""The regression task: options, target scale, head, result and metrics."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from medmtl.data.case import Case
+from medmtl.data.volume import Volume
+from medmtl.losses.huber import constant_huber, huber_loss
+from medmtl.metrics import regression
+from medmtl.metrics.estimate import Estimate
+from medmtl.metrics.figures import Figure, ScatterFigure
+from medmtl.networks.features import FeatureSpec
+from medmtl.networks.pooling import PooledHead
+from medmtl.tasks.base import CaseTask, Cell, CellError, Result, ScoredCase, Sensitivity, Task, TaskOptions
+from medmtl.tasks.regression.derived import AnyDerivation, Derivation, VolumeOf, derive, resolve_structures
+
+NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+SIZE_UNITS = ("mm", "mm3", "ml")
+MAX_EXPONENT = 80.0  # e^80 is finite in fp32
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class RegressionOptions(TaskOptions):
+    """Options of a regression.
+
+    Attributes:
+        column: holds the value; an empty cell means that the case is not labelled.
+        unit: of the values, such as ``mm3`` or ``"%"``; a size in mm, mm3 or ml is sensitive to scaling.
+        range: values outside it are refused in the table, and predictions are clipped to it, which is counted.
+        transform: scale on which the value is learned: as it is, its logarithm (values above 0), or the logit of its
+            place in ``range`` (values strictly inside).
+        huber_delta: residual, in interquartile ranges, from which the loss grows linearly.
+        derived_from: the value is a function of masks of other tasks, as a mapping with ``measure`` (see
+            :mod:`medmtl.tasks.regression.derived`). What the *predicted* masks give is then scored beside the head. A
+            bare task name means the volume of its whole foreground, for the units mm3 and ml.
+    """
+
+    column: str
+    unit: str | None = None
+    range: tuple[Finite, Finite] | None = None
+    transform: Literal["none", "log", "logit"] = "none"
+    huber_delta: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    derived_from: str | AnyDerivation | None = None
+
+    @model_validator(mode="after")
+    def _range_is_sound(self) -> RegressionOptions:
+        if self.range is not None and self.range[0] >= self.range[1]:
+            raise ValueError(f"range must be [lowest, highest], got {list(self.range)}")
+        if self.transform == "logit" and self.range is None:
+            raise ValueError("transform: logit needs a range")
+        return self
+
+    @model_validator(mode="after")
+    def _derivation_is_sound(self) -> RegressionOptions:
+        if isinstance(self.derived_from, str) and self.unit not in VolumeOf.factors:
+            raise ValueError(
+                f"derived_from: {self.derived_from} alone means a volume in mm3 or ml; for another measure write, for "
+                "example, {measure: fraction, part: TASK/LABEL, whole: TASK} or "
+                "{measure: ejection_fraction, diastole: TASK/LABEL, systole: TASK/LABEL}"
+            )
+        derivation = self.derivation
+        if derivation is not None:
+            derivation.factor(self.unit)
+        return self
+
+    @property
+    def derivation(self) -> Derivation | None:
+        """``derived_from`` in full."""
+        if isinstance(self.derived_from, str):
+            return VolumeOf(of=(self.derived_from,))
+        return self.derived_from
+
+
+@dataclass(frozen=True)
+class RegressionResult(Result):
+    """A value, and the same quantity measured on predicted masks.
+
+    Attributes:
+        value: in the task's unit, inside its range.
+        clipped: whether the prediction lay outside the range.
+        derived: from the predicted masks; None where it is undefined or not declared.
+        derives: whether it is declared.
+    """
+
+    value: float = math.nan
+    clipped: bool = False
+    derived: float | None = None
+    derives: bool = False
+
+    def cells(self, name: str) -> dict[str, Cell]:
+        """``NAME``, and ``NAME_derived`` where declared."""
+        return {name: self.value, **({f"{name}_derived": self.derived} if self.derives else {})}
+
+
+class Regression(CaseTask):
+    """One value per case, trained by a Huber loss on a robust scale.
+
+    The head answers ``(transform(value) - median) / spread``, with the training fold's median and interquartile range
+    of the transformed values (the standard deviation where more than half of them are equal).
+    """
+
+    kind = "regression"
+    Options = RegressionOptions
+    options: RegressionOptions
+    default_sensitivity = ("crop",)
+
+    @property
+    def sensitive_to(self) -> frozenset[Sensitivity]:
+        """As declared; else cropping, and scaling too for a size in mm, mm3 or ml."""
+        if self.options.sensitive_to is None and self.options.unit in SIZE_UNITS:
+            return frozenset({"scale", "crop"})
+        return super().sensitive_to
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The column of the value."""
+        return (self.options.column,)
+
+    def read(self, case: Case) -> float | None:
+        """The value of a case.
+
+        Raises:
+            CellError: B119 if the cell is no plain decimal number, B121 if the value is out of range.
+        """
+        cell = case.cells[self.options.column]
+        if cell is None:
+            return None
+        value = float(cell) if NUMBER.fullmatch(cell) else math.nan
+        if not math.isfinite(value):
+            raise self._refusal(
+                "B119", cell, "a number such as 12.5 or 1e-3", "correct it, or list it in cohort.missing"
+            )
+        low, high = self.options.range or (-math.inf, math.inf)
+        if not low <= value <= high:
+            raise self._refusal("B121", cell, f"a value in {low:g} to {high:g}", "correct the cell or tasks.range")
+        if self.options.transform == "logit" and value in (low, high):
+            raise self._refusal("B121", cell, f"a value inside {low:g} to {high:g}", "use transform: none")
+        if self.options.transform == "log" and value <= 0:
+            raise self._refusal("B121", cell, "a value above 0", "use transform: none")
+        return value
+
+    def _refusal(self, code: str, found: str, expected: str, fix: str) -> CellError:
+        return CellError(code, column=self.options.column, found=found, expected=expected, fix=fix)
+
+    def fit(self, truths: Sequence[float]) -> dict[str, Any]:
+        """Median and spread of the transformed values, the median value, and its Huber loss as ``loss_scale``.
+
+        Raises:
+            CellError: B120 if all values are equal.
+        """
+        if len(set(truths)) < 2:
+            found = f"{len(truths)} values, all equal" if truths else "no value"
+            raise self._refusal("B120", found, "values that differ", "a constant cannot be learned; drop the task")
+        transformed = np.array([self._transform(value) for value in truths])
+        low, median, high = np.quantile(transformed, [0.25, 0.5, 0.75])
+        spread = float(high - low) or float(transformed.std())
+        scaled = ((transformed - median) / spread).tolist()
+        return {
+            "median": float(median),
+            "spread": spread,
+            "median_value": float(np.median(truths)),
+            "loss_scale": constant_huber(scaled, 0.0, self.options.huber_delta),
+        }
+
+    def strata(self, truths: Mapping[str, Any]) -> dict[str, str]:
+        """Each case's quarter of the values."""
+        bounds = np.quantile(list(truths.values()), [0.25, 0.5, 0.75])
+        return {name: f"quarter {np.searchsorted(bounds, value) + 1}" for name, value in truths.items()}
+
+    def resolve(self, others: Mapping[str, Task]) -> dict[str, Any]:
+        """``derived_labels``: the label values of every structure that the value is derived from."""
+        derivation = self.options.derivation
+        if derivation is None:
+            return {}
+        try:
+            return {"derived_labels": resolve_structures(derivation.structures(), others)}
+        except ValueError as error:
+            raise ValueError(f"tasks.{self.name}.derived_from: {error}") from None
+
+    def encode(self, truth: float | None) -> torch.Tensor:
+        """The value on the head's scale, fp32, shape ()."""
+        if truth is None:
+            return torch.tensor(0.0)
+        return torch.tensor((self._transform(truth) - self.fitted["median"]) / self.fitted["spread"])
+
+    def _transform(self, value: float) -> float:
+        if self.options.transform == "log":
+            return math.log(value)
+        if self.options.transform == "logit":
+            assert self.options.range is not None
+            low, high = self.options.range
+            return math.log((value - low) / (high - value))
+        return value
+
+    def head(self, spec: FeatureSpec) -> nn.Module:
+        """(B, 1) on the head's scale; at first 0, the median, whatever the image."""
+        return PooledHead(spec, [0.0])
+
+    def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Huber loss per sample on the head's scale; see :func:`medmtl.losses.huber.huber_loss`."""
+        return huber_loss(output[:, 0], target, self.options.huber_delta)
+
+    def activate(self, output: torch.Tensor) -> torch.Tensor:
+        """Values (B, 1) in the task's unit: the scale differs between folds, the unit does not. Not yet clipped."""
+        value: torch.Tensor = output.float() * self.fitted["spread"] + self.fitted["median"]
+        if self.options.transform == "log":
+            return value.clamp(max=MAX_EXPONENT).exp()
+        if self.options.transform == "logit":
+            assert self.options.range is not None
+            low, high = self.options.range
+            return low + (high - low) * value.sigmoid()
+        return value
+
+    def probe_pair(self, activation_K: torch.Tensor, target: torch.Tensor) -> tuple[float, float]:
+        """Predicted and true value in the task's unit."""
+        return float(activation_K[0]), float(self.activate(target.reshape(1, 1)))
+
+    def result(self, activation_K: torch.Tensor, masks: Mapping[str, Volume]) -> RegressionResult:
+        """The clipped value, and the derived one where declared."""
+        raw = float(activation_K[0])
+        low, high = self.options.range or (-math.inf, math.inf)
+        value = min(max(raw, low), high)
+        derivation = self.options.derivation
+        if derivation is None:
+            return RegressionResult(value=value, clipped=value != raw)
+        derived = derive(derivation, self.options.unit, self.fitted["derived_labels"], masks)
+        return RegressionResult(value=value, clipped=value != raw, derived=derived, derives=True)
+
+    def result_scores(self, result: Result, truth: Any) -> dict[str, float | None]:
+        """``absolute_error``, and ``absolute_error_derived`` where declared."""
+        assert isinstance(result, RegressionResult)
+        scores: dict[str, float | None] = {"absolute_error": abs(result.value - truth)}
+        if result.derives:
+            scores["absolute_error_derived"] = None if result.derived is None else abs(result.derived - truth)
+        return scores
+
+    def metrics(self, cases: Sequence[ScoredCase]) -> dict[str, Estimate]:
+        """MAE first; with ``derived_from`` the same metrics of the derived value as ``METRIC_derived``.
+
+        ``mae`` carries ``n_clipped``. A case whose derived value is undefined does not enter the derived metrics;
+        ``mae_derived`` carries their number as ``n_undefined``.
+        """
+        results = [_result(case) for case in cases]
+        estimates = self._estimates(cases, [result.value for result in results])
+        estimates["mae"] = replace(estimates["mae"], extra={"n_clipped": sum(result.clipped for result in results)})
+        if self.options.derivation is not None:
+            defined = [(case, r.derived) for case, r in zip(cases, results, strict=True) if r.derived is not None]
+            derived = self._estimates([case for case, _ in defined], [value for _, value in defined])
+            derived["mae"] = replace(derived["mae"], extra={"n_undefined": len(cases) - len(defined)})
+            estimates.update({f"{metric}_derived": estimate for metric, estimate in derived.items()})
+        return estimates
+
+    def _estimates(self, cases: Sequence[ScoredCase], values: Sequence[float]) -> dict[str, Estimate]:
+        observed = np.array([case.truth for case in cases], dtype=np.float64)
+        predicted: npt.NDArray[np.float64] = np.array(values, dtype=np.float64)
+        patients = [case.patient for case in cases]
+        unit = self.options.unit
+        return {
+            "mae": regression.mae(observed, predicted, patients, unit),
+            "rmse": regression.rmse(observed, predicted, patients, unit),
+            "r2": regression.r2(observed, predicted, patients, unit),
+            "spearman": regression.spearman(observed, predicted, patients, unit),
+            "skill": regression.skill(observed, predicted, self.fitted["median_value"], patients, unit),
+        }
+
+    def figures(self, cases: Sequence[ScoredCase]) -> tuple[Figure, ...]:
+        """Predicted against observed, and derived against observed where declared."""
+        results = [_result(case) for case in cases]
+        pairs = [("predicted", case.truth, result.value) for case, result in zip(cases, results, strict=True)]
+        pairs += [
+            ("from the predicted mask", case.truth, result.derived)
+            for case, result in zip(cases, results, strict=True)
+            if result.derived is not None
+        ]
+        return tuple(
+            ScatterFigure(
+                f"{self.name}: {source}",
+                tuple(observed for named, observed, _ in pairs if named == source),
+                tuple(value for named, _, value in pairs if named == source),
+                self.options.unit,
+            )
+            for source in dict.fromkeys(named for named, _, _ in pairs)
+        )
+
+
+def _result(case: ScoredCase) -> RegressionResult:
+    assert isinstance(case.result, RegressionResult)
+    return case.result
