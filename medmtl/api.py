@@ -108,7 +108,7 @@ def train(
         else:
             ready = ready or make_ready(resolved, strict=strict, progress=progress)
             run = start_run(ready, target, number, device, progress)
-        train_run(run, progress=progress)
+        train_run(run, resumed=resume, progress=progress)
     return place
 
 

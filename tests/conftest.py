@@ -2,9 +2,22 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from medmtl import api
+
+TINY: dict[str, Any] = {
+    "plan.width": 4,
+    "plan.max_width": 8,
+    "plan.batch": 2,
+    "plan.workers": 0,
+    "plan.threads": 1,
+    "training.steps": 6,
+    "training.checkpoint_every": 2,
+}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,3 +33,15 @@ def no_network() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", refuse)
         yield
+
+
+@pytest.fixture(scope="session")
+def tiny_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic cohort of 12 small cases; returns its configuration. Read only."""
+    return api.synth(tmp_path_factory.mktemp("tiny") / "cohort", cases=12)
+
+
+@pytest.fixture(scope="session")
+def trained_run(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of six steps on the tiny cohort. Read only."""
+    return api.train(tiny_cohort, tmp_path_factory.mktemp("runs") / "run", device="cpu", overrides=TINY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,13 @@ def window(array: npt.NDArray[Any], start: Sequence[int], shape: Sequence[int]) 
     0 is the mean after normalisation and the background of a label.
     """
     result = np.zeros((*array.shape[:-3], *shape), array.dtype)
-    source: list[slice] = []
-    target: list[slice] = []
+    source: list[slice | EllipsisType] = [...]
+    target: list[slice | EllipsisType] = [...]
     for begin, length, size in zip(start, shape, array.shape[-3:], strict=True):
         low, high = max(0, begin), min(size, begin + length)
         source.append(slice(low, max(low, high)))
         target.append(slice(low - begin, max(low, high) - begin))
-    result[..., *target] = array[..., *source]
+    result[tuple(target)] = array[tuple(source)]
     return result
 
 

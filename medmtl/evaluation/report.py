@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined, Template
@@ -53,7 +52,9 @@ def write_report(scores: Scores, runs: Sequence[RunFolder], *, share: bool = Fal
     first = runs[0]
     manifest = first.load_manifest()
     page = _template().render(
-        title="Evaluation" if share else f"Evaluation of {first.path.name if len(runs) == 1 else first.path.parent.name}",
+        title="Evaluation"
+        if share
+        else f"Evaluation of {first.path.name if len(runs) == 1 else first.path.parent.name}",
         cases=scores.metrics["cases"],
         split=SPLITS.get(scores.split, scores.split),
         folds=", ".join(map(str, scores.folds)),
@@ -77,7 +78,7 @@ def write_report(scores: Scores, runs: Sequence[RunFolder], *, share: bool = Fal
 
 
 def _template() -> Template:
-    text = resources.files("medmtl.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
+    text = Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(text)
 
@@ -112,7 +113,8 @@ def _overlays(scores: Scores, name: str) -> list[Picture]:
     for index in sorted(chosen):
         case = ranked[index]
         assert case.result.mask is not None
-        picture = overlay(read_image(scores.images[case.case_id]), read_label(case.truth), case.result.mask, labels)
+        first_channel = next(iter(scores.images[case.case_id].values()))
+        picture = overlay(read_image(first_channel), read_label(case.truth), case.result.mask, labels)
         score = f"{metric.replace('_', ' ')} {number(case.scores[metric])}"
         caption = f"{chosen[index].capitalize()}: {score}; {picture.caption}"
         pictures.append(replace(picture, caption=caption, case_id=case.case_id))

@@ -183,7 +183,7 @@ class Segmentation(VoxelTask):
 
     def activate(self, output: Any) -> torch.Tensor:
         """Softmax over classes, or sigmoid per region, of the finest level."""
-        logits = output[0].float()
+        logits: torch.Tensor = output[0].float()
         return logits.softmax(1) if self.options.train == "labels" else logits.sigmoid()
 
     def decide(self, probability_KDHW: torch.Tensor) -> torch.Tensor:

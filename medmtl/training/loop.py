@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import resource
 import time
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import Any
 
 import torch
 
 from medmtl.data.loader import make_loader
-from medmtl.errors import InterruptedRun
+from medmtl.errors import InterruptedRun, WorkError
 from medmtl.files import write_json
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
@@ -25,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 WARM_STEPS = 20  # after which minutes become a number of steps
 UNTIMED_STEPS = 5  # allocation and the loader's start make the first ones slower
+SAVE_TRIES = 3  # intervals without a commit, after which a run with a failing disk is not worth going on with
 
 
 @dataclass
@@ -33,11 +37,16 @@ class _Clock:
 
     begin: float
     waiting: float = 0.0
-    timed_from: float = 0.0
+    ends: list[float] = field(default_factory=list)
 
 
-def train_run(run: RunFolder, *, progress: Progress = silent) -> None:
+def train_run(run: RunFolder, *, resumed: bool = False, progress: Progress = silent) -> None:
     """Train a run from its newest commit, or from step 0 where there is none, to its end.
+
+    Args:
+        run: made by :func:`medmtl.training.start.start_run`.
+        resumed: whether somebody asked to go on; a start at step 0 is then said.
+        progress: called at every step.
 
     Raises:
         InterruptedRun: after a commit, if a signal asked for an end.
@@ -51,50 +60,72 @@ def train_run(run: RunFolder, *, progress: Progress = silent) -> None:
         session = open_session(run)
         first = restore(session)
         run.truncate_log(first)
-        if first:
-            logger.info("resuming after step %d", first)
+        if first or resumed:
+            logger.info("resuming after step %d%s", first, "" if first else ", because nothing was committed yet")
         _loop(session, first, requests, progress)
 
 
 def _loop(session: Session, first: int, requests: Requests, progress: Progress) -> None:
-    training = session.config.training
     clock = _Clock(time.perf_counter())
     limit = session.plan.steps
     schedule = Schedule(limit, fixed_warm_up=session.plan.minutes is not None)
     loader = make_loader(session.training, first, limit, session.plan.workers, session.learner.device)
-    step = first
-    while limit is None or step < limit:
-        asked = time.perf_counter()
-        batch = next(loader)
-        clock.waiting += time.perf_counter() - asked
-        record = train_step(session.learner, batch, schedule.factor(step))
-        step += 1
-        session.run.log(_log_record(session, record, step, schedule.factor(step - 1), clock))
-        if limit is None and step >= first + UNTIMED_STEPS:
-            limit = _settle_length(session, step, first, clock)
-            schedule = replace(schedule, steps=limit)
-        due = step % training.checkpoint_every == 0 or step == limit
-        if due:
-            _validate(session, step)
-        if due or requests.commit or requests.stop:
-            requests.commit = False
-            save(session, step)
-        progress("train", step, limit or 0, _note(record))
-        if requests.stop and step != limit:
-            raise InterruptedRun(f"stopped by {requests.stop} after step {step}; go on with --resume")
-    _finish(session, step, first, clock)
+    step, failed = first, 0
+    with closing(loader):
+        while limit is None or step < limit:
+            asked = time.perf_counter()
+            batch = next(loader)
+            clock.waiting += time.perf_counter() - asked
+            factor = schedule.factor(step)
+            record = train_step(session.learner, batch, factor)
+            step += 1
+            clock.ends.append(time.perf_counter())
+            session.run.log(_log_record(session, record, step, factor, clock))
+            if limit is None and step == first + WARM_STEPS:
+                limit = _settle_length(session, step, clock)
+                schedule = replace(schedule, steps=limit)
+            due = step % session.config.training.checkpoint_every == 0 or step == limit
+            if due:
+                _validate(session, step)
+            if step == limit:
+                _judge_heads(session, step)
+            if due or requests.commit or requests.stop:
+                requests.commit = False
+                failed = _commit(session, step, failed, last=step == limit or requests.stop is not None)
+            progress("train", step, limit or 0, _note(record))
+            if requests.stop and step != limit:
+                raise InterruptedRun(f"stopped by {requests.stop} after step {step}; go on with --resume")
+    _tell_timing(session, step, first, clock)
 
 
-def _settle_length(session: Session, step: int, first: int, clock: _Clock) -> int | None:
-    """Turn minutes into steps once 20 warm steps were timed, and keep the number in ``plan.json``."""
-    now = time.perf_counter()
-    if not clock.timed_from:
-        clock.timed_from = now
-    if step < first + WARM_STEPS:
-        return None
+def _commit(session: Session, step: int, failed: int, *, last: bool) -> int:
+    """Commit; a disk that fails is tried again at the next interval. Returns how often in a row it has failed.
+
+    Raises:
+        WorkError: at the third failure in a row, or where there is no next interval.
+    """
+    try:
+        save(session, step)
+    except OSError as error:
+        if last or failed + 1 == SAVE_TRIES:
+            raise WorkError(
+                f"step {step} could not be committed ({error.strerror}); the commit before it is whole: free the disk and "
+                "go on with --resume"
+            ) from error
+        logger.warning("step %d could not be committed (%s); trying again at the next interval", step, error.strerror)
+        return failed + 1
+    return 0
+
+
+def _settle_length(session: Session, step: int, clock: _Clock) -> int:
+    """Turn minutes into steps once 20 warm steps were timed, and keep the number in ``plan.json``.
+
+    The median step counts: a single slow one at the start, while files are still being read, must not shorten the run.
+    """
     assert session.plan.minutes is not None
-    seconds_each = (now - clock.timed_from) / (WARM_STEPS - UNTIMED_STEPS)
-    left = session.plan.minutes * 60 - (now - clock.begin)
+    timed = clock.ends[UNTIMED_STEPS:]
+    seconds_each = median(after - before for before, after in itertools.pairwise(timed))
+    left = session.plan.minutes * 60 - (clock.ends[-1] - clock.begin)
     limit = step + max(1, int(left / (seconds_each * (1 + _validation_share(session)))))
     session.plan = replace(
         session.plan,
@@ -139,16 +170,19 @@ def _validate(session: Session, step: int) -> None:
     for index in range(len(session.validation)):
         (view,) = session.validation[index].views.values()
         for name, loss in task_losses(learner, view.to(learner.device)).items():
-            sums.setdefault(name, []).append(float(loss))
+            sums.setdefault(name, []).append(float(loss.detach()))
     learner.model.load_weights(weights)
     session.run.log({"step": step, "validation": {name: sum(v) / len(v) for name, v in sums.items()}})
 
 
-def _finish(session: Session, step: int, first: int, clock: _Clock) -> None:
+def _judge_heads(session: Session, step: int) -> None:
     for name, verdict in collapse_check(session).items():
         session.run.log({"step": step, "collapse": {"task": name, **verdict}})
         if verdict["verdict"] != "trained":
             logger.warning("task %s: %s", name, verdict["sentence"])
+
+
+def _tell_timing(session: Session, step: int, first: int, clock: _Clock) -> None:
     seconds = time.perf_counter() - clock.begin
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     workers = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss

@@ -96,6 +96,8 @@ def save(session: Session, steps_done: int) -> None:
         "scaler": learner.scaler.state_dict() if learner.scaler is not None else None,
         "skipped": learner.skipped,
     }
+    # the log first: a commit must not outlive the lines that led to it
+    session.run.sync_log()
     checkpoint.save(session.run.checkpoints, steps_done, parts, state, keep=session.config.training.keep)
 
 

@@ -111,13 +111,12 @@ def open_cache(config: Config, out: Path, plan: Plan) -> PreparedCache:
 
 def _split(config: Config, tasks: Mapping[str, Task], checked: Checked) -> Splits:
     cases = checked.cohort.cases
+    strata = _strata(cases, tasks, checked.truths)
     if config.split.column is not None:
-        return from_column(cases)
+        return from_column(cases, strata)
     if config.split.file is not None:
-        return from_file(config.split.file, cases)
-    return make_splits(
-        cases, _strata(cases, tasks, checked.truths), folds=config.split.folds, seed=config.split.seed, test=config.split.test
-    )
+        return from_file(config.split.file, cases, strata)
+    return make_splits(cases, strata, folds=config.split.folds, seed=config.split.seed, test=config.split.test)
 
 
 def _strata(

@@ -94,7 +94,7 @@ def train_step(learner: Learner, batch: Batch, rate_factor: float) -> StepRecord
     learner.model.train()
     learner.optimiser.zero_grad(set_to_none=True)
     losses = task_losses(learner, view.to(learner.device))
-    values = {name: float(loss) for name, loss in losses.items()}
+    values = {name: float(loss.detach()) for name, loss in losses.items()}
     _refuse_not_finite(values, batch.step, view)
     if not losses:
         return StepRecord({})

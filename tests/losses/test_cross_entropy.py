@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from scipy.optimize import minimize
@@ -40,7 +41,7 @@ def test_without_weights_the_constant_is_the_prior_and_its_loss_the_entropy() ->
 def test_no_constant_distribution_does_better(weights: tuple[float, ...]) -> None:
     counts = np.array([12, 3, 5])
 
-    def loss(z: np.ndarray) -> float:
+    def loss(z: npt.NDArray[np.float64]) -> float:
         log_p = z - np.log(np.exp(z).sum())
         return float(-(counts * np.array(weights) * log_p).sum() / counts.sum())
 

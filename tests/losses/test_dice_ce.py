@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from monai.losses import DiceLoss
+from monai.losses.dice import DiceLoss
 from torch.nn import functional
 
 from medmtl.losses.dice_ce import dice_ce_loss
@@ -26,7 +26,8 @@ def reference(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         logits, target.long()[:, None]
     )
     entropy = functional.cross_entropy(logits, target.long(), reduction="none")
-    return dice.flatten(1).mean(1) + entropy.flatten(1).mean(1)
+    loss: torch.Tensor = dice.flatten(1).mean(1) + entropy.flatten(1).mean(1)
+    return loss
 
 
 @pytest.mark.parametrize(("classes", "absent"), [(2, None), (3, None), (4, 2), (2, 1)])
@@ -35,8 +36,8 @@ def test_values_and_gradients_are_those_of_monai_and_torch(classes: int, absent:
     ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
     loss, expected = dice_ce_loss(ours, target), reference(theirs, target)
     torch.testing.assert_close(loss, expected)
-    loss.sum().backward()
-    expected.sum().backward()
+    torch.autograd.backward(loss.sum())
+    torch.autograd.backward(expected.sum())
     torch.testing.assert_close(ours.grad, theirs.grad)
 
 
@@ -49,7 +50,7 @@ def test_a_perfect_prediction_costs_nothing() -> None:
 def test_a_class_that_the_sample_lacks_is_emptied_by_cross_entropy_alone() -> None:
     logits, target = sample(2, batch=1, absent=1)
     logits.requires_grad_()
-    dice_ce_loss(logits, target).backward()
+    torch.autograd.backward(dice_ce_loss(logits, target))
     assert logits.grad is not None
     entropy = functional.cross_entropy(logits, target.long())
     (expected,) = torch.autograd.grad(entropy, logits)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, cast
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from medmtl.data.volume import Volume
@@ -159,7 +161,11 @@ def derive(
         values: dict[str, set[int]] = {}
         for structure in structures:
             values.setdefault(structure.partition("/")[0], set()).update(labels[structure])
-        return sum(measures.volume(masks[task].array, held, masks[task].grid.spacing) for task, held in values.items())
+        return sum((_volume_mm3(masks[task], held) for task, held in values.items()), 0.0)
 
     value = derivation.compute(mm3)
     return None if value is None else value * derivation.factor(unit)
+
+
+def _volume_mm3(mask: Volume, labels: Collection[int]) -> float:
+    return measures.volume(cast(npt.NDArray[np.integer[Any]], mask.array), labels, mask.grid.spacing)

@@ -1,0 +1,219 @@
+"""How the program talks: answers on standard output, everything about the work on standard error."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, TextIO
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from medmtl.data.finding import Finding
+
+PER_CODE = 20  # findings shown of each code; all of them are in findings.json
+SILENCE_SECONDS = 30.0  # longest without a plain line
+REDRAW_SECONDS = 0.1
+SEVERITIES = ("reject", "warn", "fixed")
+
+
+def escaped(text: str) -> str:
+    """Text without control characters, so that a name in a table cannot steer a terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def answer(text: str) -> None:
+    """Write to standard output."""
+    _write(sys.stdout, text)
+
+
+def remark(text: str) -> None:
+    """Write to standard error; work goes on when nobody can read it any more."""
+    with suppress(OSError):
+        _write(sys.stderr, text)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    # what the stream cannot encode, such as the bytes of a foreign file name, is shown by its number
+    known = escaped(text).encode(stream.encoding or "utf-8", "backslashreplace").decode(stream.encoding or "utf-8")
+    typer.echo(known, file=stream)
+
+
+class Screen(logging.Handler):
+    """Progress and log lines of one command; a context manager.
+
+    Bars on a terminal, plain lines elsewhere. Bars are drawn when work reports and by no thread of their own: loader
+    workers are forked from this process, and a lock that a thread holds at that moment is never released in them.
+
+    Args:
+        quiet: show warnings and errors only.
+        verbose: show details, and the warnings of other packages.
+    """
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+        super().__init__()
+        self.quiet = quiet
+        self._loggers = [logging.getLogger(name) for name in ("medmtl", *(["py.warnings"] if verbose else []))]
+        self._level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+        self._console = Console(stderr=True, highlight=False, emoji=False)
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._shown: dict[str, int] = {}  # stage -> units at the last plain line
+        self._drawn = time.monotonic()
+
+    def __enter__(self) -> Screen:
+        logging.captureWarnings(True)
+        for logger in self._loggers:
+            logger.addHandler(self)
+            logger.setLevel(self._level)
+        if self._console.is_terminal and not self.quiet:
+            self._bars = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}", markup=False),
+                console=self._console,
+                auto_refresh=False,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bars is not None:
+            with suppress(OSError):
+                self._bars.stop()
+        for logger in self._loggers:
+            logger.removeHandler(self)
+            logger.setLevel(logging.NOTSET)
+        logging.captureWarnings(False)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a log record as one plain line, above the bars if there are any."""
+        text = " ".join(record.getMessage().split())
+        text = f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
+        if self._bars is None:
+            remark(text)
+        else:
+            with suppress(OSError):
+                self._console.print(escaped(text), markup=False, soft_wrap=True)
+
+    def remark(self, text: str) -> None:
+        """A line that ``--quiet`` leaves out."""
+        if not self.quiet:
+            remark(text)
+
+    def progress(self, stage: str, done: int, total: int, note: str = "") -> None:
+        """Show how far work is; the library calls it. ``total`` is 0 where it is not known yet."""
+        if self._bars is not None:
+            with suppress(OSError):
+                self._draw(self._bars, stage, done, total, note)
+        elif not self.quiet:
+            self._line(stage, done, total, note)
+
+    def _draw(self, bars: Progress, stage: str, done: int, total: int, note: str) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = bars.add_task(stage, total=None, note="")
+        elif done < bars.tasks[self._tasks[stage]].completed:
+            bars.reset(self._tasks[stage])  # the next fold
+        now = time.monotonic()
+        due = done == total or now - self._drawn >= REDRAW_SECONDS
+        bars.update(self._tasks[stage], completed=done, total=total or None, note=escaped(note), refresh=due)
+        self._drawn = now if due else self._drawn
+
+    def _line(self, stage: str, done: int, total: int, note: str) -> None:
+        before = self._shown.get(stage, 0)
+        before = before if done >= before else 0  # the next fold
+        now = time.monotonic()
+        new_tenth = total > 0 and 10 * done // total > 10 * before // total
+        if new_tenth or now - self._drawn >= SILENCE_SECONDS:
+            remark(f"{stage} {done}/{total or '?'}" + (f"  {note}" if note else ""))
+            before, self._drawn = done, now
+        self._shown[stage] = before
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as aligned columns; the last column may be of any length."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    lines = ("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]]) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def finding_lines(findings: Iterable[Finding]) -> list[str]:
+    """Findings grouped by code, what was rejected first, the first 20 of each code."""
+    groups: dict[tuple[int, str], list[Finding]] = defaultdict(list)
+    for finding in findings:
+        groups[SEVERITIES.index(finding.severity), finding.code].append(finding)
+    lines: list[str] = []
+    for (severity, code), found in sorted(groups.items()):
+        lines.append(f"{code} {SEVERITIES[severity]}: {len(found)}")
+        lines += [f"  {finding.sentence().removeprefix(f'[{code}] ')}" for finding in found[:PER_CODE]]
+        if len(found) > PER_CODE:
+            lines.append(f"  and {len(found) - PER_CODE} more")
+    return lines
+
+
+def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """The content of ``metrics.json`` as one table per task."""
+    lines = [f"{metrics['split']}: {metrics['cases']} cases; {metrics['note']}"]
+    for name, task in metrics["tasks"].items():
+        rows = [("metric", "value", "95 % interval", "n", "")]
+        rows += [_metric_row(metric, entry) for metric, entry in task["metrics"].items()]
+        lines += ["", f"{name} ({task['kind']}, {task['labelled']} labelled)", table(rows)]
+    return lines
+
+
+def _metric_row(name: str, entry: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+    value = "-" if entry["value"] is None else f"{entry['value']:.4g}" + (f" {entry['unit']}" if entry["unit"] else "")
+    low_high = entry.get("ci95")
+    interval = "-" if low_high is None else f"{low_high[0]:.4g} to {low_high[1]:.4g}"
+    return name, value, interval, str(entry["n"]), entry.get("why", "")
+
+
+def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """The content of ``plan.json`` as (planned, value, reason); nothing that is only known after preparation."""
+    reasons = plan["reasons"]
+    network = plan["network"]
+    length = f"{plan['minutes']:g} minutes" if plan["steps"] is None else f"{plan['steps']} steps"
+    rows: list[tuple[str, str]] = [
+        ("spacing", " x ".join(f"{size:g}" for size in plan["preparation"]["spacing"]) + " mm"),
+        ("view", plan["view"]),
+        ("shape", _by(plan["shape"])),
+        ("batch", str(plan["batch"])),
+        ("network", f"{len(network['channels'])} stages of {', '.join(map(str, network['channels']))} channels"),
+        ("strides", ", ".join(_by(stride) for stride in network["strides"])),
+        ("device", plan["device"]),
+        ("precision", plan["precision"]),
+        ("threads", str(plan["threads"])),
+        ("workers", str(plan["workers"])),
+        ("length", length),
+        ("memory", f"{plan['memory_bytes'] / 1e9:.2f} GB"),
+    ]
+    return [(name, value, reasons.get(name, "")) for name, value in rows]
+
+
+def _by(sizes: Sequence[int]) -> str:
+    return " x ".join(map(str, sizes))
+
+
+def kind_lines(kinds: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Every kind of every family with its options, for reading."""
+    lines: list[str] = []
+    for family, entries in kinds.items():
+        lines.append(family)
+        for kind in entries:
+            lines.append(f"  {kind['name']}: {kind['summary']}")
+            for option in kind["options"]:
+                default = "required" if option["required"] else f"default {option['default']}"
+                lines.append(f"    {option['name']}: {option['type']}, {default}; {option['help']}".rstrip("; "))
+    return lines

@@ -1,0 +1,413 @@
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib import image as png
+
+from medmtl.data.formats.nifti import write_mask
+from medmtl.data.prepared import Intensity, Preparation
+from medmtl.data.split import Balance, Fold, Splits
+from medmtl.data.volume import Grid, Volume
+from medmtl.evaluation.pictures import ON_SCAN, loss_curve, overlay
+from medmtl.evaluation.report import write_report
+from medmtl.evaluation.score import Scores, metrics_json
+from medmtl.evaluation.tables import number
+from medmtl.files import make_private_folder, write_json
+from medmtl.metrics.ranking import auc
+from medmtl.networks.shape import NetworkShape
+from medmtl.planning import Plan
+from medmtl.run_folder import RunFolder
+from medmtl.tasks.base import CaseTask, ScoredCase, Task
+from medmtl.tasks.classification import Classification, ClassificationOptions, ClassificationResult
+from medmtl.tasks.regression import Regression
+from medmtl.tasks.regression.task import RegressionOptions, RegressionResult
+from medmtl.tasks.segmentation import Segmentation, SegmentationOptions
+
+CASES = 24
+GRID = Grid((40, 32, 9), np.diag([1.0, 1.0, 4.0, 1.0]))
+PLACE = np.stack(np.meshgrid(*(np.arange(size) for size in GRID.shape), indexing="ij"))
+
+
+def ball(centre: tuple[float, float, float], radius: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    scale = np.array([1.0, 1.0, 4.0]).reshape(3, 1, 1, 1)
+    distance: np.ndarray[Any, np.dtype[np.float64]] = np.linalg.norm(
+        (PLACE - np.array(centre).reshape(3, 1, 1, 1)) * scale, axis=0
+    )
+    return distance <= radius
+
+
+def lesion(centre: tuple[float, float, float], radius: float) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return (ball(centre, radius).astype(np.uint8) + ball(centre, radius / 2)).astype(np.uint8)
+
+
+def make_tasks() -> dict[str, Task]:
+    regions: dict[str, tuple[str, ...]] = {"whole": ("rim", "core")}
+    labels = {"rim": 1, "core": 2}
+    return {
+        "lesion": Segmentation(
+            "lesion", SegmentationOptions(kind="segmentation", column="mask", labels=labels, regions=regions)
+        ),
+        "grade": Classification(
+            "grade", ClassificationOptions(kind="classification", column="grade", classes=("low", "high"))
+        ),
+        "size": Regression(
+            "size", RegressionOptions(kind="regression", column="size", unit="ml"), {"median_value": 10.0}
+        ),
+    }
+
+
+def make_scores(folder: Path, *, split: str = "val") -> Scores:
+    """Twenty-four cases at two sites; the grade goes with the site, and the model knows the site better."""
+    rng = np.random.default_rng(3)
+    tasks = make_tasks()
+    segmentation, size = tasks["lesion"], tasks["size"]
+    assert isinstance(segmentation, Segmentation)
+    assert isinstance(size, CaseTask)
+    cases: dict[str, list[ScoredCase]] = {name: [] for name in tasks}
+    images: dict[str, dict[str, Path]] = {}
+    for index in range(CASES):
+        site = "North" if index % 2 else "South & <Sons>"
+        who = (f"subject-{index:03d}", f"patient-{index:03d}", site, index % 3)
+        centre, radius = (15 + rng.uniform(0, 10), 12 + rng.uniform(0, 8), 4.0), 5 + rng.uniform(0, 4)
+        truth = lesion(centre, radius)
+        found = lesion((centre[0] + rng.uniform(0, 4), centre[1], centre[2]), radius)
+        scan = (100 + 60 * truth + rng.normal(0, 12, GRID.shape)).clip(0, 255).astype(np.uint8)
+        label, image = folder / f"label-{index}.nii.gz", folder / f"image-{index}.nii.gz"
+        write_mask(label, truth, GRID)
+        write_mask(image, scan, GRID)
+        images[who[0]] = {"t1": image, "t2": folder / "absent.nii.gz"}
+        mask = segmentation.result(Volume(found, GRID))
+        scores = segmentation.mask_scores(found, truth, GRID.spacing)
+        cases["lesion"].append(ScoredCase(*who, label, mask, scores))
+        high = rng.random() < (0.8 if index % 2 else 0.2)
+        p = float(np.clip((0.7 if index % 2 else 0.3) + 0.08 * high + rng.normal(0, 0.15), 0.01, 0.99))
+        answer = ClassificationResult(label="high" if p > 0.5 else "low", probabilities={"low": 1 - p, "high": p})
+        cases["grade"].append(ScoredCase(*who, "high" if high else "low", answer))
+        volume = 10 + rng.normal(0, 3)
+        value = RegressionResult(value=volume + rng.normal(0, 1.5))
+        cases["size"].append(ScoredCase(*who, volume, value, size.result_scores(value, volume)))
+    metrics = metrics_json(split, [0, 1, 2], CASES, tasks, cases)
+    out = folder / f"evaluation-{split}"
+    make_private_folder(out)
+    return Scores(split, (0, 1, 2), tasks, cases, metrics, out, images)
+
+
+def make_run(folder: Path) -> RunFolder:
+    run = RunFolder(folder / "fold-0")
+    make_private_folder(run.path)
+    plan = Plan(
+        preparation=Preparation((1.0, 1.0, 4.0), ("t1",), {"lesion": "mask"}),
+        intensities=(Intensity("zscore"),),
+        view="case",
+        shape=(40, 32, 16),
+        batch=2,
+        network=NetworkShape(1, (8, 16), ((3, 3, 3), (3, 3, 3)), ((1, 1, 1), (2, 2, 2))),
+        device="cpu",
+        precision="fp32",
+        memory_format="contiguous",
+        threads=2,
+        workers=1,
+        steps=400,
+        minutes=None,
+        memory_bytes=2_500_000_000,
+        reasons={
+            "spacing": "median voxel size of the cohort",
+            "normalisation.t1": "no scan is masked",
+            "batch": "fits",
+        },
+    )
+    ids = tuple(f"subject-{index:03d}" for index in range(CASES))
+    balance = tuple(
+        Balance(fold, part, count, count, {"grade: low": count // 2, "grade: high": count - count // 2})
+        for fold in range(3)
+        for part, count in (("train", 16), ("val", 8))
+    )
+    folds = tuple(Fold(tuple(sorted({*ids} - {*ids[k::3]})), ids[k::3]) for k in range(3))
+    write_json(run.plan, plan.to_json())
+    write_json(run.splits, Splits(folds, (), balance).to_json())
+    write_json(run.manifest, {"fold": 0, "table_sha256": "0" * 64, "versions": {"medmtl": "9.9"}})
+    blank = dict.fromkeys(("case", "row", "column", "key", "line", "file", "found", "expected", "fix"))
+    warning = {
+        **blank,
+        "code": "B105",
+        "severity": "warn",
+        "file": "labels/secret.nii",
+        "found": "no voxel <b>labelled</b>",
+    }
+    write_json(run.findings, [warning, warning, {**blank, "code": "B003", "severity": "fixed", "found": "a mark"}])
+    log: list[dict[str, Any]] = [
+        {"step": step, "losses": {"lesion": 1 / step, "size": 0.5 + 1 / step}} for step in range(1, 401)
+    ]
+    log += [{"step": 400, "validation": {"lesion": 0.2, "size": None}}]
+    verdict = {"verdict": "collapsed", "sentence": "nearly constant", "spread": 0.01, "probe_r2": 0.5, "cases": 16}
+    log += [{"step": 400, "collapse": {"task": "grade", **verdict}}]
+    timing = {"seconds": 10.0, "steps": 400, "waiting_share": 0.0312, "peak_memory_bytes": 1_500_000_000}
+    log += [
+        {"step": 400, "timing": {**timing, "worker_peak_memory_bytes": 250_000_000, "planned_memory_bytes": 25 * 10**8}}
+    ]
+    run.log_file.write_text("".join(json.dumps(record) + "\n" for record in log))
+    return run
+
+
+class Rows(HTMLParser):
+    """The page's tables as heading -> rows of text, its pictures, and everything that would load something."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[str]]] = {}
+        self.pictures: list[tuple[str, str]] = []
+        self.tags: list[str] = []
+        self._title = self._open = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        self.tags.append(tag)
+        if tag == "div" and given.get("class") == "wide":
+            self._title = given["aria-label"]
+            self.tables.setdefault(self._title, [])
+        elif tag == "tr":
+            self.tables[self._title].append([])
+        elif tag in ("td", "th"):
+            self._open = tag
+            self.tables[self._title][-1].append("")
+        elif tag == "img":
+            self.pictures.append((given["src"], given["alt"]))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == self._open:
+            self._open = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            self.tables[self._title][-1][-1] += data
+
+
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory: pytest.TempPathFactory) -> Scores:
+    return make_scores(tmp_path_factory.mktemp("scores"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return make_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def page(scores: Scores, run: RunFolder) -> str:
+    return write_report(scores, [run]).read_text(encoding="utf-8")
+
+
+def test_every_metric_stands_in_the_page(page: str, scores: Scores) -> None:
+    rows = [row for title, rows in Rows(page).tables.items() if title.startswith("Metrics") for row in rows]
+    names = {row[0] for row in rows}
+    for body in scores.metrics["tasks"].values():
+        assert {name.replace("_", " ") for name in body["metrics"]} <= names
+    dice = next(row for row in rows if row[0] == "dice")
+    metric = scores.metrics["tasks"]["lesion"]["metrics"]["dice"]
+    assert dice[1] == f"{metric['value']:.3f}"
+    assert dice[2] == f"{metric['ci95'][0]:.3f} to {metric['ci95'][1]:.3f}"
+    assert dice[4:6] == ["24", "higher"]
+    assert "missed 0; false 0" in dice[6]
+
+
+def test_the_page_is_one_file_without_scripts_or_network(page: str) -> None:
+    found = Rows(page)
+    assert not {"script", "link", "iframe", "object", "embed", "base"} & set(found.tags)
+    assert len(found.pictures) == 2 + 3 + 3
+    assert all(source.startswith("data:image/") and alt for source, alt in found.pictures)
+    assert not re.search(r"https?://", page)
+    assert "url(" not in page and "@import" not in page
+
+
+def test_pictures_are_well_formed_and_refer_to_nothing_outside(page: str) -> None:
+    for source, _ in Rows(page).pictures:
+        kind, _, data = source.partition(",")
+        content = base64.b64decode(data, validate=True)
+        if "svg" in kind:
+            root = ElementTree.fromstring(content)
+            links = [value for node in root.iter() for name, value in node.attrib.items() if name.endswith("href")]
+            assert all(link.startswith("#") for link in links)
+        else:
+            assert content.startswith(b"\x89PNG")
+
+
+def test_equal_input_gives_equal_bytes(page: str, scores: Scores, run: RunFolder) -> None:
+    assert write_report(scores, [run]).read_text(encoding="utf-8") == page
+
+
+def test_the_file_is_private(page: str, scores: Scores) -> None:
+    assert (scores.folder / "report.html").stat().st_mode & 0o077 == 0
+
+
+def test_texts_of_the_cohort_are_escaped(page: str) -> None:
+    assert "South & <Sons>" not in page
+    assert html.escape("South & <Sons>") in page
+    assert "no voxel <b>" not in page
+
+
+def test_overlays_are_the_best_the_median_and_the_worst_case(page: str, scores: Scores) -> None:
+    ranked = sorted(scores.cases["lesion"], key=lambda case: -(case.scores["dice"] or 0))
+    captions = re.findall(r"<b><bdi>(subject-\d+)</bdi></b> (\w+): dice ([0-9.]+)", page)
+    expected = [("Best", ranked[0]), ("Median", ranked[CASES // 2]), ("Worst", ranked[-1])]
+    assert captions == [(case.case_id, rank, f"{case.scores['dice']:.3f}") for rank, case in expected]
+
+
+def test_site_table_counts_classes_and_scores_each_site(page: str, scores: Scores) -> None:
+    cases = scores.cases["grade"]
+    rows = {row[0]: row for row in Rows(page).tables["By site"] if len(row) == 7}
+    assert rows["site"][:5] == ["site", "cases", "high", "low", "auc"]
+    for site in ("North", "South & <Sons>"):
+        mine = [case for case in cases if case.site == site]
+        high = sum(case.truth == "high" for case in mine)
+        assert rows[site][1:4] == [str(len(mine)), str(high), str(len(mine) - high)]
+        area = scores.tasks["grade"].metrics(mine)["auc"].value
+        assert rows[site][4] == number(area)
+
+
+def test_within_site_score_compares_pairs_of_one_fold_and_site(page: str, scores: Scores) -> None:
+    cases = scores.cases["grade"]
+    positive = np.array([case.truth == "high" for case in cases])
+    results = [case.result for case in cases]
+    score = np.array([r.probabilities["high"] for r in results if isinstance(r, ClassificationResult)])
+    place = np.array([2 * case.fold + (case.site == "North") for case in cases])
+    wins: list[float] = []
+    for i in np.flatnonzero(positive):
+        for j in np.flatnonzero(~positive & (place == place[i])):
+            wins.append(float(score[i] > score[j]) + 0.5 * float(score[i] == score[j]))
+    row = next(row for row in Rows(page).tables["Within sites"] if row[0] == "auc")
+    assert row[3] == number(float(np.mean(wins)))
+    pooled = auc(positive, score, np.array([case.fold for case in cases])).value
+    assert row[1] == number(pooled) != row[3]
+    # an absolute error compares no pairs
+    assert not any(row[0] == "mae" for row in Rows(page).tables["Within sites"])
+
+
+def test_findings_are_grouped_and_counted(page: str) -> None:
+    rows = Rows(page).tables["What check found"]
+    assert [row[:3] for row in rows[1:]] == [["B003", "fixed", "1"], ["B105", "warn", "2"]]
+
+
+def test_training_and_plan_are_shown(page: str) -> None:
+    tables = Rows(page).tables
+    assert tables["Machine"][1] == ["0", "400", "3 %", "1.75 GB", "2.50 GB"]
+    assert tables["Do the case heads use the image?"][1][:3] == ["0", "grade", "collapsed"]
+    assert tables["Plan"][1] == ["spacing", "1 × 1 × 4 mm", "median voxel size of the cohort"]
+    assert tables["Plan"][2][:2] == ["normalisation.t1", "zscore"]
+    assert tables["Balance of the split"][0][2:] == ["patients", "cases", "grade: low", "grade: high"]
+    assert "Intervals are conditional on the trained models." in page
+
+
+def test_training_scores_are_marked_as_resubstitution(tmp_path: Path, run: RunFolder) -> None:
+    page = write_report(make_scores(tmp_path, split="train"), [run], share=True).read_text(encoding="utf-8")
+    assert '<p class="warning">Resubstitution: these cases were trained on.</p>' in page
+    assert "Intervals are conditional on the trained models." in page
+
+
+def test_a_shared_page_tells_nothing_of_single_cases(tmp_path: Path, run: RunFolder) -> None:
+    scores = make_scores(tmp_path)
+    lone = [
+        ScoredCase(c.case_id, c.patient, "Lonely" if i == 0 else c.site, c.fold, c.truth, c.result, c.scores)
+        for i, c in enumerate(scores.cases["size"])
+    ]
+    scores.cases["size"][:] = lone  # type: ignore[index]
+    page = write_report(scores, [run], share=True).read_text(encoding="utf-8")
+    found = Rows(page)
+    for secret in ("subject-", "patient-", "image/png", "secret", str(tmp_path), "fold-0", number(lone[0].truth)):
+        assert secret not in page, secret
+    assert [alt for _, alt in found.pictures] == ["grade: ROC", *(alt for _, alt in found.pictures[1:])]
+    assert all(": loss" in alt for _, alt in found.pictures[1:])
+    rows = [row for row in found.tables["By site"] if row[0] == "Lonely"]
+    assert rows == [["Lonely", "under 5", "–", "–", "–", "too few to share"]]
+
+
+def test_a_metric_without_a_value_says_why(tmp_path: Path, run: RunFolder) -> None:
+    scores = make_scores(tmp_path)
+    alike = [case for case in scores.cases["grade"] if case.truth == "low"]
+    cases = {**scores.cases, "grade": alike}
+    metrics = metrics_json("val", [0], CASES, scores.tasks, cases)
+    few = Scores("val", (0,), scores.tasks, cases, metrics, scores.folder, scores.images)
+    page = write_report(few, [run], share=True).read_text(encoding="utf-8")
+    row = next(row for row in Rows(page).tables["Metrics"] if row[0] == "auc")
+    assert row[1] == row[2] == "–"
+    assert row[6].startswith(metrics["tasks"]["grade"]["metrics"]["auc"]["why"])
+
+
+def brightness(picture: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    import io
+
+    return np.asarray(png.imread(io.BytesIO(base64.b64decode(picture.partition(",")[2]))), np.float64)[..., :3]
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+def test_the_patients_right_is_on_the_left_and_the_front_on_top(flipped: bool) -> None:
+    bright = np.zeros((20, 20, 3), np.float32)
+    bright[14:18, 15:19, 1] = 1.0  # in RAS order: right and front
+    label = np.zeros((20, 20, 3), np.uint8)
+    label[1, 1, 1] = label[18, 18, 1] = 1  # keeps the whole slice in view
+    affine = np.diag([1.0, 1.0, 5.0, 1.0])
+    if flipped:
+        bright, label = bright[::-1, ::-1], label[::-1, ::-1]
+        affine = np.array([[-1.0, 0, 0, 19], [0, -1.0, 0, 19], [0, 0, 5.0, 0], [0, 0, 0, 1]])
+    grid = Grid((20, 20, 3), affine)
+    picture = overlay(Volume(bright, grid), Volume(label, grid), Volume(label, grid), {})
+    shown = brightness(picture.uri).mean(axis=2)
+    middle = shown.shape[0] // 2
+    quarters = [shown[:middle, :middle], shown[:middle, middle:], shown[middle:, :middle], shown[middle:, middle:]]
+    assert int(np.argmax([quarter.mean() for quarter in quarters])) == 0
+    assert picture.caption == "axial slice 2 of 3; the patient's right is on the left"
+
+
+def test_the_outline_lies_where_the_mask_is_also_at_the_edge() -> None:
+    grid = Grid((30, 30, 2), np.diag([1.0, 1.0, 3.0, 1.0]))
+    scan = Volume(np.zeros(grid.shape, np.float32), grid)
+    mask = np.zeros(grid.shape, np.uint8)
+    mask[20:30, 20:30, 1] = 7
+    nothing = Volume(np.zeros(grid.shape, np.uint8), grid)
+    picture = overlay(scan, Volume(mask, grid), nothing, {7: "core"})
+    coloured = np.ptp(brightness(picture.uri), axis=2) > 0.2
+    rows, columns = np.nonzero(coloured)
+    side = coloured.shape[0]
+    # the view is closed in to 15 voxels of 30 at the corner, of which the mask takes two thirds from the left and top
+    assert (rows.min() < 0.03 * side) and (columns.min() < 0.03 * side)
+    assert rows.max() == pytest.approx(2 / 3 * side, abs=0.03 * side)
+    assert columns.max() == pytest.approx(2 / 3 * side, abs=0.03 * side)
+    assert picture.legend == (("core", ON_SCAN[0], "solid"),)
+
+
+def test_an_empty_reference_shows_the_false_prediction() -> None:
+    grid = Grid((12, 12, 5), np.diag([1.0, 1.0, 3.0, 1.0]))
+    found = np.zeros(grid.shape, np.uint8)
+    found[3:6, 3:6, 3] = 1
+    zeros = np.zeros(grid.shape, np.uint8)
+    picture = overlay(Volume(zeros.astype(np.float32), grid), Volume(zeros, grid), Volume(found, grid), {1: "a"})
+    assert picture.caption.startswith("axial slice 4 of 5")
+
+
+def test_a_task_without_logged_losses_has_no_curve() -> None:
+    assert loss_curve("a", [], []) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (0.0, "0.000"),
+        (0.8712, "0.871"),
+        (-1.234, "−1.23"),
+        (12.34, "12.3"),
+        (4321.6, "4,322"),
+        (2e-5, "2.0e−05"),
+    ],
+)
+def test_numbers_have_about_three_digits(value: float | None, text: str) -> None:
+    assert number(value) == text

@@ -1,0 +1,194 @@
+"""Segmentation: targets, regions, decisions and per-case scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from medmtl.networks.features import Features
+from medmtl.tasks.base import ScoredCase
+from medmtl.tasks.segmentation import Segmentation, SegmentationOptions
+from tests.tasks.contract import SHAPE, SPEC, VoxelTaskContract, case, features, volume
+
+LABELS = {"oedema": 2, "core": 1, "hot": 4}
+REGIONS = {"whole": ["oedema", "core", "hot"], "tumour": ["core", "hot"], "bright": ["hot"]}
+
+
+def label_arrays(count: int) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
+    generator = np.random.default_rng(0)
+    return [generator.choice(np.array([0, 1, 2, 4], np.uint8), SHAPE) for _ in range(count)]
+
+
+class TestLabels(VoxelTaskContract):
+    options: ClassVar[Mapping[str, Any]] = {
+        "kind": "segmentation",
+        "column": "label",
+        "labels": LABELS,
+        "regions": REGIONS,
+    }
+    truths: ClassVar[Sequence[Any]] = label_arrays(4)
+    bad_options: ClassVar[Sequence[tuple[Mapping[str, Any], str]]] = (
+        ({"labels": {}}, "at least 1"),
+        ({"labels": {"a": 0}}, "greater than 0"),
+        ({"labels": {"a": True}, "regions": {}}, "valid integer"),
+        ({"labels": {"a": 1, "b": 1}, "regions": {}}, "one value"),
+        ({"labels": {"A": 1}, "regions": {}}, "pattern"),
+        ({"regions": {"x": ["nothing"]}}, "nothing|declared"),
+        ({"regions": {"core": ["hot"]}}, "core"),
+        ({"tolerance_mm": 0}, "greater than 0"),
+        ({"smoothing": 1}, "Extra"),
+    )
+
+
+class TestRegions(VoxelTaskContract):
+    options: ClassVar[Mapping[str, Any]] = {**TestLabels.options, "train": "regions"}
+    truths: ClassVar[Sequence[Any]] = label_arrays(4)
+    bad_options: ClassVar[Sequence[tuple[Mapping[str, Any], str]]] = (
+        ({"regions": {}}, "regions"),
+        ({"regions": {"bright": ["hot"], "whole": ["oedema", "core", "hot"]}}, "exactly one"),
+        ({"regions": {"whole": ["oedema", "core", "hot"], "bright": ["hot"]}}, "exactly one"),
+        ({"regions": {"tumour": ["core", "hot"], "bright": ["hot"]}}, "oedema"),
+    )
+
+
+def task(**changes: Any) -> Segmentation:
+    return Segmentation("brain", SegmentationOptions.model_validate({**TestLabels.options, **changes}))
+
+
+def test_the_label_file_is_the_target_and_none_means_not_labelled() -> None:
+    assert task().read(case(files={"label": Path("a.nii.gz")})) == Path("a.nii.gz")
+    assert task().read(case()) is None
+
+
+def test_values_become_class_indices_in_the_declared_order() -> None:
+    encoded = task().encode(np.array([[[0, 1, 2, 4]]], np.int16))
+    assert encoded.flatten().tolist() == [0, 2, 1, 3]
+    assert encoded.dtype == torch.uint8
+
+
+def test_more_than_255_labels_and_large_values_do_not_wrap() -> None:
+    many = task(labels={f"l{i}": i + 1 for i in range(300)}, regions={})
+    assert many.encode(np.array([[[300, 256]]])).flatten().tolist() == [300, 256]
+    large = task(labels={"a": 65535}, regions={})
+    assert large.decide(torch.tensor([0.1, 0.9])[:, None, None, None]).tolist() == [[[65535]]]
+
+
+def test_values_of_names_regions_and_foreground() -> None:
+    assert set(task().values_of("tumour")) == {1, 4}
+    assert set(task().values_of("oedema")) == {2}
+    assert set(task().values_of(None)) == {1, 2, 4}
+    with pytest.raises(ValueError, match="'liver'"):
+        task().values_of("liver")
+
+
+def test_labels_are_decided_by_the_likeliest_class() -> None:
+    probability = torch.tensor([[0.1, 0.6], [0.5, 0.2], [0.3, 0.1], [0.1, 0.1]])[:, :, None, None]
+    assert task().decide(probability).flatten().tolist() == [2, 0]
+
+
+def test_composing_a_references_own_regions_gives_the_reference() -> None:
+    trained = task(train="regions")
+    truth = label_arrays(1)[0]
+    members = [np.isin(truth, trained.values_of(name)) for name in REGIONS]
+    probability = torch.from_numpy(np.stack(members)).float()
+    np.testing.assert_array_equal(trained.decide(probability).numpy(), truth)
+
+
+def test_a_later_region_overwrites_an_earlier_one() -> None:
+    # whole alone, tumour without whole, all three, none
+    probability = torch.tensor([[0.9, 0.2, 0.9, 0.5], [0.1, 0.8, 0.9, 0.5], [0.1, 0.2, 0.6, 0.5]])[:, :, None, None]
+    assert task(train="regions").decide(probability).flatten().tolist() == [2, 1, 4, 0]
+
+
+def test_region_loss_does_not_prefer_a_label_inside_the_same_regions() -> None:
+    trained = task(train="regions", regions={"whole": ["oedema", "core", "hot"], "b": ["core", "hot"], "c": ["hot"]})
+    truth = np.zeros(SHAPE, np.uint8)
+    truth[:4] = 4
+    target = trained.encode(truth)[None]
+    good = torch.where(target[:, None].bool(), 20.0, -20.0).expand(-1, 3, -1, -1, -1)
+    assert float(trained.loss((good,), target)) < 1e-4
+    assert float(trained.loss((-good,), target)) > 10
+
+
+def test_a_head_has_an_output_per_decoder_map_in_training_and_the_finest_afterwards() -> None:
+    head = task().head(SPEC)
+    maps = features(2)
+    assert [tuple(level.shape) for level in head.train()(maps)] == [(2, 4, 8, 8, 4), (2, 4, 4, 4, 4)]
+    (finest,) = head.eval()(Features(maps.encoder, maps.decoder))
+    assert finest.shape == (2, 4, 8, 8, 4)
+
+
+def halves(first: int, second: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    mask = np.zeros((4, 2, 2), np.uint8)
+    mask[:first] = 1
+    mask[4 - second :] = 2
+    return mask
+
+
+def two(**changes: Any) -> Segmentation:
+    return task(labels={"left": 1, "right": 2}, regions={"both": ["left", "right"]}, **changes)
+
+
+def test_scores_of_a_known_overlap() -> None:
+    scores = two().mask_scores(halves(2, 1), halves(1, 1), (2.0, 5.0, 10.0))
+    assert scores["dice/left"] == pytest.approx(2 * 4 / (8 + 4))
+    assert scores["dice/right"] == 1.0
+    assert scores["dice"] == pytest.approx((2 / 3 + 1) / 2)
+    assert scores["dice/both"] == pytest.approx(2 * 8 / (12 + 8))
+    assert scores["volume_error_ml/left"] == pytest.approx(4 * 0.1)
+    assert scores["volume_error_ml"] == pytest.approx(0.2)
+    assert scores["hd95_mm/right"] == 0.0
+    assert scores["nsd_1mm/right"] == 1.0
+
+
+def test_the_three_empty_cases_follow_the_contract() -> None:
+    diagonal = math.hypot(4, 2, 2)
+    empty = two().mask_scores(halves(0, 1), halves(0, 1), (1, 1, 1))
+    assert empty["dice/left"] is None
+    assert empty["hd95_mm/left"] is None
+    assert (empty["missed/left"], empty["false/left"]) == (0.0, 0.0)
+    assert empty["dice"] == 1.0
+    missed = two().mask_scores(halves(0, 1), halves(1, 1), (1, 1, 1))
+    assert (missed["dice/left"], missed["nsd_1mm/left"]) == (0.0, 0.0)
+    assert missed["hd95_mm/left"] == pytest.approx(diagonal)
+    assert (missed["missed/left"], missed["false/left"]) == (1.0, 0.0)
+    false = two().mask_scores(halves(1, 1), halves(0, 1), (1, 1, 1))
+    assert (false["dice/left"], false["missed/left"], false["false/left"]) == (0.0, 0.0, 1.0)
+    nothing = two().mask_scores(halves(0, 0), halves(0, 0), (1, 1, 1))
+    assert nothing["dice"] is None
+
+
+def test_means_carry_their_counts_and_leave_true_negatives_out() -> None:
+    segmentation = two(tolerance_mm=2.5)
+    pairs = [((1, 1), (1, 1)), ((0, 1), (1, 1)), ((1, 1), (0, 1)), ((0, 1), (0, 1))]
+    cases = []
+    for index, (predicted, truth) in enumerate(pairs):
+        mask = halves(*predicted)
+        scores = segmentation.mask_scores(mask, halves(*truth), (1, 1, 1))
+        result = segmentation.result(volume(mask))
+        cases.append(ScoredCase(f"c{index}", f"p{index}", None, 0, Path("x"), result, scores))
+    metrics = segmentation.metrics(cases)
+    left = metrics["dice/left"]
+    assert left.value == pytest.approx(1 / 3)
+    assert left.n == 3
+    assert {key: left.extra[key] for key in ("n_missed", "n_false", "n_true_negative")} == {
+        "n_missed": 1,
+        "n_false": 1,
+        "n_true_negative": 1,
+    }
+    assert metrics["dice"].value == pytest.approx((1 + 0.5 + 0.5 + 1) / 4)
+    assert metrics["dice"].extra["n_missed"] == 1
+    assert "nsd_2.5mm/right" in metrics
+    assert metrics["volume_error_ml/left"].better == "zero"
+    assert metrics["volume_error_ml/left"].value == pytest.approx(0.0)
+
+
+def test_volumes_are_in_ml_on_the_masks_own_grid() -> None:
+    result = two().result(volume(halves(2, 1), spacing=(5.0, 10.0, 10.0)))
+    assert result.cells("brain") == {"brain_left_ml": pytest.approx(4.0), "brain_right_ml": pytest.approx(2.0)}

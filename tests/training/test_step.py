@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from medmtl.data.batch import Batch
+from medmtl.errors import NumericError
+from medmtl.run_folder import RunFolder
+from medmtl.training.session import Session, open_session
+from medmtl.training.step import train_step
+
+
+@pytest.fixture
+def session(trained_run: Path) -> Session:
+    return open_session(RunFolder.open(trained_run))
+
+
+def without(batch: Batch, task: str) -> Batch:
+    """The same batch with nobody labelled for a task."""
+    ((name, view),) = batch.views.items()
+    return Batch(batch.step, {name: replace(view, present={**view.present, task: torch.zeros_like(view.present[task])})})
+
+
+def labelled_everywhere(session: Session) -> Batch:
+    """A batch in which every task has a labelled sample."""
+    for step in range(100):
+        batch = session.training[step]
+        (view,) = batch.views.values()
+        if set(view.labelled()) == set(session.learner.tasks):
+            return batch
+    raise AssertionError("no such batch")
+
+
+@pytest.mark.parametrize("absent", ["lesion", "malignancy", "risk"])
+def test_an_absent_task_gets_no_gradient_and_its_optimiser_state_is_untouched(session: Session, absent: str) -> None:
+    learner = session.learner
+    batch = labelled_everywhere(session)
+    train_step(learner, batch, 1.0)
+    own = learner.model.head_parameters(absent)
+    if absent == "lesion":
+        own += learner.model.sharing.own_parameters(absent)
+    before = [p.detach().clone() for p in own]
+    states = [{k: v.clone() for k, v in learner.optimiser.state[p].items()} for p in own]
+
+    record = train_step(learner, without(batch, absent), 1.0)
+
+    assert absent not in record.losses
+    assert own
+    assert all(p.grad is None for p in own)
+    assert all(torch.equal(p, old) for p, old in zip(own, before, strict=True))
+    for p, state in zip(own, states, strict=True):
+        assert all(torch.equal(learner.optimiser.state[p][k], v) for k, v in state.items())
+
+
+def test_an_unlabelled_sample_changes_no_gradient_of_its_task(session: Session) -> None:
+    learner = session.learner
+    batch = labelled_everywhere(session)
+    ((name, view),) = batch.views.items()
+    present = {**view.present, "risk": torch.tensor([True, False])}
+    gradients = []
+    for target in (0.0, 1e6):
+        targets = {**view.targets, "risk": torch.tensor([0.5, target])}
+        changed = Batch(batch.step, {name: replace(view, present=present, targets=targets)})
+        learner.model.load_state_dict(learner.model.state_dict())
+        learner.optimiser.param_groups[0]["lr"] = 0.0
+        train_step(learner, changed, 0.0)
+        gradients.append([p.grad.clone() for p in learner.model.head_parameters("risk") if p.grad is not None])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_a_batch_without_any_label_changes_nothing(session: Session) -> None:
+    learner = session.learner
+    batch = session.training[0]
+    for task in learner.tasks:
+        batch = without(batch, task)
+    before = {name: tensor.clone() for name, tensor in learner.model.state_dict().items()}
+    assert train_step(learner, batch, 1.0).losses == {}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in learner.model.state_dict().items())
+
+
+def test_a_loss_that_is_not_finite_names_step_task_and_cases(session: Session) -> None:
+    batch = labelled_everywhere(session)
+    ((name, view),) = batch.views.items()
+    broken = replace(view, targets={**view.targets, "risk": torch.full_like(view.targets["risk"], torch.inf)})
+    before = {key: tensor.clone() for key, tensor in session.learner.model.state_dict().items() if "heads" not in key}
+    with pytest.raises(NumericError, match=rf"step {batch.step}: the loss of risk is not finite.*{view.case_ids[0]}"):
+        train_step(session.learner, Batch(batch.step, {name: broken}), 1.0)
+    after = session.learner.model.state_dict()
+    assert all(torch.equal(after[key], tensor) for key, tensor in before.items())
+
+
+def test_every_parameter_is_in_one_group_and_case_heads_are_clipped_alone(session: Session) -> None:
+    groups = session.learner.optimiser.param_groups
+    found = [p for group in groups for p in group["params"]]
+    assert len(found) == len({id(p) for p in found}) == len(list(session.learner.model.parameters()))
+    assert {group["clip_group"] for group in groups} == {"trunk", "malignancy", "risk"}
+    assert all(group["weight_decay"] == 0 for group in groups if group["name"].endswith("other"))
