@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic_core import PydanticUndefined
-
 from medmtl import config as configuration
-from medmtl import networks, sharing, tasks, weighting
+from medmtl import tasks
 from medmtl.build import build_tasks
+from medmtl.catalogue import describe_kinds
 from medmtl.check import check_cohort
 from medmtl.config import Config
 from medmtl.data.case import Case
 from medmtl.data.finding import Finding
 from medmtl.data.synthetic import write_cohort
+from medmtl.device import describe_device
 from medmtl.errors import InputError
 from medmtl.evaluation.report import write_report
 from medmtl.evaluation.score import Scores, evaluate_split, load_scores
@@ -23,9 +24,8 @@ from medmtl.files import make_private_folder
 from medmtl.inference.inputs import case_of_files, cases_of
 from medmtl.inference.predict import CasePrediction, Predictor
 from medmtl.inference.write import prediction_row, write_masks, write_table
-from medmtl.planning import Plan, describe_device
+from medmtl.planning import Plan
 from medmtl.progress import Progress, silent
-from medmtl.registry import Registry
 from medmtl.run_folder import RunFolder, open_folds
 from medmtl.tasks.base import Cell, Task
 from medmtl.training.loop import train_run
@@ -36,11 +36,10 @@ PathLike = str | Path
 Overrides = Mapping[str, Any]
 
 FREE_ON_RESUME = ("training.keep", "plan.workers", "cache.folder")  # what may differ without changing the result
+FAILURES_NAMED = 5  # in the error at the end of a prediction
 
 
-def check(
-    config: PathLike, *, overrides: Overrides | None = None, progress: Progress = silent
-) -> list[Finding]:
+def check(config: PathLike, *, overrides: Overrides | None = None, progress: Progress = silent) -> list[Finding]:
     """Run every check on every row and file of a cohort.
 
     Raises:
@@ -97,7 +96,12 @@ def train(
     resolved = configuration.load(Path(config), overrides)
     place = Path(out)
     ready: Ready | None = None
-    folds: list[FoldName] = list(range(_fold_count(resolved, place, resume))) if fold == "all" else [fold]
+    folds: list[FoldName] = [fold] if fold != "all" else []
+    if fold == "all":
+        started = [path for path in place.glob("fold-*") if resume and _exists(path)]
+        ready = None if started else make_ready(resolved, strict=strict, progress=progress)
+        splits = ready.splits if ready else RunFolder.open(started[0]).load_splits()
+        folds = list(range(len(splits.folds)))
     for number in folds:
         target = place / f"fold-{number}" if fold == "all" else place
         if resume and _exists(target):
@@ -137,7 +141,7 @@ def evaluate(
     chosen = [split] if split != "all" else ["train", "val", *(["test"] if splits.test else [])]
     found: dict[str, Scores] = {}
     for name in chosen:
-        folder = (Path(out) if split != "all" else Path(out) / name) if out is not None else _evaluation(runs, run, name)
+        folder = _evaluation(runs, run, name) if out is None else Path(out) / name if split == "all" else Path(out)
         found[name] = evaluate_split(runs, name, folder, device=device, progress=progress)
         write_report(found[name], runs)
     return found
@@ -151,6 +155,25 @@ def report(run: PathLike, *, split: str = "val", share: bool = False) -> Path:
     """
     runs = open_folds(Path(run))
     return write_report(load_scores(runs, split, _evaluation(runs, run, split)), runs, share=share)
+
+
+@dataclass(frozen=True)
+class Prediction(CasePrediction):
+    """What a model says of one case, by task.
+
+    Attributes:
+        model_sha256: of the weights that said it.
+    """
+
+    model_sha256: str
+
+    def save(self, out: PathLike) -> Path:
+        """Write the masks and a one-row ``predictions.csv`` into ``out``; returns the table."""
+        make_private_folder(Path(out))
+        write_masks(self, Path(out))
+        table = Path(out) / "predictions.csv"
+        write_table([prediction_row(self, self.model_sha256)], table)
+        return table
 
 
 class Model:
@@ -169,29 +192,27 @@ class Model:
         """Names that :meth:`predict` wants."""
         return self._predictor.channels
 
-    def predict(self, images: Mapping[str, PathLike], *, case_id: str = "case") -> CasePrediction:
+    def predict(
+        self, images: Mapping[str, PathLike], *, case_id: str = "case", covariates: Mapping[str, Any] | None = None
+    ) -> Prediction:
         """Predict one case.
 
         Args:
             images: channel -> file.
+            covariates: clinical inputs; not in this version, which refuses any.
             case_id: the case's name in files that are saved.
 
         Raises:
             InputError: if a channel is missing or unknown, or a file cannot be used.
         """
-        return self._predictor.predict(case_of_files(images, self.channels, case_id))
+        if covariates:
+            raise InputError("clinical covariates are not in this version")
+        found = self._predictor.predict(case_of_files(images, self.channels, case_id))
+        return Prediction(**vars(found), model_sha256=self._predictor.model_sha256)
 
     def training_cohort(self) -> tuple[Case, ...]:
         """The cases of the cohort that the model was trained on, where its table is still in place."""
         return cases_of([], self._predictor.config, self.channels)
-
-    def save(self, prediction: CasePrediction, out: PathLike) -> Path:
-        """Write the masks and a one-row ``predictions.csv``; returns the table."""
-        make_private_folder(Path(out))
-        write_masks(prediction, Path(out))
-        table = Path(out) / "predictions.csv"
-        write_table([prediction_row(prediction, self._predictor.model_sha256)], table)
-        return table
 
 
 def load(run: PathLike, device: DeviceName = "auto") -> Model:
@@ -211,7 +232,8 @@ def predict(
 
     Args:
         run: a run folder or a folder of folds.
-        inputs: one cohort configuration, one table, ``CHANNEL=FILE`` for one case, or bare files for a one-channel model.
+        inputs: one cohort configuration, one table, ``CHANNEL=FILE`` for one case, or bare files for a model of one
+            channel.
         out: folder for masks and ``predictions.csv``.
         device: ``auto``, ``cpu`` or ``cuda``.
         progress: called once per case.
@@ -239,29 +261,17 @@ def predict(
     table = Path(out) / "predictions.csv"
     write_table(rows, table)
     if failed:
-        raise InputError(f"{len(failed)} of {len(cases)} cases were not predicted, the others are in {table}; {'; '.join(failed)}")
+        more = f"; and {len(failed) - FAILURES_NAMED} more" if len(failed) > FAILURES_NAMED else ""
+        raise InputError(
+            f"{len(failed)} of {len(cases)} cases were not predicted, the others are in {table}; "
+            f"{'; '.join(failed[:FAILURES_NAMED])}{more}"
+        )
     return table
 
 
 def kinds() -> dict[str, list[dict[str, Any]]]:
     """Every kind with its options: name, type, default, and what it is for."""
-    families: dict[str, Registry[Any]] = {
-        "tasks": tasks.kinds,
-        "network": networks.kinds,
-        "sharing": sharing.kinds,
-        "weighting": weighting.kinds,
-    }
-    return {
-        family: [
-            {
-                "name": name,
-                "summary": (registry.get(name).__doc__ or "").strip().splitlines()[0],
-                "options": _options(registry.get(name).Options),
-            }
-            for name in registry.names()
-        ]
-        for family, registry in families.items()
-    }
+    return describe_kinds()
 
 
 def register(kind: type[Task]) -> type[Task]:
@@ -285,7 +295,7 @@ def demo(out: PathLike | None = None, *, progress: Progress = silent) -> Path:
     held_out = RunFolder.open(place / "run").load_splits().folds[0].val[0]
     model = load(place / "run", device="cpu")
     case = next(case for case in model.training_cohort() if case.case_id == held_out)
-    model.save(model.predict(case.images, case_id=held_out), place / "prediction")
+    model.predict(case.images, case_id=held_out).save(place / "prediction")
     return scores.folder / "report.html"
 
 
@@ -300,13 +310,6 @@ def _evaluation(runs: Sequence[RunFolder], run: PathLike, split: str) -> Path:
     return runs[0].evaluation(split) if runs[0].path == Path(run).absolute() else Path(run) / "evaluation" / split
 
 
-def _fold_count(config: Config, place: Path, resume: bool) -> int:
-    existing = [path for path in place.glob("fold-*") if _exists(path)]
-    if resume and existing:
-        return len(RunFolder.open(existing[0]).load_splits().folds)
-    return len(make_ready(config).splits.folds)
-
-
 def _exists(path: Path) -> bool:
     return (path / "manifest.json").is_file()
 
@@ -317,8 +320,8 @@ def _refuse_changes(config: Config, run: RunFolder) -> None:
     changed = [k for k in sorted({*stored, *asked}) if stored.get(k) != asked.get(k) and k not in FREE_ON_RESUME]
     if changed:
         raise InputError(
-            f"[B145] the configuration differs from the run's in {', '.join(changed)}; resume with the run's own, or start "
-            "a new run"
+            f"[B145] the configuration differs from the run's in {', '.join(changed)}; resume with the run's own, or "
+            "start a new run"
         )
 
 
@@ -327,34 +330,4 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in data.items():
         name = f"{prefix}{key}"
         found |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return found
-
-
-def _options(model: Any) -> list[dict[str, Any]]:
-    documented = _documented(model)
-    return [
-        {
-            "name": field.alias or name,
-            "type": str(getattr(field.annotation, "__name__", field.annotation)).replace("typing.", ""),
-            "default": None if field.default is PydanticUndefined else field.default,
-            "required": field.is_required(),
-            "help": documented.get(name, ""),
-        }
-        for name, field in model.model_fields.items()
-        if name != "kind"
-    ]
-
-
-def _documented(model: Any) -> dict[str, str]:
-    """Option -> its sentence in the ``Attributes`` of the model's docstring or a parent's."""
-    found: dict[str, str] = {}
-    for cls in reversed(model.__mro__):
-        current: list[str] = []
-        for line in (cls.__doc__ or "").splitlines():
-            name, colon, rest = line.strip().partition(":")
-            if colon and line.startswith("        ") and not line.startswith(" " * 9):
-                current = [part.strip() for part in name.split(",")]
-                found |= dict.fromkeys(current, rest.strip())
-            elif line.startswith(" " * 12):
-                found |= {part: f"{found[part]} {line.strip()}" for part in current}
     return found

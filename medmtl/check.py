@@ -22,9 +22,9 @@ from medmtl.data.cohort import Cohort, CohortLayout, read_cohort
 from medmtl.data.finding import Findings
 from medmtl.data.fingerprint import ChannelFingerprint, Fingerprint
 from medmtl.data.formats.nifti import ImageError, read_image, read_label
-from medmtl.data.geometry import canonical, corner_shift_voxels
+from medmtl.data.geometry import canonical_grid, corner_shift_voxels
 from medmtl.data.volume import Grid, Volume
-from medmtl.errors import CohortError, WorkError
+from medmtl.errors import CohortError
 from medmtl.progress import Progress, silent
 from medmtl.tasks.base import CellError, Task, VoxelTask
 
@@ -166,8 +166,7 @@ def _look_at(case: Case, config: Config, tasks: Mapping[str, Task], folder: Path
             if found is None:
                 return _Seen(findings, None, hashes)
             counts[name] = found
-    canonical_grid = canonical(Volume(np.empty(grid.shape, np.uint8), grid)).grid
-    return _Seen(findings, Fingerprint(canonical_grid, channels, counts), hashes)
+    return _Seen(findings, Fingerprint(canonical_grid(grid), channels, counts), hashes)
 
 
 def _open(
@@ -180,8 +179,6 @@ def _open(
     except ImageError as error:
         findings.reject(error.code, **where, found=error.found, expected=error.expected, fix=error.fix)
         return None
-    except OSError as error:
-        raise WorkError(f"reading {file} failed: {error.strerror}; check the disk and start again") from error
     for code, text in volume.notes:
         findings.fixed(code, **where, found=text)
     if volume.sha256 is not None:
@@ -267,6 +264,12 @@ def _look_at_label(
         return None
     if shift > 1e-3:
         findings.fixed("B096", **where, found=f"corners {shift:.3f} voxels apart", fix="the image's grid is used")
+    return _check_values(volume, task, findings, where)
+
+
+def _check_values(
+    volume: Volume, task: VoxelTask, findings: Findings, where: Mapping[str, Any]
+) -> dict[int, int] | None:
     values, counts = np.unique(volume.array, return_counts=True)
     found = {int(value): int(count) for value, count in zip(values, counts, strict=True)}
     legal = task.legal_values()

@@ -26,9 +26,7 @@ LATER = ("compare", "export", "convert", "profile", "view", "runs")
 
 app = typer.Typer(
     name="medmtl",
-    help="Joint segmentation, classification and regression on cohorts of 3D medical images.",
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode=None,
 )
 
@@ -203,7 +201,7 @@ def predict(
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="A configuration, a table, CHANNEL=FILE of one case, or image files of one channel.",
+            help="A configuration, a table, CHANNEL=FILE of a case, or images of one channel.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for masks and predictions.csv.")],
@@ -259,12 +257,19 @@ for _name in LATER:
     app.command(_name, hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(_later)
 
 
-@app.callback(invoke_without_command=True)
-def program(version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
-    """Joint segmentation, classification and regression on cohorts of 3D medical images."""
-    if version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         answer(f"medmtl {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Joint segmentation, classification and regression on cohorts of 3D medical images."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -283,14 +288,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except typer.TyperException as error:
-        remark(f"error: {error.format_message()} See medmtl --help.")
+        # typer hands on the words of its validator
+        message = error.format_message().replace("Value error, ", "").rstrip(".")
+        remark(f"error: {message}; see medmtl --help")
         return InputError.exit_code
     except MedmtlError as error:
         if isinstance(error, CohortError):
             remark("\n".join(finding_lines(error.findings)))
         remark(f"error: {error}")
         return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         remark("interrupted")
         return InterruptedRun.exit_code
     except BrokenPipeError:
@@ -321,8 +328,10 @@ def _run(words: list[str]) -> int:
 
 
 def _fold(text: str) -> int | Literal["all", "none"]:
-    if text == "all" or text == "none":
-        return text
+    if text == "all":
+        return "all"
+    if text == "none":
+        return "none"
     if not text.isascii() or not text.isdecimal():
         raise InputError(f"--fold wants a number, all or none, found {text!r}")
     return int(text)

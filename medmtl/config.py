@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from medmtl import networks, sharing, tasks, weighting
 from medmtl.data.formats import strict_yaml
@@ -22,6 +21,7 @@ from medmtl.networks.unet import UnetOptions
 from medmtl.registry import Registry, nearest
 from medmtl.sharing.base import SharingOptions
 from medmtl.tasks.base import TaskOptions
+from medmtl.validation import Lines, line_of, validated
 from medmtl.weighting.base import WeightingOptions
 
 SCHEMA = 1
@@ -35,11 +35,13 @@ LATER = {
     "training.select": "selection of a best checkpoint",
     "inference.tta": "test-time augmentation",
 }
+LATER_TASKS = ("survival",)
 PATH_KEYS = ("cohort.table", "split.file", "cache.folder", "cohort.roots")
 
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Triple = tuple[int, int, int]
+Count = Annotated[int, Field(ge=1)]
+Triple = tuple[Count, Count, Count]
 
 
 class Section(BaseModel):
@@ -80,13 +82,13 @@ class PlanSection(Section):
     memory_gb: Positive = 8.0
     spacing: tuple[Positive, Positive, Positive] | None = None
     shape: Triple | None = None
-    batch: Annotated[int, Field(ge=1)] | None = None
+    batch: Count | None = None
     width: Annotated[int, Field(ge=4)] | None = None
     max_width: Annotated[int, Field(ge=4)] | None = None
     normalisation: dict[str, Literal["zscore", "zscore_nonzero", "ct", "none"]] = {}
     precision: Literal["fp32", "bf16", "fp16"] | None = None
     workers: Annotated[int, Field(ge=0)] | None = None
-    threads: Annotated[int, Field(ge=1)] | None = None
+    threads: Count | None = None
 
 
 class SplitSection(Section):
@@ -119,16 +121,16 @@ class TrainingSection(Section):
         checkpoint_every, keep: steps between commits, and how many are kept.
     """
 
-    steps: Annotated[int, Field(ge=1)] | None = None
+    steps: Count | None = None
     minutes: Positive | None = None
-    lr: Annotated[float, Field(gt=0, lt=10)] = 2e-3
+    lr: Annotated[float, Field(gt=0, lt=10)] = 4e-3
     head_lr: Annotated[float, Field(gt=0, lt=10)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 3e-2
-    clip: Positive = 1.0
+    clip: Positive = 12.0
     average: bool = True
     average_decay: Annotated[float, Field(gt=0, lt=1)] = 0.99
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    checkpoint_every: Annotated[int, Field(ge=1)] = 250
+    checkpoint_every: Count = 250
     keep: Annotated[int, Field(ge=2)] = 2
 
     @model_validator(mode="after")
@@ -185,9 +187,13 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
         raise ConfigError("the file must hold keys and values", line=1)
     data = document.data
     _anchor_paths(data, path.absolute().parent)
+    lines = dict(document.lines)
     for key, value in (overrides or {}).items():
         _override(data, key, value)
-    return _validate(data, document.lines)
+        place = tuple(key.split("."))
+        # what was set stands in no line of the file
+        lines = {path: line for path, line in lines.items() if path[: len(place)] != place} | {place: 0}
+    return _validate(data, lines)
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -195,7 +201,9 @@ def parse_override(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set wants key=value, got {text!r}")
-    return key.strip(), value if key.strip() in PATH_KEYS else strict_yaml.parse_scalar(value)
+    # a path is what was typed, whatever YAML would make of it; the roots are a list of them
+    raw = key.strip() in PATH_KEYS and key.strip() != "cohort.roots"
+    return key.strip(), value if raw else strict_yaml.parse_scalar(value)
 
 
 def dump(config: Config, folder: Path) -> str:
@@ -207,7 +215,7 @@ def dump(config: Config, folder: Path) -> str:
         if value:
             relative = [os.path.relpath(item, folder) for item in ([value] if isinstance(value, str) else value)]
             data[block][name] = relative[0] if isinstance(value, str) else relative
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    return strict_yaml.dump(data)
 
 
 def _read_text(path: Path) -> str:
@@ -225,7 +233,8 @@ def _anchor_paths(data: dict[str, Any], folder: Path) -> None:
         section = data.get(block)
         if isinstance(section, dict) and section.get(name):
             value = section[name]
-            section[name] = [str(folder / str(v)) for v in value] if isinstance(value, list) else str(folder / str(value))
+            listed = isinstance(value, list)
+            section[name] = [str(folder / str(v)) for v in value] if listed else str(folder / str(value))
 
 
 def _override(data: dict[str, Any], key: str, value: Any) -> None:
@@ -237,14 +246,15 @@ def _override(data: dict[str, Any], key: str, value: Any) -> None:
             raise ConfigError(f"{part!r} holds no keys", key=key)
         section = child
     if key in PATH_KEYS:
-        value = [str(Path(item).absolute()) for item in value] if isinstance(value, list) else str(Path(value).absolute())
+        listed = isinstance(value, list | tuple)
+        value = [str(Path(str(v)).absolute()) for v in value] if listed else str(Path(str(value)).absolute())
     section[parts[-1]] = value
     for one, other in (("training.steps", "minutes"), ("training.minutes", "steps")):
         if key == one:
             section.pop(other, None)
 
 
-def _validate(data: dict[str, Any], lines: Mapping[tuple[str | int, ...], int]) -> Config:
+def _validate(data: dict[str, Any], lines: Lines) -> Config:
     for key, meaning in LATER.items():
         section: Any = data
         for part in key.split("."):
@@ -252,6 +262,7 @@ def _validate(data: dict[str, Any], lines: Mapping[tuple[str | int, ...], int]) 
         if section not in (None, "none"):
             raise ConfigError(f"{meaning} is not in this version", key=key, line=lines.get(tuple(key.split("."))))
         _discard(data, key)
+    _refuse_optional_channels(data, lines)
     data = dict(data)
     data.setdefault("network", {"kind": "unet"})
     data.setdefault("sharing", {"kind": "hard"})
@@ -262,10 +273,20 @@ def _validate(data: dict[str, Any], lines: Mapping[tuple[str | int, ...], int]) 
     blocks = data.get("tasks")
     if isinstance(blocks, dict):
         data["tasks"] = {name: _component(tasks.kinds, block, ("tasks", name), lines) for name, block in blocks.items()}
-    config = _model(Config, data, (), lines)
+    config: Config = validated(Config, data, (), lines)
     _check_names(config, lines)
     _check_combinations(config, lines)
     return config
+
+
+def _refuse_optional_channels(data: Mapping[str, Any], lines: Lines) -> None:
+    cohort = data.get("cohort")
+    channels = cohort.get("channels") if isinstance(cohort, dict) else None
+    for name, column in channels.items() if isinstance(channels, dict) else ():
+        if isinstance(column, dict):
+            place = ("cohort", "channels", name)
+            message = "optional channels are not in this version; give the column's name"
+            raise ConfigError(message, key=".".join(place), line=line_of(place, lines))
 
 
 def _discard(data: dict[str, Any], key: str) -> None:
@@ -275,72 +296,37 @@ def _discard(data: dict[str, Any], key: str) -> None:
         section.pop(name, None)
 
 
-def _component(
-    family: Registry[Any], block: Any, path: tuple[str, ...], lines: Mapping[tuple[str | int, ...], int]
-) -> BaseModel:
+def _component(family: Registry[Any], block: Any, path: tuple[str, ...], lines: Lines) -> BaseModel:
     key = ".".join(path)
     if not isinstance(block, dict) or "kind" not in block:
         raise ConfigError("a mapping with a kind is expected, such as {kind: ...}", key=key, line=lines.get(path))
-    kind = family.get(block["kind"], key=f"{key}.kind")
-    return _model(kind.Options, block, path, lines)
-
-
-def _model(model: type[Any], data: Any, path: tuple[str, ...], lines: Mapping[tuple[str | int, ...], int]) -> Any:
+    if family is tasks.kinds and block["kind"] in LATER_TASKS and block["kind"] not in family.names():
+        raise ConfigError(f"{block['kind']} tasks are not in this version", key=key, line=line_of(path, lines))
     try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        messages = [_sentence(model, dict(item), path, lines) for item in error.errors(include_url=False)]
-        first = error.errors()[0]["loc"]
-        if len(messages) == 1:
-            place = (*path, *first)
-            raise ConfigError(messages[0], key=".".join(map(str, place)), line=_line(place, lines)) from None
-        raise ConfigError("; ".join(messages)) from None
+        kind = family.get(block["kind"])
+    except ConfigError as error:
+        raise ConfigError(str(error), key=f"{key}.kind", line=line_of((*path, "kind"), lines)) from None
+    options: BaseModel = validated(kind.Options, block, path, lines)
+    return options
 
 
-def _sentence(
-    model: type[BaseModel], item: dict[str, Any], path: tuple[str, ...], lines: Mapping[tuple[str | int, ...], int]
-) -> str:
-    place = item["loc"]
-    if item["type"] == "extra_forbidden":
-        known = _fields_at(model, place[:-1])
-        guess = nearest(str(place[-1]), known)
-        return f"unknown key {place[-1]!r}" + (f"; did you mean {guess!r}?" if guess else f"; known: {', '.join(known)}")
-    text = item["msg"].removeprefix("Value error, ")
-    name = ".".join(map(str, (*path, *place)))
-    if item["type"] == "missing":
-        return f"the key {name} is missing"
-    given = item.get("input")
-    shown = f" (found {str(given)[:40]!r})" if isinstance(given, str | int | float | bool) or given is None else ""
-    return f"{name}: {text[0].lower()}{text[1:]}{shown}"
-
-
-def _fields_at(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:
-    current: Any = model
-    for part in place:
-        fields = getattr(current, "model_fields", {})
-        current = fields[part].annotation if part in fields else None
-    fields = getattr(current, "model_fields", {})
-    return [field.alias or name for name, field in fields.items()]
-
-
-def _line(place: tuple[str | int, ...], lines: Mapping[tuple[str | int, ...], int]) -> int | None:
-    for length in range(len(place), 0, -1):
-        if place[:length] in lines:
-            return lines[place[:length]]
-    return None
-
-
-def _check_names(config: Config, lines: Mapping[tuple[str | int, ...], int]) -> None:
+def _check_names(config: Config, lines: Lines) -> None:
     for name in config.tasks:
         if not NAME.fullmatch(name):
             raise ConfigError(
                 f"a task name must match {NAME.pattern}, found {name!r}", key="tasks", line=lines.get(("tasks", name))
             )
+    for channel in config.plan.normalisation:
+        if channel not in config.cohort.channels:
+            place = ("plan", "normalisation", channel)
+            guess = nearest(channel, config.cohort.channels)
+            hint = f"; did you mean {guess!r}?" if guess else ""
+            raise ConfigError(f"no such channel{hint}", key=".".join(place), line=line_of(place, lines))
     if config.primary is not None and config.primary not in config.tasks:
         raise ConfigError(f"{config.primary!r} is no task of this file", key="primary", line=lines.get(("primary",)))
 
 
-def _check_combinations(config: Config, lines: Mapping[tuple[str | int, ...], int]) -> None:
+def _check_combinations(config: Config, lines: Lines) -> None:
     built = {name: tasks.kinds.get(options.kind)(name, options) for name, options in config.tasks.items()}
     method = weighting.kinds.get(config.weighting.kind)
     for name, task in built.items():

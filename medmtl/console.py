@@ -214,6 +214,7 @@ def kind_lines(kinds: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
         for kind in entries:
             lines.append(f"  {kind['name']}: {kind['summary']}")
             for option in kind["options"]:
-                default = "required" if option["required"] else f"default {option['default']}"
+                value = "null" if option["default"] is None else option["default"]
+                default = "required" if option["required"] else f"default {value}"
                 lines.append(f"    {option['name']}: {option['type']}, {default}; {option['help']}".rstrip("; "))
     return lines

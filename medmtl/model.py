@@ -24,7 +24,10 @@ class MultiTaskModel(nn.Module):
     def __init__(self, sharing: Sharing, tasks: Mapping[str, Task]) -> None:
         super().__init__()
         self.sharing = sharing
-        self.heads = nn.ModuleDict({name: task.head(sharing.spec[name]) for name, task in tasks.items()})
+        self.heads = {name: task.head(sharing.spec[name]) for name, task in tasks.items()}
+        for name, head in self.heads.items():
+            # not a ModuleDict, which refuses a task called like an attribute of a module, such as ``type``
+            self.add_module(f"heads_{name}", head)
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -16,18 +16,18 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 # Packages of one floor do not see each other; of the single modules of one floor, each may import those to its left.
 FLOORS = (
-    ("errors", "registry", "files", "rng", "progress"),
+    ("errors", "registry", "validation", "files", "rng", "progress"),
     ("data", "losses", "metrics"),
     ("networks",),
     ("tasks", "sharing", "weighting"),
-    ("config", "planning", "model"),
+    ("config", "device", "planning", "model"),
     ("check", "build", "checkpoint", "run_folder"),
     ("inference",),
     ("evaluation",),
     ("training",),
     ("studies",),
-    ("api",),
-    ("cli", "__init__", "__main__"),
+    ("catalogue", "api"),
+    ("console", "cli", "__init__", "__main__"),
 )
 FLOOR = {
     name: (floor, place if (PACKAGE / f"{name}.py").is_file() else 0)

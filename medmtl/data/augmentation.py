@@ -185,8 +185,9 @@ class Augmentation:
             generator = torch.Generator().manual_seed(draw.noise[1])
             image_CDHW = image_CDHW + draw.noise[0] * torch.randn(image_CDHW.shape, generator=generator)
         if draw.blur is not None:
-            gauss, unit = gaussian_1d(torch.tensor(draw.blur), truncated=BLUR_DEVIATIONS), torch.ones(1)
-            kernels = [unit if axis == self.coarse else gauss for axis in range(3)]
+            gauss = gaussian_1d(torch.tensor(draw.blur), truncated=BLUR_DEVIATIONS)
+            # cut off, the kernel sums to less than 1, which would darken the image
+            kernels = [torch.ones(1) if axis == self.coarse else gauss / gauss.sum() for axis in range(3)]
             image_CDHW = separable_filtering(image_CDHW[None], kernels, mode="replicate")[0]
         if draw.brightness is not None:
             image_CDHW = image_CDHW * draw.brightness

@@ -174,7 +174,7 @@ def overlay(image: Volume, reference: Volume, predicted: Volume, names: Mapping[
         canvas = Canvas(figsize=(3.4, 3.4), dpi=130, facecolor="black")
         axes = canvas.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
-        low, high = np.percentile(grey, (1, 99))
+        low, high = np.percentile(grey.astype(np.float64), (1, 99))
         axes.imshow(grey, cmap="gray", vmin=low, vmax=high, aspect=spacing[row_axis] / spacing[column_axis])
         legend = []
         for position, (value, name) in enumerate(names.items()):
@@ -201,12 +201,13 @@ def _largest_slice(truth: Bools, found: Bools, axis: int) -> int:
         area = mask.sum(axis=others)
         if area.any():
             return int(area.argmax())
-    return truth.shape[axis] // 2
+    return int(truth.shape[axis]) // 2
 
 
 def _plane(array_ras: npt.NDArray[np.generic], axis: int, index: int) -> npt.NDArray[np.generic]:
     """A slice with rows from head (or front) down, and columns from the patient's right (or front) on."""
-    return np.take(array_ras, index, axis=axis).T[::-1, ::-1]
+    plane: npt.NDArray[np.generic] = np.take(array_ras, index, axis=axis)
+    return plane.T[::-1, ::-1]
 
 
 def _closed_in(shown: Bools, side: int) -> tuple[int, int]:

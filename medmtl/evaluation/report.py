@@ -27,9 +27,10 @@ class _Section:
 
     name: str
     kind: str
-    tables: list[Table]
+    metrics: list[Table]
     figures: list[Picture]
     overlays: list[Picture]
+    sites: list[Table]
 
 
 def write_report(scores: Scores, runs: Sequence[RunFolder], *, share: bool = False) -> Path:
@@ -51,20 +52,22 @@ def write_report(scores: Scores, runs: Sequence[RunFolder], *, share: bool = Fal
     """
     first = runs[0]
     manifest = first.load_manifest()
+    collapse = tables.collapse_table(runs)
     page = _template().render(
         title="Evaluation"
         if share
         else f"Evaluation of {first.path.name if len(runs) == 1 else first.path.parent.name}",
         cases=scores.metrics["cases"],
         split=SPLITS.get(scores.split, scores.split),
-        folds=", ".join(map(str, scores.folds)),
+        models=_models(scores.folds),
         notes=list(dict.fromkeys((scores.metrics["note"], CONDITIONAL))),
         resubstitution=scores.split == "train",
+        alerts=[f"{row[1]}, fold {row[0]}: {row[-1]}" for row in collapse.rows if row[2] != "trained"],
         share=share,
         summary=tables.summary_table(scores),
         sections=[_section(scores, name, share) for name in scores.tasks],
         curves=_loss_curves(first, list(scores.tasks)),
-        training=[tables.collapse_table(runs), tables.machine_table(runs)],
+        training=[collapse, tables.machine_table(runs)],
         data=[
             tables.finding_table(read_json(first.findings, limit_bytes=MAX_JSON_BYTES), share),
             tables.split_table(first.load_splits()),
@@ -83,17 +86,27 @@ def _template() -> Template:
     return environment.from_string(text)
 
 
+def _models(folds: Sequence[int | str]) -> str:
+    if list(folds) == ["none"]:
+        return "one model trained on all cases but the test split"
+    return f"{'fold' if len(folds) == 1 else 'folds'} {', '.join(map(str, folds))}"
+
+
 def _section(scores: Scores, name: str, share: bool) -> _Section:
     body = scores.metrics["tasks"][name]
-    shown = tables.metric_tables(body["metrics"])
-    for extra in (tables.site_table(scores, name, share), tables.within_site_table(scores, name)):
-        if extra is not None:
-            shown.append(extra)
+    sites = (tables.site_table(scores, name, share), tables.within_site_table(scores, name))
     task, cases = scores.tasks[name], scores.cases[name]
     # points and strips are single patients' values; a curve over all cases is not
     figures = [f for f in task.figures(cases) if not share or isinstance(f, RocFigure)]
     pictures = [picture for figure in figures if (picture := draw(figure)) is not None]
-    return _Section(name, body["kind"], shown, pictures, [] if share else _overlays(scores, name))
+    return _Section(
+        name,
+        body["kind"],
+        tables.metric_tables(body["metrics"]),
+        pictures,
+        [] if share else _overlays(scores, name),
+        [table for table in sites if table is not None],
+    )
 
 
 def _overlays(scores: Scores, name: str) -> list[Picture]:
@@ -105,9 +118,8 @@ def _overlays(scores: Scores, name: str) -> list[Picture]:
     ranked = _ranked(scores, name, metric)
     if not ranked:
         return []
-    places = {"best": 0, "median": len(ranked) // 2, "worst": len(ranked) - 1}
-    # with fewer than three cases one case would stand for two ranks
-    chosen = {index: rank for rank, index in reversed(places.items())}
+    # later entries win: with fewer than three cases there is no median
+    chosen = {len(ranked) // 2: "median", len(ranked) - 1: "worst", 0: "best"}
     labels = _label_names(task, metric, ranked[0])
     pictures = []
     for index in sorted(chosen):
@@ -115,8 +127,7 @@ def _overlays(scores: Scores, name: str) -> list[Picture]:
         assert case.result.mask is not None
         first_channel = next(iter(scores.images[case.case_id].values()))
         picture = overlay(read_image(first_channel), read_label(case.truth), case.result.mask, labels)
-        score = f"{metric.replace('_', ' ')} {number(case.scores[metric])}"
-        caption = f"{chosen[index].capitalize()}: {score}; {picture.caption}"
+        caption = f"{chosen[index].capitalize()}: {metric} {number(case.scores[metric])}; {picture.caption}"
         pictures.append(replace(picture, caption=caption, case_id=case.case_id))
     return pictures
 

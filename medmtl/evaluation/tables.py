@@ -16,7 +16,12 @@ from medmtl.tasks.base import CaseTask, ScoredCase
 
 SHARED_MINIMUM = 5  # a smaller group on a shared page would tell single patients' values
 KNOWN = {"value", "ci95", "ci", "n", "better", "unit", "why"}
-METHODS = {"bca": "BCa bootstrap", "delong-logit": "DeLong, logit scale"}
+METHODS = {
+    "bca": "BCa bootstrap",
+    "clopper-pearson-pairs": "Clopper-Pearson on pairs",
+    "delong-logit": "DeLong, logit scale",
+    "wilson": "Wilson",
+}
 BETTER = {"higher": "higher", "lower": "lower", "zero": "near zero"}
 
 
@@ -45,7 +50,7 @@ def number(value: float | None) -> str:
         return "–"
     size = abs(value)
     if 0 < size < 0.001:
-        text = f"{value:.1e}"
+        text = f"{value:.2g}"
     else:
         text = f"{value:,.{0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3}f}"
     return text.replace("-", "−")
@@ -68,8 +73,9 @@ def summary_table(scores: Scores) -> Table:
         notes = [metric.get("why") or ""]
         if within is not None:
             notes.append(f"within sites {value_and_interval(within)[0]}")
-        labelled, primary = str(body["labelled"]), _spoken(body["primary"])
-        rows.append((name, body["kind"], labelled, primary, *value_and_interval(metric), _joined(notes)))
+        rows.append(
+            (name, body["kind"], str(body["labelled"]), body["primary"], *value_and_interval(metric), _joined(notes))
+        )
     columns = ("task", "kind", "labelled", "primary metric", "value", "95 % interval", "notes")
     return Table("Results", columns, tuple(rows), ("labelled", "value", "95 % interval"))
 
@@ -85,7 +91,7 @@ def metric_tables(metrics: Mapping[str, Mapping[str, Any]]) -> list[Table]:
                 method = METHODS.get(metric.get("ci") or "", metric.get("ci") or "–")
                 better = BETTER.get(metric.get("better", ""), "–")
                 values = value_and_interval(metric)
-                rows.append((_spoken(name), *values, method, str(metric.get("n", "–")), better, _notes(metric)))
+                rows.append((name, *values, method, str(metric.get("n", "–")), better, _notes(metric)))
         if rows:
             tables.append(Table(title, columns, tuple(rows), ("value", "95 % interval", "n")))
     return tables
@@ -100,7 +106,7 @@ def site_table(scores: Scores, name: str, share: bool) -> Table | None:
         return None
     task, primary = scores.tasks[name], scores.metrics["tasks"][name]["primary"]
     targets = _target_columns(scores.cases[name])
-    columns = ("site", "cases", *targets, _spoken(primary), "95 % interval", "notes")
+    columns = ("site", "cases", *targets, primary, "95 % interval", "notes")
     rows = []
     for site, cases in sorted(groups.items()):
         if share and len(cases) < SHARED_MINIMUM:
@@ -115,17 +121,17 @@ def site_table(scores: Scores, name: str, share: bool) -> Table | None:
 
 
 def within_site_table(scores: Scores, name: str) -> Table | None:
-    """Ranking metrics over pairs of one site beside those over all pairs; None where the task or the sites give none."""
+    """Ranking metrics over pairs of one site beside those over all pairs; None where there is no difference."""
     within = _within_site(scores, name)
     pooled = scores.metrics["tasks"][name]["metrics"]
     rows = tuple(
-        (_spoken(metric), *value_and_interval(pooled[metric]), *value_and_interval(found), found.get("why", ""))
+        (metric, *value_and_interval(pooled[metric]), *value_and_interval(found), found.get("why", ""))
         for metric, found in within.items()
     )
     if not rows:
         return None
     columns = ("metric", "all pairs", "95 % interval", "within sites", "95 % interval within", "notes")
-    note = "Where the two differ, part of the score may come from recognising the site and not the disease."
+    note = "A lower score within sites means that part of the score over all pairs comes from telling the sites apart."
     return Table("Within sites", columns, rows, columns[1:-1], note)
 
 
@@ -140,7 +146,7 @@ def finding_table(findings: Sequence[Mapping[str, Any]], share: bool) -> Table:
         place = first["column"] or first["key"] or first["file"] or ""
         told = () if share else (place, first["found"] or "", first["expected"] or "", first["fix"] or "")
         rows.append((code, severity, str(len(members)), *told))
-    told = () if share else ("where (first)", "found (first)", "expected", "what to do or what was done")
+    told = () if share else ("where (first)", "found (first)", "expected", "advice")
     return Table("What check found", ("rule", "severity", "count", *told), tuple(rows), ("count",))
 
 
@@ -164,7 +170,7 @@ def split_table(splits: Splits) -> Table:
 def plan_table(plan: Plan) -> Table:
     """Every planned value that has a reason."""
     rows = tuple((key, _planned(plan, key), reason) for key, reason in plan.reasons.items())
-    return Table("Plan", ("planned", "value", "reason"), rows)
+    return Table("Decisions and reasons", ("planned", "value", "reason"), rows)
 
 
 def collapse_table(runs: Sequence[RunFolder]) -> Table:
@@ -243,7 +249,7 @@ def _notes(metric: Mapping[str, Any]) -> str:
     for key, value in metric.items():
         if key not in KNOWN and value is not None:
             shown = number(value) if isinstance(value, float) else str(value)
-            extras.append(f"{_spoken(key.removeprefix('n_'))} {shown}")
+            extras.append(f"{key.removeprefix('n_').replace('_', ' ')} {shown}")
     return _joined([metric.get("why") or "", *extras])
 
 
@@ -267,10 +273,6 @@ def _fold(run: RunFolder) -> str:
 
 def _site(case: ScoredCase) -> str:
     return case.site or "not stated"
-
-
-def _spoken(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def _joined(parts: Sequence[str]) -> str:

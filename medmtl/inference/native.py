@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from medmtl.data.geometry import canonical, restore
+from medmtl.data.geometry import canonical_grid, restore
 from medmtl.data.volume import Grid, Volume
 
 SLAB_VALUES = 16_000_000  # probabilities in memory at once: 64 MB in fp32
@@ -35,7 +35,7 @@ def to_native(
     Returns:
         The mask with the native shape and affine.
     """
-    target = canonical(Volume(np.empty(native.shape, np.uint8), native)).grid
+    target = canonical_grid(native)
     placement = np.linalg.inv(grid.affine) @ target.affine
     positions = [
         torch.from_numpy(placement[axis, axis] * np.arange(target.shape[axis]) + placement[axis, 3]) for axis in range(3)

@@ -19,7 +19,8 @@ from medmtl.errors import ArtefactError, InputError
 from medmtl.inference.forward import activations
 from medmtl.inference.native import to_native
 from medmtl.model import MultiTaskModel
-from medmtl.planning import Plan, describe_device, observed_range
+from medmtl.device import describe_device
+from medmtl.planning import Plan, observed_range
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import CaseTask, Result, Task, VoxelTask
 

@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
+from medmtl.networks.decoder import UnetDecoder
 from medmtl.networks.features import Features, FeatureSpec
 from medmtl.networks.shape import NetworkShape
-from medmtl.networks.unet import UnetDecoder, UnetEncoder, UnetOptions
+from medmtl.networks.unet import UnetEncoder, UnetOptions
 from medmtl.sharing.base import Sharing, SharingOptions
-
-SHARED = "shared"
 
 
 class Hard(Sharing):
@@ -37,9 +36,13 @@ class Hard(Sharing):
     ) -> None:
         super().__init__(options, shape, network, voxel)
         self.encoder = UnetEncoder(shape)
-        voxel_tasks = [name for name, is_voxel in voxel.items() if is_voxel]
-        self._decoder_of = {name: SHARED if network.decoder == "shared" else name for name in voxel_tasks}
-        self.decoders = nn.ModuleDict({name: UnetDecoder(shape) for name in dict.fromkeys(self._decoder_of.values())})
+        # suffixed, because a module's own attributes, such as ``type``, cannot be keys, and tasks may be called so
+        self._decoder_of = {
+            name: f"{name}_decoder" if network.decoder == "per_task" else "decoder"
+            for name, is_voxel in voxel.items()
+            if is_voxel
+        }
+        self.decoders = nn.ModuleDict({key: UnetDecoder(shape) for key in dict.fromkeys(self._decoder_of.values())})
         self._spec = {name: shape.spec(is_voxel) for name, is_voxel in voxel.items()}
 
     @property
@@ -50,22 +53,22 @@ class Hard(Sharing):
     def features(self, image_BCDHW: torch.Tensor, tasks: Sequence[str]) -> dict[str, Features]:
         """One pass through the encoder, and one through each decoder that the named tasks need."""
         maps = self.encoder(image_BCDHW)
-        decoded: dict[str, tuple[torch.Tensor, ...]] = {}
-        for name in tasks:
-            decoder = self._decoder_of.get(name)
-            if decoder is not None and decoder not in decoded:
-                decoded[decoder] = self.decoders[decoder](maps)
+        needed = dict.fromkeys(self._decoder_of[name] for name in tasks if name in self._decoder_of)
+        decoded = {key: self.decoders[key](maps) for key in needed}
         return {name: Features(maps, decoded.get(self._decoder_of.get(name, ""), ())) for name in tasks}
 
     def shared_parameters(self) -> list[nn.Parameter]:
-        """The encoder's, and the shared decoder's where more than one voxel task reads it."""
+        """The encoder's, and the decoder's where more than one task reads it."""
         shared = list(self.encoder.parameters())
-        if SHARED in self.decoders and len(self._decoder_of) > 1:
-            shared += list(self.decoders[SHARED].parameters())
+        for key, decoder in self.decoders.items():
+            if len(self._readers(key)) > 1:
+                shared += decoder.parameters()
         return shared
 
     def own_parameters(self, task: str) -> list[nn.Parameter]:
-        """A decoder that only this task reads."""
-        decoder = self._decoder_of.get(task)
-        alone = decoder is not None and list(self._decoder_of.values()).count(decoder) == 1
-        return list(self.decoders[decoder].parameters()) if alone and decoder is not None else []
+        """Those of a decoder that only this task reads."""
+        key = self._decoder_of.get(task)
+        return list(self.decoders[key].parameters()) if key and self._readers(key) == [task] else []
+
+    def _readers(self, decoder: str) -> list[str]:
+        return [name for name, key in self._decoder_of.items() if key == decoder]

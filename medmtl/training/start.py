@@ -14,7 +14,8 @@ from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case
 from medmtl.data.split import Splits, from_column, from_file, make_splits
 from medmtl.errors import InputError
-from medmtl.planning import Device, Plan, TrainingFacts, describe_device, make_plan, with_statistics
+from medmtl.device import Device, describe_device
+from medmtl.planning import Plan, TrainingFacts, make_plan, with_statistics
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import Task

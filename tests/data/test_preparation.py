@@ -29,7 +29,7 @@ ORIENTATIONS = [
 
 
 def save(path: Path, array: Array, affine: Array = AFFINE) -> Path:
-    nib.save(nib.Nifti1Image(array, affine), path)  # type: ignore[attr-defined, no-untyped-call]
+    nib.save(nib.Nifti1Image(array, affine), path)  # type: ignore[no-untyped-call]
     return path
 
 
@@ -79,9 +79,9 @@ def test_a_landmark_keeps_its_place_in_all_orientations(tmp_path: Path) -> None:
         assert np.allclose(prepared.grid.spacing, SPACING)
         assert np.array_equal(np.abs(prepared.grid.affine[:3, :3]).argmax(0), [0, 1, 2])
         where = places(prepared.grid.shape, prepared.grid.affine)
-        for weight in (prepared.image_CDHW[0], prepared.labels["organ"]):
+        for weight, voxels in ((prepared.image_CDHW[0], 0.05), (prepared.labels["organ"], 0.5)):
             found = (where * weight).sum((1, 2, 3)) / weight.sum()
-            assert np.linalg.norm(found - landmark) < 0.25 * SPACING[0]
+            assert np.linalg.norm(found - landmark) < voxels * SPACING[0]
 
 
 def test_resampling_agrees_with_scipy(tmp_path: Path) -> None:
@@ -102,12 +102,10 @@ def test_resampling_agrees_with_scipy(tmp_path: Path) -> None:
 
 def test_equal_spacing_leaves_voxels_alone(tmp_path: Path) -> None:
     array = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
-    prepared = prepare_case(
-        case_of({"t1": save(tmp_path / "a.nii", array)}), preparation(spacing=(1.005, 1.295, 2.01))
-    )
+    prepared = prepare_case(case_of({"t1": save(tmp_path / "a.nii", array)}), preparation(spacing=(1.005, 1.295, 2.01)))
     assert np.array_equal(prepared.image_CDHW[0], array)
     assert prepared.image_CDHW.dtype == np.float32
-    assert np.array_equal(prepared.grid.affine, AFFINE)
+    assert np.allclose(prepared.grid.affine, AFFINE, atol=1e-6)
     assert prepared.native.shape == SHAPE
 
 
@@ -155,15 +153,19 @@ def test_resample_to_first_brings_another_grid_to_the_same_places(tmp_path: Path
         return np.asarray(np.tensordot([1.0, -2.0, 0.5], places(shape, affine), 1), np.float32)
 
     other = oblique(AFFINE) @ np.diag([0.7, 0.9, 0.5, 1])
-    shape = (34, 34, 50)
+    shape = (50, 50, 70)
     middle = AFFINE @ [*((np.array(SHAPE) - 1) / 2), 1] - other @ [*((np.array(shape) - 1) / 2), 1]
     other[:3, 3] += middle[:3]
-    case = case_of(
-        {"t1": save(tmp_path / "a.nii", ramp(SHAPE, AFFINE)), "t2": save(tmp_path / "b.nii", ramp(shape, other))}
-    )
-    first, second = prepare_case(case, preparation("t1", "t2", to_first=True)).image_CDHW
-    inner = (slice(4, -4),) * 3
-    assert np.abs(first[inner] - second[inner]).max() < 1e-3
+    images = {
+        "t1": save(tmp_path / "a.nii", ramp(SHAPE, AFFINE)),
+        "t2": save(tmp_path / "b.nii", ramp(shape, other), other),
+    }
+    prepared = prepare_case(case_of(images), preparation("t1", "t2", to_first=True))
+    inner = (slice(None),) + (slice(4, -4),) * 3
+    expected = ramp(prepared.grid.shape, prepared.grid.affine)
+    assert np.abs(prepared.image_CDHW[inner] - expected[inner[1:]]).max() < 1e-3
+    with pytest.raises(InputError, match="t2"):
+        prepare_case(case_of(images), preparation("t1", "t2"))
 
 
 def test_statistics_and_hashes(tmp_path: Path) -> None:

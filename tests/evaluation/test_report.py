@@ -5,19 +5,18 @@ import html
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
-from matplotlib import image as png
 
 from medmtl.data.formats.nifti import write_mask
 from medmtl.data.prepared import Intensity, Preparation
 from medmtl.data.split import Balance, Fold, Splits
 from medmtl.data.volume import Grid, Volume
-from medmtl.evaluation.pictures import ON_SCAN, loss_curve, overlay
 from medmtl.evaluation.report import write_report
 from medmtl.evaluation.score import Scores, metrics_json
 from medmtl.evaluation.tables import number
@@ -49,6 +48,29 @@ def lesion(centre: tuple[float, float, float], radius: float) -> np.ndarray[Any,
     return (ball(centre, radius).astype(np.uint8) + ball(centre, radius / 2)).astype(np.uint8)
 
 
+PLAN = Plan(
+    preparation=Preparation((1.0, 1.0, 4.0), ("t1",), {"lesion": "mask"}),
+    intensities=(Intensity("zscore"),),
+    view="case",
+    shape=(40, 32, 16),
+    batch=2,
+    network=NetworkShape(1, (8, 16), ((3, 3, 3), (3, 3, 3)), ((1, 1, 1), (2, 2, 2))),
+    device="cpu",
+    precision="fp32",
+    memory_format="contiguous",
+    threads=2,
+    workers=1,
+    steps=400,
+    minutes=None,
+    memory_bytes=2_500_000_000,
+    reasons={
+        "spacing": "median voxel size of the cohort",
+        "normalisation.t1": "no scan is masked",
+        "batch": "fits",
+    },
+)
+
+
 def make_tasks() -> dict[str, Task]:
     regions: dict[str, tuple[str, ...]] = {"whole": ("rim", "core")}
     labels = {"rim": 1, "core": 2}
@@ -65,7 +87,7 @@ def make_tasks() -> dict[str, Task]:
     }
 
 
-def make_scores(folder: Path, *, split: str = "val") -> Scores:
+def make_scores(folder: Path) -> Scores:
     """Twenty-four cases at two sites; the grade goes with the site, and the model knows the site better."""
     rng = np.random.default_rng(3)
     tasks = make_tasks()
@@ -95,44 +117,24 @@ def make_scores(folder: Path, *, split: str = "val") -> Scores:
         volume = 10 + rng.normal(0, 3)
         value = RegressionResult(value=volume + rng.normal(0, 1.5))
         cases["size"].append(ScoredCase(*who, volume, value, size.result_scores(value, volume)))
-    metrics = metrics_json(split, [0, 1, 2], CASES, tasks, cases)
-    out = folder / f"evaluation-{split}"
+    metrics = metrics_json("val", [0, 1, 2], CASES, tasks, cases)
+    out = folder / "evaluation"
     make_private_folder(out)
-    return Scores(split, (0, 1, 2), tasks, cases, metrics, out, images)
+    return Scores("val", (0, 1, 2), tasks, cases, metrics, out, images)
 
 
 def make_run(folder: Path) -> RunFolder:
     run = RunFolder(folder / "fold-0")
     make_private_folder(run.path)
-    plan = Plan(
-        preparation=Preparation((1.0, 1.0, 4.0), ("t1",), {"lesion": "mask"}),
-        intensities=(Intensity("zscore"),),
-        view="case",
-        shape=(40, 32, 16),
-        batch=2,
-        network=NetworkShape(1, (8, 16), ((3, 3, 3), (3, 3, 3)), ((1, 1, 1), (2, 2, 2))),
-        device="cpu",
-        precision="fp32",
-        memory_format="contiguous",
-        threads=2,
-        workers=1,
-        steps=400,
-        minutes=None,
-        memory_bytes=2_500_000_000,
-        reasons={
-            "spacing": "median voxel size of the cohort",
-            "normalisation.t1": "no scan is masked",
-            "batch": "fits",
-        },
-    )
     ids = tuple(f"subject-{index:03d}" for index in range(CASES))
+    parts: tuple[tuple[Literal["train", "val"], int], ...] = (("train", 16), ("val", 8))
     balance = tuple(
         Balance(fold, part, count, count, {"grade: low": count // 2, "grade: high": count - count // 2})
         for fold in range(3)
-        for part, count in (("train", 16), ("val", 8))
+        for part, count in parts
     )
     folds = tuple(Fold(tuple(sorted({*ids} - {*ids[k::3]})), ids[k::3]) for k in range(3))
-    write_json(run.plan, plan.to_json())
+    write_json(run.plan, PLAN.to_json())
     write_json(run.splits, Splits(folds, (), balance).to_json())
     write_json(run.manifest, {"fold": 0, "table_sha256": "0" * 64, "versions": {"medmtl": "9.9"}})
     blank = dict.fromkeys(("case", "row", "column", "key", "line", "file", "found", "expected", "fix"))
@@ -211,7 +213,7 @@ def test_every_metric_stands_in_the_page(page: str, scores: Scores) -> None:
     rows = [row for title, rows in Rows(page).tables.items() if title.startswith("Metrics") for row in rows]
     names = {row[0] for row in rows}
     for body in scores.metrics["tasks"].values():
-        assert {name.replace("_", " ") for name in body["metrics"]} <= names
+        assert set(body["metrics"]) <= names
     dice = next(row for row in rows if row[0] == "dice")
     metric = scores.metrics["tasks"]["lesion"]["metrics"]["dice"]
     assert dice[1] == f"{metric['value']:.3f}"
@@ -301,100 +303,56 @@ def test_training_and_plan_are_shown(page: str) -> None:
     tables = Rows(page).tables
     assert tables["Machine"][1] == ["0", "400", "3 %", "1.75 GB", "2.50 GB"]
     assert tables["Do the case heads use the image?"][1][:3] == ["0", "grade", "collapsed"]
-    assert tables["Plan"][1] == ["spacing", "1 × 1 × 4 mm", "median voxel size of the cohort"]
-    assert tables["Plan"][2][:2] == ["normalisation.t1", "zscore"]
+    assert tables["Decisions and reasons"][1] == ["spacing", "1 × 1 × 4 mm", "median voxel size of the cohort"]
+    assert tables["Decisions and reasons"][2][:2] == ["normalisation.t1", "zscore"]
     assert tables["Balance of the split"][0][2:] == ["patients", "cases", "grade: low", "grade: high"]
     assert "Intervals are conditional on the trained models." in page
 
 
-def test_training_scores_are_marked_as_resubstitution(tmp_path: Path, run: RunFolder) -> None:
-    page = write_report(make_scores(tmp_path, split="train"), [run], share=True).read_text(encoding="utf-8")
+def test_a_collapsed_head_is_said_at_the_top(page: str) -> None:
+    assert '<p class="warning">grade, fold 0: nearly constant</p>' in page.partition("<main>")[0]
+
+
+def test_training_scores_are_marked_as_resubstitution(tmp_path: Path, scores: Scores, run: RunFolder) -> None:
+    note = metrics_json("train", [0], CASES, {}, {})["note"]
+    trained = replace(scores, split="train", metrics={**scores.metrics, "note": note}, folder=tmp_path)
+    page = write_report(trained, [run], share=True).read_text(encoding="utf-8")
     assert '<p class="warning">Resubstitution: these cases were trained on.</p>' in page
     assert "Intervals are conditional on the trained models." in page
 
 
-def test_a_shared_page_tells_nothing_of_single_cases(tmp_path: Path, run: RunFolder) -> None:
-    scores = make_scores(tmp_path)
-    lone = [
-        ScoredCase(c.case_id, c.patient, "Lonely" if i == 0 else c.site, c.fold, c.truth, c.result, c.scores)
-        for i, c in enumerate(scores.cases["size"])
-    ]
-    scores.cases["size"][:] = lone  # type: ignore[index]
-    page = write_report(scores, [run], share=True).read_text(encoding="utf-8")
+def test_a_shared_page_tells_nothing_of_single_cases(tmp_path: Path, scores: Scores, run: RunFolder) -> None:
+    first, *others = scores.cases["size"]
+    cases = {**scores.cases, "size": [replace(first, site="Lonely"), *others]}
+    page = write_report(replace(scores, cases=cases, folder=tmp_path), [run], share=True).read_text(encoding="utf-8")
     found = Rows(page)
-    for secret in ("subject-", "patient-", "image/png", "secret", str(tmp_path), "fold-0", number(lone[0].truth)):
+    folder = str(scores.folder.parent)
+    for secret in ("subject-", "patient-", "image/png", "secret", folder, "fold-0", number(first.truth)):
         assert secret not in page, secret
-    assert [alt for _, alt in found.pictures] == ["grade: ROC", *(alt for _, alt in found.pictures[1:])]
-    assert all(": loss" in alt for _, alt in found.pictures[1:])
+    alternatives = [alt for _, alt in found.pictures]
+    assert alternatives[0] == "grade: ROC"
+    assert len(alternatives) == 3
+    assert all(": loss" in text for text in alternatives[1:])
     rows = [row for row in found.tables["By site"] if row[0] == "Lonely"]
     assert rows == [["Lonely", "under 5", "–", "–", "–", "too few to share"]]
 
 
-def test_a_metric_without_a_value_says_why(tmp_path: Path, run: RunFolder) -> None:
-    scores = make_scores(tmp_path)
+def test_a_metric_without_a_value_says_why(tmp_path: Path, scores: Scores, run: RunFolder) -> None:
     alike = [case for case in scores.cases["grade"] if case.truth == "low"]
-    cases = {**scores.cases, "grade": alike}
+    cases = {**scores.cases, "grade": alike, "size": []}
     metrics = metrics_json("val", [0], CASES, scores.tasks, cases)
-    few = Scores("val", (0,), scores.tasks, cases, metrics, scores.folder, scores.images)
-    page = write_report(few, [run], share=True).read_text(encoding="utf-8")
-    row = next(row for row in Rows(page).tables["Metrics"] if row[0] == "auc")
-    assert row[1] == row[2] == "–"
-    assert row[6].startswith(metrics["tasks"]["grade"]["metrics"]["auc"]["why"])
+    few = replace(scores, cases=cases, metrics=metrics, folder=tmp_path)
+    tables = Rows(write_report(few, [run], share=True).read_text(encoding="utf-8")).tables
+    for name, metric in (("grade", "auc"), ("size", "mae")):
+        row = next(row for row in tables["Metrics"] if row[0] == metric)
+        assert row[1] == row[2] == "–"
+        assert row[6].startswith(metrics["tasks"][name]["metrics"][metric]["why"])
 
 
-def brightness(picture: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    import io
-
-    return np.asarray(png.imread(io.BytesIO(base64.b64decode(picture.partition(",")[2]))), np.float64)[..., :3]
-
-
-@pytest.mark.parametrize("flipped", [False, True])
-def test_the_patients_right_is_on_the_left_and_the_front_on_top(flipped: bool) -> None:
-    bright = np.zeros((20, 20, 3), np.float32)
-    bright[14:18, 15:19, 1] = 1.0  # in RAS order: right and front
-    label = np.zeros((20, 20, 3), np.uint8)
-    label[1, 1, 1] = label[18, 18, 1] = 1  # keeps the whole slice in view
-    affine = np.diag([1.0, 1.0, 5.0, 1.0])
-    if flipped:
-        bright, label = bright[::-1, ::-1], label[::-1, ::-1]
-        affine = np.array([[-1.0, 0, 0, 19], [0, -1.0, 0, 19], [0, 0, 5.0, 0], [0, 0, 0, 1]])
-    grid = Grid((20, 20, 3), affine)
-    picture = overlay(Volume(bright, grid), Volume(label, grid), Volume(label, grid), {})
-    shown = brightness(picture.uri).mean(axis=2)
-    middle = shown.shape[0] // 2
-    quarters = [shown[:middle, :middle], shown[:middle, middle:], shown[middle:, :middle], shown[middle:, middle:]]
-    assert int(np.argmax([quarter.mean() for quarter in quarters])) == 0
-    assert picture.caption == "axial slice 2 of 3; the patient's right is on the left"
-
-
-def test_the_outline_lies_where_the_mask_is_also_at_the_edge() -> None:
-    grid = Grid((30, 30, 2), np.diag([1.0, 1.0, 3.0, 1.0]))
-    scan = Volume(np.zeros(grid.shape, np.float32), grid)
-    mask = np.zeros(grid.shape, np.uint8)
-    mask[20:30, 20:30, 1] = 7
-    nothing = Volume(np.zeros(grid.shape, np.uint8), grid)
-    picture = overlay(scan, Volume(mask, grid), nothing, {7: "core"})
-    coloured = np.ptp(brightness(picture.uri), axis=2) > 0.2
-    rows, columns = np.nonzero(coloured)
-    side = coloured.shape[0]
-    # the view is closed in to 15 voxels of 30 at the corner, of which the mask takes two thirds from the left and top
-    assert (rows.min() < 0.03 * side) and (columns.min() < 0.03 * side)
-    assert rows.max() == pytest.approx(2 / 3 * side, abs=0.03 * side)
-    assert columns.max() == pytest.approx(2 / 3 * side, abs=0.03 * side)
-    assert picture.legend == (("core", ON_SCAN[0], "solid"),)
-
-
-def test_an_empty_reference_shows_the_false_prediction() -> None:
-    grid = Grid((12, 12, 5), np.diag([1.0, 1.0, 3.0, 1.0]))
-    found = np.zeros(grid.shape, np.uint8)
-    found[3:6, 3:6, 3] = 1
-    zeros = np.zeros(grid.shape, np.uint8)
-    picture = overlay(Volume(zeros.astype(np.float32), grid), Volume(zeros, grid), Volume(found, grid), {1: "a"})
-    assert picture.caption.startswith("axial slice 4 of 5")
-
-
-def test_a_task_without_logged_losses_has_no_curve() -> None:
-    assert loss_curve("a", [], []) is None
+def test_two_cases_are_the_best_and_the_worst(tmp_path: Path, scores: Scores, run: RunFolder) -> None:
+    cases = {**scores.cases, "lesion": scores.cases["lesion"][:2]}
+    page = write_report(replace(scores, cases=cases, folder=tmp_path), [run]).read_text(encoding="utf-8")
+    assert re.findall(r"</bdi></b> (\w+): dice", page) == ["Best", "Worst"]
 
 
 @pytest.mark.parametrize(
@@ -406,7 +364,8 @@ def test_a_task_without_logged_losses_has_no_curve() -> None:
         (-1.234, "−1.23"),
         (12.34, "12.3"),
         (4321.6, "4,322"),
-        (2e-5, "2.0e−05"),
+        (2.5e-4, "0.00025"),
+        (2e-5, "2e−05"),
     ],
 )
 def test_numbers_have_about_three_digits(value: float | None, text: str) -> None:

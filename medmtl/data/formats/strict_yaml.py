@@ -1,5 +1,7 @@
 """YAML as data only: one reading of every scalar, no tags, no anchors, no duplicate keys, no expressions.
 
+What :func:`dump` writes, :func:`parse` reads back as it was.
+
 Scalars follow YAML 1.2's core schema, which is what people expect: ``1e-4`` is a number, ``no`` and ``on`` are words,
 only ``true`` and ``false`` are booleans. What PyYAML would read in a surprising way (``012``, ``12:30:45``) is refused.
 """
@@ -17,12 +19,16 @@ from medmtl.errors import ConfigError
 MAX_BYTES = 1 << 20
 MAX_NODES = 10_000
 MAX_DEPTH = 64
+MAX_DIGITS = 300  # of a number; Python's own limit would be an error of another kind
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _AMBIGUOUS = re.compile(r"[-+]?(0[0-9_]+|0[xob][0-9a-fA-F_]+|[0-9][0-9_]*(:[0-5]?[0-9])+|[0-9]+_[0-9_]+)")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF|nan|NaN|NAN)")
-_EXPRESSION = re.compile(r"\$|^@|\{\{|\{%")
+# a dollar inside a word stays legal: folders are called so
+_EXPRESSION = re.compile(r"^[$@]|\$[({]|\{\{|\{%")
+_TAG = "tag:yaml.org,2002:"
+_PLAIN_TAGS = {_TAG + name for name in ("str", "int", "float", "bool", "null", "timestamp", "value")}
 
 Path = tuple[str | int, ...]
 
@@ -68,9 +74,30 @@ def parse_scalar(text: str) -> Any:
     return "" if text == "" else parse(text).data
 
 
+def dump(data: Any) -> str:
+    """Data as YAML, block style, keys in their order."""
+    return yaml.dump(data, Dumper=_Writer, sort_keys=False, allow_unicode=True)
+
+
+class _Writer(yaml.SafeDumper):
+    """Quotes every text that :func:`parse` would take for something else; PyYAML knows only its own reading."""
+
+
+def _write_text(writer: _Writer, text: str) -> yaml.ScalarNode:
+    try:
+        same = _plain(text, 0) == text
+    except ConfigError:
+        same = False
+    return writer.represent_scalar(_TAG + "str", text, style=None if same else '"')
+
+
+_Writer.add_representer(str, _write_text)
+
+
 def _refuse_anchors(text: str) -> None:
     depth = 0
     for count, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+        assert event.start_mark is not None  # only events made by hand have none
         line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise ConfigError("anchors and aliases are not supported", line=line)
@@ -88,11 +115,12 @@ def _value(node: yaml.Node, path: Path, lines: dict[Path, int]) -> Any:
     if isinstance(node, yaml.SequenceNode):
         _expect_tag(node, "seq", line)
         return [_value(item, (*path, index), lines) for index, item in enumerate(node.value)]
+    assert isinstance(node, yaml.ScalarNode)  # there is no fourth kind
     return _scalar(node, line)
 
 
 def _expect_tag(node: yaml.Node, name: str, line: int) -> None:
-    if node.tag != f"tag:yaml.org,2002:{name}":
+    if node.tag != _TAG + name:
         raise ConfigError(f"the tag {node.tag!r} is not supported", line=line)
 
 
@@ -102,6 +130,8 @@ def _mapping(node: yaml.MappingNode, path: Path, lines: dict[Path, int]) -> dict
         line = key_node.start_mark.line + 1
         if not isinstance(key_node, yaml.ScalarNode):
             raise ConfigError("a key must be plain text", line=line)
+        if "python" in key_node.tag or not key_node.tag.startswith(_TAG):
+            raise ConfigError(f"the tag {key_node.tag!r} is not supported", line=line)
         key = key_node.value
         if key in result:
             raise ConfigError(f"the key {key!r} stands twice, first in line {lines[(*path, key)]}", line=line)
@@ -112,16 +142,11 @@ def _mapping(node: yaml.MappingNode, path: Path, lines: dict[Path, int]) -> dict
     return result
 
 
-def _scalar(node: yaml.Node, line: int) -> Any:
-    text = node.value
-    if node.style is None:
-        standard = node.tag.startswith("tag:yaml.org,2002:")
-        if not standard or node.tag.endswith(("python", "binary", "merge")):
-            raise ConfigError(f"the tag {node.tag!r} is not supported", line=line)
-        return _plain(text, line)
-    if node.tag != "tag:yaml.org,2002:str":
+def _scalar(node: yaml.ScalarNode, line: int) -> Any:
+    plain = node.style is None
+    if node.tag not in (_PLAIN_TAGS if plain else {_TAG + "str"}):
         raise ConfigError(f"the tag {node.tag!r} is not supported", line=line)
-    return _text(text, line)
+    return _plain(node.value, line) if plain else _text(node.value, line)
 
 
 def _plain(text: str, line: int) -> Any:
@@ -131,6 +156,8 @@ def _plain(text: str, line: int) -> Any:
         return True
     if text in ("false", "False", "FALSE"):
         return False
+    if len(text) > MAX_DIGITS and (_INT.fullmatch(text) or _FLOAT.fullmatch(text)):
+        raise ConfigError(f"a number of {len(text)} digits", line=line)
     if _INT.fullmatch(text):
         return int(text)
     if _FLOAT.fullmatch(text):

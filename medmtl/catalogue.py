@@ -1,0 +1,84 @@
+"""Every kind with its options, read from the kinds themselves."""
+
+from __future__ import annotations
+
+import re
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from medmtl import networks, sharing, tasks, weighting
+from medmtl.registry import Registry
+
+
+def describe_kinds() -> dict[str, list[dict[str, Any]]]:
+    """Family -> its kinds: ``name``, ``summary`` and ``options``.
+
+    An option has ``name``, ``type``, ``default``, ``required`` and ``help``, its sentence in the ``Attributes`` of the
+    docstring.
+    """
+    families: dict[str, Registry[Any]] = {
+        "tasks": tasks.kinds,
+        "network": networks.kinds,
+        "sharing": sharing.kinds,
+        "weighting": weighting.kinds,
+    }
+    return {
+        family: [
+            {
+                "name": name,
+                "summary": _plain((registry.get(name).__doc__ or "").strip().splitlines()[0]),
+                "options": _options(registry.get(name).Options),
+            }
+            for name in registry.names()
+        ]
+        for family, registry in families.items()
+    }
+
+
+def _options(model: Any) -> list[dict[str, Any]]:
+    documented = _documented(model)
+    return [
+        {
+            "name": field.alias or name,
+            "type": _type_name(field.annotation),
+            "default": None if field.is_required() else field.get_default(call_default_factory=True),
+            "required": field.is_required(),
+            "help": _plain(documented.get(name, "")),
+        }
+        for name, field in model.model_fields.items()
+        if name != "kind"
+    ]
+
+
+def _documented(model: Any) -> dict[str, str]:
+    """Option -> its sentence in the ``Attributes`` of the model's docstring or a parent's."""
+    found: dict[str, str] = {}
+    for cls in reversed(model.__mro__):
+        current: list[str] = []
+        for line in (cls.__doc__ or "").splitlines():
+            name, colon, rest = line.strip().partition(":")
+            if colon and line.startswith("        ") and not line.startswith(" " * 9):
+                current = [part.strip() for part in name.split(",")]
+                found |= dict.fromkeys(current, rest.strip())
+            elif line.startswith(" " * 12):
+                found |= {part: f"{found[part]} {line.strip()}" for part in current}
+    return found
+
+
+def _plain(text: str) -> str:
+    """A docstring's words without its markup."""
+    return re.sub(r"(:\w+:)?`+~?([^`]*)`+", r"\2", text)
+
+
+def _type_name(annotation: Any) -> str:
+    """A type as a writer of YAML reads it: words for literals, no bounds."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type_name(inner[0])
+    if origin is Literal:
+        return " | ".join(map(str, inner))
+    if origin in (Union, UnionType):
+        return " | ".join(map(_type_name, inner))
+    if origin is not None:
+        return f"{origin.__name__}[{', '.join(map(_type_name, inner))}]"
+    return {type(None): "null", Ellipsis: "..."}.get(annotation) or str(annotation.__name__)

@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medmtl.data import cache as cache_module
+from medmtl.data.cache import PreparedCache
+from medmtl.data.case import Case
+from medmtl.data.preparation import prepare_case
+from medmtl.data.prepared import Preparation, Prepared
+from medmtl.data.volume import Grid
+from medmtl.errors import MachineError, WorkError
+
+PREPARATION = Preparation((1.0, 1.0, 1.5), ("t1",), {"organ": "mask"})
+
+
+def make_case(folder: Path, number: int = 0, labelled: bool = True) -> Case:
+    rng = np.random.default_rng(number)
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])
+    image, mask = folder / f"image-{number}.nii.gz", folder / f"mask-{number}.nii.gz"
+    nib.save(nib.Nifti1Image(rng.normal(size=(7, 8, 9)).astype(np.float32), affine), image)  # type: ignore[no-untyped-call]
+    nib.save(nib.Nifti1Image(rng.integers(0, 3, (7, 8, 9)).astype(np.uint8), affine), mask)  # type: ignore[no-untyped-call]
+    files = {"mask": mask} if labelled else {}
+    return Case(f"case {number}", f"p{number}", None, number + 2, {"t1": image}, files=files)
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    return make_case(tmp_path)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> PreparedCache:
+    return PreparedCache(tmp_path / "cache", PREPARATION)
+
+
+def assert_same(found: Prepared, expected: Prepared) -> None:
+    for field in fields(Prepared):
+        one, other = getattr(found, field.name), getattr(expected, field.name)
+        if isinstance(other, Grid):
+            assert one.shape == other.shape and np.array_equal(one.affine, other.affine)
+        else:
+            np.testing.assert_equal(one, other, err_msg=field.name)
+
+
+def entries(cache: PreparedCache) -> list[Path]:
+    return sorted(cache.folder.iterdir())
+
+
+def test_an_entry_is_what_was_prepared(cache: PreparedCache, case: Case) -> None:
+    assert_same(cache.get(case), prepare_case(case, PREPARATION))
+    found = PreparedCache(cache.folder, PREPARATION).get(case)
+    assert_same(found, prepare_case(case, PREPARATION))
+    assert isinstance(found.image_CDHW, np.memmap) and isinstance(found.labels["organ"], np.memmap)
+    assert not found.image_CDHW.flags.writeable
+
+
+def test_a_case_without_a_label_file(cache: PreparedCache, tmp_path: Path) -> None:
+    assert cache.get(make_case(tmp_path, 5, labelled=False)).labels == {}
+
+
+def test_only_the_owner_may_read(cache: PreparedCache, case: Case) -> None:
+    old = os.umask(0)
+    try:
+        cache.get(case)
+    finally:
+        os.umask(old)
+    (entry,) = entries(cache)
+    assert cache.folder.stat().st_mode & 0o777 == entry.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in entry.iterdir()} == {0o600}
+
+
+def test_a_whole_entry_is_not_built_again(cache: PreparedCache, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.get(case)
+    monkeypatch.setattr(cache_module, "prepare_case", lambda *_: pytest.fail("prepared again"))
+    cache.get(case)
+    later = PreparedCache(cache.folder, PREPARATION)
+    later.ensure([case], 2)
+    assert later.get(case).case_id == case.case_id
+
+
+def test_new_bytes_under_an_old_name_and_time_make_a_new_entry(
+    cache: PreparedCache, case: Case, tmp_path: Path
+) -> None:
+    first = np.array(cache.get(case).image_CDHW)
+    path = case.images["t1"]
+    before = path.stat()
+    shutil.copy(make_case(tmp_path, 9).images["t1"], path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    found = PreparedCache(cache.folder, PREPARATION).get(case)
+    assert not np.array_equal(found.image_CDHW, first)
+    assert_same(found, prepare_case(case, PREPARATION))
+
+
+def test_settings_labels_and_version_are_part_of_the_name(
+    cache: PreparedCache, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.get(case)
+    PreparedCache(cache.folder, Preparation((1.0, 1.0, 2.0), ("t1",), {"organ": "mask"})).get(case)
+    PreparedCache(cache.folder, Preparation((1.0, 1.0, 1.5), ("t1",), {})).get(case)
+    PreparedCache(cache.folder, Preparation((1.0, 1.0, 1.5), ("t1",), {"organ": "mask"}, True)).get(case)
+    assert len(entries(cache)) == 4
+    monkeypatch.setattr(cache_module, "VERSION", cache_module.VERSION + 1)
+    PreparedCache(cache.folder, PREPARATION).get(case)
+    assert len(entries(cache)) == 5
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, Path.unlink])
+@pytest.mark.parametrize("name", ["image.npy", "labels-organ.npy", "foreground-organ.npy", "meta.json"])
+def test_a_damaged_entry_is_built_again(
+    cache: PreparedCache, case: Case, name: str, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    cache.get(case)
+    damage(entries(cache)[0] / name)
+    later = PreparedCache(cache.folder, PREPARATION)
+    with caplog.at_level(logging.WARNING):
+        later.ensure([case], 1)
+    assert later.rebuilt == {case.case_id}
+    assert len(caplog.records) == 1
+    assert_same(later.get(case), prepare_case(case, PREPARATION))
+    assert len(entries(cache)) == 1
+
+
+def test_a_changed_number_in_the_record_is_seen(cache: PreparedCache, case: Case) -> None:
+    cache.get(case)
+    meta = entries(cache)[0] / "meta.json"
+    meta.write_text(meta.read_text().replace("1.5", "1.4", 1))
+    later = PreparedCache(cache.folder, PREPARATION)
+    assert later.get(case).grid.spacing == (1.0, 1.0, 1.5)
+    assert later.rebuilt
+
+
+def test_an_entry_removed_while_in_use_comes_back(cache: PreparedCache, case: Case) -> None:
+    cache.get(case)
+    shutil.rmtree(cache.folder)
+    assert_same(cache.get(case), prepare_case(case, PREPARATION))
+
+
+def test_two_builders_of_one_entry(cache: PreparedCache, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    barrier = threading.Barrier(2)
+
+    def together(*arguments: Any) -> Prepared:
+        prepared = prepare_case(*arguments)
+        barrier.wait(10)
+        return prepared
+
+    monkeypatch.setattr(cache_module, "prepare_case", together)
+    found: list[Prepared] = []
+    builders = [
+        threading.Thread(target=lambda: found.append(PreparedCache(cache.folder, PREPARATION).get(case)))
+        for _ in range(2)
+    ]
+    for builder in builders:
+        builder.start()
+    for builder in builders:
+        builder.join()
+    assert len(entries(cache)) == 1
+    for prepared in found:
+        assert_same(prepared, prepare_case(case, PREPARATION))
+    assert len(found) == 2
+
+
+def test_ensure_reports_progress_and_removes_old_leftovers(cache: PreparedCache, tmp_path: Path) -> None:
+    cases = [make_case(tmp_path, number) for number in range(5)]
+    cache.folder.mkdir()
+    old, young = cache.folder / ".tmp-0", cache.folder / ".tmp-1"
+    for folder in (old, young):
+        folder.mkdir()
+        (folder / "image.npy").write_bytes(b"half")
+    os.utime(old, (time.time() - 2 * 24 * 3600,) * 2)
+    seen: list[tuple[int, int]] = []
+    cache.ensure(cases, 3, lambda done, total: seen.append((done, total)))
+    assert seen == [(done, 5) for done in range(6)]
+    assert not old.exists() and young.exists()
+    assert len(entries(cache)) == 6
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(
+    cache: PreparedCache, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, array: Any) -> str:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cache_module, "_save", full)
+    with pytest.raises(MachineError, match=r"is full; free space or set cache\.folder"):
+        cache.get(case)
+    assert entries(cache) == []
+
+
+@pytest.mark.skipif(not os.access("/dev/full", os.W_OK), reason="needs /dev/full")
+def test_numpy_says_why_a_write_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # O_EXCL refuses a device
+    monkeypatch.setattr(os, "O_EXCL", 0)
+    with pytest.raises(OSError) as caught:
+        cache_module._save(Path("/dev/full"), np.zeros(100_000))
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_a_missing_file_is_named_with_its_case(cache: PreparedCache, case: Case) -> None:
+    case.images["t1"].unlink()
+    with pytest.raises(WorkError, match=r"case 'case 0' could not be prepared: .*image-0\.nii\.gz"):
+        cache.get(case)
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_kept(
+    cache: PreparedCache, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed(*arguments: Any) -> Prepared:
+        shutil.copy(make_case(tmp_path, 9).images["t1"], case.images["t1"])
+        return prepare_case(*arguments)
+
+    monkeypatch.setattr(cache_module, "prepare_case", changed)
+    with pytest.raises(WorkError, match="changed while it was read"):
+        cache.get(case)
+    assert not cache.folder.exists()

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib import image as png
+
+from medmtl.data.volume import Grid, Volume
+from medmtl.evaluation.pictures import ON_SCAN, draw, loss_curve, overlay
+from medmtl.metrics.figures import RocFigure, ScatterFigure, StripFigure
+
+
+def brightness(picture: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.asarray(png.imread(io.BytesIO(base64.b64decode(picture.partition(",")[2]))), np.float64)[..., :3]
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+def test_the_patients_right_is_on_the_left_and_the_front_on_top(flipped: bool) -> None:
+    bright = np.zeros((20, 20, 3), np.float32)
+    bright[14:18, 15:19, 1] = 1.0  # in RAS order: right and front
+    label = np.zeros((20, 20, 3), np.uint8)
+    label[1, 1, 1] = label[18, 18, 1] = 1  # keeps the whole slice in view
+    affine = np.diag([1.0, 1.0, 5.0, 1.0])
+    if flipped:
+        bright, label = bright[::-1, ::-1], label[::-1, ::-1]
+        affine = np.array([[-1.0, 0, 0, 19], [0, -1.0, 0, 19], [0, 0, 5.0, 0], [0, 0, 0, 1]])
+    grid = Grid((20, 20, 3), affine)
+    picture = overlay(Volume(bright, grid), Volume(label, grid), Volume(label, grid), {})
+    shown = brightness(picture.uri).mean(axis=2)
+    middle = shown.shape[0] // 2
+    quarters = [shown[:middle, :middle], shown[:middle, middle:], shown[middle:, :middle], shown[middle:, middle:]]
+    assert int(np.argmax([quarter.mean() for quarter in quarters])) == 0
+    assert picture.caption == "axial slice 2 of 3; the patient's right is on the left"
+
+
+def test_the_outline_lies_where_the_mask_is_also_at_the_edge() -> None:
+    grid = Grid((30, 30, 2), np.diag([1.0, 1.0, 3.0, 1.0]))
+    scan = Volume(np.zeros(grid.shape, np.float32), grid)
+    mask = np.zeros(grid.shape, np.uint8)
+    mask[20:30, 20:30, 1] = 7
+    nothing = Volume(np.zeros(grid.shape, np.uint8), grid)
+    picture = overlay(scan, Volume(mask, grid), nothing, {7: "core"})
+    coloured = np.ptp(brightness(picture.uri), axis=2) > 0.2
+    rows, columns = np.nonzero(coloured)
+    side = coloured.shape[0]
+    # the view is closed in to 15 voxels of 30 at the corner, of which the mask takes two thirds from the left and top
+    assert (rows.min() < 0.03 * side) and (columns.min() < 0.03 * side)
+    assert rows.max() == pytest.approx(2 / 3 * side, abs=0.03 * side)
+    assert columns.max() == pytest.approx(2 / 3 * side, abs=0.03 * side)
+    assert picture.legend == (("core", ON_SCAN[0], "solid"),)
+
+
+def test_an_empty_reference_shows_the_false_prediction() -> None:
+    grid = Grid((12, 12, 5), np.diag([1.0, 1.0, 3.0, 1.0]))
+    found = np.zeros(grid.shape, np.uint8)
+    found[3:6, 3:6, 3] = 1
+    zeros = np.zeros(grid.shape, np.uint8)
+    picture = overlay(Volume(zeros.astype(np.float32), grid), Volume(zeros, grid), Volume(found, grid), {1: "a"})
+    assert picture.caption.startswith("axial slice 4 of 5")
+
+
+def test_a_task_without_logged_losses_has_no_curve() -> None:
+    assert loss_curve("a", [], []) is None
+
+
+def test_validation_losses_have_their_own_line_and_name() -> None:
+    picture = loss_curve("a", [(step, 1.0) for step in range(1, 451)], [(450, 0.5)])
+    assert picture is not None
+    assert [name for name, _, _ in picture.legend] == ["training", "validation"]
+    assert picture.caption == "a: loss, means of about 3 steps"
+
+
+@pytest.mark.parametrize("figure", [ScatterFigure("a", (), ()), RocFigure("a", ()), StripFigure("a", (("b", ()),))])
+def test_a_figure_without_points_is_left_out(figure: ScatterFigure | RocFigure | StripFigure) -> None:
+    assert draw(figure) is None
+
+
+def test_names_of_curves_are_left_to_the_page() -> None:
+    # a class may be called anything, which a picture's font or formula reader could stumble over
+    picture = draw(
+        RocFigure("grade: ROC", (("$\\frac{", (0.0, 1.0), (0.0, 1.0)), ("\U0001f600", (0.0, 1.0), (1.0, 1.0))))
+    )
+    assert picture is not None
+    assert [name for name, _, _ in picture.legend] == ["$\\frac{", "\U0001f600"]

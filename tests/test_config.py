@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medmtl import config as configuration
+from medmtl.config import parse_override
+from medmtl.errors import ConfigError
+
+MINIMAL = """\
+schema: 1
+cohort:
+  table: data/cohort.csv
+  case: case_id
+  patient: patient_id
+  channels: {ed: image_ed}
+tasks:
+  heart: {kind: segmentation, column: label, labels: {lv: 1, rv: 2}}
+  grade: {kind: classification, column: grade, classes: ["no", "1e3"]}
+  volume: {kind: regression, column: volume, unit: ml}
+training:
+  steps: 10
+"""
+
+
+def written(folder: Path, text: str = MINIMAL, name: str = "config.yaml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def refusal(folder: Path, text: str, overrides: dict[str, Any] | None = None) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        configuration.load(written(folder, text), overrides)
+    return caught.value
+
+
+def test_a_minimal_file_gets_the_defaults(tmp_path: Path) -> None:
+    config = configuration.load(written(tmp_path))
+    assert (config.network.kind, config.sharing.kind, config.weighting.kind) == ("unet", "hard", "equal")
+    assert (config.split.folds, config.split.test, config.training.seed) == (5, 0.0, 0)
+    assert list(config.tasks) == ["heart", "grade", "volume"]
+    assert config.training.minutes is None
+
+
+def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path) -> None:
+    text = MINIMAL.replace("  case:", "  roots: [../scans, /data]\n  case:") + "cache: {folder: ../cache}\n"
+    config = configuration.load(written(tmp_path, text))
+    assert config.cohort.table == tmp_path / "data/cohort.csv"
+    assert config.cohort.roots == (tmp_path / "../scans", Path("/data"))
+    assert config.cache.folder == tmp_path / "../cache"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "line", "words"),
+    [
+        ("schema: 1\n", "", "schema", None, "missing"),
+        ("schema: 1", "schema: 2", "schema", 1, "should be 1"),
+        ("  case: case_id\n", "", "cohort.case", 2, "missing"),
+        ("  patient: patient_id", "  patiant: patient_id\n  patient: p", "cohort.patiant", 5, "did you mean 'patient'"),
+        ("steps: 10", "steps: 10\n  zzz: 1", "training.zzz", 13, "known: steps, minutes"),
+        ("steps: 10", "steps: 0", "training.steps", 12, "greater than or equal to 1 .found '0'."),
+        ("steps: 10", "steps: 10\n  minutes: 1", "training", 11, "exactly one of steps and minutes"),
+        ("steps: 10", "keep: 3", "training", 11, "exactly one of steps and minutes"),
+        ("steps: 10", "steps: 10\n  lr: fast", "training.lr", 13, "found 'fast'"),
+        ("steps: 10", "steps: 10\n  lr: 0", "training.lr", 13, "greater than 0"),
+        ("steps: 10", "steps: 10\n  seed: 4294967296", "training.seed", 13, "less than 4294967296"),
+        ("steps: 10", "steps: 10\nprimary: hart", "primary", 13, "no task of this file"),
+        ("steps: 10", "steps: 10\nsplit: {column: a, file: b}", "split", 13, "not both"),
+        ("steps: 10", "steps: 10\nsplit: {test: 1.0}", "split.test", 13, "less than 1"),
+        ("steps: 10", "steps: 10\nplan: {shape: [8, -8, 8]}", "plan.shape.1", 13, "greater than or equal to 1"),
+        ("steps: 10", "steps: 10\nplan: {normalisation: {et: ct}}", "plan.normalisation.et", 13, "did you mean 'ed'"),
+        ("steps: 10", "steps: 10\nweighting: equal", "weighting", 13, "mapping with a kind"),
+        ("steps: 10", "steps: 10\nweighting: {kind: equl}", "weighting.kind", 13, "Did you mean 'equal'"),
+        ("steps: 10", "steps: 10\nnetwork: {kind: unet, bloks: plain}", "network.bloks", 13, "'blocks'"),
+        ("  channels: {ed: image_ed}", "  channels: {}", "cohort.channels", 6, "at least 1"),
+        ("kind: segmentation", "kind: segmentaton", "tasks.heart.kind", 8, "Did you mean 'segmentation'"),
+        ("column: label,", "colunm: label, column: x,", "tasks.heart.colunm", 8, "'column'"),
+        ("rv: 2", "rv: 1", "tasks.heart", 8, "two labels have one value"),
+        ("heart:", "Heart:", "tasks", 8, "task name must match"),
+        ("lv: 1", "LV: 1", "tasks.heart.labels.LV", 8, "pattern"),
+        ('"no", "1e3"', '"no", "no"', "tasks.grade.classes", 9, "differ"),
+        ('"no", "1e3"', "a", "tasks.grade.classes", 9, "at least 2 items"),
+        ("unit: ml", "unit: ml, range: [9, 1]", "tasks.volume", 10, "lowest, highest"),
+    ],
+)
+def test_a_fault_is_named_with_key_line_and_remedy(
+    tmp_path: Path, old: str, new: str, key: str, line: int | None, words: str
+) -> None:
+    assert old in MINIMAL
+    error = refusal(tmp_path, MINIMAL.replace(old, new, 1))
+    assert (error.key, error.line) == (key, line)
+    pytest.raises(ConfigError, configuration.load, tmp_path / "config.yaml").match(words)
+    assert str(error).count(key) == 1
+
+
+def test_several_faults_are_all_named(tmp_path: Path) -> None:
+    text = MINIMAL.replace("training:", "trainig:").replace("steps: 10", "steps: 10\nplan: {batch: 0}")
+    message = str(refusal(tmp_path, text))
+    assert "training: this key is missing" in message
+    assert "line 11: trainig: unknown key; did you mean 'training'?" in message
+    assert "line 13: plan.batch" in message
+
+
+@pytest.mark.parametrize(
+    ("addition", "key"),
+    [
+        ("cohorts: [a]", "cohorts"),
+        ("views: {case: 1}", "views"),
+        ("init: {run: x}", "init"),
+        ("split: {tune: 0.1}", "split.tune"),
+        ("inference: {tta: flips}", "inference.tta"),
+    ],
+)
+def test_what_comes_later_is_refused_by_name(tmp_path: Path, addition: str, key: str) -> None:
+    error = refusal(tmp_path, MINIMAL + addition + "\n")
+    assert (error.key, error.line) == (key, 13)
+    assert "not in this version" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("  case:", "  covariates: {age: number}\n  case:", "cohort.covariates"),
+        ("{ed: image_ed}", "{ed: {column: image_ed, optional: true}}", "cohort.channels.ed"),
+        ("steps: 10", "steps: 10\n  select: heart/dice", "training.select"),
+        ("tasks:", "tasks:\n  death: {kind: survival, time: t, event: e}", "tasks.death"),
+    ],
+)
+def test_later_keys_inside_a_block_are_refused_by_name(tmp_path: Path, old: str, new: str, key: str) -> None:
+    error = refusal(tmp_path, MINIMAL.replace(old, new, 1))
+    assert error.key == key
+    assert "not in this version" in str(error)
+
+
+def test_the_contracts_way_to_say_no_to_later_keys_is_accepted(tmp_path: Path) -> None:
+    text = MINIMAL + "init: null\ninference: {overlap: 0.5, tta: none}\ncache: {folder: null, max_gb: null}\n"
+    assert configuration.load(written(tmp_path, text)) == configuration.load(written(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("addition", "words"),
+    [
+        ("weighting: {kind: fixed, weights: {heart: 1}}", "every task once"),
+        ("weighting: {kind: fixed, weights: {heart: 0, grade: 0, volume: 0}}", "all 0"),
+        ("weighting: {kind: fixed, weights: {heart: -1, grade: 1, volume: 1}}", "greater than or equal to 0"),
+    ],
+)
+def test_combinations_that_cannot_train_are_refused(tmp_path: Path, addition: str, words: str) -> None:
+    assert words in str(refusal(tmp_path, MINIMAL + addition + "\n"))
+
+
+def test_a_derived_value_must_name_a_task_with_masks(tmp_path: Path) -> None:
+    text = MINIMAL.replace("unit: ml", "unit: ml, derived_from: liver")
+    assert "liver" in str(refusal(tmp_path, text))
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "word\n"])
+def test_a_file_must_hold_keys(tmp_path: Path, text: str) -> None:
+    assert "keys and values" in str(refusal(tmp_path, text))
+
+
+def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        configuration.load(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match="Is a directory"):
+        configuration.load(tmp_path)
+    (tmp_path / "latin.yaml").write_bytes(b"schema: 1 # \xe9\n")
+    with pytest.raises(ConfigError, match="UTF-8 at byte 12"):
+        configuration.load(tmp_path / "latin.yaml")
+
+
+def test_steps_and_minutes_displace_each_other_when_set(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    timed = configuration.load(path, {"training.minutes": 2}).training
+    assert (timed.steps, timed.minutes) == (None, 2.0)
+    counted = configuration.load(path, {"training.minutes": 2, "training.steps": 7}).training
+    assert (counted.steps, counted.minutes) == (7, None)
+
+
+def test_a_set_path_is_relative_to_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path)
+    monkeypatch.chdir("/")
+    set_ = dict([parse_override("cohort.table=x.csv"), parse_override("cohort.roots=[a, /b]")])
+    config = configuration.load(path, set_)
+    assert config.cohort.table == Path("/x.csv")
+    assert config.cohort.roots == (Path("/a"), Path("/b"))
+    assert configuration.load(path, {"cache.folder": Path("c")}).cache.folder == Path("/c")
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("training.lr=1e-3", "training.lr", 1e-3),
+        ("augmentation.flips=[x, z]", "augmentation.flips", ["x", "z"]),
+        ("plan.batch=null", "plan.batch", None),
+        ("cohort.table=null", "cohort.table", "null"),
+        ("split.file=a=b.json", "split.file", "a=b.json"),
+    ],
+)
+def test_a_set_value_is_read_as_yaml_and_a_path_as_typed(text: str, key: str, value: Any) -> None:
+    assert parse_override(text) == (key, value)
+
+
+@pytest.mark.parametrize("text", ["training.lr", "=1", "training.lr=${x}", "training.lr=012"])
+def test_a_malformed_setting_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError):
+        parse_override(text)
+
+
+def test_a_fault_that_was_set_names_no_line(tmp_path: Path) -> None:
+    text = MINIMAL.replace("steps: 10", "steps: 10\n  lr: 1e-3")
+    error = refusal(tmp_path, text, {"training.lr": "fast"})
+    assert (error.key, error.line) == ("training.lr", None)
+    assert "did you mean 'training'" in str(refusal(tmp_path, text, {"trainig.lr": 1}))
+    assert "holds no keys" in str(refusal(tmp_path, text, {"cohort.table.x": 1}))
+
+
+def test_what_is_dumped_loads_as_it_was_from_another_folder(tmp_path: Path) -> None:
+    text = MINIMAL + "cache: {folder: here}\nsplit: {file: s.json}\nplan: {spacing: [1, 1.5, 2], precision: fp32}\n"
+    config = configuration.load(written(tmp_path, text))
+    folder = tmp_path / "runs" / "a$b"
+    folder.mkdir(parents=True)
+    dumped = configuration.dump(config, folder)
+    again = configuration.load(written(folder, dumped))
+    assert again.cohort.table.resolve() == config.cohort.table
+    assert str(tmp_path) not in dumped
+    assert configuration.dump(again, folder) == dumped
+    assert again.tasks == config.tasks
+    assert again.plan == config.plan
