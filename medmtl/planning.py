@@ -52,7 +52,7 @@ class Plan:
         reasons: planned value -> one sentence.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     preparation: Preparation
     intensities: tuple[Intensity, ...]

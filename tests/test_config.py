@@ -61,7 +61,7 @@ def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path) -> None:
         ("  case: case_id\n", "", "cohort.case", 2, "missing"),
         ("  patient: patient_id", "  patiant: patient_id\n  patient: p", "cohort.patiant", 5, "did you mean 'patient'"),
         ("steps: 10", "steps: 10\n  zzz: 1", "training.zzz", 13, "known: steps, minutes"),
-        ("steps: 10", "steps: 0", "training.steps", 12, "greater than or equal to 1 .found '0'."),
+        ("steps: 10", "steps: 0", "training.steps", 12, "greater than or equal to 1 (found '0')"),
         ("steps: 10", "steps: 10\n  minutes: 1", "training", 11, "exactly one of steps and minutes"),
         ("steps: 10", "keep: 3", "training", 11, "exactly one of steps and minutes"),
         ("steps: 10", "steps: 10\n  lr: fast", "training.lr", 13, "found 'fast'"),
@@ -71,7 +71,7 @@ def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path) -> None:
         ("steps: 10", "steps: 10\nsplit: {column: a, file: b}", "split", 13, "not both"),
         ("steps: 10", "steps: 10\nsplit: {test: 1.0}", "split.test", 13, "less than 1"),
         ("steps: 10", "steps: 10\nplan: {shape: [8, -8, 8]}", "plan.shape.1", 13, "greater than or equal to 1"),
-        ("steps: 10", "steps: 10\nplan: {normalisation: {et: ct}}", "plan.normalisation.et", 13, "did you mean 'ed'"),
+        ("steps: 10", "steps: 10\nplan: {normalisation: {edd: ct}}", "plan.normalisation.edd", 13, "did you mean 'ed'"),
         ("steps: 10", "steps: 10\nweighting: equal", "weighting", 13, "mapping with a kind"),
         ("steps: 10", "steps: 10\nweighting: {kind: equl}", "weighting.kind", 13, "Did you mean 'equal'"),
         ("steps: 10", "steps: 10\nnetwork: {kind: unet, bloks: plain}", "network.bloks", 13, "'blocks'"),
@@ -92,7 +92,7 @@ def test_a_fault_is_named_with_key_line_and_remedy(
     assert old in MINIMAL
     error = refusal(tmp_path, MINIMAL.replace(old, new, 1))
     assert (error.key, error.line) == (key, line)
-    pytest.raises(ConfigError, configuration.load, tmp_path / "config.yaml").match(words)
+    assert words in str(error)
     assert str(error).count(key) == 1
 
 

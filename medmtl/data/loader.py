@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -200,7 +200,7 @@ class _Handover(Dataset[Batch | _Failure]):
 
 def make_loader(
     dataset: StepDataset, first: int, limit: int | None, workers: int, device: torch.device
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Batches of the steps from ``first``, made ahead by worker processes.
 
     Args:
@@ -225,17 +225,23 @@ def make_loader(
         generator=torch.Generator(),  # its own, so that making a loader draws nothing from the training's
     )
     batches, processes = _start(loader)
-    for step in _steps(first, limit):
-        try:
-            batch = next(batches)
-        except RuntimeError as error:
-            lost = _cause_of_death(processes)
-            if lost is None:
-                raise
-            raise WorkError(f"{lost} while step {step} was loaded; set plan.workers: 0 to load without it") from error
-        if isinstance(batch, _Failure):
-            raise batch.kind(batch.message)
-        yield batch
+    try:
+        for step in _steps(first, limit):
+            try:
+                batch = next(batches)
+            except RuntimeError as error:
+                lost = _cause_of_death(processes)
+                if lost is None:
+                    raise
+                raise WorkError(
+                    f"{lost} while step {step} was loaded; set plan.workers: 0 to load without it"
+                ) from error
+            if isinstance(batch, _Failure):
+                raise batch.kind(batch.message)
+            yield batch
+    finally:
+        # ends the workers here: a traceback keeps this frame, and the collector may come in a thread that they wait for
+        del batches
 
 
 def _steps(first: int, limit: int | None) -> Iterable[int]:

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from medmtl import config as configuration
+from medmtl.build import build_model, build_tasks, build_weighting
+from medmtl.run_folder import RunFolder
+from medmtl.weighting.fixed import Fixed
+
+
+def test_tasks_keep_the_configured_order_and_kind(tiny_cohort: Path) -> None:
+    config = configuration.load(tiny_cohort)
+    assert [(name, task.name, task.kind) for name, task in build_tasks(config).items()] == [
+        ("lesion", "lesion", "segmentation"),
+        ("malignancy", "malignancy", "classification"),
+        ("risk", "risk", "regression"),
+    ]
+
+
+def test_a_model_has_one_head_per_task_and_one_trunk(trained_run: Path) -> None:
+    run = RunFolder.open(trained_run)
+    config, plan = run.load_config(), run.load_plan()
+    tasks = build_tasks(config, plan.tasks)
+    model = build_model(config, plan, tasks)
+    assert set(model.heads) == set(tasks)
+    assert model.state_dict().keys() == build_model(config, plan, tasks).state_dict().keys()
+
+
+def test_equal_seeds_draw_equal_weights(trained_run: Path) -> None:
+    run = RunFolder.open(trained_run)
+    config, plan = run.load_config(), run.load_plan()
+    drawn = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        drawn.append(build_model(config, plan, build_tasks(config, plan.tasks)).state_dict())
+    assert all(torch.equal(drawn[0][name], drawn[1][name]) for name in drawn[0])
+    assert any(not torch.equal(drawn[0][name], drawn[2][name]) for name in drawn[0])
+
+
+def test_the_weighting_gets_the_tasks_and_its_options(tiny_cohort: Path) -> None:
+    weights = {"lesion": 1.0, "malignancy": 2.0, "risk": 0.0}
+    config = configuration.load(tiny_cohort, {"weighting": {"kind": "fixed", "weights": weights}})
+    weighting = build_weighting(config)
+    assert isinstance(weighting, Fixed)
+    assert weighting.weights == weights

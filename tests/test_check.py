@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import csv
+import gzip
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from medmtl import config as configuration
+from medmtl.build import build_tasks
+from medmtl.check import Checked, check_cohort
+from medmtl.data.finding import Finding
+from medmtl.errors import CohortError
+
+CONFIG = """\
+schema: 1
+cohort:
+  table: cohort.csv
+  case: id
+  patient: person
+  channels: {t1: t1, t2: t2}
+tasks:
+  organ: {kind: segmentation, column: organ, labels: {rim: 1, core: 2}}
+  grade: {kind: classification, column: grade, classes: [low, high]}
+  size:  {kind: regression, column: size, range: [0, 100]}
+training: {steps: 1}
+"""
+SHAPE = (6, 7, 8)
+
+Array = npt.NDArray[Any]
+
+
+def save(path: Path, array: Array, shift: float = 0.0) -> None:
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])
+    affine[0, 3] = shift
+    image = nib.Nifti1Image(array, affine)  # type: ignore[no-untyped-call]
+    image.set_qform(affine, code=1)  # type: ignore[no-untyped-call]
+    image.set_sform(affine, code=1)  # type: ignore[no-untyped-call]
+    image.header.set_xyzt_units("mm")  # type: ignore[no-untyped-call]
+    path.write_bytes(gzip.compress(image.to_bytes(), 1))  # type: ignore[no-untyped-call]
+
+
+def scan(seed: int) -> Array:
+    return np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32)
+
+
+def mask(*values: int) -> Array:
+    array = np.zeros(SHAPE, np.uint8)
+    array[2, 2, : len(values)] = values
+    return array
+
+
+class Folder:
+    """A cohort of four cases in which a test breaks one thing after the other."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = CONFIG
+        self.rows: list[dict[str, str]] = []
+        for index in range(4):
+            for number, channel in enumerate(("t1", "t2")):
+                save(path / f"{channel}_{index}.nii.gz", scan(10 * index + number))
+            save(path / f"organ_{index}.nii.gz", mask(1, 2, 2))
+            self.rows.append(
+                {"id": f"case{index}", "person": f"p{index}"}
+                | {column: f"{column}_{index}.nii.gz" for column in ("t1", "t2", "organ")}
+                | {"grade": ("low", "high")[index % 2], "size": str(10 * index)}
+            )
+
+    def check(self) -> Checked:
+        with (self.path / "cohort.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(self.rows[0]))
+            writer.writeheader()
+            writer.writerows(self.rows)
+        (self.path / "config.yaml").write_text(self.config)
+        config = configuration.load(self.path / "config.yaml")
+        return check_cohort(config, build_tasks(config))
+
+    def findings(self) -> list[Finding]:
+        return list(self.check().findings)
+
+    def only(self) -> Finding:
+        (finding,) = self.findings()
+        return finding
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Folder(tmp_path_factory.mktemp("sound")).path
+
+
+@pytest.fixture
+def folder(sound: Path, tmp_path: Path) -> Folder:
+    shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
+    return Folder(tmp_path)
+
+
+def test_a_sound_cohort_has_no_finding(folder: Folder) -> None:
+    checked = folder.check()
+    assert list(checked.findings) == []
+    assert checked.truths["grade"] == {"case0": "low", "case1": "high", "case2": "low", "case3": "high"}
+    assert checked.truths["size"]["case3"] == 30.0
+    assert set(checked.sha256) == {f"{c}_{i}.nii.gz" for c in ("t1", "t2", "organ") for i in range(4)}
+    fingerprint = checked.fingerprints["case1"]
+    assert fingerprint.grid.shape == SHAPE
+    assert fingerprint.label_counts["organ"] == {0: 6 * 7 * 8 - 3, 1: 1, 2: 2}
+    assert fingerprint.channels["t1"].minimum == pytest.approx(scan(10).min())
+    checked.refuse(strict=True)
+
+
+def test_a_file_is_refused_where_it_stands_in_the_table(folder: Folder) -> None:
+    (folder.path / "t2_1.nii.gz").write_bytes((folder.path / "t2_1.nii.gz").read_bytes()[:-20])
+    finding = folder.only()
+    assert finding.severity == "reject"
+    assert (finding.case, finding.row, finding.column, finding.file) == ("case1", 3, "t2", "t2_1.nii.gz")
+
+
+def test_a_constant_image_is_refused_unless_it_is_allowed(folder: Folder) -> None:
+    save(folder.path / "t1_2.nii.gz", np.ones(SHAPE, np.float32))
+    assert (folder.only().code, folder.only().row, folder.only().column) == ("B072", 4, "t1")
+    folder.config = CONFIG.replace("  case: id", "  allow: [constant]\n  case: id")
+    assert folder.findings() == []
+
+
+@pytest.mark.parametrize(
+    ("array", "shift", "code", "words"),
+    [(scan(0)[:-1], 0.0, "B076", "[5, 7, 8]"), (scan(99), 0.2, "B077", "0.20 voxels")],
+)
+def test_channels_must_share_a_grid_unless_resampled(
+    folder: Folder, array: Array, shift: float, code: str, words: str
+) -> None:
+    save(folder.path / "t2_0.nii.gz", array, shift)
+    finding = folder.only()
+    assert (finding.code, finding.severity, finding.column) == (code, "reject", "t2")
+    assert words in (finding.found or "")
+    folder.config = CONFIG.replace("  case: id", "  resample: to_first\n  case: id")
+    assert folder.findings() == []
+
+
+@pytest.mark.parametrize(
+    ("array", "shift", "code", "severity", "words"),
+    [
+        (mask(1, 2)[:, :-1], 0.0, "B095", "reject", "[6, 6, 8]"),
+        (mask(1, 2), 0.2, "B096", "reject", "0.20 voxels"),
+        (mask(1, 2), -0.05, "B096", "fixed", "0.050 voxels"),
+        (mask(1, 2, 7), 0.0, "B100", "reject", "[0, 1, 2, 7]"),
+        (mask(), 0.0, "B105", "warn", "no voxel"),
+    ],
+)
+def test_each_rule_of_a_label_file(
+    folder: Folder, array: Array, shift: float, code: str, severity: str, words: str
+) -> None:
+    save(folder.path / "organ_3.nii.gz", array, shift)
+    finding = folder.only()
+    assert (finding.code, finding.severity, finding.case, finding.column) == (code, severity, "case3", "organ")
+    assert words in (finding.found or "")
+
+
+def test_a_label_that_no_case_holds_is_one_finding_of_the_cohort(folder: Folder) -> None:
+    for index in range(4):
+        save(folder.path / f"organ_{index}.nii.gz", mask(1))
+    finding = folder.only()
+    assert (finding.code, finding.severity, finding.key, finding.case) == ("B106", "reject", "tasks.organ", None)
+    assert finding.found == "no case holds [2]"
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "code"), [("grade", "Low", "B112"), ("size", "1,5", "B119"), ("size", "101", "B121")]
+)
+def test_a_target_that_does_not_parse_is_refused_in_its_row(folder: Folder, column: str, cell: str, code: str) -> None:
+    folder.rows[1][column] = cell
+    finding = folder.only()
+    assert (finding.code, finding.severity, finding.row, finding.column) == (code, "reject", 3, column)
+    assert finding.found == cell
+    assert "case1" not in folder.check().truths["grade" if column == "grade" else "size"]
+
+
+@pytest.mark.parametrize(("column", "key", "code"), [("organ", "tasks.organ", "B094"), ("size", "tasks.size", "B116")])
+def test_missing_labels_are_counted_per_task(folder: Folder, column: str, key: str, code: str) -> None:
+    folder.rows[1][column] = folder.rows[2][column] = ""
+    finding = folder.only()
+    assert (finding.code, finding.severity, finding.key) == (code, "warn", key)
+    assert finding.found == "2 of 4 cases not labelled"
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "code"),
+    [
+        ("size", ["", "", "", ""], "B116"),
+        ("grade", ["low", "low", "low", "low"], "B115"),
+        ("size", ["5", "5", "5", "5"], "B120"),
+    ],
+)
+def test_a_task_that_cannot_be_learned_is_refused(folder: Folder, column: str, cells: list[str], code: str) -> None:
+    for row, cell in zip(folder.rows, cells, strict=True):
+        row[column] = cell
+    finding = folder.only()
+    assert (finding.code, finding.severity, finding.key) == (code, "reject", f"tasks.{column}")
+
+
+def test_a_row_without_any_target_is_told(folder: Folder) -> None:
+    folder.rows[2] |= {"organ": "", "grade": "", "size": ""}
+    told = {finding.code: finding for finding in folder.findings()}
+    assert told.keys() == {"B094", "B116", "B117"}
+    assert (told["B117"].severity, told["B117"].case, told["B117"].row) == ("warn", "case2", 4)
+
+
+def test_one_image_under_two_names_is_refused_on_the_later_row(folder: Folder) -> None:
+    shutil.copy(folder.path / "t1_0.nii.gz", folder.path / "t1_3.nii.gz")
+    finding = folder.only()
+    assert (finding.code, finding.severity, finding.row) == ("B020", "reject", 5)
+    assert finding.found == "the same image as row 2"
+    folder.rows[3]["person"] = "p0"
+    assert (folder.only().code, folder.only().severity) == ("B020", "warn")
+
+
+def test_one_pass_finds_the_faults_of_every_row_and_stops_each_file_at_its_first(folder: Folder) -> None:
+    (folder.path / "t1_0.nii.gz").write_bytes(b"")
+    save(folder.path / "organ_0.nii.gz", mask(9))  # not looked at: its image is unusable
+    save(folder.path / "organ_1.nii.gz", mask(9))
+    folder.rows[2]["grade"] = "huge"
+    folder.rows[3]["t2"] = "absent.nii.gz"
+    found = {(finding.code, finding.row) for finding in folder.findings() if finding.severity == "reject"}
+    assert found == {("B050", 2), ("B100", 3), ("B112", 4), ("B032", 5)}
+
+
+def test_a_case_without_a_fault_has_a_fingerprint_and_no_other(folder: Folder) -> None:
+    save(folder.path / "organ_1.nii.gz", mask(9))
+    assert set(folder.check().fingerprints) == {"case0", "case2", "case3"}
+
+
+def test_refusing_names_the_codes_and_carries_every_finding(folder: Folder) -> None:
+    folder.rows[0]["grade"] = folder.rows[1]["grade"] = "x"
+    folder.rows[2]["size"] = ""
+    with pytest.raises(CohortError, match=r"2 faults \(B112 x2\)") as caught:
+        folder.check().refuse()
+    assert len(caught.value.findings) == 4  # with the missing size and the grade that no case is left for
+
+
+def test_warnings_are_refused_only_when_strict(folder: Folder) -> None:
+    folder.rows[2]["size"] = ""
+    checked = folder.check()
+    checked.refuse()
+    with pytest.raises(CohortError, match="B116"):
+        checked.refuse(strict=True)
+
+
+def test_progress_is_told_for_every_case(folder: Folder) -> None:
+    folder.check()
+    config = configuration.load(folder.path / "config.yaml")
+    told: list[tuple[str, int, int]] = []
+    check_cohort(config, build_tasks(config), lambda stage, done, total, note="": told.append((stage, done, total)))
+    assert told == [("check", done, 4) for done in range(1, 5)]
