@@ -26,3 +26,6 @@ lint: .venv/installed
 
 types: .venv/installed
 	$(BIN)/mypy
+
+docs: .venv/installed
+	$(BIN)/python docs/make_kinds.py

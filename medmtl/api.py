@@ -11,7 +11,7 @@ from medmtl import config as configuration
 from medmtl import tasks
 from medmtl.build import build_tasks
 from medmtl.catalogue import describe_kinds
-from medmtl.check import check_cohort
+from medmtl.checking import check_cohort
 from medmtl.config import Config
 from medmtl.data.case import Case
 from medmtl.data.finding import Finding
@@ -35,6 +35,7 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 PathLike = str | Path
 Overrides = Mapping[str, Any]
 
+DEMO_CASES = 100  # enough that a fifth of them holds lesions, lesion-free cases and both classes
 FREE_ON_RESUME = ("training.keep", "plan.workers", "cache.folder")  # what may differ without changing the result
 FAILURES_NAMED = 5  # in the error at the end of a prediction
 
@@ -289,7 +290,7 @@ def synth(
 def demo(out: PathLike | None = None, *, progress: Progress = silent) -> Path:
     """Make a cohort, train on it, evaluate, and predict one held-out case; returns the report's path."""
     place = Path(out) if out is not None else _free_demo_folder()
-    config = synth(place / "cohort")
+    config = synth(place / "cohort", cases=DEMO_CASES)
     train(config, place / "run", device="cpu", progress=progress)
     scores = evaluate(place / "run", device="cpu", progress=progress)["val"]
     held_out = RunFolder.open(place / "run").load_splits().folds[0].val[0]

@@ -21,7 +21,7 @@ FLOORS = (
     ("networks",),
     ("tasks", "sharing", "weighting"),
     ("config", "device", "planning", "model"),
-    ("check", "build", "checkpoint", "run_folder"),
+    ("checking", "build", "checkpoint", "run_folder"),
     ("inference",),
     ("evaluation",),
     ("training",),

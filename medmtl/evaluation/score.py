@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medmtl.build import build_tasks
-from medmtl.check import layout, read_targets
+from medmtl.checking import layout, read_targets
 from medmtl.config import Config
 from medmtl.data.case import Case
 from medmtl.data.cohort import Cohort, read_cohort
 from medmtl.data.finding import Findings
 from medmtl.data.formats.nifti import read_label
 from medmtl.errors import CohortError, InputError
+from medmtl.evaluation.site import Learned, headline, site_estimates
 from medmtl.files import append_line, make_private_folder, read_json, write_json
 from medmtl.inference.predict import Predictor, assemble
 from medmtl.inference.write import mask_file, write_masks, write_table
@@ -97,7 +98,7 @@ def evaluate_split(
             rows.append(_row(case, found))
             progress("evaluate", len(rows), total)
     folds = tuple(fold for fold, _, _ in groups)
-    metrics = metrics_json(split, folds, total, tasks, scored)
+    metrics = metrics_json(split, folds, total, tasks, scored, _learned(runs, split, cohort, truths))
     write_json(out / "metrics.json", metrics)
     write_table(rows, out / "cases.csv")
     write_json(out / ACTIVATIONS, entries)
@@ -129,7 +130,7 @@ def load_scores(runs: Sequence[RunFolder], split: str, folder: Path) -> Scores:
         results = assemble(tasks, masks, entry["activations"])
         _collect(scored, score_case(tasks, case, results, truths, entry["fold"]))
     folds = tuple(dict.fromkeys(entry["fold"] for entry in entries))
-    metrics = metrics_json(split, folds, len(entries), tasks, scored)
+    metrics = metrics_json(split, folds, len(entries), tasks, scored, _learned(runs, split, cohort, truths))
     return Scores(split, folds, tasks, scored, metrics, folder, {name: case.images for name, case in by_id.items()})
 
 
@@ -189,16 +190,20 @@ def metrics_json(
     cases: int,
     tasks: Mapping[str, Task],
     scored: Mapping[str, Sequence[ScoredCase]],
+    learned: Mapping[str, Learned],
 ) -> dict[str, Any]:
-    """The content of ``metrics.json``."""
+    """The content of ``metrics.json``; ``learned`` is per task what each fold's model was trained on."""
     body: dict[str, Any] = {}
     for name, task in tasks.items():
         metrics = task.metrics(scored[name])
+        by_site = site_estimates(task, scored[name], learned[name]) if isinstance(task, CaseTask) else {}
+        first = headline(task, by_site) if isinstance(task, CaseTask) else None
         body[name] = {
             "kind": task.kind,
             "labelled": len(scored[name]),
             "primary": next(iter(metrics)),
-            "metrics": {metric: estimate.to_json() for metric, estimate in metrics.items()},
+            **({"headline": first} if first else {}),
+            "metrics": {metric: estimate.to_json() for metric, estimate in (metrics | by_site).items()},
         }
     note = "resubstitution: these cases were trained on" if split == "train" else CONDITIONAL
     return {"schema": 1, "split": split, "folds": list(folds), "cases": cases, "note": note, "tasks": body}
@@ -220,6 +225,20 @@ def _groups(runs: Sequence[RunFolder], split: str) -> list[tuple[int | str, list
             part = splits.folds[fold]
             chosen.append((fold, [run], list(part.val if split == "val" else part.train)))
     return chosen
+
+
+def _learned(
+    runs: Sequence[RunFolder], split: str, cohort: Cohort, truths: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Learned]:
+    """Task -> fold that predicted -> site and target of the labelled cases that its models were trained on."""
+    trained = {_fold_number(fold): case_ids for fold, _, case_ids in _groups(runs, "train")}
+    if split == "test":  # every model answers, under the first fold's number
+        trained = {next(iter(trained)): sorted(set().union(*trained.values()))}
+    site = {case.case_id: case.site for case in cohort.cases}
+    return {
+        name: {fold: [(site[i], targets[i]) for i in case_ids if i in targets] for fold, case_ids in trained.items()}
+        for name, targets in truths.items()
+    }
 
 
 def _fold_number(fold: int | str) -> int:

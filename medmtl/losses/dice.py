@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-SMOOTHING = 1e-5
+SMOOTHING = 1.0  # voxels
 
 
 def soft_dice_loss(overlap_BC: torch.Tensor, predicted_BC: torch.Tensor, reference_BC: torch.Tensor) -> torch.Tensor:
@@ -12,14 +12,15 @@ def soft_dice_loss(overlap_BC: torch.Tensor, predicted_BC: torch.Tensor, referen
 
     ::
 
-        loss_b = mean_c [1 - (2 I_bc + s) / (P_bc + Y_bc + s)],   I = sum_v p y,  P = sum_v p,  Y = sum_v y,  s = 1e-5
+        loss_b = mean_c [1 - (2 I_bc + s) / (P_bc + Y_bc + s)],   I = sum_v p y,  P = sum_v p,  Y = sum_v y,  s = 1
 
     Dice is taken per sample, not over the batch, and the smoothing stands in numerator and denominator, as in MONAI's
-    ``DiceLoss(smooth_nr=1e-5, smooth_dr=1e-5)`` and nnU-Net's ``MemoryEfficientSoftDiceLoss`` (Milletari et al. 2016,
-    https://arxiv.org/abs/1606.04797; Drozdzal et al. 2016, https://arxiv.org/abs/1608.04117).
+    ``DiceLoss(smooth_nr=1, smooth_dr=1)`` (Milletari et al. 2016, https://arxiv.org/abs/1606.04797; Drozdzal et al. 2016,
+    https://arxiv.org/abs/1608.04117).
 
-    A channel whose reference is empty costs P / (P + s): about 1 whatever is predicted, with next to no gradient until
-    the predicted volume is of the order of s. Cross-entropy, which stands beside it, is what empties such a channel.
+    A channel whose reference is empty costs P / (P + s). With the usual s = 1e-5 that is 1 whatever is predicted, and has no
+    gradient: nothing but cross-entropy empties a lesion-free case, and specks remain, each of which is a false lesion. One
+    voxel of smoothing gives such specks a gradient of s / (P + s)^2 and changes nothing for structures of visible size.
 
     Args:
         overlap_BC: I, fp32.

@@ -55,8 +55,8 @@ def pooling_plan(
     """Strides and kernels per stage for samples of a shape and voxel size.
 
     An axis is halved while that leaves it at least 4 voxels and while its voxels are within twice the finest axis', so
-    that thick slices are not pooled before the in-plane axes have caught up. Its kernel is 1 until then. After Isensee et
-    al. 2021, https://doi.org/10.1038/s41592-020-01008-z.
+    that thick slices are not pooled before the in-plane axes have caught up. Its kernel is 1 until then, and 3 from then
+    on. After Isensee et al. 2021, https://doi.org/10.1038/s41592-020-01008-z.
 
     Args:
         shape: voxels per axis.
@@ -69,7 +69,7 @@ def pooling_plan(
     size = [float(n) for n in shape]
     mm = [float(s) for s in spacing]
     strides: list[Stride] = [(1, 1, 1)]
-    kernels: list[Stride] = [_kernel(mm)]
+    kernels: list[Stride] = [_kernel((1, 1, 1), mm)]
     divisor = [1, 1, 1]
     while len(strides) < max_stages:
         finest = min(s for s, n in zip(mm, size, strict=True) if n >= 2 * MIN_SIZE) if max(size) >= 2 * MIN_SIZE else 0.0
@@ -81,11 +81,11 @@ def pooling_plan(
         mm = [s * k for s, k in zip(mm, step, strict=True)]
         divisor = [d * k for d, k in zip(divisor, step, strict=True)]
         strides.append((step[0], step[1], step[2]))
-        kernels.append(_kernel(mm))
+        kernels.append(_kernel(kernels[-1], mm))
     return tuple(strides), tuple(kernels), (divisor[0], divisor[1], divisor[2])
 
 
-def _kernel(mm: Sequence[float]) -> Stride:
+def _kernel(before: Stride, mm: Sequence[float]) -> Stride:
     finest = min(mm)
-    sizes = [3 if s < ISOTROPIC * finest else 1 for s in mm]
+    sizes = [3 if k == 3 or s < ISOTROPIC * finest else 1 for k, s in zip(before, mm, strict=True)]
     return (sizes[0], sizes[1], sizes[2])

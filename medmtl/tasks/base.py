@@ -188,9 +188,15 @@ class Task(ABC):
 
 
 class CaseTask(Task):
-    """A task with one answer per case."""
+    """A task with one answer per case.
+
+    Attributes:
+        ranking_metric: a metric that compares pairs of cases, which a site can earn; it is then also scored within
+            sites. A kind that names one has :meth:`constant_result`.
+    """
 
     voxel = False
+    ranking_metric: ClassVar[str | None] = None
 
     @abstractmethod
     def probe_pair(self, activation_K: torch.Tensor, target: torch.Tensor) -> tuple[float, float]:
@@ -199,6 +205,10 @@ class CaseTask(Task):
     @abstractmethod
     def result(self, activation_K: torch.Tensor, masks: Mapping[str, Volume]) -> Result:
         """The answer for a case from its averaged activation; ``masks`` holds the voxel tasks' predicted masks."""
+
+    def constant_result(self, truths: Sequence[Any]) -> Result:
+        """The answer that knows no more of a case than that its target is one of these, at least one."""
+        raise NotImplementedError
 
     def result_scores(self, result: Result, truth: Any) -> dict[str, float | None]:
         """Per-case metrics, such as the absolute error; none by default."""

@@ -73,6 +73,7 @@ class Classification(CaseTask):
     Options = ClassificationOptions
     options: ClassificationOptions
     default_sensitivity = ("crop",)
+    ranking_metric = "auc"
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -154,6 +155,11 @@ class Classification(CaseTask):
         """The likeliest class; the first of equals."""
         values = dict(zip(self.options.classes, activation_K.tolist(), strict=True))
         return ClassificationResult(label=max(values, key=values.__getitem__), probabilities=values)
+
+    def constant_result(self, truths: Sequence[str]) -> ClassificationResult:
+        """The share of each class as its probability."""
+        shares = torch.tensor([truths.count(name) / len(truths) for name in self.options.classes])
+        return self.result(shares, {})
 
     def metrics(self, cases: Sequence[ScoredCase]) -> dict[str, Estimate]:
         """AUC first. For two classes the last is positive, and sensitivity and specificity are at probability 0.5."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medmtl.build import build_tasks
-from medmtl.check import Checked, check_cohort
+from medmtl.checking import Checked, check_cohort
 from medmtl.config import Config
 from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case

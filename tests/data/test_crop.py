@@ -17,9 +17,10 @@ def test_a_window_is_what_a_loop_over_its_voxels_gives(start: tuple[int, int, in
     shape = (4, 5, 3)
     expected = np.zeros((2, *shape))
     for voxel in itertools.product(*map(range, shape)):
-        place = [v + s for v, s in zip(voxel, start, strict=True)]
+        place = tuple(v + s for v, s in zip(voxel, start, strict=True))
         if all(0 <= p < n for p, n in zip(place, array.shape[1:], strict=True)):
-            expected[(slice(None), *voxel)] = array[(slice(None), *place)]
+            for channel in range(2):
+                expected[channel][voxel] = array[channel][place]
     result = window(array, start, shape)
     assert np.array_equal(result, expected)
     assert not np.shares_memory(result, array)

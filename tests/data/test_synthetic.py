@@ -16,7 +16,7 @@ from sklearn.metrics import r2_score, roc_auc_score
 
 from medmtl import config as configuration
 from medmtl.build import build_tasks
-from medmtl.check import check_cohort
+from medmtl.checking import check_cohort
 from medmtl.data.synthetic import write_cohort
 from medmtl.data.synthetic.anatomy import draw_scan
 from medmtl.data.synthetic.lesion import Lesion

@@ -19,7 +19,7 @@ def test_values_and_gradients_are_those_of_monai_and_torch() -> None:
     regions = torch.stack([target >= 1, target >= 2, target == 3], dim=1).float()
     ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
     loss = dice_bce_loss(ours, target, MEMBERSHIP)
-    dice = DiceLoss(sigmoid=True, reduction="none")(theirs, regions).flatten(1).mean(1)
+    dice = DiceLoss(sigmoid=True, reduction="none", smooth_nr=1, smooth_dr=1)(theirs, regions).flatten(1).mean(1)
     entropy = functional.binary_cross_entropy_with_logits(theirs, regions, reduction="none").flatten(1).mean(1)
     expected = dice + entropy
     torch.testing.assert_close(loss, expected)

@@ -52,7 +52,7 @@ weighting: {{kind: equal}}
 augmentation: {{flips: [x, y, z]}}   # the generator knows no left or right
 plan:      {{batch: 4}}
 split:     {{folds: {folds}, seed: {seed}}}
-training:  {{steps: 350, seed: {seed}}}
+training:  {{steps: 450, seed: {seed}}}
 """
 
 

@@ -1,7 +1,7 @@
 """Every row, every file and every rule in one pass; nothing trains before it is clean.
 
-The table's form is checked by :mod:`medmtl.data.cohort`; here its files are opened, its targets parsed, and the cohort is
-looked at as a whole. A file stops at its first fault, and what depends on it is not looked at.
+The table's form is checked by :mod:`medmtl.data.cohort`; here its files are opened, its targets parsed, and the cohort
+is looked at as a whole. A file stops at its first fault, and what depends on it is not looked at.
 """
 
 from __future__ import annotations
@@ -204,14 +204,22 @@ def _check_image(
     }
     if volume.array.min() == volume.array.max() and "constant" not in config.cohort.allow:
         findings.reject(
-            "B072", **where, found="every voxel equal", expected="an image", fix="list cohort.allow: [constant] if meant"
+            "B072",
+            **where,
+            found="every voxel equal",
+            expected="an image",
+            fix="list cohort.allow: [constant] if meant",
         )
         return False
     if first is None or config.cohort.resample == "to_first":
         return True
     if volume.grid.shape != first.shape:
         findings.reject(
-            "B076", **where, found=list(volume.grid.shape), expected=str(list(first.shape)), fix="set cohort.resample: to_first"
+            "B076",
+            **where,
+            found=list(volume.grid.shape),
+            expected=str(list(first.shape)),
+            fix="set cohort.resample: to_first",
         )
         return False
     shift = corner_shift_voxels(volume.grid, first)
@@ -249,7 +257,11 @@ def _look_at_label(
     }
     if volume.grid.shape != grid.shape:
         findings.reject(
-            "B095", **where, found=list(volume.grid.shape), expected=str(list(grid.shape)), fix="redraw or resample the label"
+            "B095",
+            **where,
+            found=list(volume.grid.shape),
+            expected=str(list(grid.shape)),
+            fix="redraw or resample the label",
         )
         return None
     shift = corner_shift_voxels(volume.grid, grid)
@@ -283,7 +295,9 @@ def _check_values(
         )
         return None
     if set(found) <= {0}:
-        findings.warn("B105", **where, found="no voxel labelled", expected="a reader's mask", fix="kept as a true negative")
+        findings.warn(
+            "B105", **where, found="no voxel labelled", expected="a reader's mask", fix="kept as a true negative"
+        )
     return found
 
 
@@ -296,10 +310,13 @@ def _check_whole(
 ) -> None:
     for name, task in tasks.items():
         labelled = truths[name]
-        missing = len(cohort.cases) - len(labelled)
+        # a cell that was refused is a finding of its own, not a missing label
+        missing = sum(all(case.cells[column] is None for column in task.columns) for case in cohort.cases)
         key = f"tasks.{name}"
         if not labelled:
-            findings.reject("B116", key=key, found="no labelled case", expected="labels", fix="fill or rename the column")
+            findings.reject(
+                "B116", key=key, found="no labelled case", expected="labels", fix="fill or rename the column"
+            )
             continue
         if missing:
             findings.warn(
@@ -310,7 +327,11 @@ def _check_whole(
             absent = sorted(task.legal_values() - present - {0})
             if absent and fingerprints:
                 findings.reject(
-                    "B106", key=key, found=f"no case holds {absent}", expected="every label somewhere", fix="drop the label"
+                    "B106",
+                    key=key,
+                    found=f"no case holds {absent}",
+                    expected="every label somewhere",
+                    fix="drop the label",
                 )
             continue
         try:
@@ -319,7 +340,9 @@ def _check_whole(
             findings.reject(error.code, key=key, found=error.found, expected=error.expected, fix=error.fix)
     for case in cohort.cases:
         if not any(case.case_id in labelled for labelled in truths.values()):
-            findings.warn("B117", case=case.case_id, row=case.row, found="no target at all", fix="the row trains no task")
+            findings.warn(
+                "B117", case=case.case_id, row=case.row, found="no target at all", fix="the row trains no task"
+            )
 
 
 def _check_duplicates(cohort: Cohort, hashes: Mapping[str, str], findings: Findings) -> None:

@@ -1,0 +1,149 @@
+"""What the pages tell a reader to type is what the program takes."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from medmtl.cli import app
+from medmtl.config import load
+from tests.conftest import TINY
+from tests.stand_in import write_stand_in
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SHELL = ("bash", "console", "sh")
+# a block without a language is a drawing or a listing; nothing in it is meant to be typed into a program of ours
+KNOWN = ("yaml", "python", *SHELL, "json", "")
+# what a block of a part of a configuration is completed by
+BASE = """
+schema: 1
+cohort: {table: cohort.csv, case: case_id, patient: patient_id, channels: {t1: image}}
+tasks: {tumour: {kind: segmentation, column: mask, labels: {core: 1}}}
+training: {steps: 10}
+"""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+
+
+def blocks(*languages: str) -> list[Any]:
+    """The pages' blocks as parameters."""
+    return [
+        pytest.param(block, id=f"{block.page.name}:{block.line}")
+        for page in PAGES
+        for block in fenced(page)
+        if not languages or block.language in languages
+    ]
+
+
+def fenced(page: Path) -> Iterator[Block]:
+    text = page.read_text(encoding="utf-8")
+    for match in FENCE.finditer(text):
+        yield Block(page, text.count("\n", 0, match.start()) + 1, match[1], match[2])
+
+
+def commands(text: str) -> list[list[str]]:
+    """Lines of a shell block as words; of a console block only those after a prompt."""
+    lines = text.replace("\\\n", " ").splitlines()
+    typed = [line[2:] for line in lines if line.startswith("$ ")] or lines
+    return [words for line in typed if (words := shlex.split(line, comments=True))]
+
+
+def parse(words: list[str]) -> None:
+    """Parse a command of ``medmtl`` without running it; unknown commands, options and values raise."""
+    program = typer.main.get_command(app)
+    with program.make_context("medmtl", list(words)) as context:
+        name, *rest = [*context._protected_args, *context.args]
+        command = program.get_command(context, name)  # type: ignore[attr-defined]
+        assert command is not None and not command.hidden, f"medmtl has no command {name}"
+        command.make_context(name, rest, parent=context)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_is_closed_and_of_a_known_language(page: Path) -> None:
+    assert page.read_text(encoding="utf-8").count("\n```") == 2 * len(list(fenced(page)))
+    assert {block.language for block in fenced(page)} <= set(KNOWN)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_files_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("block", blocks("yaml"))
+def test_a_yaml_block_is_a_configuration_or_a_part_of_one(block: Block, tmp_path: Path) -> None:
+    part = {**yaml.safe_load(BASE), **yaml.safe_load(block.text)}
+    text = block.text if "schema" in yaml.safe_load(block.text) else yaml.safe_dump(part)
+    (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
+    load(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize("block", blocks(*SHELL))
+def test_a_shell_block_names_commands_and_options_that_exist(block: Block) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for program, *words in commands(block.text):
+        if program == "medmtl":
+            parse(words)
+        elif program == "make":
+            targets = [word for word in words if "=" not in word]
+            assert all(re.search(rf"^{re.escape(target)}:", makefile, re.MULTILINE) for target in targets)
+        elif program == "bash":
+            assert (ROOT / words[0]).is_file()
+        else:
+            assert program in ("git", "cd", "pip", "python", "python3"), f"{program} is not known to this test"
+
+
+@pytest.mark.parametrize("words", ["trian config.yaml", "train config.yaml --ouput run", "check", "evaluate run --split x"])
+def test_a_command_that_does_not_exist_would_be_found(words: str) -> None:
+    with pytest.raises((typer.TyperException, AssertionError)):
+        parse(words.split())
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the Python blocks run in.
+
+    ``config.yaml`` is the README's, but so small that it trains in seconds; its cohort is generated; ``scan.nii.gz`` is
+    its first case's image.
+    """
+    folder = tmp_path_factory.mktemp("reader")
+    (text,) = (block.text for block in fenced(ROOT / "README.md") if block.text.startswith("schema:"))
+    written = yaml.safe_load(text)
+    written["training"] = {}
+    for key, value in {**TINY, "training.steps": 2, "split.folds": 2}.items():
+        section, _, name = key.partition(".")
+        written.setdefault(section, {})[name] = value
+    (folder / "config.yaml").write_text(yaml.safe_dump(written), encoding="utf-8")
+    write_stand_in(folder / "config.yaml", folder)
+    (folder / "scan.nii.gz").write_bytes(next(folder.glob("case00_image.nii.gz")).read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_a_python_block_runs(block: Block, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    exec(compile(block.text, f"{block.page.name}:{block.line}", "exec"), {})
+
+
+def test_the_page_of_kinds_is_up_to_date() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "make_kinds.py"))
+    assert (ROOT / "docs" / "kinds.md").read_text(encoding="utf-8") == made["page"](), "run make docs"
