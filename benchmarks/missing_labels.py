@@ -1,9 +1,10 @@
-"""Half of each task's labels blanked: a joint run on what is left, beside a run of each task on its labelled cases alone.
+"""Half of each task's labels blanked: a joint run on what is left, beside a run of each task on its labelled cases
+alone.
 
     python benchmarks/missing_labels.py CONFIG --table cohort.csv --out FOLDER --steps 200 [--seed 0]
 
-Both see the same labels, the same number of steps and the same plan; validation cases keep all their labels and are those of
-fold 0 of the full table. The table that is printed is also written to FOLDER/missing_labels.md.
+Both see the same labels, the same number of steps and the same plan; validation cases keep all their labels and are
+those of fold 0 of the full table. The table that is printed is also written to FOLDER/missing_labels.md.
 """
 
 from __future__ import annotations
@@ -52,7 +53,10 @@ def blank(resolved: Config, columns: dict[str, str], out: Path, seed: int) -> tu
     with source.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row[resolved.cohort.case] in part]
     rng = random.Random(seed)
-    paths = [*resolved.cohort.channels.values(), *(c for c in columns.values() if rows[0][c].endswith((".nii", ".nii.gz")))]
+    paths = [
+        *resolved.cohort.channels.values(),
+        *(c for c in columns.values() if rows[0][c].endswith((".nii", ".nii.gz"))),
+    ]
     for row in rows:
         row["split"] = part[row[resolved.cohort.case]]
         row.update({column: str((source.parent / row[column]).resolve()) for column in paths})
@@ -90,7 +94,10 @@ def scores(source: Path, run: Path, overrides: dict[str, Any], only: str | None 
 
 def table(found: dict[str, dict[str, Any]], columns: dict[str, str], steps: int) -> str:
     """A Markdown table: each task's metrics in the joint run and in the run of its own."""
-    lines = [f"| task | metric | joint, half the labels | alone, its labelled cases ({steps} steps each) |", "|---|---|---|---|"]
+    lines = [
+        f"| task | metric | joint, half the labels | alone, its labelled cases ({steps} steps each) |",
+        "|---|---|---|---|",
+    ]
     for task in columns:
         for metric, entry in found["joint"][task]["metrics"].items():
             if "/" not in metric and metric in found[task][task]["metrics"]:

@@ -66,7 +66,8 @@ class MultiTaskModel(nn.Module):
         wrong = [f"{name} is missing" for name in own.keys() - tensors.keys()]
         wrong += [f"{name} is unknown" for name in tensors.keys() - own.keys()]
         wrong += [
-            f"{name} is {tuple(tensors[name].shape)} {tensors[name].dtype}, expected {tuple(own[name].shape)} {own[name].dtype}"
+            f"{name} is {tuple(tensors[name].shape)} {tensors[name].dtype}, "
+            f"expected {tuple(own[name].shape)} {own[name].dtype}"
             for name in own.keys() & tensors.keys()
             if own[name].shape != tensors[name].shape or own[name].dtype != tensors[name].dtype
         ]

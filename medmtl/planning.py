@@ -1,7 +1,7 @@
 """Everything that is decided before the first step, with its reason.
 
-Geometry is planned from all cases but the test split; statistics of intensities and targets come from the training fold.
-The plan is frozen in ``plan.json``; training, resume, evaluation and prediction read it and decide nothing again.
+Geometry is planned from all cases but the test split; statistics of intensities and targets come from the training
+fold. The plan is frozen in ``plan.json``; training, resume, evaluation and prediction read it and decide nothing again.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from medmtl.config import Config
 from medmtl.data.fingerprint import Fingerprint
 from medmtl.data.prepared import Intensity, Preparation
 from medmtl.data.volume import Grid
-from medmtl.errors import ArtefactError, InputError, MachineError
 from medmtl.device import Device, memory_bytes
+from medmtl.errors import ArtefactError, InputError, MachineError
 from medmtl.networks.shape import NetworkShape, pooling_plan
 from medmtl.tasks.base import Task
 
@@ -179,9 +179,7 @@ def with_statistics(plan: Plan, config: Config, tasks: Mapping[str, Task], train
         _intensity(channel, index, config, training.prepared, reasons)
         for index, channel in enumerate(plan.preparation.channels)
     )
-    fitted = {
-        name: {**task.fit(training.truths[name]), **task.resolve(tasks)} for name, task in tasks.items()
-    }
+    fitted = {name: {**task.fit(training.truths[name]), **task.resolve(tasks)} for name, task in tasks.items()}
     seen: dict[str, list[float]] = {}
     for prepared in training.prepared:
         for name, value in observed_range(prepared, plan.preparation.channels).items():
@@ -215,7 +213,10 @@ def _intensity(
         elif background >= MASKED_SHARE:
             kind, reason = "zscore_nonzero", f"{background:.0%} of the voxels are 0: the scan is masked"
         else:
-            kind, reason = "zscore", "no Hounsfield units and no masked background: each scan by its own mean and deviation"
+            kind, reason = (
+                "zscore",
+                "no Hounsfield units and no masked background: each scan by its own mean and deviation",
+            )
     reasons[f"normalisation.{channel}"] = reason
     if kind != "ct":
         return Intensity(kind)
@@ -241,7 +242,9 @@ def _spacing(
     reasons["spacing"] = "median voxel size of the cohort"
     if median[coarse] > 3 * median[others].max() and 3 * sizes[coarse] < sizes[others].min():
         median[coarse] = max(float(np.percentile(spacings[:, coarse], 10)), float(median[others].max()))
-        reasons["spacing"] = "median voxel size; the anisotropic axis takes the 10th percentile, so that thin slices are kept"
+        reasons["spacing"] = (
+            "median voxel size; the anisotropic axis takes the 10th percentile, so that thin slices are kept"
+        )
     return (round(float(median[0]), 4), round(float(median[1]), 4), round(float(median[2]), 4))
 
 
@@ -308,12 +311,16 @@ def _shape(
 ) -> tuple[Triple, Literal["case", "patch"]]:
     shape = _round_up(whole, divisor)
     if config.plan.shape is not None and shape != config.plan.shape:
-        raise InputError(f"plan.shape {list(config.plan.shape)} must be divisible by {list(divisor)}; nearest: {list(shape)}")
+        raise InputError(
+            f"plan.shape {list(config.plan.shape)} must be divisible by {list(divisor)}; nearest: {list(shape)}"
+        )
     seeing = [name for name, task in tasks.items() if not task.voxel and task.options.evidence != "anywhere"]
     smallest = 1 if seeing else MIN_BATCH
     if memory_bytes(network, shape, smallest, precision, device) <= budget:
         if config.plan.shape is None or seeing:
-            reasons["shape"] = "the largest case at working spacing fits the memory budget: every sample is a whole case"
+            reasons["shape"] = (
+                "the largest case at working spacing fits the memory budget: every sample is a whole case"
+            )
             return shape, "case"
         reasons["shape"] = "set in the configuration"
         return shape, "patch"
@@ -353,8 +360,7 @@ def _batch(
     batch = bound
     while batch > 1 and memory_bytes(network, shape, batch, precision, device) > budget:
         batch -= 1
-    reasons["batch"] = (
-        f"as many samples as fit the memory budget, at most {bound}"
-        + (" (about 600,000 voxels a step on a CPU, two samples at least)" if device.kind == "cpu" else "")
+    reasons["batch"] = f"as many samples as fit the memory budget, at most {bound}" + (
+        " (about 600,000 voxels a step on a CPU, two samples at least)" if device.kind == "cpu" else ""
     )
     return batch

@@ -11,7 +11,6 @@ from typing import Generic, TypeVar
 
 from medmtl.errors import ConfigError
 
-
 C = TypeVar("C")
 
 

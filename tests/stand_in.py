@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-import nibabel
+import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
@@ -79,5 +79,5 @@ def _cell(task: Task, number: int, place: int) -> str:
 
 
 def _write(array: npt.NDArray[np.generic], spacing: tuple[float, float, float], path: Path) -> str:
-    nibabel.Nifti1Image(array, np.diag([*spacing, 1.0])).to_filename(path)
+    nib.Nifti1Image(array, np.diag([*spacing, 1.0])).to_filename(path)  # type: ignore[no-untyped-call]
     return path.name

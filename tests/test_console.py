@@ -35,7 +35,7 @@ def test_work_of_unknown_length_is_told_by_the_clock(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = iter(range(0, 1000, 10))
-    monkeypatch.setattr(console.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr("medmtl.console.time.monotonic", lambda: next(now))
     with Screen() as screen:
         for done in range(1, 10):
             screen.progress("train", done, 0)
@@ -117,7 +117,7 @@ def test_names_cannot_steer_the_terminal_or_break_its_encoding(monkeypatch: pyte
     monkeypatch.setattr(sys, "stdout", stream)
     answer("Größe \udcff")
     stream.flush()
-    assert stream.buffer.getvalue() == b"Gr\\xf6\\xdfe \\udcff\n"  # type: ignore[attr-defined]
+    assert stream.buffer.getvalue() == b"Gr\\xf6\\xdfe \\udcff\n"
 
 
 def test_a_table_is_aligned() -> None:

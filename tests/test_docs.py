@@ -112,7 +112,9 @@ def test_a_shell_block_names_commands_and_options_that_exist(block: Block) -> No
             assert program in ("git", "cd", "pip", "python", "python3"), f"{program} is not known to this test"
 
 
-@pytest.mark.parametrize("words", ["trian config.yaml", "train config.yaml --ouput run", "check", "evaluate run --split x"])
+@pytest.mark.parametrize(
+    "words", ["trian config.yaml", "train config.yaml --ouput run", "check", "evaluate run --split x"]
+)
 def test_a_command_that_does_not_exist_would_be_found(words: str) -> None:
     with pytest.raises((typer.TyperException, AssertionError)):
         parse(words.split())

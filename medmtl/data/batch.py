@@ -14,8 +14,8 @@ class ViewBatch:
 
     Attributes:
         image_BCDHW: float32; D, H, W are the array axes in RAS order (x, y, z).
-        targets: task -> tensor whose first axis is B; where a sample is not labelled the entry is an arbitrary valid value.
-        present: task -> bool tensor of shape (B,), True where the sample is labelled.
+        targets: task -> tensor whose first axis is B; where a sample is not labelled the entry is an arbitrary valid
+        value. present: task -> bool tensor of shape (B,), True where the sample is labelled.
         case_ids: B ids, in order.
     """
 

@@ -14,6 +14,7 @@ from medmtl.data.case import Case
 from medmtl.data.cohort import Cohort, read_cohort
 from medmtl.data.finding import Findings
 from medmtl.data.formats.nifti import read_label
+from medmtl.data.split import Splits
 from medmtl.errors import CohortError, InputError
 from medmtl.evaluation.site import Learned, headline, site_estimates
 from medmtl.files import append_line, make_private_folder, read_json, write_json
@@ -25,6 +26,7 @@ from medmtl.tasks.base import CaseTask, Cell, Result, ScoredCase, Task, VoxelTas
 
 ACTIVATIONS = "activations.json"  # of the case tasks; with the masks beside it the page can be written again
 MAX_ACTIVATIONS_BYTES = 1 << 28
+SPLITS = ("train", "val", "test")
 CONDITIONAL = "intervals are conditional on the trained models"
 
 
@@ -52,12 +54,17 @@ class Scores:
 
 
 def evaluate_split(
-    runs: Sequence[RunFolder], split: str, out: Path, *, device: Literal["auto", "cpu", "cuda"] = "auto", progress: Progress = silent
+    runs: Sequence[RunFolder],
+    split: str,
+    out: Path,
+    *,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    progress: Progress = silent,
 ) -> Scores:
     """Predict and score one split; writes ``metrics.json``, ``cases.csv`` and masks into ``out``.
 
-    With several folds each case is predicted by the model that did not see it (``val``), or by the average of all
-    (``test``). A run trained without folds has no ``val``.
+    With several folds each case is predicted once: by the model that did not see it (``val``), by the first that did
+    (``train``), or by the average of all (``test``). A run trained without folds has no ``val``.
 
     Args:
         runs: one run folder, or one per fold.
@@ -67,7 +74,7 @@ def evaluate_split(
         progress: called once per case.
 
     Raises:
-        InputError: if the split holds no case.
+        InputError: if there is no such split, or it holds no case.
         CohortError: if the cohort changed since training.
     """
     config = runs[0].load_config()
@@ -78,6 +85,8 @@ def evaluate_split(
     cohort, truths = read_again(config, runs[0])
     by_id = {case.case_id: case for case in cohort.cases}
     make_private_folder(out)
+    # until this evaluation is whole, nobody may write a page from its masks and the last one's answers
+    (out / ACTIVATIONS).unlink(missing_ok=True)
     scored: dict[str, list[ScoredCase]] = {name: [] for name in config.tasks}
     rows: list[dict[str, Cell]] = []
     entries: list[dict[str, Any]] = []
@@ -97,7 +106,7 @@ def evaluate_split(
             entries.append({"case_id": case_id, "fold": fold, "activations": prediction.activations})
             rows.append(_row(case, found))
             progress("evaluate", len(rows), total)
-    folds = tuple(fold for fold, _, _ in groups)
+    folds = _folds(runs)
     metrics = metrics_json(split, folds, total, tasks, scored, _learned(runs, split, cohort, truths))
     write_json(out / "metrics.json", metrics)
     write_table(rows, out / "cases.csv")
@@ -124,12 +133,10 @@ def load_scores(runs: Sequence[RunFolder], split: str, folder: Path) -> Scores:
     entries = read_json(stored, limit_bytes=MAX_ACTIVATIONS_BYTES)
     for entry in entries:
         case = by_id[entry["case_id"]]
-        masks = {
-            name: read_label(folder / mask_file(name, case.case_id)) for name, task in tasks.items() if task.voxel
-        }
+        masks = {name: read_label(folder / mask_file(name, case.case_id)) for name, task in tasks.items() if task.voxel}
         results = assemble(tasks, masks, entry["activations"])
         _collect(scored, score_case(tasks, case, results, truths, entry["fold"]))
-    folds = tuple(dict.fromkeys(entry["fold"] for entry in entries))
+    folds = _folds(runs)
     metrics = metrics_json(split, folds, len(entries), tasks, scored, _learned(runs, split, cohort, truths))
     return Scores(split, folds, tasks, scored, metrics, folder, {name: case.images for name, case in by_id.items()})
 
@@ -167,7 +174,11 @@ def score_case(
     truths: Mapping[str, Mapping[str, Any]],
     fold: int | str,
 ) -> dict[str, ScoredCase]:
-    """Each task's prediction beside its reference; ``truth`` is None where the case is not labelled."""
+    """Each task's prediction beside its reference; ``truth`` is None where the case is not labelled.
+
+    Raises:
+        CohortError: if a label no longer has the shape of its image.
+    """
     found: dict[str, ScoredCase] = {}
     for name, task in tasks.items():
         truth = truths[name].get(case.case_id)
@@ -176,6 +187,10 @@ def score_case(
         if truth is not None and isinstance(task, VoxelTask):
             assert result.mask is not None
             reference = read_label(truth)
+            if reference.array.shape != result.mask.array.shape:
+                raise CohortError(
+                    f"case {case.case_id!r}: the label {truth.name} no longer has the shape of its image; restore it"
+                )
             scores = task.mask_scores(result.mask.array, reference.array, reference.grid.spacing)
             entry = replace(entry, scores=scores)
         elif truth is not None and isinstance(task, CaseTask):
@@ -210,35 +225,47 @@ def metrics_json(
 
 
 def _groups(runs: Sequence[RunFolder], split: str) -> list[tuple[int | str, list[RunFolder], list[str]]]:
-    """(fold, models, case ids): who predicts what."""
-    splits = runs[0].load_splits()
-    folds = [run.load_manifest()["fold"] for run in runs]
+    """(fold, models, case ids): who predicts what; no case stands twice."""
+    if split not in SPLITS:
+        raise InputError(f"no split is called {split!r}; known: {', '.join(SPLITS)}")
+    splits, folds = runs[0].load_splits(), _folds(runs)
     if split == "test":
         return [(folds[0], list(runs), list(splits.test))] if splits.test else []
-    chosen: list[tuple[int | str, list[RunFolder], list[str]]] = []
+    groups: list[tuple[int | str, list[RunFolder], list[str]]] = []
+    taken: set[str] = set()
     for fold, run in zip(folds, runs, strict=True):
-        if fold == "none":
-            held = set(splits.test)
-            trained = [name for part in splits.folds[:1] for name in (*part.train, *part.val) if name not in held]
-            chosen.append((fold, [run], trained if split == "train" else []))
-        else:
-            part = splits.folds[fold]
-            chosen.append((fold, [run], list(part.val if split == "val" else part.train)))
-    return chosen
+        members = _members(splits, fold, split)
+        case_ids = [case_id for case_id in members if case_id not in taken]
+        taken.update(case_ids)
+        if case_ids:
+            groups.append((fold, [run], case_ids))
+    return groups
 
 
 def _learned(
     runs: Sequence[RunFolder], split: str, cohort: Cohort, truths: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Learned]:
     """Task -> fold that predicted -> site and target of the labelled cases that its models were trained on."""
-    trained = {_fold_number(fold): case_ids for fold, _, case_ids in _groups(runs, "train")}
+    splits, folds = runs[0].load_splits(), _folds(runs)
+    trained = {_fold_number(fold): _members(splits, fold, "train") for fold in folds}
     if split == "test":  # every model answers, under the first fold's number
-        trained = {next(iter(trained)): sorted(set().union(*trained.values()))}
+        trained = {_fold_number(folds[0]): tuple(sorted(set().union(*trained.values())))}
     site = {case.case_id: case.site for case in cohort.cases}
     return {
         name: {fold: [(site[i], targets[i]) for i in case_ids if i in targets] for fold, case_ids in trained.items()}
         for name, targets in truths.items()
     }
+
+
+def _folds(runs: Sequence[RunFolder]) -> tuple[int | str, ...]:
+    return tuple(run.load_manifest()["fold"] for run in runs)
+
+
+def _members(splits: Splits, fold: int | str, split: str) -> tuple[str, ...]:
+    if isinstance(fold, int):
+        return splits.folds[fold].val if split == "val" else splits.folds[fold].train
+    everybody = splits.folds[0]
+    return (*everybody.train, *everybody.val) if split == "train" else ()
 
 
 def _fold_number(fold: int | str) -> int:

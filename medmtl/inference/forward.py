@@ -71,7 +71,9 @@ def _slide(
     tiled = tuple(name for name in tasks if name not in whole)
     result: dict[str, torch.Tensor] = {}
     if whole:
-        logger.warning("a case of %s voxels is larger than any training case; its centre is used for %s", size, whole)
+        logger.warning(
+            "a case of %s voxels is larger than any training case; its centre is used for %s", size, ", ".join(whole)
+        )
         centre = tuple(slice((n - m) // 2, (n - m) // 2 + m) for n, m in zip(size, shape, strict=True))
         outputs = _forward(model, tasks, plan, padded_CDHW[(slice(None), *centre)][None].to(device), whole)
         result.update({name: value[0].float().cpu() for name, value in outputs.items()})

@@ -20,8 +20,9 @@ def cases_of(inputs: Sequence[str], trained: Config, channels: tuple[str, ...]) 
     """Cases from whatever was given.
 
     Args:
-        inputs: one cohort configuration, one table with the trained cohort's columns (or the channels' names), ``CHANNEL=FILE``
-            for one case, or bare image files, one case each, for a one-channel model. Nothing means the trained cohort.
+        inputs: one cohort configuration, one table with the trained cohort's columns of case ids and channels,
+            ``CHANNEL=FILE`` for one case, or bare image files, one case each, for a one-channel model. Nothing means
+            the trained cohort.
         trained: the run's configuration.
         channels: the model's channels.
 
@@ -30,23 +31,27 @@ def cases_of(inputs: Sequence[str], trained: Config, channels: tuple[str, ...]) 
         CohortError: if a table is refused; carries the findings.
     """
     if not inputs:
-        return _table(trained.cohort.table, trained)
+        return _table(trained.cohort.table, trained, channels, trained.cohort.patient)
     first = Path(inputs[0])
-    if len(inputs) == 1 and first.suffix in (".yaml", ".yml"):
+    if len(inputs) == 1 and first.suffix.lower() in (".yaml", ".yml"):
         given = configuration.load(first)
         missing = [name for name in channels if name not in given.cohort.channels]
         if missing:
             raise InputError(f"{first} has no channel {', '.join(missing)}; the model wants {', '.join(channels)}")
-        return _table(given.cohort.table, given, channels)
-    if len(inputs) == 1 and first.suffix in TABLES:
-        return _table(first, trained)
+        return _table(given.cohort.table, given, channels, given.cohort.case)
+    if len(inputs) == 1 and first.suffix.lower() in TABLES:
+        return _table(first, trained, channels, trained.cohort.case)
     if len(inputs) == 1 and first.is_dir():
         raise InputError(f"{first} is a folder; DICOM series are not in this version, give NIfTI files or a table")
     named = [item.partition("=") for item in inputs]
     if all(equals and name in channels for name, equals, _ in named):
+        names = [name for name, _, _ in named]
+        if len(set(names)) < len(names):
+            raise InputError(f"a channel is given twice: {', '.join(names)}; one case has one file per channel")
         return (case_of_files({name: Path(file) for name, _, file in named}, channels, _stem(Path(named[0][2]))),)
     if len(channels) > 1:
-        raise InputError(f"this model has {len(channels)} channels; give {' '.join(f'{name}=FILE' for name in channels)}")
+        wanted = " ".join(f"{name}=FILE" for name in channels)
+        raise InputError(f"this model has {len(channels)} channels; give {wanted}")
     cases = tuple(case_of_files({channels[0]: Path(item)}, channels, _stem(Path(item))) for item in inputs)
     twice = {case.case_id for case in cases if sum(other.case_id == case.case_id for other in cases) > 1}
     if twice:
@@ -73,11 +78,19 @@ def _stem(path: Path) -> str:
     return next((path.name.removesuffix(ending) for ending in ENDINGS if path.name.endswith(ending)), path.name)
 
 
-def _table(table: Path, config: Config, channels: tuple[str, ...] | None = None) -> tuple[Case, ...]:
+def _table(table: Path, config: Config, channels: tuple[str, ...], patient: str) -> tuple[Case, ...]:
     section = config.cohort
-    chosen = {name: section.channels[name] for name in channels or section.channels}
+    layout = CohortLayout(
+        table,
+        section.case,
+        patient,
+        {name: section.channels[name] for name in channels},
+        missing=section.missing,
+        roots=section.roots,
+        # a leak between splits is the harm of a shared image, and prediction has no splits
+        allow_shared_image=True,
+    )
     findings = Findings()
-    layout = CohortLayout(table, section.case, section.patient, chosen, missing=section.missing, roots=section.roots)
     cohort = read_cohort(layout, findings)
     rejected = findings.rejected()
     if rejected:

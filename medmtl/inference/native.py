@@ -23,8 +23,8 @@ def to_native(
 ) -> Volume:
     """Labels on the native grid.
 
-    Probabilities are interpolated linearly (never the labels), a slab of native planes at a time, so that all classes are
-    never held at full size; each slab is decided at once.
+    Probabilities are interpolated linearly (never the labels), a slab of native planes at a time, so that all classes
+    are never held at full size; each slab is decided at once.
 
     Args:
         probability_KDHW: at working spacing, RAS-ordered.
@@ -38,7 +38,8 @@ def to_native(
     target = canonical_grid(native)
     placement = np.linalg.inv(grid.affine) @ target.affine
     positions = [
-        torch.from_numpy(placement[axis, axis] * np.arange(target.shape[axis]) + placement[axis, 3]) for axis in range(3)
+        torch.from_numpy(placement[axis, axis] * np.arange(target.shape[axis]) + placement[axis, 3])
+        for axis in range(3)
     ]
     if _same_places(positions, probability_KDHW.shape[1:]):
         positions = []

@@ -12,14 +12,15 @@ from medmtl import checkpoint
 from medmtl.build import build_model, build_tasks
 from medmtl.config import Config
 from medmtl.data.case import Case
-from medmtl.data.prepared import Prepared
 from medmtl.data.preparation import normalise, prepare_case
+from medmtl.data.prepared import Prepared
 from medmtl.data.volume import Volume
-from medmtl.errors import ArtefactError, InputError
+from medmtl.device import describe_device
+from medmtl.errors import ArtefactError, InputError, NumericError
+from medmtl.files import sha256_bytes
 from medmtl.inference.forward import activations
 from medmtl.inference.native import to_native
 from medmtl.model import MultiTaskModel
-from medmtl.device import describe_device
 from medmtl.planning import Plan, observed_range
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import CaseTask, Result, Task, VoxelTask
@@ -56,6 +57,7 @@ class _Member:
     plan: Plan
     tasks: dict[str, Task]
     model: MultiTaskModel
+    sha256: str
 
 
 def assemble(
@@ -78,6 +80,9 @@ class Predictor:
         runs: one run folder, or one per fold.
         device: where to compute.
 
+    Attributes:
+        model_sha256: hash of the weights; of several folds, the hash of their hashes in order.
+
     Raises:
         ArtefactError: if a run has no whole checkpoint, or the folds were not trained for the same tasks and channels.
     """
@@ -85,9 +90,10 @@ class Predictor:
     def __init__(self, runs: Sequence[RunFolder], device: Literal["auto", "cpu", "cuda"] = "auto") -> None:
         self.device = torch.device(describe_device(device).kind)
         self.config: Config = runs[0].load_config()
-        self.model_sha256 = runs[0].weights_sha256()
         self._members = [self._load(run) for run in runs]
         first = self._members[0]
+        hashes = [member.sha256 for member in self._members]
+        self.model_sha256 = hashes[0] if len(hashes) == 1 else sha256_bytes("".join(hashes).encode())
         for member in self._members[1:]:
             if list(member.tasks) != list(first.tasks) or member.plan.preparation != first.plan.preparation:
                 raise ArtefactError("the folds of this run were trained for different tasks, channels or spacings")
@@ -114,17 +120,21 @@ class Predictor:
         stored = checkpoint.load(run.checkpoints)
         if stored is None:
             raise ArtefactError(f"{run.path.name} has no checkpoint yet; train it first")
-        model.load_weights(stored.tensors.get("average") or stored.tensors["model"])
-        return _Member(plan, tasks, model.to(self.device).eval())
+        group = "average" if "average" in stored.tensors else "model"
+        model.load_weights(stored.tensors[group])
+        return _Member(plan, tasks, model.to(self.device).eval(), stored.sha256[group])
 
     def predict(self, case: Case) -> CasePrediction:
         """Predict every task for one case; no labels are needed.
 
         Raises:
             InputError: if the case's channels are not the model's, or a file cannot be used.
+            NumericError: if an answer is NaN or infinite.
         """
         if tuple(case.images) != self.channels:
-            raise InputError(f"the model wants the channels {list(self.channels)}, case {case.case_id!r} has {list(case.images)}")
+            raise InputError(
+                f"the model wants the channels {list(self.channels)}, case {case.case_id!r} has {list(case.images)}"
+            )
         sums: dict[str, torch.Tensor] = {}
         prepared = prepare_case(case, self.plan.preparation, with_labels=False)
         for member in self._members:
@@ -135,6 +145,9 @@ class Predictor:
             for name, value in found.items():
                 sums[name] = sums[name] + value if name in sums else value
         averaged = {name: value / len(self._members) for name, value in sums.items()}
+        broken = [name for name, value in averaged.items() if not bool(torch.isfinite(value).all())]
+        if broken:
+            raise NumericError(f"case {case.case_id!r}: the model's answer is not finite for {', '.join(broken)}")
         masks = {
             name: to_native(averaged[name], prepared.grid, prepared.native, task.decide)
             for name, task in self.tasks.items()

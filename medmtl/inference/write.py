@@ -21,7 +21,10 @@ def mask_file(task: str, case_id: str) -> str:
 
 
 def write_masks(prediction: CasePrediction, out: Path) -> None:
-    """Write the case's masks under ``out/masks/TASK/CASE.nii.gz``, on the grid of the case's first image."""
+    """Write the case's masks, for the owner only, under ``out/masks/TASK/CASE.nii.gz``.
+
+    They are on the grid of the case's first image: same shape, same affine.
+    """
     for name, result in prediction.items():
         if result.mask is not None:
             path = out / mask_file(name, prediction.case_id)

@@ -15,12 +15,13 @@ def soft_dice_loss(overlap_BC: torch.Tensor, predicted_BC: torch.Tensor, referen
         loss_b = mean_c [1 - (2 I_bc + s) / (P_bc + Y_bc + s)],   I = sum_v p y,  P = sum_v p,  Y = sum_v y,  s = 1
 
     Dice is taken per sample, not over the batch, and the smoothing stands in numerator and denominator, as in MONAI's
-    ``DiceLoss(smooth_nr=1, smooth_dr=1)`` (Milletari et al. 2016, https://arxiv.org/abs/1606.04797; Drozdzal et al. 2016,
-    https://arxiv.org/abs/1608.04117).
+    ``DiceLoss(smooth_nr=1, smooth_dr=1)`` (Milletari et al. 2016, https://arxiv.org/abs/1606.04797; Drozdzal et al.
+    2016, https://arxiv.org/abs/1608.04117).
 
-    A channel whose reference is empty costs P / (P + s). With the usual s = 1e-5 that is 1 whatever is predicted, and has no
-    gradient: nothing but cross-entropy empties a lesion-free case, and specks remain, each of which is a false lesion. One
-    voxel of smoothing gives such specks a gradient of s / (P + s)^2 and changes nothing for structures of visible size.
+    A channel whose reference is empty costs P / (P + s). With the usual s = 1e-5 that is 1 whatever is predicted, and
+    has no gradient: nothing but cross-entropy empties a lesion-free case, and specks remain, each of which is a false
+    lesion. One voxel of smoothing gives such specks a gradient of s / (P + s)^2 and changes nothing for structures of
+    visible size.
 
     Args:
         overlap_BC: I, fp32.

@@ -16,7 +16,8 @@ class UnetDecoder(nn.Module):
     """Encoder maps -> decoder maps of the finest ``shape.levels`` stages, finest first.
 
     A transposed convolution doubles each map, the encoder's map of that size is put beside it, and two convolutions
-    join them, as in nnU-Net. Where as many levels are asked for as there are stages, the last is the encoder's deepest map.
+    join them, as in nnU-Net. Where as many levels are asked for as there are stages, the last is the encoder's
+    deepest map.
 
     Args:
         shape: measurements of the network.

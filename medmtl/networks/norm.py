@@ -42,7 +42,7 @@ class InstanceNorm(nn.Module):
             return functional.instance_norm(map_BCDHW, weight=self.weight, bias=self.bias)
         samples = [
             functional.batch_norm(sample, None, None, self.weight, self.bias, training=True)
-            for sample in map_BCDHW.split(1)
+            for sample in torch.split(map_BCDHW, 1)
         ]
         return torch.cat(samples)
 

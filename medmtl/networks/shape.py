@@ -55,8 +55,8 @@ def pooling_plan(
     """Strides and kernels per stage for samples of a shape and voxel size.
 
     An axis is halved while that leaves it at least 4 voxels and while its voxels are within twice the finest axis', so
-    that thick slices are not pooled before the in-plane axes have caught up. Its kernel is 1 until then, and 3 from then
-    on. After Isensee et al. 2021, https://doi.org/10.1038/s41592-020-01008-z.
+    that thick slices are not pooled before the in-plane axes have caught up. Its kernel is 1 until then, and 3 from
+    then on. After Isensee et al. 2021, https://doi.org/10.1038/s41592-020-01008-z.
 
     Args:
         shape: voxels per axis.
@@ -72,7 +72,9 @@ def pooling_plan(
     kernels: list[Stride] = [_kernel((1, 1, 1), mm)]
     divisor = [1, 1, 1]
     while len(strides) < max_stages:
-        finest = min(s for s, n in zip(mm, size, strict=True) if n >= 2 * MIN_SIZE) if max(size) >= 2 * MIN_SIZE else 0.0
+        finest = (
+            min(s for s, n in zip(mm, size, strict=True) if n >= 2 * MIN_SIZE) if max(size) >= 2 * MIN_SIZE else 0.0
+        )
         halved = [n >= 2 * MIN_SIZE and s < ISOTROPIC * finest for n, s in zip(size, mm, strict=True)]
         if not any(halved):
             break

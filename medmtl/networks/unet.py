@@ -1,7 +1,7 @@
 """The encoder of a 3D U-Net on MONAI's dynamic U-Net blocks.
 
-Ronneberger et al. 2015 (https://arxiv.org/abs/1505.04597); block order, strided convolutions, instance norm and leaky ReLU
-as in nnU-Net (Isensee et al. 2021, https://doi.org/10.1038/s41592-020-01008-z).
+Ronneberger et al. 2015 (https://arxiv.org/abs/1505.04597); block order, strided convolutions, instance norm and leaky
+ReLU as in nnU-Net (Isensee et al. 2021, https://doi.org/10.1038/s41592-020-01008-z).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Hard sharing: one encoder for every task.
 
-Caruana 1997, https://doi.org/10.1023/A:1007379606734. Voxel tasks also share one decoder, which is two thirds of the cost,
-unless ``network.decoder: per_task`` gives each its own.
+Caruana 1997, https://doi.org/10.1023/A:1007379606734. Voxel tasks also share one decoder, which is two thirds of the
+cost, unless ``network.decoder: per_task`` gives each its own.
 """
 
 from __future__ import annotations

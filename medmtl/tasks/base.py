@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -17,7 +16,7 @@ from medmtl.data.case import Case
 from medmtl.data.volume import Volume
 from medmtl.metrics.estimate import Estimate
 from medmtl.metrics.figures import Figure
-from medmtl.networks.features import Features, FeatureSpec
+from medmtl.networks.features import FeatureSpec
 
 Sensitivity = Literal["scale", "crop", "flip", "intensity"]
 Evidence = Literal["case", "lesion", "anywhere"]
@@ -168,7 +167,7 @@ class Task(ABC):
         """Loss per sample, shape (B,), in fp32."""
 
     def reduce(self, loss_B: torch.Tensor, present_B: torch.Tensor) -> torch.Tensor:
-        """Loss of the batch: the mean over labelled samples. A loss that needs several patients at once overrides it."""
+        """Loss of the batch: the mean over labelled samples. A loss that needs several patients overrides it."""
         return loss_B[present_B].mean()
 
     @abstractmethod
@@ -242,6 +241,6 @@ class VoxelTask(Task):
 
     @abstractmethod
     def mask_scores(
-        self, predicted: npt.NDArray[np.integer[Any]], truth: npt.NDArray[np.integer[Any]], spacing: Sequence[float]
+        self, predicted: npt.NDArray[Any], truth: npt.NDArray[Any], spacing: Sequence[float]
     ) -> dict[str, float | None]:
         """Per-case metrics on the original label's grid."""

@@ -207,7 +207,7 @@ class Segmentation(VoxelTask):
         )
 
     def mask_scores(
-        self, predicted: npt.NDArray[np.integer[Any]], truth: npt.NDArray[np.integer[Any]], spacing: Sequence[float]
+        self, predicted: npt.NDArray[Any], truth: npt.NDArray[Any], spacing: Sequence[float]
     ) -> dict[str, float | None]:
         """Every metric of every label and region, then the means over what is trained.
 

@@ -52,7 +52,9 @@ def verdict(
     if spread >= CONSTANT_SHARE:
         return {"verdict": "trained", "sentence": "the predictions vary with the cases", **figures}
     if probe >= PROBE_R2:
-        sentence = "collapsed: the head's training predictions are nearly constant, yet a linear probe on its features is not"
+        sentence = (
+            "collapsed: the head's training predictions are nearly constant, yet a linear probe on its features is not"
+        )
         return {"verdict": "collapsed", "sentence": sentence, **figures}
     sentence = "no signal found: neither the head nor a linear probe on its features explains the training labels"
     return {"verdict": "no signal found", "sentence": sentence, **figures}

@@ -109,8 +109,8 @@ def _commit(session: Session, step: int, failed: int, *, last: bool) -> int:
     except OSError as error:
         if last or failed + 1 == SAVE_TRIES:
             raise WorkError(
-                f"step {step} could not be committed ({error.strerror}); the commit before it is whole: free the disk and "
-                "go on with --resume"
+                f"step {step} could not be committed ({error.strerror}); the commit before it is whole: free "
+                "the disk and go on with --resume"
             ) from error
         logger.warning("step %d could not be committed (%s); trying again at the next interval", step, error.strerror)
         return failed + 1

@@ -41,7 +41,8 @@ def make_optimiser(
 ) -> torch.optim.AdamW:
     """AdamW with one group per (rate, decay) pair and per clipping group.
 
-    The trunk and the voxel heads share ``lr``; each case head has ``head_lr`` and a clipping group of its own, because a
+    The trunk and the voxel heads share ``lr``; each case head has ``head_lr`` and a clipping group of its own,
+    because a
     small head next to a large trunk is either starved or scaled away by one common norm. Biases, norm parameters and
     a weighting's own parameters are not decayed.
 

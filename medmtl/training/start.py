@@ -13,8 +13,8 @@ from medmtl.config import Config
 from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case
 from medmtl.data.split import Splits, from_column, from_file, make_splits
-from medmtl.errors import InputError
 from medmtl.device import Device, describe_device
+from medmtl.errors import InputError
 from medmtl.planning import Plan, TrainingFacts, make_plan, with_statistics
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
@@ -142,5 +142,7 @@ def _facts(ready: Ready, train: Sequence[Case], cache: PreparedCache) -> Trainin
     }
     empty = [name for name, found in truths.items() if not found]
     if empty:
-        raise InputError(f"no training case of this fold is labelled for {', '.join(empty)}; use fewer folds or another split")
+        raise InputError(
+            f"no training case of this fold is labelled for {', '.join(empty)}; use fewer folds or another split"
+        )
     return TrainingFacts([cache.get(case) for case in train], truths)

@@ -14,8 +14,8 @@ from medmtl.weighting.scalarise import weighted_backward
 class Equal(Weighting):
     """L = sum_t L_t over the tasks present in the step.
 
-    With ``loss_scale: prior`` each L_t is 1 for the best constant predictor, which makes equal weights comparable. Tuned
-    scalarisation matches most special methods (Kurin et al. 2022, https://arxiv.org/abs/2201.04122).
+    With ``loss_scale: prior`` each L_t is 1 for the best constant predictor, which makes equal weights comparable.
+    Tuned scalarisation matches most special methods (Kurin et al. 2022, https://arxiv.org/abs/2201.04122).
     """
 
     kind = "equal"

@@ -37,7 +37,10 @@ class Fixed(Weighting):
         super().__init__(options, tasks)
         assert isinstance(options, FixedOptions)
         if set(options.weights) != set(tasks):
-            raise ValueError(f"weighting.weights must name every task once: expected {sorted(tasks)}, found {sorted(options.weights)}")
+            raise ValueError(
+                f"weighting.weights must name every task once: expected {sorted(tasks)}, "
+                f"found {sorted(options.weights)}"
+            )
         if not any(options.weights.values()):
             raise ValueError("weighting.weights are all 0: nothing would be trained")
         self.weights = dict(options.weights)

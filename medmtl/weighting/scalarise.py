@@ -15,8 +15,8 @@ def weighted_backward(
 ) -> dict[str, float]:
     """Backward through sum_t w_t L_t over the present tasks; a task of weight 0 gets no gradient at all.
 
-    Weights are not rescaled when tasks are absent: a step with fewer labels is a smaller step, not a larger one for those
-    that happen to be there.
+    Weights are not rescaled when tasks are absent: a step with fewer labels is a smaller step, not a larger one for
+    those that happen to be there.
     """
     used = {name: weights[name] for name in losses if weights[name] > 0}
     terms = [losses[name] * weight for name, weight in used.items()]

@@ -18,7 +18,7 @@ def case(site: str | None, truth: str, high: float, fold: int = 0, number: int =
 
 
 def confounded() -> list[ScoredCase]:
-    """40 cases; 18 of 20 at ``a`` are high, 2 of 20 at ``b``. The model tells the sites apart, and within them nothing."""
+    """40 cases; 18 of 20 at ``a`` are high, 2 of 20 at ``b``. The model tells the sites apart and nothing else."""
     return [
         case(site, "high" if rank < highs else "low", probability, number=rank)
         for site, highs, probability in (("a", 18, 0.8), ("b", 2, 0.2))

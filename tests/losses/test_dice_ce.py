@@ -22,9 +22,9 @@ def sample(classes: int, batch: int = 3, absent: int | None = None) -> tuple[tor
 
 
 def reference(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    dice = DiceLoss(include_background=False, softmax=True, to_onehot_y=True, reduction="none", smooth_nr=1, smooth_dr=1)(
-        logits, target.long()[:, None]
-    )
+    dice = DiceLoss(
+        include_background=False, softmax=True, to_onehot_y=True, reduction="none", smooth_nr=1, smooth_dr=1
+    )(logits, target.long()[:, None])
     entropy = functional.cross_entropy(logits, target.long(), reduction="none")
     loss: torch.Tensor = dice.flatten(1).mean(1) + entropy.flatten(1).mean(1)
     return loss

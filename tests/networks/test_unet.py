@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -53,8 +54,11 @@ def monai_name(ours: str) -> str:
     return {"0": "input_block.", "1": "downsamples.0.", "2": "bottleneck."}[stage] + rest
 
 
-@pytest.mark.parametrize("shape", [CUBE, FLAT], ids=["cube", "flat"])
-def test_it_is_monais_dynamic_unet(shape: NetworkShape) -> None:
+@pytest.mark.parametrize("blocks", ["plain", "residual"])
+@pytest.mark.parametrize("shape", [CUBE, replace(FLAT, kernels=((3, 3, 1),) * 3)], ids=["cube", "flat"])
+def test_it_is_monais_dynamic_unet(shape: NetworkShape, blocks: Literal["plain", "residual"]) -> None:
+    # one kernel for all stages, because MONAI joins two stages with the coarser one's kernel, nnU-Net with the finer's
+    shape = replace(shape, blocks=blocks)
     reference = DynUNet(
         3,
         shape.in_channels,
@@ -64,11 +68,14 @@ def test_it_is_monais_dynamic_unet(shape: NetworkShape) -> None:
         shape.strides[1:],
         filters=shape.channels,
         norm_name=("INSTANCE", {"affine": True}),
+        res_block=blocks == "residual",
     )
     reference.output_block = nn.Identity()
     ours = OneMap(shape)
     weights = {monai_name(name): tensor for name, tensor in ours.state_dict().items()}
-    reference.load_state_dict(weights)
+    unmatched = reference.load_state_dict(weights, strict=False)
+    assert not unmatched.unexpected_keys
+    assert all(name.startswith("skip_layers.") for name in unmatched.missing_keys)  # the same modules once more
     torch.testing.assert_close(ours(image(shape)), reference(image(shape)), rtol=1e-3, atol=1e-4)
 
 

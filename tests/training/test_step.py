@@ -21,7 +21,9 @@ def session(trained_run: Path) -> Session:
 def without(batch: Batch, task: str) -> Batch:
     """The same batch with nobody labelled for a task."""
     ((name, view),) = batch.views.items()
-    return Batch(batch.step, {name: replace(view, present={**view.present, task: torch.zeros_like(view.present[task])})})
+    return Batch(
+        batch.step, {name: replace(view, present={**view.present, task: torch.zeros_like(view.present[task])})}
+    )
 
 
 def labelled_everywhere(session: Session) -> Batch:

@@ -1,0 +1,121 @@
+"""What every sharing kind must do. A kind's test subclasses ``SharingContract``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+import pytest
+import torch
+
+from medmtl import sharing
+from medmtl.networks.features import Features, FeatureSpec
+from medmtl.networks.unet import UnetOptions
+from medmtl.sharing.base import Sharing
+from tests.networks.contract import FLAT, image
+
+VOXEL = {"organ": True, "grade": False, "edge": True, "age": False}
+
+
+def build(
+    cls: type[Sharing],
+    options: Mapping[str, Any],
+    voxel: Mapping[str, bool] = VOXEL,
+    decoder: Literal["shared", "per_task"] = "shared",
+    blocks: Literal["plain", "residual"] = "plain",
+) -> Sharing:
+    """A small network of a kind, its weights always the same."""
+    torch.manual_seed(0)
+    network = UnetOptions(kind="unet", decoder=decoder, blocks=blocks)
+    return cls(cls.Options.model_validate(options), replace(FLAT, blocks=blocks), network, voxel)
+
+
+def sizes(features: Features) -> FeatureSpec:
+    """The measurements of features of :func:`tests.networks.contract.image`."""
+
+    def strides(maps: tuple[torch.Tensor, ...]) -> tuple[tuple[int, int, int], ...]:
+        return tuple((16 // m.shape[2], 24 // m.shape[3], 8 // m.shape[4]) for m in maps)
+
+    def channels(maps: tuple[torch.Tensor, ...]) -> tuple[int, ...]:
+        return tuple(m.shape[1] for m in maps)
+
+    encoder, decoder = features.encoder, features.decoder
+    return FeatureSpec(channels(encoder), strides(encoder), channels(decoder), strides(decoder))
+
+
+def energy(features: Features) -> torch.Tensor:
+    """A scalar that depends on every map."""
+    return torch.stack([m.float().square().mean() for m in (*features.encoder, *features.decoder)]).sum()
+
+
+@pytest.mark.parametrize("decoder", ["shared", "per_task"])
+@pytest.mark.parametrize("blocks", ["plain", "residual"])
+class SharingContract:
+    """Attributes:
+    cls, options: the kind and valid options of it.
+    """
+
+    cls: ClassVar[type[Sharing]]
+    options: ClassVar[Mapping[str, Any]]
+
+    @pytest.fixture
+    def model(self, decoder: Literal["shared", "per_task"], blocks: Literal["plain", "residual"]) -> Sharing:
+        return build(self.cls, self.options, decoder=decoder, blocks=blocks)
+
+    def test_it_is_registered(self, model: Sharing) -> None:
+        assert sharing.kinds.get(self.cls.kind) is self.cls
+
+    def test_features_are_what_the_specification_promises(self, model: Sharing) -> None:
+        features = model.features(image(FLAT), list(VOXEL))
+        assert {name: sizes(found) for name, found in features.items()} == dict(model.spec)
+
+    def test_voxel_tasks_have_decoder_maps_and_case_tasks_none(self, model: Sharing) -> None:
+        assert {name: bool(spec.decoder_channels) for name, spec in model.spec.items()} == VOXEL
+
+    @pytest.mark.parametrize("asked", [["grade"], ["edge"], ["age", "organ"]], ids="+".join)
+    def test_only_what_was_asked_for_is_given_and_it_is_the_same(self, model: Sharing, asked: list[str]) -> None:
+        everything, some = model.features(image(FLAT), list(VOXEL)), model.features(image(FLAT), asked)
+        assert list(some) == asked
+        for name in asked:
+            pairs = zip(
+                (*some[name].encoder, *some[name].decoder),
+                (*everything[name].encoder, *everything[name].decoder),
+                strict=True,
+            )
+            assert all(torch.equal(a, b) for a, b in pairs)
+
+    def test_every_parameter_is_shared_or_one_tasks_own(self, model: Sharing) -> None:
+        found = [*model.shared_parameters(), *(p for name in VOXEL for p in model.own_parameters(name))]
+        assert len(found) == len(set(found))
+        assert set(found) == set(model.parameters())
+
+    def test_a_task_reaches_shared_parameters_and_its_own_only(self, model: Sharing) -> None:
+        for name in VOXEL:
+            model.zero_grad()
+            energy(model.features(image(FLAT), [name])[name]).backward()
+            assert all(p.grad is not None for p in model.own_parameters(name))
+            assert all(p.grad is None for other in VOXEL if other != name for p in model.own_parameters(other))
+
+    def test_shared_parameters_are_reached_by_two_tasks(self, model: Sharing) -> None:
+        count = dict.fromkeys(model.shared_parameters(), 0)
+        for name in VOXEL:
+            model.zero_grad()
+            energy(model.features(image(FLAT), [name])[name]).backward()
+            for parameter in count:
+                count[parameter] += parameter.grad is not None
+        assert all(tasks > 1 for tasks in count.values())
+
+    def test_the_penalty_is_a_scalar_or_none(self, model: Sharing) -> None:
+        penalty = model.penalty()
+        assert penalty is None or penalty.shape == ()
+
+    def test_equal_seeds_give_equal_bits(self, model: Sharing, decoder: Any, blocks: Any) -> None:
+        again = build(self.cls, self.options, decoder=decoder, blocks=blocks)
+        gradients = []
+        for network in (model, again):
+            features = network.features(image(FLAT), list(VOXEL))
+            torch.stack([energy(found) for found in features.values()]).sum().backward()
+            gradients.append([p.grad for p in network.parameters() if p.grad is not None])
+        assert len(gradients[0]) == len(list(model.parameters()))
+        assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))

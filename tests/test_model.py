@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from medmtl.errors import ArtefactError
+from medmtl.model import MultiTaskModel
+from medmtl.sharing.hard import Hard
+from medmtl.tasks.base import Task
+from medmtl.tasks.classification import Classification
+from medmtl.tasks.segmentation import Segmentation
+from tests.networks.contract import FLAT, image
+from tests.sharing.contract import build
+
+SEGMENTATION = {"kind": "segmentation", "column": "mask", "labels": {"liver": 1}}
+CLASSIFICATION = {"kind": "classification", "column": "grade", "classes": ["low", "high"]}
+
+
+def make(decoder: Any = "shared", **kinds: type[Task]) -> MultiTaskModel:
+    tasks: dict[str, Task] = {}
+    for name, kind in (kinds or {"organ": Segmentation, "edge": Segmentation, "grade": Classification}).items():
+        options = kind.Options.model_validate(SEGMENTATION if kind is Segmentation else CLASSIFICATION)
+        fitted = {} if kind is Segmentation else kind(name, options).fit(["low", "low", "high"])
+        tasks[name] = kind(name, options, fitted)
+    sharing = build(Hard, {"kind": "hard"}, {name: task.voxel for name, task in tasks.items()}, decoder)
+    return MultiTaskModel(sharing, tasks).train()
+
+
+def energy(outputs: dict[str, Any]) -> torch.Tensor:
+    maps = [m for output in outputs.values() for m in (output if isinstance(output, tuple) else (output,))]
+    return torch.stack([(m.float() - 1).square().mean() for m in maps]).sum()
+
+
+def test_outputs_are_a_mapping_in_the_configured_order() -> None:
+    model = make()
+    outputs = model(image(FLAT))
+    assert list(outputs) == list(model.tasks) == ["organ", "edge", "grade"]
+    assert [level.shape for level in outputs["organ"]] == [(2, 2, 16, 24, 8), (2, 2, 8, 12, 8)]
+    assert outputs["grade"].shape == (2, 2)
+
+
+@pytest.mark.parametrize("kind", [Segmentation, Classification])
+def test_outputs_are_a_mapping_also_for_one_task(kind: type[Task]) -> None:
+    outputs = make(only=kind)(image(FLAT))
+    assert isinstance(outputs, dict)
+    assert list(outputs) == ["only"]
+
+
+def test_only_named_tasks_are_run() -> None:
+    model = make()
+    assert list(model(image(FLAT), ["grade"])) == ["grade"]
+    assert model(image(FLAT), []) == {}
+
+
+def test_parameters_are_trunk_or_one_heads() -> None:
+    model = make()
+    parts = [model.trunk_parameters(), *(model.head_parameters(name) for name in model.tasks)]
+    found = [p for part in parts for p in part]
+    assert all(parts)
+    assert len(found) == len(set(found)) == len(list(model.parameters()))
+    assert set(model.shared_parameters()) <= set(model.trunk_parameters())
+    assert model.penalty() is None
+
+
+@pytest.mark.parametrize("decoder", ["shared", "per_task"])
+@pytest.mark.parametrize("present", [["grade"], ["organ"], ["organ", "grade"]], ids="+".join)
+def test_what_only_absent_tasks_reach_stays_bit_identical_under_adamw(decoder: str, present: list[str]) -> None:
+    model = make(decoder)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
+    energy(model(image(FLAT))).backward()
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    before, state = copy.deepcopy(model), copy.deepcopy(optimiser.state_dict()["state"])
+
+    energy(model(image(FLAT), present)).backward()
+    untouched = {index for index, p in enumerate(model.parameters()) if p.grad is None}
+    optimiser.step()
+
+    absent = [name for name in model.tasks if name not in present]
+    expected = {p for name in absent for p in (*model.head_parameters(name), *model.sharing.own_parameters(name))}
+    if "organ" not in present:
+        expected |= set(model.sharing.get_submodule("decoders").parameters())
+    assert {p for index, p in enumerate(model.parameters()) if index in untouched} == expected
+    after = optimiser.state_dict()["state"]
+    for index, (new, old) in enumerate(zip(model.parameters(), before.parameters(), strict=True)):
+        assert torch.equal(new, old) == (index in untouched)
+        same_state = all(torch.equal(after[index][key], value) for key, value in state[index].items())
+        assert same_state == (index in untouched)
+
+
+def test_equal_inputs_give_equal_bits_in_bfloat16() -> None:
+    model = make()
+    results = []
+    for _ in range(2):
+        model.zero_grad()
+        torch.manual_seed(0)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            outputs = model(image(FLAT), ["organ", "edge"])
+        energy(outputs).backward()
+        results.append([*outputs["organ"], *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(results[0]) > 20
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("name", ["type", "training", "parameters", "heads", "sharing", "tasks", "values"])
+def test_a_task_may_be_called_like_an_attribute(name: str) -> None:
+    model = make(**{name: Classification, "other": Classification}).eval()
+    assert list(model(image(FLAT))) == [name, "other"]
+    assert len(model.head_parameters(name)) == 2
+
+
+def test_a_copy_shares_nothing_with_its_source() -> None:
+    model = make().eval()
+    before = model(image(FLAT))["grade"]
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.add_(1.0)
+    assert torch.equal(model(image(FLAT))["grade"], before)
+    assert not torch.equal(twin(image(FLAT))["grade"], before)
+
+
+def test_weights_are_loaded_by_name() -> None:
+    model, other = make().eval(), make().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    other.load_weights(model.state_dict())
+    assert torch.equal(other(image(FLAT))["grade"], model(image(FLAT))["grade"])
+
+
+def test_weights_that_do_not_fit_are_all_listed_and_none_is_loaded() -> None:
+    model = make()
+    weights = {name: torch.zeros_like(tensor) for name, tensor in model.state_dict().items()}
+    first, second, third, *_ = weights
+    del weights[first]
+    weights[second] = weights[second].double()
+    weights[third] = weights[third][:-1]
+    weights["extra"] = torch.zeros(1)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ArtefactError) as error:
+        model.load_weights(weights)
+    assert all(name in str(error.value) for name in (f"{first} is missing", "float64", third, "extra is unknown"))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

@@ -1,0 +1,127 @@
+"""What every weighting kind must do. A kind's test subclasses ``WeightingContract``."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+from medmtl import weighting
+from medmtl.weighting.base import Weighting
+
+TASKS = ("organ", "grade", "age")
+SUBSETS = [list(chosen) for n in (1, 2, 3) for chosen in itertools.combinations(TASKS, n)]
+
+
+class Toy(nn.Module):
+    """A shared vector, and one head and one loss of another size per task."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.shared = nn.Parameter(torch.randn(4, generator=generator))
+        self.heads = nn.ParameterList(torch.randn(4, generator=generator) for _ in TASKS)
+
+    def losses(self, present: list[str]) -> dict[str, torch.Tensor]:
+        """Positive scalars of the present tasks."""
+        return {
+            name: 10.0**index * (torch.sin(self.shared) * self.heads[index]).square().sum()
+            for index, name in enumerate(TASKS)
+            if name in present
+        }
+
+    def penalty(self) -> torch.Tensor:
+        """A term that reaches the shared vector alone."""
+        return self.shared.pow(4).sum()
+
+    def gradients(self) -> list[torch.Tensor | None]:
+        """A copy of what was filled: of the shared vector, then of each head."""
+        return [None if p.grad is None else p.grad.clone() for p in (self.shared, *self.heads)]
+
+
+class WeightingContract:
+    """Attributes:
+    cls, options: the kind and valid options of it, in which every task of ``TASKS`` counts.
+    """
+
+    cls: ClassVar[type[Weighting]]
+    options: ClassVar[Mapping[str, Any]]
+
+    def make(self) -> Weighting:
+        return self.cls(self.cls.Options.model_validate(self.options), TASKS)
+
+    def run(self, present: list[str], **arguments: Any) -> list[torch.Tensor | None]:
+        """Gradients of a fresh method on a fresh model."""
+        toy = Toy()
+        self.make().backward(toy.losses(present), shared=[toy.shared], **arguments)
+        return toy.gradients()
+
+    def test_it_is_registered(self) -> None:
+        assert weighting.kinds.get(self.cls.kind) is self.cls
+
+    @pytest.mark.parametrize("present", SUBSETS, ids="+".join)
+    def test_any_tasks_may_be_present_and_absent_ones_get_no_gradient(self, present: list[str]) -> None:
+        shared, *heads = self.run(present)
+        assert shared is not None
+        assert shared.abs().sum() > 0
+        for name, head in zip(TASKS, heads, strict=True):
+            assert (head is not None) == (name in present)
+
+    @pytest.mark.parametrize("present", SUBSETS, ids="+".join)
+    def test_weights_are_those_of_present_tasks(self, present: list[str]) -> None:
+        toy = Toy()
+        weights = self.make().backward(toy.losses(present), shared=[toy.shared])
+        assert weights is None or (set(weights) == set(present) and all(w >= 0 for w in weights.values()))
+
+    def test_a_penalty_is_added_unweighted(self) -> None:
+        toy = Toy()
+        self.make().backward(toy.losses(list(TASKS)), shared=[toy.shared], penalty=toy.penalty())
+        shared, *heads = toy.gradients()
+        plain, *plain_heads = self.run(list(TASKS))
+        assert shared is not None
+        assert plain is not None
+        torch.testing.assert_close(shared - plain, 4 * toy.shared.detach() ** 3, rtol=1e-3, atol=1e-3)
+        for head, without in zip(heads, plain_heads, strict=True):
+            torch.testing.assert_close(head, without)
+
+    def test_a_scale_multiplies_every_gradient(self) -> None:
+        toy = Toy()
+        scaled = self.make()
+        scaled.backward(
+            toy.losses(list(TASKS)), shared=[toy.shared], penalty=toy.penalty(), scale=lambda loss: loss * 8
+        )
+        other = Toy()
+        self.make().backward(other.losses(list(TASKS)), shared=[other.shared], penalty=other.penalty())
+        for big, small in zip(toy.gradients(), other.gradients(), strict=True):
+            assert big is not None
+            assert small is not None
+            torch.testing.assert_close(big, small * 8)
+
+    def test_equal_inputs_give_equal_bits(self) -> None:
+        for first, second in zip(self.run(list(TASKS)), self.run(list(TASKS)), strict=True):
+            assert first is not None
+            assert second is not None
+            assert torch.equal(first, second)
+
+    def test_state_goes_through_json(self) -> None:
+        method = self.make()
+        for present in SUBSETS:
+            toy = Toy()
+            losses = toy.losses(present)
+            method.backward(losses, shared=[toy.shared])
+            method.after_step({name: float(loss.detach()) for name, loss in losses.items()})
+        restored = self.make()
+        restored.load_state_dict(method.state_dict())
+        restored.load_extra_state(json.loads(json.dumps(method.extra_state())))
+        assert restored.extra_state() == method.extra_state()
+        gradients = []
+        for each in (method, restored):
+            toy = Toy()
+            each.backward(toy.losses(list(TASKS)), shared=[toy.shared])
+            gradients.append(toy.shared.grad)
+        assert torch.equal(*gradients)
