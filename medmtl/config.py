@@ -233,8 +233,9 @@ def _anchor_paths(data: dict[str, Any], folder: Path) -> None:
         section = data.get(block)
         if isinstance(section, dict) and section.get(name):
             value = section[name]
-            listed = isinstance(value, list)
-            section[name] = [str(folder / str(v)) for v in value] if listed else str(folder / str(value))
+            # normalised as text, so that a run's own copy names the same file in the same words
+            anchored = [os.path.normpath(folder / str(v)) for v in (value if isinstance(value, list) else [value])]
+            section[name] = anchored if isinstance(value, list) else anchored[0]
 
 
 def _override(data: dict[str, Any], key: str, value: Any) -> None:

@@ -88,7 +88,7 @@ def evaluate_split(
     # until this evaluation is whole, nobody may write a page from its masks and the last one's answers
     (out / ACTIVATIONS).unlink(missing_ok=True)
     scored: dict[str, list[ScoredCase]] = {name: [] for name in config.tasks}
-    rows: list[dict[str, Cell]] = []
+    rows: list[list[dict[str, Cell]]] = []
     entries: list[dict[str, Any]] = []
     tasks: Mapping[str, Task] = {}
     for fold, models, case_ids in groups:
@@ -109,7 +109,7 @@ def evaluate_split(
     folds = _folds(runs)
     metrics = metrics_json(split, folds, total, tasks, scored, _learned(runs, split, cohort, truths))
     write_json(out / "metrics.json", metrics)
-    write_table(rows, out / "cases.csv")
+    write_table(_joined(rows), out / "cases.csv")
     write_json(out / ACTIVATIONS, entries)
     return Scores(split, folds, tasks, scored, metrics, out, {name: case.images for name, case in by_id.items()})
 
@@ -272,9 +272,11 @@ def _fold_number(fold: int | str) -> int:
     return fold if isinstance(fold, int) else 0
 
 
-def _row(case: Case, found: Mapping[str, ScoredCase]) -> dict[str, Cell]:
-    row: dict[str, Cell] = {"case_id": case.case_id, "patient": case.patient, "site": case.site}
+def _row(case: Case, found: Mapping[str, ScoredCase]) -> list[dict[str, Cell]]:
+    """Who it is, then one part per task."""
+    parts: list[dict[str, Cell]] = [{"case_id": case.case_id, "patient": case.patient, "site": case.site}]
     for name, entry in found.items():
+        row: dict[str, Cell] = {}
         if entry.result.mask is not None:
             row[f"{name}_true"] = "" if entry.truth is None else entry.truth.name
             row[name] = mask_file(name, case.case_id)
@@ -282,4 +284,13 @@ def _row(case: Case, found: Mapping[str, ScoredCase]) -> dict[str, Cell]:
             row[f"{name}_true"] = entry.truth
         row.update(entry.result.cells(name))
         row.update({f"{name}/{metric}": value for metric, value in entry.scores.items()})
-    return row
+        parts.append(row)
+    return parts
+
+
+def _joined(rows: Sequence[Sequence[dict[str, Cell]]]) -> list[dict[str, Cell]]:
+    """Rows whose columns stand task by task, also where the first case has no label and so no metrics."""
+    columns = [tuple(dict.fromkeys(name for part in parts for name in part)) for parts in zip(*rows, strict=True)]
+    return [
+        {name: part.get(name) for part, names in zip(parts, columns, strict=True) for name in names} for parts in rows
+    ]

@@ -68,4 +68,6 @@ def _cell(value: Cell) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     text = str(value)
+    if isinstance(value, int):  # exact, and never a formula
+        return text
     return f"'{text}" if text.startswith(FORMULA_STARTS) else text

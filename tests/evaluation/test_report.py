@@ -19,6 +19,7 @@ from medmtl.data.split import Balance, Fold, Splits
 from medmtl.data.volume import Grid, Volume
 from medmtl.evaluation.report import write_report
 from medmtl.evaluation.score import Scores, metrics_json
+from medmtl.evaluation.site import Learned
 from medmtl.evaluation.tables import number
 from medmtl.files import make_private_folder, write_json
 from medmtl.metrics.ranking import auc
@@ -32,6 +33,10 @@ from medmtl.tasks.regression.task import RegressionOptions, RegressionResult
 from medmtl.tasks.segmentation import Segmentation, SegmentationOptions
 
 CASES = 24
+LEARNED: dict[str, Learned] = {
+    "grade": {key: [("North", "high"), ("South & <Sons>", "low"), ("North", "low")] for key in range(3)},
+    "size": {key: [("North", 10.0), ("South & <Sons>", 11.0)] for key in range(3)},
+}
 GRID = Grid((40, 32, 9), np.diag([1.0, 1.0, 4.0, 1.0]))
 PLACE = np.stack(np.meshgrid(*(np.arange(size) for size in GRID.shape), indexing="ij"))
 
@@ -117,7 +122,7 @@ def make_scores(folder: Path) -> Scores:
         volume = 10 + rng.normal(0, 3)
         value = RegressionResult(value=volume + rng.normal(0, 1.5))
         cases["size"].append(ScoredCase(*who, volume, value, size.result_scores(value, volume)))
-    metrics = metrics_json("val", [0, 1, 2], CASES, tasks, cases)
+    metrics = metrics_json("val", [0, 1, 2], CASES, tasks, cases, LEARNED)
     out = folder / "evaluation"
     make_private_folder(out)
     return Scores("val", (0, 1, 2), tasks, cases, metrics, out, images)
@@ -314,7 +319,7 @@ def test_a_collapsed_head_is_said_at_the_top(page: str) -> None:
 
 
 def test_training_scores_are_marked_as_resubstitution(tmp_path: Path, scores: Scores, run: RunFolder) -> None:
-    note = metrics_json("train", [0], CASES, {}, {})["note"]
+    note = metrics_json("train", [0], CASES, {}, {}, {})["note"]
     trained = replace(scores, split="train", metrics={**scores.metrics, "note": note}, folder=tmp_path)
     page = write_report(trained, [run], share=True).read_text(encoding="utf-8")
     assert '<p class="warning">Resubstitution: these cases were trained on.</p>' in page
@@ -340,7 +345,7 @@ def test_a_shared_page_tells_nothing_of_single_cases(tmp_path: Path, scores: Sco
 def test_a_metric_without_a_value_says_why(tmp_path: Path, scores: Scores, run: RunFolder) -> None:
     alike = [case for case in scores.cases["grade"] if case.truth == "low"]
     cases = {**scores.cases, "grade": alike, "size": []}
-    metrics = metrics_json("val", [0], CASES, scores.tasks, cases)
+    metrics = metrics_json("val", [0], CASES, scores.tasks, cases, LEARNED)
     few = replace(scores, cases=cases, metrics=metrics, folder=tmp_path)
     tables = Rows(write_report(few, [run], share=True).read_text(encoding="utf-8")).tables
     for name, metric in (("grade", "auc"), ("size", "mae")):

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from medmtl import api
+from medmtl import config as configuration
+from medmtl.config import Config
+from medmtl.errors import CohortError, InputError
+from medmtl.inference.inputs import case_of_files, cases_of
+
+ONE = ("image",)
+TWO = ("ed", "es")
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_cohort: Path) -> Config:
+    return configuration.load(tiny_cohort)
+
+
+@pytest.fixture
+def images(tiny_cohort: Path, tmp_path: Path) -> list[Path]:
+    """Two scans in a folder of their own."""
+    sources = [tiny_cohort.parent / "images" / f"case_00{number}.nii.gz" for number in (0, 1)]
+    return [Path(shutil.copy(source, tmp_path / source.name)) for source in sources]
+
+
+def write_rows(path: Path, rows: Sequence[Sequence[str]], delimiter: str = ",") -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter=delimiter, lineterminator="\n").writerows(rows)
+    return path
+
+
+def test_nothing_means_the_cohort_of_the_training(trained: Config) -> None:
+    cases = cases_of([], trained, ONE)
+    assert [case.case_id for case in cases] == [f"case_{number:03d}" for number in range(12)]
+    assert cases[3].patient == "patient_003"
+
+
+def test_a_configuration_names_the_cases_of_its_table(tiny_cohort: Path, trained: Config) -> None:
+    cases = cases_of([str(tiny_cohort)], trained, ONE)
+    assert [case.case_id for case in cases] == [case.case_id for case in cases_of([], trained, ONE)]
+    assert all(case.images["image"].is_file() for case in cases)
+
+
+def test_a_configuration_without_the_models_channels_is_refused(tiny_cohort: Path, trained: Config) -> None:
+    with pytest.raises(InputError, match=r"has no channel es; the model wants image, es"):
+        cases_of([str(tiny_cohort)], trained, ("image", "es"))
+
+
+@pytest.mark.parametrize(("name", "delimiter"), [("new.csv", ","), ("new.tsv", "\t"), ("NEW.CSV", ",")])
+def test_a_table_needs_no_more_than_case_ids_and_channels(
+    name: str, delimiter: str, images: list[Path], trained: Config, tmp_path: Path
+) -> None:
+    rows = [("case_id", "image"), ("007", images[0].name), ("b", images[1].name)]
+    cases = cases_of([str(write_rows(tmp_path / name, rows, delimiter))], trained, ONE)
+    assert [(case.case_id, case.images["image"]) for case in cases] == [("007", images[0]), ("b", images[1])]
+    assert not cases[0].cells and not cases[0].files
+
+
+def test_labels_of_a_table_are_not_looked_at(images: list[Path], trained: Config, tmp_path: Path) -> None:
+    rows = [("case_id", "image", "lesion", "risk"), ("a", images[0].name, "gone.nii.gz", "no number")]
+    (case,) = cases_of([str(write_rows(tmp_path / "new.csv", rows))], trained, ONE)
+    assert case.case_id == "a"
+
+
+def test_two_cases_of_one_scan_can_be_predicted(images: list[Path], trained: Config, tmp_path: Path) -> None:
+    rows = [("case_id", "image"), ("a", images[0].name), ("b", images[0].name)]
+    assert len(cases_of([str(write_rows(tmp_path / "new.csv", rows))], trained, ONE)) == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "code"),
+    [
+        ([("case_id", "scan"), ("a", "case_000.nii.gz")], "lacks a declared column"),
+        ([("case_id", "image"), ("a", "absent.nii.gz")], "B032"),
+        ([("case_id", "image"), ("a", "case_000.nii.gz"), ("a", "case_001.nii.gz")], "B017"),
+        ([("case_id", "image"), ("", "case_000.nii.gz")], "B016"),
+    ],
+)
+def test_a_faulty_table_is_refused_with_its_findings(
+    rows: list[tuple[str, str]], code: str, images: list[Path], trained: Config, tmp_path: Path
+) -> None:
+    with pytest.raises(CohortError, match=code) as raised:
+        cases_of([str(write_rows(tmp_path / "new.csv", rows))], trained, ONE)
+    assert any(finding.severity == "reject" for finding in raised.value.findings)
+
+
+def test_channel_and_file_make_one_case_in_the_models_order(images: list[Path], trained: Config) -> None:
+    (case,) = cases_of([f"es={images[1]}", f"ed={images[0]}"], trained, TWO)
+    assert list(case.images.items()) == [("ed", images[0]), ("es", images[1])]
+    assert case.case_id == "case_001"
+
+
+def test_bare_files_are_one_case_each(images: list[Path], trained: Config, tmp_path: Path) -> None:
+    plain = tmp_path / "scan=3.nii"
+    plain.write_bytes(b"")
+    cases = cases_of([str(images[0]), str(plain)], trained, ONE)
+    assert [case.case_id for case in cases] == ["case_000", "scan=3"]
+    assert [list(case.images) for case in cases] == [["image"], ["image"]]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "channels", "message"),
+    [
+        (["ed={0}"], TWO, "wants the channels ed, es; found ed"),
+        (["ed={0}", "ed={1}"], TWO, "a channel is given twice: ed, ed"),
+        (["image={0}", "image={1}"], ONE, "a channel is given twice"),
+        (["ed={0}", "t1={1}"], TWO, "2 channels; give ed=FILE es=FILE"),
+        (["{0}", "{1}"], TWO, "2 channels; give ed=FILE es=FILE"),
+        (["ed={0}", "es=absent.nii.gz"], TWO, "absent.nii.gz is no file"),
+        (["t1={0}"], ONE, "is no file"),
+        (["absent.nii.gz"], ONE, "absent.nii.gz is no file"),
+        (["{folder}"], ONE, "is a folder"),
+        (["{0}", "{folder}"], ONE, "is no file"),
+        (["{0}", "{0}"], ONE, "two files would be the case 'case_000'"),
+        (["absent.csv"], ONE, "B001"),
+        (["absent.yaml"], ONE, "absent.yaml"),
+    ],
+)
+def test_anything_else_is_refused(
+    inputs: list[str], channels: tuple[str, ...], message: str, images: list[Path], trained: Config, tmp_path: Path
+) -> None:
+    given = [text.format(*images, folder=tmp_path) for text in inputs]
+    with pytest.raises(InputError, match=message):
+        cases_of(given, trained, channels)
+
+
+def test_channels_from_python_must_be_the_models(images: list[Path]) -> None:
+    assert case_of_files({"es": images[1], "ed": str(images[0])}, TWO, "x").images == {"ed": images[0], "es": images[1]}
+    with pytest.raises(InputError, match="wants the channels ed, es; found ed, t1"):
+        case_of_files({"ed": images[0], "t1": images[1]}, TWO, "x")
+
+
+def test_a_bad_case_of_a_batch_is_named_and_the_rest_is_kept(
+    images: list[Path], trained_run: Path, tmp_path: Path
+) -> None:
+    images[1].write_bytes(images[1].read_bytes()[:-200])
+    third = Path(shutil.copy(images[0], tmp_path / "third.nii.gz"))
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match=r"1 of 3 cases were not predicted.*case_001") as raised:
+        api.predict(trained_run, [*images, third], out, device="cpu")
+    assert raised.value.exit_code == 2
+    with (out / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["case_id"] for row in rows] == ["case_000", "third"]
+    assert all((out / row["lesion_file"]).is_file() for row in rows)
+    assert len(list((out / "masks" / "lesion").iterdir())) == 2
+
+
+def test_a_table_without_patients_and_labels_is_predicted(
+    images: list[Path], trained_run: Path, tmp_path: Path
+) -> None:
+    table = write_rows(tmp_path / "new.csv", [("case_id", "image"), ("a", images[0].name)])
+    by_table = api.predict(trained_run, [table], tmp_path / "by_table", device="cpu").read_text()
+    by_file = api.predict(trained_run, [images[0]], tmp_path / "by_file", device="cpu").read_text()
+    assert by_table.splitlines()[1].replace("lesion/a.", "lesion/case_000.").removeprefix("a,") == (
+        by_file.splitlines()[1].removeprefix("case_000,")
+    )

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import medmtl
+from medmtl.data.case import Case
+from medmtl.data.formats.nifti import read_image, write_mask
+from medmtl.data.volume import Grid
+from medmtl.errors import ArtefactError, InputError, NumericError
+from medmtl.inference import predict as predict_module
+from medmtl.inference.predict import Predictor
+from medmtl.run_folder import RunFolder
+
+
+@pytest.fixture(scope="module")
+def predictor(trained_run: Path) -> Predictor:
+    return Predictor([RunFolder.open(trained_run)], "cpu")
+
+
+def case(path: Path, channel: str = "image") -> Case:
+    return Case("c1", "c1", None, 0, {channel: path})
+
+
+def test_every_task_answers_on_the_grid_of_the_image(predictor: Predictor, tiny_cohort: Path) -> None:
+    path = tiny_cohort.parent / "images" / "case_001.nii.gz"
+    found = predictor.predict(case(path))
+    assert list(found) == ["lesion", "malignancy", "risk"]
+    image = read_image(path)
+    mask = found["lesion"].mask
+    assert mask is not None
+    assert mask.array.shape == image.array.shape
+    np.testing.assert_array_equal(mask.grid.affine, image.grid.affine)
+    assert found.outside_training == ()
+
+
+def test_what_the_training_did_not_see_is_named(predictor: Predictor, tmp_path: Path) -> None:
+    ramp = np.arange(24 * 20 * 12, dtype=np.int32).reshape(24, 20, 12)
+    write_mask(tmp_path / "coarse.nii.gz", ramp, Grid((24, 20, 12), np.diag([1.0, 1.0, 4.0, 1.0])))
+    assert predictor.predict(case(tmp_path / "coarse.nii.gz")).outside_training == ("spacing_2", "intensity_image")
+
+
+def test_a_case_of_other_channels_is_refused(predictor: Predictor, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"wants the channels \['image'\], case 'c1' has \['t1'\]"):
+        predictor.predict(case(tmp_path / "absent.nii.gz", "t1"))
+
+
+def test_an_answer_that_is_not_finite_is_never_given(
+    predictor: Predictor, tiny_cohort: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = predict_module.activations
+
+    def broken(*arguments: object, **options: object) -> dict[str, torch.Tensor]:
+        found = whole(*arguments, **options)  # type: ignore[arg-type]
+        return {**found, "risk": found["risk"] * torch.nan}
+
+    monkeypatch.setattr(predict_module, "activations", broken)
+    with pytest.raises(NumericError, match="'c1': the model's answer is not finite for risk"):
+        predictor.predict(case(tiny_cohort.parent / "images" / "case_001.nii.gz"))
+
+
+def test_a_run_without_a_checkpoint_is_refused_by_name(trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict_module.checkpoint, "load", lambda folder: None)
+    with pytest.raises(ArtefactError, match="run has no checkpoint yet"):
+        medmtl.load(trained_run, device="cpu")

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import csv
+import io
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import medmtl
+from medmtl.data.formats.nifti import read_label
+from medmtl.data.volume import Grid, Volume
+from medmtl.files import sha256_file
+from medmtl.inference.predict import CasePrediction
+from medmtl.inference.write import csv_text, mask_file, prediction_row, write_masks, write_table
+from medmtl.tasks.classification import ClassificationResult
+from medmtl.tasks.segmentation import SegmentationResult
+
+GRID = Grid((3, 4, 2), np.diag([1.0, 2.0, 3.0, 1.0]))
+ODD_IDS = ("../x", "..", "/etc/passwd", "a/b", "a\\b", "-rf", ".hidden", "🫀 heart", "a%2Fb", "é", "x" * 300, "x" * 301)
+
+
+def prediction(case_id: str, seed: int = 0, outside: tuple[str, ...] = ()) -> CasePrediction:
+    mask = np.random.default_rng(seed).integers(0, 3, GRID.shape, dtype=np.uint8)
+    results = {
+        "organ": SegmentationResult(Volume(mask, GRID), {"liver": 1.25, "spleen": 0.0}),
+        "grade": ClassificationResult(label="high", probabilities={"low": 0.25, "high": 0.75}),
+    }
+    return CasePrediction(case_id, results, {"grade": (0.25, 0.75)}, outside)
+
+
+def read(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", '=HYPERLINK("http://x","y")'])
+def test_text_that_a_spreadsheet_would_run_is_quoted(text: str) -> None:
+    (row,) = read(csv_text([{"case_id": text, "value": None}]))
+    assert row == {"case_id": "'" + text, "value": ""}
+
+
+@pytest.mark.parametrize("text", ["case 1", "a=b", "007", 'say "no", or\nnot', "ünï"])
+def test_other_text_is_kept_exactly(text: str) -> None:
+    assert read(csv_text([{"case_id": text}])) == [{"case_id": text}]
+
+
+def test_numbers_are_numbers_and_missing_values_are_empty() -> None:
+    (row,) = read(csv_text([{"low": -3.25, "small": 1.5e-7, "count": -1234567, "none": None, "text": ""}]))
+    assert row == {"low": "-3.25", "small": "1.5e-07", "count": "-1234567", "none": "", "text": ""}
+
+
+def test_columns_are_the_union_of_all_rows() -> None:
+    assert csv_text([{"a": "x"}, {"a": "y", "b": 2.0}]) == "a,b\nx,\ny,2\n"
+
+
+def test_no_case_id_leaves_the_folder_and_no_two_share_a_mask(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    rows = []
+    for seed, case_id in enumerate(ODD_IDS):
+        write_masks(prediction(case_id, seed), out)
+        rows.append(prediction_row(prediction(case_id, seed), "0" * 64))
+    write_table(rows, out / "predictions.csv")
+    masks = sorted((out / "masks" / "organ").iterdir())
+    assert len(masks) == len(ODD_IDS)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted([*masks, out / "predictions.csv"])
+    for seed, row in enumerate(read((out / "predictions.csv").read_text(encoding="utf-8"))):
+        assert row["case_id"].removeprefix("'") == ODD_IDS[seed]
+        found = read_label(out / row["organ_file"])
+        mask = prediction("", seed)["organ"].mask
+        assert mask is not None
+        np.testing.assert_array_equal(found.array, mask.array)
+        np.testing.assert_allclose(found.grid.affine, GRID.affine)
+
+
+def test_plain_ids_are_file_names_as_they_are() -> None:
+    assert mask_file("organ", "case_007.a-B") == "masks/organ/case_007.a-B.nii.gz"
+
+
+def test_what_is_written_is_the_owners_alone(tmp_path: Path) -> None:
+    write_masks(prediction("case"), tmp_path / "out")
+    write_table([prediction_row(prediction("case"), "0" * 64)], tmp_path / "out" / "predictions.csv")
+    for path in (tmp_path / "out", *(tmp_path / "out").rglob("*")):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_columns_of_a_row_are_those_of_the_contract() -> None:
+    row = prediction_row(prediction("c1", outside=("spacing_2", "intensity_t1")), "ab" * 32)
+    assert row == {
+        "case_id": "c1",
+        "organ_file": "masks/organ/c1.nii.gz",
+        "organ_liver_ml": 1.25,
+        "organ_spleen_ml": 0.0,
+        "grade": "high",
+        "grade_p_low": 0.25,
+        "grade_p_high": 0.75,
+        "outside_training": "spacing_2 intensity_t1",
+        "calibrated": "no",
+        "model_sha256": "ab" * 32,
+    }
+    assert next(iter(row)) == "case_id"
+    assert list(row)[-3:] == ["outside_training", "calibrated", "model_sha256"]
+
+
+def test_a_saved_prediction_is_a_table_of_one_row_beside_its_masks(
+    trained_run: Path, tiny_cohort: Path, tmp_path: Path
+) -> None:
+    image = tiny_cohort.parent / "images" / "case_000.nii.gz"
+    found = medmtl.load(trained_run, device="cpu").predict({"image": image}, case_id="someone")
+    table = found.save(tmp_path / "out")
+    (row,) = read(table.read_text(encoding="utf-8"))
+    assert list(row) == [
+        "case_id",
+        "lesion_file",
+        "lesion_lesion_ml",
+        "malignancy",
+        "malignancy_p_benign",
+        "malignancy_p_malignant",
+        "risk",
+        "outside_training",
+        "calibrated",
+        "model_sha256",
+    ]
+    assert (tmp_path / "out" / row["lesion_file"]).is_file()
+    assert float(row["malignancy_p_benign"]) + float(row["malignancy_p_malignant"]) == pytest.approx(1, abs=1e-5)
+    newest = (trained_run / "checkpoints" / "last").read_text().strip()
+    assert row["model_sha256"] == sha256_file(trained_run / "checkpoints" / newest / "average.safetensors")
