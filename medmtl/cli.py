@@ -57,7 +57,7 @@ def demo(
     config = place / "cohort" / "config.yaml"
     image = place / "cohort" / "images" / f"{case}.nii.gz"
     steps = (
-        ("synth", "--out", place / "cohort"),
+        ("synth", "--out", place / "cohort", "--cases", api.DEMO_CASES),
         ("check", config),
         ("plan", config),
         ("train", config, "--out", run, "--device", "cpu"),

@@ -253,7 +253,7 @@ def demonstrated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     place = tmp_path_factory.mktemp("demo") / "it's here"
     said = place.parent / "said.txt"
     with pytest.MonkeyPatch.context() as patch, said.open("w") as file:
-        patch.setattr(api, "synth", partial(api.synth, cases=12))
+        patch.setattr(api, "DEMO_CASES", 12)
         patch.setattr(api, "train", partial(api.train, overrides=TINY))
         patch.setattr(sys, "stdout", file)
         assert main(["demo", "--out", str(place), "--quiet"]) == 0
