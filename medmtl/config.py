@@ -186,7 +186,7 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
     if not isinstance(document.data, dict):
         raise ConfigError("the file must hold keys and values", line=1)
     data = document.data
-    _anchor_paths(data, path.absolute().parent)
+    _anchor_paths(data, path.absolute().parent.resolve())
     lines = dict(document.lines)
     for key, value in (overrides or {}).items():
         _override(data, key, value)

@@ -147,9 +147,19 @@ def test_anything_else_is_a_bug_and_shows_its_trace_only_when_asked(
     assert "Traceback" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_interrupts(number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
-    monkeypatch.setattr(api, "kinds", lambda: os.kill(os.getpid(), number))
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("stop", [interrupt, terminate])
+def test_who_stops_the_work_gets_the_code_of_an_interruption(
+    stop: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setattr(api, "kinds", stop)
     assert main(["kinds"]) == 5
     assert capsys.readouterr().err == "interrupted\n"
 

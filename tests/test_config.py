@@ -49,8 +49,8 @@ def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path) -> None:
     text = MINIMAL.replace("  case:", "  roots: [../scans, /data]\n  case:") + "cache: {folder: ../cache}\n"
     config = configuration.load(written(tmp_path, text))
     assert config.cohort.table == tmp_path / "data/cohort.csv"
-    assert config.cohort.roots == (tmp_path / "../scans", Path("/data"))
-    assert config.cache.folder == tmp_path / "../cache"
+    assert config.cohort.roots == (tmp_path.parent / "scans", Path("/data"))
+    assert config.cache.folder == tmp_path.parent / "cache"
 
 
 @pytest.mark.parametrize(

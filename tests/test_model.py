@@ -70,12 +70,12 @@ def test_parameters_are_trunk_or_one_heads() -> None:
 def test_what_only_absent_tasks_reach_stays_bit_identical_under_adamw(decoder: str, present: list[str]) -> None:
     model = make(decoder)
     optimiser = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
-    energy(model(image(FLAT))).backward()
+    torch.autograd.backward(energy(model(image(FLAT))))
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     before, state = copy.deepcopy(model), copy.deepcopy(optimiser.state_dict()["state"])
 
-    energy(model(image(FLAT), present)).backward()
+    torch.autograd.backward(energy(model(image(FLAT), present)))
     untouched = {index for index, p in enumerate(model.parameters()) if p.grad is None}
     optimiser.step()
 
@@ -99,7 +99,7 @@ def test_equal_inputs_give_equal_bits_in_bfloat16() -> None:
         torch.manual_seed(0)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             outputs = model(image(FLAT), ["organ", "edge"])
-        energy(outputs).backward()
+        torch.autograd.backward(energy(outputs))
         results.append([*outputs["organ"], *(p.grad for p in model.parameters() if p.grad is not None)])
     assert len(results[0]) > 20
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))

@@ -25,6 +25,8 @@ from medmtl.planning import Plan, observed_range
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import CaseTask, Result, Task, VoxelTask
 
+RANGE_MARGIN = 0.1  # beyond the training range, relative to its ends: what a few cases happen to span is no border
+
 
 @dataclass(frozen=True)
 class CasePrediction(Mapping[str, Result]):
@@ -157,10 +159,10 @@ class Predictor:
         return CasePrediction(case.case_id, assemble(self.tasks, masks, answers), answers, self._outside(prepared))
 
     def _outside(self, prepared: Prepared) -> tuple[str, ...]:
-        seen = observed_range(prepared, self.channels)
-        return tuple(
-            name
-            for name, value in seen.items()
-            if name in self.plan.training_range
-            and not self.plan.training_range[name][0] <= value <= self.plan.training_range[name][1]
-        )
+        outside = []
+        for name, value in observed_range(prepared, self.channels).items():
+            low, high = self.plan.training_range.get(name, (value, value))
+            margin = RANGE_MARGIN * max(abs(low), abs(high))
+            if not low - margin <= value <= high + margin:
+                outside.append(name)
+        return tuple(outside)

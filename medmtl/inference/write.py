@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,17 +47,18 @@ def prediction_row(prediction: CasePrediction, model_sha256: str) -> dict[str, C
 def csv_text(rows: Sequence[dict[str, Cell]]) -> str:
     """Rows as CSV; text that a spreadsheet would take for a formula is quoted by a leading apostrophe."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({column: _cell(value) for column, value in row.items()})
-    return buffer.getvalue()
+    lines = [columns, *([_cell(row.get(column)) for column in columns] for row in rows)]
+    return "".join(",".join(map(_quoted, line)) + "\n" for line in lines)
 
 
 def write_table(rows: Sequence[dict[str, Cell]], path: Path) -> None:
     """Write rows as a private CSV file, whole or not at all."""
     write_atomic(path, csv_text(rows).encode())
+
+
+def _quoted(text: str) -> str:
+    # not the csv module's writer, which leaves a lone carriage return bare where lines end in a line feed
+    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
 
 
 def _cell(value: Cell) -> str:

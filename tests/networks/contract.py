@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ class EncoderContract:
     cls: ClassVar[type[UnetEncoder]]
 
     @pytest.fixture
-    def encoder(self, shape: NetworkShape, blocks: str) -> UnetEncoder:
+    def encoder(self, shape: NetworkShape, blocks: Literal["plain", "residual"]) -> UnetEncoder:
         torch.manual_seed(0)
         return self.cls(replace(shape, blocks=blocks))
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 import torch
-from monai.networks.nets import DynUNet
+from monai.networks.nets.dynunet import DynUNet
 from pydantic import ValidationError
 from torch import nn
 

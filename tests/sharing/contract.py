@@ -93,7 +93,7 @@ class SharingContract:
     def test_a_task_reaches_shared_parameters_and_its_own_only(self, model: Sharing) -> None:
         for name in VOXEL:
             model.zero_grad()
-            energy(model.features(image(FLAT), [name])[name]).backward()
+            torch.autograd.backward(energy(model.features(image(FLAT), [name])[name]))
             assert all(p.grad is not None for p in model.own_parameters(name))
             assert all(p.grad is None for other in VOXEL if other != name for p in model.own_parameters(other))
 
@@ -101,7 +101,7 @@ class SharingContract:
         count = dict.fromkeys(model.shared_parameters(), 0)
         for name in VOXEL:
             model.zero_grad()
-            energy(model.features(image(FLAT), [name])[name]).backward()
+            torch.autograd.backward(energy(model.features(image(FLAT), [name])[name]))
             for parameter in count:
                 count[parameter] += parameter.grad is not None
         assert all(tasks > 1 for tasks in count.values())
@@ -115,7 +115,7 @@ class SharingContract:
         gradients = []
         for network in (model, again):
             features = network.features(image(FLAT), list(VOXEL))
-            torch.stack([energy(found) for found in features.values()]).sum().backward()
+            torch.autograd.backward([energy(found) for found in features.values()])
             gradients.append([p.grad for p in network.parameters() if p.grad is not None])
         assert len(gradients[0]) == len(list(model.parameters()))
         assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
