@@ -43,7 +43,7 @@ class Plan:
         intensities: normalisation per channel, in input order.
         view: ``case`` (every sample is a whole case) or ``patch``.
         shape: samples' voxels per axis.
-        batch, network, precision, threads, workers, memory_format, device: of the training step.
+        batch, network, precision, threads, workers, device: of the training step.
         steps: optimiser steps; None while ``minutes`` has not yet been turned into steps.
         minutes: as configured, or None.
         tasks: per task what it learned from the training fold.
@@ -62,7 +62,6 @@ class Plan:
     network: NetworkShape
     device: Literal["cpu", "cuda"]
     precision: Literal["fp32", "bf16", "fp16"]
-    memory_format: Literal["contiguous", "channels_last"]
     threads: int
     workers: int
     steps: int | None
@@ -155,7 +154,6 @@ def make_plan(
         network=network,
         device=device.kind,
         precision=precision,
-        memory_format="channels_last" if device.kind == "cuda" else "contiguous",
         threads=threads,
         workers=workers,
         steps=config.training.steps,

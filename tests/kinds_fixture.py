@@ -110,4 +110,5 @@ class Count(CaseTask):
 def deviance(log_mean_B: torch.Tensor, count_B: torch.Tensor) -> torch.Tensor:
     """Poisson deviance 2 (y log(y / m) - y + m) per sample; 0 for a perfect answer."""
     mean_B = log_mean_B.clamp(max=MAX_LOG).exp()
-    return 2 * (torch.special.xlogy(count_B, count_B) - count_B * log_mean_B - count_B + mean_B)
+    value: torch.Tensor = 2 * (torch.special.xlogy(count_B, count_B) - count_B * log_mean_B - count_B + mean_B)
+    return value

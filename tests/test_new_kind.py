@@ -21,6 +21,7 @@ from medmtl import tasks
 from medmtl.errors import CohortError, ConfigError, InterruptedRun
 from medmtl.tasks.base import CaseTask
 from medmtl.training import loop
+from medmtl.training.step import train_step
 from tests.conftest import TINY
 from tests.kinds_fixture import Count, deviance
 from tests.tasks.contract import CaseTaskContract
@@ -78,10 +79,10 @@ def test_the_deviance_is_that_of_scikit_learn() -> None:
 def test_it_trains_resumes_evaluates_reports_and_predicts(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, step = tmp_path / "run", loop.train_step
+    run = tmp_path / "run"
 
     def step_then_stop(*arguments: Any) -> Any:
-        record = step(*arguments)
+        record = train_step(*arguments)
         if arguments[1].step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         return record
@@ -100,7 +101,7 @@ def test_it_trains_resumes_evaluates_reports_and_predicts(
     written = json.loads((run / "evaluation" / "val" / "metrics.json").read_text())["tasks"]["nodules"]
     assert (written["kind"], written["primary"]) == ("count", "mae")
     assert written["labelled"] == len(scores.cases["nodules"])
-    errors = [abs(case.truth - case.result.cells("x")["x"]) for case in scores.cases["nodules"]]  # type: ignore[operator]
+    errors = [abs(case.truth - case.result.cells("x")["x"]) for case in scores.cases["nodules"]]
     assert written["metrics"]["mae"]["value"] == pytest.approx(sum(errors) / len(errors))
     page = medmtl.report(run).read_text()
     assert "nodules: expected count" in page

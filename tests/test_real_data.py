@@ -28,7 +28,7 @@ def test_a_real_four_channel_case_is_predicted_on_its_own_grid(tmp_path: Path) -
     scans = [DATA / "samples" / "glioma" / f"TCGA-DU-7294_{suffix}.nii.gz" for suffix in SUFFIXES]
     inputs = [f"{channel}={scan}" for channel, scan in zip(channels, scans, strict=True)]
     table = api.predict(run, inputs, tmp_path / "out", device="cpu")
-    (row,) = csv.DictReader(table.open(encoding="utf-8"))
+    (row,) = csv.DictReader(table.read_text(encoding="utf-8").splitlines())
     mask, scan = nibabel.load(tmp_path / "out" / row["lesion_file"]), nibabel.load(scans[0])
     assert mask.shape == scan.shape == (240, 240, 155)
     assert np.allclose(mask.affine, scan.affine, atol=1e-4)

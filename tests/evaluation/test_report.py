@@ -62,7 +62,6 @@ PLAN = Plan(
     network=NetworkShape(1, (8, 16), ((3, 3, 3), (3, 3, 3)), ((1, 1, 1), (2, 2, 2))),
     device="cpu",
     precision="fp32",
-    memory_format="contiguous",
     threads=2,
     workers=1,
     steps=400,

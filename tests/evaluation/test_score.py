@@ -150,8 +150,8 @@ def test_dice_follows_from_the_written_masks_and_the_references(run: Path, tiny_
     folder, cohort = run / "evaluation" / "val", tiny_cohort.parent
     table, found = table_of(cohort), []
     for row in rows_of(folder):
-        mask = nib.load(folder / row["lesion"])
-        image = nib.load(cohort / table[row["case_id"]]["image"])
+        mask = nib.Nifti1Image.from_filename(folder / row["lesion"])
+        image = nib.Nifti1Image.from_filename(cohort / table[row["case_id"]]["image"])
         assert mask.shape == image.shape
         np.testing.assert_allclose(mask.affine, image.affine, atol=1e-4)
         predicted = np.asarray(mask.dataobj) == 1
@@ -161,7 +161,7 @@ def test_dice_follows_from_the_written_masks_and_the_references(run: Path, tiny_
         if not table[row["case_id"]]["lesion"]:
             assert row["lesion_true"] == row["lesion/dice"] == ""
             continue
-        reference = np.asarray(nib.load(cohort / table[row["case_id"]]["lesion"]).dataobj) == 1
+        reference = np.asarray(nib.Nifti1Image.from_filename(cohort / table[row["case_id"]]["lesion"]).dataobj) == 1
         dice = 2 * (predicted & reference).sum() / (predicted.sum() + reference.sum())
         assert float(row["lesion/dice"]) == pytest.approx(dice, abs=1e-5)
         found.append(dice)

@@ -28,7 +28,6 @@ PLAN = Plan(
     network=NetworkShape(1, (4,), ((3, 3, 3),), ((1, 1, 1),)),
     device="cpu",
     precision="fp32",
-    memory_format="contiguous",
     threads=1,
     workers=0,
     steps=1,

@@ -58,7 +58,7 @@ def test_probabilities_equal_an_interpolation_through_the_world(
     expected = interpolated(probability, grid, native)
     for index in range(len(probability)):
         found = to_native(probability, grid, native, lambda slab, k=index: slab[k])  # type: ignore[misc]
-        np.testing.assert_allclose(found.array, expected[index], atol=1e-5)
+        np.testing.assert_allclose(np.asarray(found.array, np.float64), expected[index], atol=1e-5)
         assert found.grid is native
     decided = to_native(probability, grid, native, likeliest).array
     clear = np.ptp(np.sort(expected, axis=0)[-2:], axis=0) > 1e-5

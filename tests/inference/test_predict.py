@@ -7,11 +7,13 @@ import pytest
 import torch
 
 import medmtl
+from medmtl import checkpoint
 from medmtl.data.case import Case
 from medmtl.data.formats.nifti import read_image, write_mask
 from medmtl.data.volume import Grid
 from medmtl.errors import ArtefactError, InputError, NumericError
 from medmtl.inference import predict as predict_module
+from medmtl.inference.forward import activations
 from medmtl.inference.predict import Predictor
 from medmtl.run_folder import RunFolder
 
@@ -51,10 +53,8 @@ def test_a_case_of_other_channels_is_refused(predictor: Predictor, tmp_path: Pat
 def test_an_answer_that_is_not_finite_is_never_given(
     predictor: Predictor, tiny_cohort: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = predict_module.activations
-
     def broken(*arguments: object, **options: object) -> dict[str, torch.Tensor]:
-        found = whole(*arguments, **options)  # type: ignore[arg-type]
+        found = activations(*arguments, **options)  # type: ignore[arg-type]
         return {**found, "risk": found["risk"] * torch.nan}
 
     monkeypatch.setattr(predict_module, "activations", broken)
@@ -63,6 +63,6 @@ def test_an_answer_that_is_not_finite_is_never_given(
 
 
 def test_a_run_without_a_checkpoint_is_refused_by_name(trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict_module.checkpoint, "load", lambda folder: None)
+    monkeypatch.setattr(checkpoint, "load", lambda folder: None)
     with pytest.raises(ArtefactError, match="run has no checkpoint yet"):
         medmtl.load(trained_run, device="cpu")
