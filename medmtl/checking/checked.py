@@ -1,0 +1,45 @@
+"""A cohort after its check."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from medmtl.data.cohort import Cohort
+from medmtl.data.finding import Findings
+from medmtl.data.fingerprint import Fingerprint
+from medmtl.errors import CohortError
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A cohort after its check.
+
+    Attributes:
+        cohort: its readable rows.
+        findings: everything found.
+        truths: task -> case id -> target, for labelled cases; a voxel task's target is its label file.
+        fingerprints: case id -> what planning needs; only cases without a reject.
+        sha256: file relative to the table's folder -> hash of its bytes.
+    """
+
+    cohort: Cohort
+    findings: Findings
+    truths: Mapping[str, Mapping[str, Any]]
+    fingerprints: Mapping[str, Fingerprint]
+    sha256: Mapping[str, str]
+
+    def refuse(self, *, strict: bool = False) -> None:
+        """Raise if anything was rejected; with ``strict`` also if anything was warned about or repaired.
+
+        Raises:
+            CohortError: carries all findings.
+        """
+        bad = list(self.findings) if strict else self.findings.rejected()
+        if bad:
+            codes = ", ".join(f"{code} x{count}" for code, count in sorted(Counter(f.code for f in bad).items()))
+            raise CohortError(
+                f"the check found {len(bad)} faults ({codes}); first: {bad[0].sentence()}", list(self.findings)
+            )

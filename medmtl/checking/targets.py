@@ -1,0 +1,52 @@
+"""Which columns hold targets, and what their cells say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from medmtl.config import Config
+from medmtl.data.cohort import Cohort, CohortLayout
+from medmtl.data.finding import Findings
+from medmtl.tasks.base import CellError, Task
+
+
+def layout(config: Config, tasks: Mapping[str, Task]) -> CohortLayout:
+    """Which columns of the table are read, and as what."""
+    section = config.cohort
+    return CohortLayout(
+        table=section.table,
+        case=section.case,
+        patient=section.patient,
+        site=section.site,
+        channels=section.channels,
+        value_columns=tuple(dict.fromkeys(c for task in tasks.values() if not task.voxel for c in task.columns)),
+        file_columns=tuple(dict.fromkeys(c for task in tasks.values() if task.voxel for c in task.columns)),
+        split=config.split.column,
+        missing=section.missing,
+        roots=section.roots,
+        allow_shared_image="shared-image" in section.allow,
+    )
+
+
+def read_targets(cohort: Cohort, tasks: Mapping[str, Task], findings: Findings) -> dict[str, dict[str, Any]]:
+    """Parse every target cell; a bad one is a finding and counts as not labelled."""
+    truths: dict[str, dict[str, Any]] = {name: {} for name in tasks}
+    for case in cohort.cases:
+        for name, task in tasks.items():
+            try:
+                truth = task.read(case)
+            except CellError as error:
+                findings.reject(
+                    error.code,
+                    case=case.case_id,
+                    row=case.row,
+                    column=error.column,
+                    found=error.found,
+                    expected=error.expected,
+                    fix=error.fix,
+                )
+                continue
+            if truth is not None:
+                truths[name][case.case_id] = truth
+    return truths
