@@ -26,9 +26,18 @@ if TYPE_CHECKING:
 
 
 class MedmtlError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base of all errors raised on purpose.
+
+    Args:
+        message: one sentence.
+        code: id of the rule in the catalogue of ``docs/reliability.md``, such as ``B148``; put before the message.
+    """
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(f"[{code}] {message}" if code else message)
+        self.code = code
 
 
 class InputError(MedmtlError):
@@ -44,11 +53,14 @@ class ConfigError(InputError):
         message: one sentence.
         key: dotted key such as ``training.lr``, where known.
         line: line of the YAML file (1-based), where known.
+        code: as in :class:`MedmtlError`.
     """
 
-    def __init__(self, message: str, *, key: str | None = None, line: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, key: str | None = None, line: int | None = None, code: str | None = None
+    ) -> None:
         place = " ".join(part for part in (f"line {line}:" if line else "", f"{key}:" if key else "") if part)
-        super().__init__(f"{place} {message}" if place else message)
+        super().__init__(f"{place} {message}" if place else message, code=code)
         self.key = key
         self.line = line
 

@@ -42,6 +42,8 @@ class ImageError(InputError):
         found, expected, fix: as in :class:`medmtl.data.finding.Finding`.
     """
 
+    code: str
+
     def __init__(self, path: Path, code: str, *, found: str, expected: str, fix: str) -> None:
         super().__init__(f"[{code}] {path.name}: found {found}; expected {expected}; {fix}")
         self.path, self.code, self.found, self.expected, self.fix = path, code, found, expected, fix
