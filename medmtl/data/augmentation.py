@@ -1,16 +1,17 @@
 """The random half of the transforms: what another scan of a plausible patient could look like.
 
 Parameters are drawn first, as a pure function of the generator given, and applied second. Probabilities and ranges
-follow nnU-Net (Isensee et al. 2021, https://doi.org/10.1038/s41592-020-01008-z). What a task of the view is sensitive
-to is never drawn. The work is done on plain tensors with the functions below MONAI's transforms: a sample is
-interpolated once, straight from its case, and carries no metadata.
+follow nnU-Net (Isensee et al. 2021, https://doi.org/10.1038/s41592-020-01008-z). A draw knows what it changes: a sample
+carries no label of a task that is sensitive to it, so that one careful task does not take augmentation from the others.
+The work is done on plain tensors with the functions below MONAI's transforms: a sample is interpolated once, straight
+from its case, and carries no metadata.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ AXES = {"x": 0, "y": 1, "z": 2}
 ANISOTROPIC = 3.0  # ratio of spacings from which the coarse axis is left as it is
 LARGEST_ANGLE = math.pi / 6
 LARGEST_ANGLE_UNCUT = math.pi / 12  # where a turned corner must not leave the sample
+GENTLE_SHARE = 0.5  # of draws that leave every label of the case valid
 BLUR_DEVIATIONS = 3.0  # the kernel's reach
 
 Matrix = tuple[tuple[float, ...], ...]
@@ -46,6 +48,7 @@ class Draw:
         contrast: factor on the distance from the mean.
         gamma: exponent on the range scaled to 0..1.
         zoom: share of the resolution that is kept.
+        changes: what of a label this may change: ``scale``, ``crop``, ``flip``, ``intensity``.
     """
 
     matrix: Matrix | None = None
@@ -57,6 +60,7 @@ class Draw:
     contrast: float | None = None
     gamma: float | None = None
     zoom: float | None = None
+    changes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -66,17 +70,11 @@ class Augmentation:
     Attributes:
         spacing: mm per axis of the samples.
         flips: array axes along which a mirror image is plausible.
-        scale: whether sizes may change.
-        crop: whether the border may be cut; if not, nothing is shifted or enlarged, and turns are small.
-        intensity: whether grey values may change beyond noise and sharpness.
         enabled: whether anything is drawn at all.
     """
 
     spacing: tuple[float, float, float]
     flips: tuple[int, ...] = ()
-    scale: bool = True
-    crop: bool = True
-    intensity: bool = True
     enabled: bool = True
 
     @staticmethod
@@ -84,31 +82,25 @@ class Augmentation:
         """Nothing is drawn."""
         return Augmentation(spacing, enabled=False)
 
-    @staticmethod
-    def allowed(sensitive: Collection[str], flips: Sequence[str], spacing: tuple[float, float, float]) -> Augmentation:
-        """What all tasks of a view allow.
-
-        Args:
-            sensitive: the union of the tasks' ``sensitive_to``.
-            flips: declared axes, of x, y and z.
-            spacing: mm per axis.
-        """
-        axes = () if "flip" in sensitive else tuple(AXES[name] for name in flips)
-        return Augmentation(
-            spacing, axes, "scale" not in sensitive, "crop" not in sensitive, "intensity" not in sensitive
-        )
-
     @property
     def coarse(self) -> int | None:
         """The axis of thick slices, which turns, sizes and sharpness leave alone; None if voxels are about cubes."""
         return int(np.argmax(self.spacing)) if max(self.spacing) >= ANISOTROPIC * min(self.spacing) else None
 
-    def draw(self, rng: np.random.Generator) -> Draw:
-        """Draw the parameters of one sample. Every number is drawn every time, so that switches do not shift others."""
+    def draw(self, rng: np.random.Generator, sensitivities: Sequence[Collection[str]] = ()) -> Draw:
+        """Draw the parameters of one sample. Every number is drawn every time, so that switches do not shift others.
+
+        Half of the draws are gentle: they change nothing that any of the tasks is sensitive to. The others leave alone
+        only what all of the tasks are sensitive to, so that each sample keeps a label; ``changes`` says which it loses.
+
+        Args:
+            rng: what is drawn depends on it and on ``sensitivities`` alone.
+            sensitivities: of each task that the case is labelled for, what would change its label.
+        """
         if not self.enabled:
             return Draw()
-        chance = rng.random(8)
-        angles = rng.uniform(-1, 1, 3) * (LARGEST_ANGLE if self.crop else LARGEST_ANGLE_UNCUT)
+        chance = rng.random(9)
+        angles = rng.uniform(-1, 1, 3)
         size = float(rng.uniform(0.7, 1.4))
         shift = rng.uniform(-0.05, 0.05, 3)
         mirrored = rng.random(3) < 0.5
@@ -116,20 +108,26 @@ class Augmentation:
         blur, zoom = float(rng.uniform(0.5, 1.0)), float(rng.uniform(0.5, 1.0))
         brightness, contrast = float(rng.uniform(0.75, 1.25)), float(rng.uniform(0.75, 1.25))
         gamma = float(rng.uniform(0.7, 1.5))
+        spared = _spared(sensitivities, gentle=bool(chance[8] < GENTLE_SHARE))
+        cut, coloured = "crop" not in spared, "intensity" not in spared
         turned = chance[0] < 0.25
-        sized = self.scale and chance[1] < 0.25 and (self.crop or size < 1)
+        sized = "scale" not in spared and chance[1] < 0.25 and (cut or size < 1)
         moved = turned or sized
-        return Draw(
-            matrix=self._matrix(angles if turned else np.zeros(3), size if sized else 1.0) if moved else None,
-            shift=(float(shift[0]), float(shift[1]), float(shift[2])) if moved and self.crop else (0.0, 0.0, 0.0),
-            flips=tuple(axis for axis in self.flips if mirrored[axis]),
+        angles = angles * (LARGEST_ANGLE if cut else LARGEST_ANGLE_UNCUT) if turned else np.zeros(3)
+        drawn = Draw(
+            matrix=self._matrix(angles, size if sized else 1.0) if moved else None,
+            shift=(float(shift[0]), float(shift[1]), float(shift[2])) if moved and cut else (0.0, 0.0, 0.0),
+            flips=tuple(axis for axis in self.flips if mirrored[axis] and "flip" not in spared),
             noise=(sigma, seed) if chance[2] < 0.15 else None,
             blur=blur if chance[3] < 0.15 else None,
-            brightness=brightness if self.intensity and chance[4] < 0.15 else None,
-            contrast=contrast if self.intensity and chance[5] < 0.15 else None,
-            gamma=gamma if self.intensity and chance[6] < 0.3 else None,
+            brightness=brightness if coloured and chance[4] < 0.15 else None,
+            contrast=contrast if coloured and chance[5] < 0.15 else None,
+            gamma=gamma if coloured and chance[6] < 0.3 else None,
             zoom=zoom if chance[7] < 0.15 else None,
         )
+        recoloured = (drawn.brightness, drawn.contrast, drawn.gamma) != (None, None, None)
+        changed = {"scale": sized, "crop": moved and cut, "flip": bool(drawn.flips), "intensity": recoloured}
+        return replace(drawn, changes=frozenset(name for name, done in changed.items() if done))
 
     def reach(self, draw: Draw, start: Sequence[int], shape: Triple, size: Sequence[int]) -> tuple[slice, slice, slice]:
         """The part of a case that a sample is made from, so that no more of it is read.
@@ -223,6 +221,11 @@ class Augmentation:
         matrix = np.eye(3) if draw.matrix is None else np.array(draw.matrix) * spacing[None, :] / spacing[:, None]
         mirrored = [-1 if axis in draw.flips else 1 for axis in range(3)]
         return matrix * mirrored, np.array(start) + (extent - 1) / 2 + np.array(draw.shift) * extent
+
+
+def _spared(sensitivities: Sequence[Collection[str]], *, gentle: bool) -> frozenset[str]:
+    kinds = [frozenset(kind) for kind in sensitivities] or [frozenset()]
+    return frozenset.union(*kinds) if gentle else frozenset.intersection(*kinds)
 
 
 def _sampling_grid(

@@ -29,7 +29,7 @@ from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case
 from medmtl.data.crop import Triple, centre_start, draw_start
 from medmtl.data.preparation import normalise
-from medmtl.data.prepared import Intensity
+from medmtl.data.prepared import Intensity, Prepared
 from medmtl.errors import MachineError, MedmtlError, WorkError
 from medmtl.rng import generator
 
@@ -54,6 +54,7 @@ class StepDataset(Dataset[Batch]):
         seed: of order, windows and augmentation.
         intensities: normalisation per channel.
         augmentation: what may be drawn; None gives every case once, in order, centred, one per step.
+        sensitive: task -> what would change its label; a sample that was changed so is not labelled for it.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class StepDataset(Dataset[Batch]):
         seed: int,
         intensities: Sequence[Intensity],
         augmentation: Augmentation | None,
+        sensitive: Mapping[str, Collection[str]],
     ) -> None:
         self.cases = tuple(cases)
         self.cache = cache
@@ -82,6 +84,7 @@ class StepDataset(Dataset[Batch]):
         self.seed = seed
         self.intensities = tuple(intensities)
         self.augmentation = augmentation
+        self.sensitive = {name: frozenset(sensitive.get(name, ())) for name in self.encoders}
 
     def __len__(self) -> int:
         """Steps of one pass over the cases."""
@@ -101,6 +104,7 @@ class StepDataset(Dataset[Batch]):
             seed=self.seed,
             intensities=self.intensities,
             augmentation=None,
+            sensitive=self.sensitive,
         )
 
     def __getitem__(self, step: int) -> Batch:
@@ -146,7 +150,8 @@ class StepDataset(Dataset[Batch]):
         if self.augmentation is not None:
             if self.view == "patch":
                 start = draw_start(rng, size, self.shape, prepared.foreground)
-            draw = self.augmentation.draw(rng)
+            labelled = [name for name in self.encoders if self._is_labelled(name, case, prepared)]
+            draw = self.augmentation.draw(rng, [self.sensitive[name] for name in labelled])
         settings = self.augmentation or Augmentation.off((1.0, 1.0, 1.0))
         part = settings.reach(draw, start, self.shape, size)
         image, labels = settings.place(
@@ -157,10 +162,13 @@ class StepDataset(Dataset[Batch]):
             [s - p.start for s, p in zip(start, part, strict=True)],
             self.shape,
         )
-        return settings.recolour(image, draw).contiguous(), *self._targets(case, labels)
+        return settings.recolour(image, draw).contiguous(), *self._targets(case, labels, draw)
+
+    def _is_labelled(self, name: str, case: Case, prepared: Prepared) -> bool:
+        return name in prepared.labels if name in self.voxel else case.case_id in self.truths[name]
 
     def _targets(
-        self, case: Case, labels: Mapping[str, npt.NDArray[np.integer[Any]]]
+        self, case: Case, labels: Mapping[str, npt.NDArray[np.integer[Any]]], draw: Draw
     ) -> tuple[dict[str, torch.Tensor], dict[str, bool]]:
         targets: dict[str, torch.Tensor] = {}
         present: dict[str, bool] = {}
@@ -172,6 +180,7 @@ class StepDataset(Dataset[Batch]):
                 truth = self.truths[name].get(case.case_id)
                 present[name] = truth is not None
                 targets[name] = encode(truth)
+            present[name] = present[name] and not self.sensitive[name] & draw.changes
         return targets, present
 
 

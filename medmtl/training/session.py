@@ -10,7 +10,7 @@ import torch
 from medmtl import checkpoint
 from medmtl.build import build_model, build_tasks, build_weighting
 from medmtl.config import Config
-from medmtl.data.augmentation import Augmentation
+from medmtl.data.augmentation import AXES, Augmentation
 from medmtl.data.case import Case
 from medmtl.data.loader import StepDataset
 from medmtl.errors import ArtefactError
@@ -161,10 +161,7 @@ def _dataset(
 ) -> StepDataset:
     spacing = plan.preparation.spacing
     flips = () if config.augmentation.flips == "none" else config.augmentation.flips
-    sensitive = {change for task in tasks.values() for change in task.sensitive_to}
-    settings = Augmentation.allowed(sensitive, flips, spacing)
-    if config.augmentation.kind == "none":
-        settings = Augmentation.off(spacing)
+    settings = Augmentation(spacing, tuple(AXES[name] for name in flips), enabled=config.augmentation.kind != "none")
     return StepDataset(
         cases,
         open_cache(config, run.path, plan),
@@ -177,4 +174,5 @@ def _dataset(
         seed=config.training.seed,
         intensities=plan.intensities,
         augmentation=settings if augment else None,
+        sensitive={name: task.sensitive_to for name, task in tasks.items()},
     )

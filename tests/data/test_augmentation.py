@@ -22,7 +22,7 @@ SPACING = (1.0, 1.5, 2.0)
 SIZE: Triple = (22, 25, 19)
 SHAPE: Triple = (16, 20, 24)
 START = (3, 2, -2)
-EVERYTHING = Augmentation.allowed((), ("x", "y", "z"), SPACING)
+EVERYTHING = Augmentation(SPACING, flips=(0, 1, 2))
 
 
 def case() -> tuple[Array, Array]:
@@ -31,8 +31,8 @@ def case() -> tuple[Array, Array]:
     return image, (image[0] > 0).astype(np.uint8) + 2 * (image[1] > 0.1).astype(np.uint8)
 
 
-def draws(augmentation: Augmentation, count: int = 400) -> list[Draw]:
-    return [augmentation.draw(np.random.default_rng(seed)) for seed in range(count)]
+def draws(augmentation: Augmentation, *sensitivities: set[str], count: int = 400) -> list[Draw]:
+    return [augmentation.draw(np.random.default_rng(seed), sensitivities) for seed in range(count)]
 
 
 def turned(axis: int, degrees: float, size: float = 1.0) -> tuple[tuple[float, ...], ...]:
@@ -56,12 +56,12 @@ def by_scipy(array: Array, draw: Draw, order: Literal[0, 1]) -> Array:
 
 
 def test_a_draw_is_a_function_of_its_generator() -> None:
-    assert draws(EVERYTHING, 50) == draws(EVERYTHING, 50)
-    assert len(set(draws(EVERYTHING, 50))) > 25
+    assert draws(EVERYTHING, count=50) == draws(EVERYTHING, count=50)
+    assert len(set(draws(EVERYTHING, count=50))) > 25
 
 
 def test_every_change_is_drawn_about_as_often_as_stated() -> None:
-    found = draws(EVERYTHING, 2000)
+    found = draws(EVERYTHING, count=2000)
     expected = {"matrix": 1 - 0.75**2, "noise": 0.15, "blur": 0.15, "brightness": 0.15, "contrast": 0.15, "zoom": 0.15}
     for name, chance in {**expected, "gamma": 0.3}.items():
         assert np.mean([getattr(draw, name) is not None for draw in found]) == pytest.approx(chance, abs=0.035), name
@@ -69,25 +69,51 @@ def test_every_change_is_drawn_about_as_often_as_stated() -> None:
         assert np.mean([axis in draw.flips for draw in found]) == pytest.approx(0.5, abs=0.04)
 
 
-def test_what_a_task_is_sensitive_to_is_never_drawn() -> None:
-    flips, spacing = ("x", "y"), SPACING
-    assert not any(draw.flips for draw in draws(Augmentation.allowed({"flip"}, flips, spacing)))
-    assert {axis for draw in draws(Augmentation.allowed((), flips, spacing)) for axis in draw.flips} == {0, 1}
-    for draw in draws(Augmentation.allowed({"scale"}, flips, spacing)):
+def test_what_every_task_is_sensitive_to_is_never_drawn() -> None:
+    assert not any(draw.flips for draw in draws(EVERYTHING, {"flip"}))
+    assert not any(draw.flips for draw in draws(EVERYTHING, {"flip"}, {"flip", "scale"}))
+    flips = Augmentation(SPACING, flips=(0, 1))
+    assert {axis for draw in draws(flips) for axis in draw.flips} == {0, 1}
+    for draw in draws(EVERYTHING, {"scale"}):
         assert draw.matrix is None or np.linalg.det(draw.matrix) == pytest.approx(1)
-    for draw in draws(Augmentation.allowed({"intensity"}, flips, spacing)):
+    for draw in draws(EVERYTHING, {"intensity"}):
         assert (draw.brightness, draw.contrast, draw.gamma) == (None, None, None)
-    for draw in draws(Augmentation.allowed({"crop"}, flips, spacing)):
+    for draw in draws(EVERYTHING, {"crop"}):
         assert draw.shift == (0, 0, 0)
         # smaller in the sample is larger in the case
         assert draw.matrix is None or np.linalg.det(draw.matrix) >= 1 - 1e-9
 
 
+def test_a_draw_says_what_it_changes() -> None:
+    found = draws(EVERYTHING, count=1000)
+    for draw in found:
+        size = 1.0 if draw.matrix is None else np.linalg.det(draw.matrix)
+        assert ("scale" in draw.changes) == (abs(size - 1) > 1e-9)
+        assert ("crop" in draw.changes) == (draw.matrix is not None)
+        assert ("flip" in draw.changes) == bool(draw.flips)
+        assert ("intensity" in draw.changes) == ((draw.brightness, draw.contrast, draw.gamma) != (None, None, None))
+    assert frozenset.union(*(draw.changes for draw in found)) == {"scale", "crop", "flip", "intensity"}
+
+
+def test_half_of_the_draws_leave_every_label_valid_and_the_others_leave_one() -> None:
+    careful, careless = {"scale", "crop"}, {"intensity"}
+    found = draws(EVERYTHING, careful, careless, count=4000)
+    unchanged = np.mean([not draw.changes & (careful | careless) for draw in found])
+    calm = (1 - 0.25) ** 2 * 0.85**2 * 0.7  # a free draw in which nothing of the kind came up
+    assert unchanged == pytest.approx(0.5 + 0.5 * calm, abs=0.03)
+    assert any(draw.changes & careful for draw in found) and any(draw.changes & careless for draw in found)
+    assert not any(draw.changes & careful for draw in draws(EVERYTHING, careful, careful | careless))
+
+
+def test_a_task_without_sensitivities_gets_more_beside_a_careful_one_than_the_careful_one_allows() -> None:
+    beside = draws(EVERYTHING, set(), {"scale", "crop", "flip", "intensity"}, count=2000)
+    assert np.mean([bool(draw.changes) for draw in beside]) > 0.4
+
+
 def test_switches_do_not_shift_the_other_draws() -> None:
-    for all_on, no_scale in zip(draws(EVERYTHING), draws(replace(EVERYTHING, scale=False)), strict=True):
-        assert replace(no_scale, matrix=None, shift=(0.0, 0.0, 0.0)) == replace(
-            all_on, matrix=None, shift=(0.0, 0.0, 0.0)
-        )
+    for all_on, no_scale in zip(draws(EVERYTHING), draws(EVERYTHING, {"scale"}), strict=True):
+        moved = {"matrix": None, "shift": (0.0, 0.0, 0.0), "changes": frozenset()}
+        assert replace(no_scale, **moved) == replace(all_on, **moved)
 
 
 def test_off_draws_nothing() -> None:
@@ -95,7 +121,7 @@ def test_off_draws_nothing() -> None:
 
 
 def test_thick_slices_are_neither_turned_nor_resized_nor_blurred() -> None:
-    thick = Augmentation.allowed((), (), (1.3, 1.3, 9.6))
+    thick = Augmentation((1.3, 1.3, 9.6))
     assert thick.coarse == 2
     matrices = [np.array(draw.matrix) for draw in draws(thick) if draw.matrix is not None]
     assert len(matrices) > 100

@@ -27,7 +27,7 @@ CASES = 5
 SIZE = (9, 11, 8)
 SHAPE = (12, 12, 12)
 CPU = torch.device("cpu")
-EVERYTHING = Augmentation.allowed((), ("x", "y"), (1.0, 1.0, 1.0))
+EVERYTHING = Augmentation((1.0, 1.0, 1.0), flips=(0, 1))
 TRUTHS = {"grade": {"c0": 1.5, "c2": 2.5, "c3": 3.5}}
 
 
@@ -85,6 +85,7 @@ def make(cohort: tuple[list[Case], PreparedCache], **changes: Any) -> StepDatase
         "seed": 7,
         "intensities": [Intensity("none")],
         "augmentation": Augmentation.off((1.0, 1.0, 1.0)),
+        "sensitive": {},
     }
     encoders = {"grade": encode_grade, "organ": encode_organ}
     return StepDataset(changes.pop("cases", cases), cache, encoders, ["organ"], TRUTHS, **{**options, **changes})
@@ -167,8 +168,9 @@ def test_samples_carry_their_targets(cohort: tuple[list[Case], PreparedCache]) -
 
 
 def test_moved_images_and_masks_stay_together(cohort: tuple[list[Case], PreparedCache]) -> None:
-    only_spatial = Augmentation.allowed({"intensity"}, ("x", "y", "z"), (1.0, 1.0, 1.0))
-    dataset = make(cohort, augmentation=only_spatial, cases=cohort[0][1:2], batch=1)
+    settings = Augmentation((1.0, 1.0, 1.0), flips=(0, 1, 2))
+    only_spatial = {"grade": {"intensity"}, "organ": {"intensity"}}
+    dataset = make(cohort, augmentation=settings, sensitive=only_spatial, cases=cohort[0][1:2], batch=1)
     moved = 0
     for step in range(60):
         view = dataset[step].views["case"]
@@ -181,6 +183,29 @@ def test_moved_images_and_masks_stay_together(cohort: tuple[list[Case], Prepared
         else:
             moved += 1
     assert 5 < moved < 55
+
+
+def test_a_label_that_a_draw_would_change_is_taken_away(cohort: tuple[list[Case], PreparedCache]) -> None:
+    sensitive = {"grade": {"flip"}, "organ": set[str]()}
+    dataset = make(cohort, augmentation=EVERYTHING, sensitive=sensitive, cases=cohort[0][2:3], batch=1)
+    kept = 0
+    for step in range(80):
+        view, plain = dataset[step].views["case"], dataset.plain(1)[0].views["case"]
+        mirrored = not torch.equal(view.targets["organ"], plain.targets["organ"])
+        grade = bool(view.present["grade"][0])
+        assert view.present["organ"][0]
+        assert not (grade and torch.equal(view.image_BCDHW.flip(2), plain.image_BCDHW))
+        if not mirrored:
+            assert grade
+        kept += grade
+    assert 40 < kept < 75  # all gentle draws, and the free ones without a flip
+
+
+def test_a_case_labelled_for_a_careful_task_only_keeps_that_label(cohort: tuple[list[Case], PreparedCache]) -> None:
+    sensitive = {"grade": {"flip", "scale", "crop", "intensity"}, "organ": set[str]()}
+    dataset = make(cohort, augmentation=EVERYTHING, sensitive=sensitive, cases=cohort[0][-1:], batch=1)
+    dataset.truths = {"grade": {f"c{CASES - 1}": 1.0}}  # the case without a mask
+    assert all(bool(dataset[step].views["case"].present["grade"][0]) for step in range(40))
 
 
 def test_patches_lie_inside_and_show_foreground(cohort: tuple[list[Case], PreparedCache]) -> None:
