@@ -28,7 +28,7 @@ def test_each_bad_mask_is_one_finding_at_its_place(tmp_path: Path, bad: Hostile)
     assert finding.fix or finding.code == "B098"
 
 
-@pytest.mark.covers("B050", "B051", "B066", "B070", "B081")
+@pytest.mark.covers("B050", "B051", "B081")
 @pytest.mark.parametrize("code", ["B050", "B051", "B081"])
 def test_a_mask_must_be_as_whole_as_an_image(tmp_path: Path, code: str) -> None:
     scans = Scans(tmp_path, masks=True)
