@@ -12,6 +12,7 @@ from medmtl import tasks
 from medmtl.build import build_tasks
 from medmtl.catalogue import describe_kinds
 from medmtl.checking import check_cohort
+from medmtl.checking.outputs import cohort_files, refuse_overwriting
 from medmtl.config import Config
 from medmtl.data.case import Case
 from medmtl.data.finding import Finding
@@ -23,7 +24,7 @@ from medmtl.evaluation.score import Scores, evaluate_split, load_scores
 from medmtl.files import make_private_folder
 from medmtl.inference.inputs import case_of_files, cases_of
 from medmtl.inference.predict import CasePrediction, Predictor
-from medmtl.inference.write import prediction_row, write_masks, write_table
+from medmtl.inference.write import mask_file, prediction_row, write_masks, write_table
 from medmtl.planning import Plan
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder, open_folds
@@ -49,6 +50,15 @@ def check(config: PathLike, *, overrides: Overrides | None = None, progress: Pro
     """
     resolved = configuration.load(Path(config), overrides)
     return list(check_cohort(resolved, build_tasks(resolved), progress).findings)
+
+
+def refuse_input(out: PathLike, config: PathLike) -> None:
+    """Refuse to write ``out`` where it is the configuration, its table or one of its images and labels.
+
+    Raises:
+        InputError: if it is, also by a link.
+    """
+    refuse_overwriting([Path(out)], (Path(config), *cohort_files(configuration.load(Path(config)))))
 
 
 def plan(
@@ -246,8 +256,11 @@ def predict(
         InputError: if an input cannot be used; the cases that can are predicted and written first.
     """
     predictor = Predictor(open_folds(Path(run)), device)
-    make_private_folder(Path(out))
     cases = cases_of([str(item) for item in inputs], predictor.config, predictor.channels)
+    table = Path(out) / "predictions.csv"
+    masks = (Path(out) / mask_file(n, c.case_id) for n, task in predictor.tasks.items() if task.voxel for c in cases)
+    refuse_overwriting((table, *masks), (*map(Path, inputs), *(path for c in cases for path in c.images.values())))
+    make_private_folder(Path(out))
     rows: list[dict[str, Cell]] = []
     failed: list[str] = []
     for count, case in enumerate(cases, start=1):
@@ -259,7 +272,6 @@ def predict(
             write_masks(prediction, Path(out))
             rows.append(prediction_row(prediction, predictor.model_sha256))
         progress("predict", count, len(cases))
-    table = Path(out) / "predictions.csv"
     write_table(rows, table)
     if failed:
         more = f"; and {len(failed) - FAILURES_NAMED} more" if len(failed) > FAILURES_NAMED else ""

@@ -109,6 +109,8 @@ def check(
     from medmtl.files import write_json
 
     with Screen(quiet=quiet, verbose=verbose) as screen:
+        if json_file is not None:
+            api.refuse_input(json_file, config)
         try:
             findings = api.check(config, progress=screen.progress)
         except CohortError as error:
@@ -137,6 +139,8 @@ def plan(
     from medmtl.files import write_json
 
     with Screen(quiet=quiet, verbose=verbose) as screen:
+        if out is not None:
+            api.refuse_input(out, config)
         planned = api.plan(config, progress=screen.progress).to_json()
         if out is not None:
             write_json(out, planned)

@@ -69,7 +69,7 @@ class GzipStream:
     def _next_member(self) -> bool:
         rest = self._member.unused_data
         if len(rest) < len(_GZIP):
-            rest += self._raw.read(PACKED)
+            rest += self._raw.read(len(_GZIP))
         if not rest.startswith(_GZIP):
             return False
         self._member, self._packed = zlib.decompressobj(_WITH_GZIP_HEADER), rest

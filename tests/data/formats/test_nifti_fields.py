@@ -11,10 +11,13 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
+from pydantic import ValidationError
 from scipy.spatial.transform import Rotation
 
 from medmtl.data.formats.nifti import read_header, read_image, read_label, write_mask
 from medmtl.data.volume import Grid
+from medmtl.tasks.segmentation import Segmentation, SegmentationOptions
 from tests.data.formats.nifti_files import (
     AFFINE,
     COLOURED,
@@ -251,6 +254,28 @@ def test_written_masks_are_read_alike_by_nibabel(tmp_path: Path, largest: int) -
     assert volume.array.dtype == image.get_data_dtype()
     np.testing.assert_allclose(volume.grid.affine, AFFINE, atol=1e-6)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.covers("B104")
+@pytest.mark.parametrize(("largest", "dtype"), [(255, "uint8"), (256, "uint16"), (65535, "uint16")])
+def test_b104_the_largest_declared_value_reaches_the_file(tmp_path: Path, largest: int, dtype: str) -> None:
+    options = SegmentationOptions(kind="segmentation", column="organ", labels={"one": 1, "last": largest})
+    probability_KDHW = torch.zeros(3, *SHAPE)
+    probability_KDHW[2] = 1
+    mask = Segmentation("organ", options).decide(probability_KDHW).numpy()
+    path = tmp_path / "mask.nii.gz"
+
+    write_mask(path, mask, Grid(SHAPE, AFFINE))
+
+    assert loaded(path).get_data_dtype() == np.dtype(dtype)
+    assert np.unique(np.asarray(loaded(path).dataobj)).tolist() == [largest]
+    assert np.unique(read_label(path).array).tolist() == [largest]
+
+
+@pytest.mark.covers("B104")
+def test_b104_a_value_beyond_65535_cannot_be_declared() -> None:
+    with pytest.raises(ValidationError, match="less than 65536"):
+        SegmentationOptions(kind="segmentation", column="organ", labels={"last": 65536})
 
 
 @pytest.mark.parametrize("name", ["mask.nii.gz", "mask.nii"])
