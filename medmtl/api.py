@@ -38,6 +38,7 @@ Overrides = Mapping[str, Any]
 
 DEMO_CASES = 100  # enough that a fifth of them holds lesions, lesion-free cases and both classes
 FREE_ON_RESUME = ("training.keep", "plan.workers", "cache.folder")  # what may differ without changing the result
+RESULTS = ("metrics.json", "cases.csv", "activations.json", "report.html")  # of an evaluation, beside its masks
 FAILURES_NAMED = 5  # in the error at the end of a prediction
 
 
@@ -50,15 +51,6 @@ def check(config: PathLike, *, overrides: Overrides | None = None, progress: Pro
     """
     resolved = configuration.load(Path(config), overrides)
     return list(check_cohort(resolved, build_tasks(resolved), progress).findings)
-
-
-def refuse_input(out: PathLike, config: PathLike) -> None:
-    """Refuse to write ``out`` where it is the configuration, its table or one of its images and labels.
-
-    Raises:
-        InputError: if it is, also by a link.
-    """
-    refuse_overwriting([Path(out)], (Path(config), *cohort_files(configuration.load(Path(config)))))
 
 
 def plan(
@@ -153,6 +145,7 @@ def evaluate(
     found: dict[str, Scores] = {}
     for name in chosen:
         folder = _evaluation(runs, run, name) if out is None else Path(out) / name if split == "all" else Path(out)
+        _refuse_inputs(folder, runs[0].load_config())
         found[name] = evaluate_split(runs, name, folder, device=device, progress=progress)
         write_report(found[name], runs)
     return found
@@ -321,6 +314,12 @@ def _free_demo_folder() -> Path:
 
 def _evaluation(runs: Sequence[RunFolder], run: PathLike, split: str) -> Path:
     return runs[0].evaluation(split) if runs[0].path == Path(run).absolute() else Path(run) / "evaluation" / split
+
+
+def _refuse_inputs(folder: Path, config: Config) -> None:
+    """Refuse to evaluate into a folder where a file of the cohort has the name of a result."""
+    results = (*(folder / name for name in RESULTS), *folder.glob("masks/*/*"))
+    refuse_overwriting(results, cohort_files(config, build_tasks(config)))
 
 
 def _exists(path: Path) -> bool:

@@ -109,8 +109,7 @@ def check(
     from medmtl.files import write_json
 
     with Screen(quiet=quiet, verbose=verbose) as screen:
-        if json_file is not None:
-            api.refuse_input(json_file, config)
+        _refuse_input(json_file, config)
         try:
             findings = api.check(config, progress=screen.progress)
         except CohortError as error:
@@ -127,6 +126,17 @@ def check(
         raise typer.Exit(InputError.exit_code)
 
 
+def _refuse_input(out: Path | None, config: Path) -> None:
+    """Refuse to write where the configuration, its table, an image or a label is."""
+    from medmtl import config as configuration
+    from medmtl.build import build_tasks
+    from medmtl.checking.outputs import cohort_files, refuse_overwriting
+
+    if out is not None:
+        resolved = configuration.load(config)
+        refuse_overwriting([out], (config, *cohort_files(resolved, build_tasks(resolved))))
+
+
 @app.command()
 def plan(
     config: ConfigFile,
@@ -139,8 +149,7 @@ def plan(
     from medmtl.files import write_json
 
     with Screen(quiet=quiet, verbose=verbose) as screen:
-        if out is not None:
-            api.refuse_input(out, config)
+        _refuse_input(out, config)
         planned = api.plan(config, progress=screen.progress).to_json()
         if out is not None:
             write_json(out, planned)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from medmtl.build import build_tasks
 from medmtl.checking.targets import layout
 from medmtl.config import Config
 from medmtl.data.cohort import read_cohort
 from medmtl.data.finding import Findings
 from medmtl.errors import CohortError, InputError
+from medmtl.tasks.base import Task
 
 
 def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
@@ -33,11 +33,11 @@ def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
             )
 
 
-def cohort_files(config: Config) -> Iterator[Path]:
+def cohort_files(config: Config, tasks: Mapping[str, Task]) -> Iterator[Path]:
     """The table of a cohort, and the images and labels that its readable rows name."""
     yield config.cohort.table
     try:
-        cohort = read_cohort(layout(config, build_tasks(config)), Findings())
+        cohort = read_cohort(layout(config, tasks), Findings())
     except CohortError:
         return  # the check says what is wrong with it
     for case in cohort.cases:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from medmtl import api
+from medmtl import config as configuration
 from medmtl.cli import main
 from medmtl.errors import InputError
 from tests.checking.scans import Scans
@@ -55,3 +56,16 @@ def test_a_prediction_does_not_overwrite_what_it_reads(trained_run: Path, tmp_pa
 
     assert out.read_bytes() == image.read_bytes() == content
     assert not (tmp_path / "predictions.csv").exists()
+
+
+@pytest.mark.covers("B048")
+def test_an_evaluation_does_not_overwrite_the_table(trained_run: Path, tmp_path: Path) -> None:
+    table = configuration.load(trained_run / "config.yaml").cohort.table
+    content = table.read_bytes()
+    os.link(table, tmp_path / "cases.csv")
+
+    with pytest.raises(InputError, match=r"^\[B048\] .*cases.csv would be overwritten and is the input cohort.csv"):
+        api.evaluate(trained_run, out=tmp_path, device="cpu")
+
+    assert table.read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["cases.csv"]
