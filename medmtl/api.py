@@ -12,6 +12,7 @@ from medmtl import tasks
 from medmtl.build import build_tasks
 from medmtl.catalogue import describe_kinds
 from medmtl.checking import check_cohort
+from medmtl.checking.outputs import cohort_files, refuse_overwriting
 from medmtl.config import Config
 from medmtl.data.case import Case
 from medmtl.data.finding import Finding
@@ -23,7 +24,7 @@ from medmtl.evaluation.score import Scores, evaluate_split, load_scores
 from medmtl.files import make_private_folder
 from medmtl.inference.inputs import case_of_files, cases_of
 from medmtl.inference.predict import CasePrediction, Predictor
-from medmtl.inference.write import prediction_row, write_masks, write_table
+from medmtl.inference.write import mask_file, prediction_row, write_masks, write_table
 from medmtl.planning import Plan
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder, open_folds
@@ -37,6 +38,7 @@ Overrides = Mapping[str, Any]
 
 DEMO_CASES = 100  # enough that a fifth of them holds lesions, lesion-free cases and both classes
 FREE_ON_RESUME = ("training.keep", "plan.workers", "cache.folder")  # what may differ without changing the result
+RESULTS = ("metrics.json", "cases.csv", "activations.json", "report.html")  # of an evaluation, beside its masks
 FAILURES_NAMED = 5  # in the error at the end of a prediction
 
 
@@ -143,6 +145,7 @@ def evaluate(
     found: dict[str, Scores] = {}
     for name in chosen:
         folder = _evaluation(runs, run, name) if out is None else Path(out) / name if split == "all" else Path(out)
+        _refuse_inputs(folder, runs[0].load_config())
         found[name] = evaluate_split(runs, name, folder, device=device, progress=progress)
         write_report(found[name], runs)
     return found
@@ -246,8 +249,11 @@ def predict(
         InputError: if an input cannot be used; the cases that can are predicted and written first.
     """
     predictor = Predictor(open_folds(Path(run)), device)
-    make_private_folder(Path(out))
     cases = cases_of([str(item) for item in inputs], predictor.config, predictor.channels)
+    table = Path(out) / "predictions.csv"
+    masks = (Path(out) / mask_file(n, c.case_id) for n, task in predictor.tasks.items() if task.voxel for c in cases)
+    refuse_overwriting((table, *masks), (*map(Path, inputs), *(path for c in cases for path in c.images.values())))
+    make_private_folder(Path(out))
     rows: list[dict[str, Cell]] = []
     failed: list[str] = []
     for count, case in enumerate(cases, start=1):
@@ -259,7 +265,6 @@ def predict(
             write_masks(prediction, Path(out))
             rows.append(prediction_row(prediction, predictor.model_sha256))
         progress("predict", count, len(cases))
-    table = Path(out) / "predictions.csv"
     write_table(rows, table)
     if failed:
         more = f"; and {len(failed) - FAILURES_NAMED} more" if len(failed) > FAILURES_NAMED else ""
@@ -309,6 +314,12 @@ def _free_demo_folder() -> Path:
 
 def _evaluation(runs: Sequence[RunFolder], run: PathLike, split: str) -> Path:
     return runs[0].evaluation(split) if runs[0].path == Path(run).absolute() else Path(run) / "evaluation" / split
+
+
+def _refuse_inputs(folder: Path, config: Config) -> None:
+    """Refuse to evaluate into a folder where a file of the cohort has the name of a result."""
+    results = (*(folder / name for name in RESULTS), *folder.glob("masks/*/*"))
+    refuse_overwriting(results, cohort_files(config, build_tasks(config)))
 
 
 def _exists(path: Path) -> bool:

@@ -109,6 +109,7 @@ def check(
     from medmtl.files import write_json
 
     with Screen(quiet=quiet, verbose=verbose) as screen:
+        _refuse_input(json_file, config)
         try:
             findings = api.check(config, progress=screen.progress)
         except CohortError as error:
@@ -125,6 +126,17 @@ def check(
         raise typer.Exit(InputError.exit_code)
 
 
+def _refuse_input(out: Path | None, config: Path) -> None:
+    """Refuse to write where the configuration, its table, an image or a label is."""
+    from medmtl import config as configuration
+    from medmtl.build import build_tasks
+    from medmtl.checking.outputs import cohort_files, refuse_overwriting
+
+    if out is not None:
+        resolved = configuration.load(config)
+        refuse_overwriting([out], (config, *cohort_files(resolved, build_tasks(resolved))))
+
+
 @app.command()
 def plan(
     config: ConfigFile,
@@ -137,6 +149,7 @@ def plan(
     from medmtl.files import write_json
 
     with Screen(quiet=quiet, verbose=verbose) as screen:
+        _refuse_input(out, config)
         planned = api.plan(config, progress=screen.progress).to_json()
         if out is not None:
             write_json(out, planned)

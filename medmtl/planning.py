@@ -131,7 +131,7 @@ def make_plan(
         MachineError: if not even the smallest step fits ``plan.memory_gb``.
     """
     reasons: dict[str, str] = {}
-    spacing = _spacing(config, fingerprints, reasons)
+    spacing = working_spacing(config, fingerprints, reasons)
     network, divisor, whole = _network(config, spacing, fingerprints, device, reasons)
     precision = _precision(config, device, reasons)
     budget = config.plan.memory_gb * 1e9
@@ -226,9 +226,16 @@ def _intensity(
     )
 
 
-def _spacing(
+def working_spacing(
     config: Config, fingerprints: Sequence[Fingerprint], reasons: dict[str, str]
 ) -> tuple[float, float, float]:
+    """Voxel size in mm at which the cases are trained on, per axis of the RAS-ordered array.
+
+    Args:
+        config: may set it.
+        fingerprints: of one case or more.
+        reasons: gets the reason.
+    """
     if config.plan.spacing is not None:
         reasons["spacing"] = "set in the configuration"
         return config.plan.spacing

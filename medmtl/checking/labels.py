@@ -2,84 +2,117 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from medmtl.checking.opening import GRID_TOLERANCE, open_volume
-from medmtl.config import Config
-from medmtl.data.case import Case
-from medmtl.data.finding import Findings
-from medmtl.data.geometry import corner_shift_voxels
+from medmtl.checking.opening import GRID_TOLERANCE, Opening
+from medmtl.data.geometry import canonical_grid, corner_shift_mm, corner_shift_voxels
 from medmtl.data.volume import Grid, Volume
 from medmtl.tasks.base import VoxelTask
 
+FOREGROUND_LIMIT = 0.9  # of the voxels; no organ fills a scan
+PLACES = 64  # per value: what they all miss is looked at again
 
-def look_at_label(
-    case: Case,
-    task: VoxelTask,
-    grid: Grid,
-    config: Config,
-    folder: Path,
-    findings: Findings,
-    hashes: dict[str, str],
-) -> dict[int, int] | None:
-    """Voxels per label value, or None where the file was refused."""
+
+@dataclass(frozen=True)
+class SeenLabel:
+    """The values of a label file.
+
+    Attributes:
+        counts: value -> voxels.
+        places: value but 0 -> indices of some of its voxels (3, n) in RAS order, evenly drawn.
+        declared: whether the task declares all of them; the file was refused otherwise.
+    """
+
+    counts: Mapping[int, int]
+    places: Mapping[int, npt.NDArray[np.int32]]
+    declared: bool
+
+
+def look_at_label(opening: Opening, task: VoxelTask, grid: Grid) -> SeenLabel | None:
+    """What a label file holds, or None where it cannot belong to its image.
+
+    Args:
+        opening: the case's.
+        task: whose label it is.
+        grid: of the case's first channel.
+    """
     column = task.columns[0]
-    path = case.files[column]
-    volume = open_volume(path, True, case, column, folder, findings, hashes)
+    path = opening.case.files[column]
+    where, findings = opening.where(column, path), opening.findings
+    if any(_same_content(path, image) for image in opening.case.images.values()):
+        fix = "name the label file"
+        findings.reject("B109", **where, found="the case's image", expected="a reader's mask", fix=fix)
+        return None
+    volume = opening.label(column, path)
     if volume is None:
         return None
-    where: dict[str, Any] = {
-        "case": case.case_id,
-        "row": case.row,
-        "column": column,
-        "file": os.path.relpath(path, folder),
-    }
     if volume.grid.shape != grid.shape:
-        findings.reject(
-            "B095",
-            **where,
-            found=list(volume.grid.shape),
-            expected=str(list(grid.shape)),
-            fix="redraw or resample the label",
-        )
+        fix = "redraw or resample the label"
+        findings.reject("B095", **where, found=list(volume.grid.shape), expected=str(list(grid.shape)), fix=fix)
         return None
     shift = corner_shift_voxels(volume.grid, grid)
     if shift >= GRID_TOLERANCE:
-        findings.reject(
-            "B096",
-            **where,
-            found=f"corners {shift:.2f} voxels from the image's",
-            expected=f"less than {GRID_TOLERANCE}",
-            fix="resample the label to the image's grid",
-        )
+        found = f"{shift:.2f} voxels or {corner_shift_mm(volume.grid, grid):.3g} mm apart"
+        expected = f"corners less than {GRID_TOLERANCE} voxels from the image's"
+        findings.reject("B096", **where, found=found, expected=expected, fix="resample the label to the image's grid")
         return None
     if shift > 1e-3:
         findings.fixed("B096", **where, found=f"corners {shift:.3f} voxels apart", fix="the image's grid is used")
-    return _check_values(volume, task, findings, where)
+    return _values(Volume(volume.array, grid), task, opening, path)
 
 
-def _check_values(
-    volume: Volume, task: VoxelTask, findings: Findings, where: Mapping[str, Any]
-) -> dict[int, int] | None:
-    values, counts = np.unique(volume.array, return_counts=True)
-    found = {int(value): int(count) for value, count in zip(values, counts, strict=True)}
+def _same_content(path: Path, image: Path) -> bool:
+    try:
+        return os.path.samefile(path, image) or filecmp.cmp(path, image, shallow=False)
+    except OSError:
+        return False  # opening it says why
+
+
+def _values(volume: Volume, task: VoxelTask, opening: Opening, path: Path) -> SeenLabel:
+    where, findings = opening.where(task.columns[0], path), opening.findings
+    counts, places = _count(volume)
     legal = task.legal_values()
-    if not set(found) <= legal:
+    if not set(counts) <= legal:
         findings.reject(
             "B100",
             **where,
-            found=sorted(found),
+            found=sorted(counts),
             expected=f"values in {sorted(legal)}",
             fix=f"declare the value in tasks.{task.name}.labels or correct the file",
         )
-        return None
-    if set(found) <= {0}:
-        findings.warn(
-            "B105", **where, found="no voxel labelled", expected="a reader's mask", fix="kept as a true negative"
-        )
-    return found
+        return SeenLabel(counts, places, False)
+    foreground = 1 - counts.get(0, 0) / volume.array.size
+    if not foreground:
+        fix = "kept as a true negative"
+        findings.warn("B105", **where, found="no voxel labelled", expected="a reader's mask", fix=fix)
+    elif foreground > FOREGROUND_LIMIT:
+        found, expected = f"{foreground:.1%} foreground", f"at most {FOREGROUND_LIMIT:.0%}"
+        findings.warn("B107", **where, found=found, expected=expected, fix="look whether the mask is inverted")
+    return SeenLabel(counts, places, True)
+
+
+def _count(volume: Volume) -> tuple[dict[int, int], dict[int, npt.NDArray[np.int32]]]:
+    """Voxels per value, and the places of up to PLACES voxels of each value but 0."""
+    flat = volume.array.ravel(order="F")
+    inside = np.flatnonzero(flat)
+    values = flat[inside]
+    sorted_inside = inside[np.argsort(values, kind="stable")]
+    found, numbers = np.unique(values, return_counts=True)
+    counts = {0: flat.size - inside.size} if inside.size < flat.size else {}
+    places = {}
+    to_ras = np.linalg.inv(canonical_grid(volume.grid).affine) @ volume.grid.affine
+    end = 0
+    for value, number in zip(found, numbers, strict=True):
+        counts[int(value)] = int(number)
+        start, end = end, end + int(number)
+        drawn = sorted_inside[np.linspace(start, end - 1, min(PLACES, number)).round().astype(int)]
+        native = np.stack(np.unravel_index(drawn, volume.grid.shape, order="F"))
+        places[int(value)] = np.rint(to_ras[:3, :3] @ native + to_ras[:3, 3:]).astype(np.int32)
+    return counts, places

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from medmtl.checking.checked import Checked
-from medmtl.checking.files import look_at
+from medmtl.checking.files import Seen, look_at
+from medmtl.checking.population import check_population
 from medmtl.checking.targets import layout, read_targets
 from medmtl.checking.whole import check_duplicates, check_whole
 from medmtl.config import Config
@@ -33,16 +34,19 @@ def check_cohort(config: Config, tasks: Mapping[str, Task], progress: Progress =
     findings = Findings()
     cohort = read_cohort(layout(config, tasks), findings)
     truths = read_targets(cohort, tasks, findings)
+    seen: dict[str, Seen] = {}
     fingerprints: dict[str, Fingerprint] = {}
     hashes: dict[str, str] = {}
     with ThreadPoolExecutor(READERS) as pool:
-        seen = pool.map(lambda case: look_at(case, config, tasks, cohort.table.parent), cohort.cases)
-        for done, (case, look) in enumerate(zip(cohort.cases, seen, strict=True), start=1):
+        looks = pool.map(lambda case: look_at(case, config, tasks, cohort.table.parent), cohort.cases)
+        for done, (case, look) in enumerate(zip(cohort.cases, looks, strict=True), start=1):
             findings.extend(list(look.findings))
             hashes.update(look.sha256)
+            seen[case.case_id] = look
             if look.fingerprint is not None:
                 fingerprints[case.case_id] = look.fingerprint
             progress("check", done, len(cohort.cases))
     check_whole(cohort, tasks, truths, fingerprints, findings)
     check_duplicates(cohort, hashes, findings)
+    check_population(cohort, config, tasks, seen, findings)
     return Checked(cohort, findings, truths, fingerprints, hashes)

@@ -1,4 +1,4 @@
-"""Opening one file of a case, with every fault as a finding."""
+"""Opening the files of a case, with every fault as a finding."""
 
 from __future__ import annotations
 
@@ -13,20 +13,57 @@ from medmtl.data.volume import Volume
 
 GRID_TOLERANCE = 0.1  # voxels; the contract's bound for "the same grid"
 
+_COUNTED = "B091"  # so common that one line for the cohort says it all
+_WARNED = {"B054": "the image is whole; copy or export the file again", "B065": "the datatype decides"}
 
-def open_volume(
-    path: Path, label: bool, case: Case, column: str, folder: Path, findings: Findings, hashes: dict[str, str]
-) -> Volume | None:
-    """The volume, or None where it was refused; its hash joins ``hashes`` under its place below ``folder``."""
-    file = os.path.relpath(path, folder)
-    where: dict[str, Any] = {"case": case.case_id, "row": case.row, "column": column, "file": file}
-    try:
-        volume = read_label(path) if label else read_image(path)
-    except ImageError as error:
-        findings.reject(error.code, **where, found=error.found, expected=error.expected, fix=error.fix)
-        return None
-    for code, text in volume.notes:
-        findings.fixed(code, **where, found=text)
-    if volume.sha256 is not None:
-        hashes[file] = volume.sha256
-    return volume
+
+class Opening:
+    """The files of one case as they are opened.
+
+    Args:
+        case: the case.
+        folder: the table's; files are named relative to it.
+
+    Attributes:
+        findings: every fault so far.
+        sha256: file -> hash of its bytes, for files that were not refused.
+        with_text: how many of them hold free text in their header.
+    """
+
+    def __init__(self, case: Case, folder: Path) -> None:
+        self.case = case
+        self.findings = Findings()
+        self.sha256: dict[str, str] = {}
+        self.with_text = 0
+        self._folder = folder
+
+    def where(self, column: str, path: Path) -> dict[str, Any]:
+        """The fields of a finding that say which file it is about."""
+        file = os.path.relpath(path, self._folder)
+        return {"case": self.case.case_id, "row": self.case.row, "column": column, "file": file}
+
+    def image(self, column: str, path: Path) -> Volume | None:
+        """A channel, or None where the file was refused."""
+        return self._open(column, path, label=False)
+
+    def label(self, column: str, path: Path) -> Volume | None:
+        """A mask, or None where the file was refused."""
+        return self._open(column, path, label=True)
+
+    def _open(self, column: str, path: Path, *, label: bool) -> Volume | None:
+        where = self.where(column, path)
+        try:
+            volume = read_label(path) if label else read_image(path)
+        except ImageError as error:
+            self.findings.reject(error.code, **where, found=error.found, expected=error.expected, fix=error.fix)
+            return None
+        for code, text in volume.notes:
+            if code == _COUNTED:
+                self.with_text += 1
+            elif code in _WARNED:
+                self.findings.warn(code, **where, found=text, fix=_WARNED[code])
+            else:
+                self.findings.fixed(code, **where, found=text)
+        if volume.sha256 is not None:
+            self.sha256[where["file"]] = volume.sha256
+        return volume

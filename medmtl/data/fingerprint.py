@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
 
 from medmtl.data.volume import Grid
 
@@ -25,8 +28,12 @@ class Fingerprint:
         grid: RAS-ordered grid of the first channel.
         channels: per channel name.
         label_counts: voxel task -> label value -> voxels, for labelled tasks.
+        label_places: voxel task -> label value but 0 -> indices on ``grid`` of some of its voxels (3, n), evenly drawn.
+        orientation: of the first channel as it lies in its file, such as ``LPS``.
     """
 
     grid: Grid
     channels: Mapping[str, ChannelFingerprint]
     label_counts: Mapping[str, Mapping[int, int]]
+    label_places: Mapping[str, Mapping[int, npt.NDArray[np.int32]]] = field(default_factory=dict)
+    orientation: str = "RAS"

@@ -19,6 +19,11 @@ from medmtl.data.volume import Grid, Volume
 SAME_GRID_VOXELS = 0.1
 
 
+def orientation(grid: Grid) -> str:
+    """Where the array axes lead, by their closest world axes: ``RAS`` for right, anterior, superior."""
+    return "".join(orientations.aff2axcodes(grid.affine))
+
+
 def canonical_grid(grid: Grid) -> Grid:
     """The same voxels with their axes permuted and flipped to the order closest to right, anterior, superior.
 

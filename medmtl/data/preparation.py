@@ -52,7 +52,7 @@ def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = Tr
         elif not preparation.resample_to_first:
             raise _other_grid(case, channel, volume.grid, native)
         target = working_grid(canonical_grid(native), preparation.spacing)
-        arrays.append(_to_grid(canonical(volume), target, "bilinear"))
+        arrays.append(to_grid(canonical(volume), target, "bilinear"))
     assert native is not None, "a preparation has at least one channel"
     labels: dict[str, npt.NDArray[np.integer[Any]]] = {}
     for task, column in preparation.labels.items() if with_labels else ():
@@ -60,7 +60,7 @@ def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = Tr
             label = _read(case.files[column], True, hashes)
             if not same_grid(label.grid, native):
                 raise _other_grid(case, column, label.grid, native)
-            labels[task] = _to_grid(canonical(Volume(label.array, native)), target, "nearest")
+            labels[task] = to_grid(canonical(Volume(label.array, native)), target, "nearest")
     return Prepared(
         case_id=case.case_id,
         image_CDHW=np.stack(arrays),
@@ -134,8 +134,14 @@ def _other_grid(case: Case, name: str, found: Grid, first: Grid) -> InputError:
     )
 
 
-def _to_grid(volume: Volume, target: Grid, mode: Literal["bilinear", "nearest"]) -> npt.NDArray[Any]:
-    """Voxels at the places of ``target``; beyond the volume's faces its edge voxels go on, so no value is invented."""
+def to_grid(volume: Volume, target: Grid, mode: Literal["bilinear", "nearest"]) -> npt.NDArray[Any]:
+    """Voxels at the places of ``target``; beyond the volume's faces its edge voxels go on, so no value is invented.
+
+    Args:
+        volume: RAS-ordered.
+        target: of :func:`working_grid`.
+        mode: ``nearest`` for labels.
+    """
     if volume.grid.shape == target.shape and np.allclose(volume.grid.affine, target.affine):
         return volume.array
     # float64 holds every label value exactly

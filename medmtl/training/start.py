@@ -18,7 +18,7 @@ from medmtl.errors import InputError
 from medmtl.planning import Plan, TrainingFacts, make_plan, with_statistics
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
-from medmtl.tasks.base import Task
+from medmtl.tasks.base import Task, VoxelTask
 
 FoldName = int | Literal["none"]
 
@@ -80,12 +80,13 @@ def start_run(
     """Prepare the cases, complete the plan and make the run folder appear, whole.
 
     Raises:
-        InputError: if ``out`` exists and is not empty, or the fold leaves a task without labels.
+        InputError: if ``out`` exists and is not empty, or the fold leaves a task without labels or one of its values.
         MachineError: if the device is absent or the plan does not fit.
     """
     RunFolder.refuse_place(out, ready.config.cohort.table)
     plan = plan_fold(ready, fold, describe_device(device))
     train, val = ready.members(fold)
+    _refuse_absent_labels(ready, train)
     cache = open_cache(ready.config, out, plan)
     cache.ensure([*train, *val], plan.workers, lambda done, total: progress("prepare", done, total))
     plan = with_statistics(plan, ready.config, ready.tasks, _facts(ready, train, cache))
@@ -132,6 +133,20 @@ def _strata(
         for case_id, stratum in task.strata(truths[name]).items():
             strata[case_id] |= {f"{name}:labelled", f"{name}:{stratum}"}
     return {case_id: frozenset(found) for case_id, found in strata.items()}
+
+
+def _refuse_absent_labels(ready: Ready, train: Sequence[Case]) -> None:
+    counts = [ready.checked.fingerprints[case.case_id].label_counts for case in train]
+    for name, task in ready.tasks.items():
+        if isinstance(task, VoxelTask):
+            present = {value for labels in counts for value in labels.get(name, {})}
+            absent = sorted(task.legal_values() - present - {0})
+            if absent:
+                raise InputError(
+                    f"no training case of this fold holds the values {absent} of tasks.{name}; use fewer folds or "
+                    "another split, or drop the label",
+                    code="B106",
+                )
 
 
 def _facts(ready: Ready, train: Sequence[Case], cache: PreparedCache) -> TrainingFacts:

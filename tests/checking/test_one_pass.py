@@ -49,9 +49,9 @@ def scan(seed: int) -> Array:
     return np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32)
 
 
-def mask(*values: int) -> Array:
+def mask(*values: int, place: int = 2) -> Array:
     array = np.zeros(SHAPE, np.uint8)
-    array[2, 2, : len(values)] = values
+    array[place, 2, : len(values)] = values
     return array
 
 
@@ -65,7 +65,7 @@ class Folder:
         for index in range(4):
             for number, channel in enumerate(("t1", "t2")):
                 save(path / f"{channel}_{index}.nii.gz", scan(10 * index + number))
-            save(path / f"organ_{index}.nii.gz", mask(1, 2, 2))
+            save(path / f"organ_{index}.nii.gz", mask(1, 2, 2, place=index))
             self.rows.append(
                 {"id": f"case{index}", "person": f"p{index}"}
                 | {column: f"{column}_{index}.nii.gz" for column in ("t1", "t2", "organ")}
@@ -163,7 +163,7 @@ def test_each_rule_of_a_label_file(
 
 def test_a_label_that_no_case_holds_is_one_finding_of_the_cohort(folder: Folder) -> None:
     for index in range(4):
-        save(folder.path / f"organ_{index}.nii.gz", mask(1))
+        save(folder.path / f"organ_{index}.nii.gz", mask(1, place=index))
     finding = folder.only()
     assert (finding.code, finding.severity, finding.key, finding.case) == ("B106", "reject", "tasks.organ", None)
     assert finding.found == "no case holds [2]"

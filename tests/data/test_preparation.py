@@ -84,6 +84,31 @@ def test_a_landmark_keeps_its_place_in_all_orientations(tmp_path: Path) -> None:
             assert np.linalg.norm(found - landmark) < voxels * SPACING[0]
 
 
+@pytest.mark.covers("B085", "B086")
+def test_a_scan_stored_otherwise_gives_the_same_voxels(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+    mask = np.random.default_rng(1).integers(0, 4, SHAPE).astype(np.uint8)
+    for affine in (AFFINE, oblique(AFFINE)):
+        for axes, signs in ORIENTATIONS:  # half of them mirror: the affine's determinant is negative
+            image = save(tmp_path / "image.nii", *turned(array, affine, axes, signs))
+            label = save(tmp_path / "mask.nii", *turned(mask, affine, axes, signs))
+            found = prepare_case(case_of({"t1": image}, label), preparation(spacing=(1.0, 1.3, 2.0)))
+            assert np.array_equal(found.image_CDHW[0], array)
+            assert np.array_equal(found.labels["organ"], mask)
+            assert np.allclose(found.grid.affine, affine, atol=1e-4)
+
+
+@pytest.mark.covers("B085")
+def test_an_oblique_scan_has_the_voxels_of_its_upright_twin(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+    upright, tilted = (
+        prepare_case(case_of({"t1": save(tmp_path / "image.nii", array, affine)}), preparation())
+        for affine in (AFFINE, oblique(AFFINE))
+    )
+    assert np.allclose(upright.image_CDHW, tilted.image_CDHW, atol=1e-4)
+    assert np.allclose(tilted.grid.affine[:3, :3], oblique(upright.grid.affine)[:3, :3], atol=1e-5)
+
+
 def test_resampling_agrees_with_scipy(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     array = rng.normal(size=SHAPE).astype(np.float32)

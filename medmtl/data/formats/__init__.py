@@ -7,7 +7,6 @@ one is never taken for a whole one. The codes are those of the catalogue in ``do
 from __future__ import annotations
 
 import errno
-import gzip
 import hashlib
 import io
 import os
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medmtl.data.formats.gzip_stream import GzipStream
 from medmtl.errors import InputError, WorkError
 
 CHUNK = 1 << 20
@@ -67,21 +67,44 @@ class _Hashed(io.RawIOBase):
 
 @dataclass(frozen=True)
 class Source:
-    """An open file.
+    """An open file, read once from its start to its end; what is read is uncompressed.
 
     Attributes:
         path: the file.
-        stream: its bytes, uncompressed; reading a compressed one to its end verifies length and checksum.
-        capacity: how many bytes ``stream`` can give at most, known before reading.
+        capacity: how many bytes it can give at most, known before reading.
     """
 
     path: Path
-    stream: io.BufferedIOBase
     capacity: int
+    _stream: io.BufferedIOBase | GzipStream
     _hashed: _Hashed
 
+    def read(self, size: int) -> bytes:
+        """The next ``size`` bytes, or fewer where the stream ends before."""
+        buffer = bytearray(size)
+        return bytes(buffer[: self.fill(memoryview(buffer))])
+
+    def fill(self, view: memoryview) -> int:
+        """Read into a buffer until it is full or the stream ends; returns how many bytes it holds."""
+        filled = 0
+        while filled < len(view) and (count := self._stream.readinto(view[filled : filled + CHUNK])):
+            filled += count
+        return filled
+
+    def finish(self, limit: int) -> int:
+        """Read to the end, which verifies a compressed stream, and count the bytes that were left.
+
+        Counting stops above ``limit``.
+        """
+        if isinstance(self._stream, GzipStream):
+            return self._stream.finish(limit)
+        count = 0
+        while count <= limit and (more := len(self._stream.read(CHUNK))):
+            count += more
+        return count
+
     def sha256(self) -> str:
-        """Hash of the file's own bytes; of the whole file once ``stream`` is at its end."""
+        """Hash of the file's own bytes; of the whole file once :meth:`finish` has seen its end."""
         return self._hashed.digest.hexdigest()
 
 
@@ -102,12 +125,10 @@ def opened(path: Path, ending: str) -> Iterator[Source]:
         yield from _opened(path, ending)
     except EOFError:
         raise ImageError(path, "B051", found="a stream that is cut off", expected=whole, fix=again) from None
-    except zlib.error:
+    except zlib.error as error:
+        if any(check in str(error) for check in ("incorrect data check", "incorrect length check")):
+            raise ImageError(path, "B053", found="a wrong checksum or length", expected=whole, fix=again) from None
         raise ImageError(path, "B052", found="a damaged stream", expected=whole, fix=again) from None
-    except gzip.BadGzipFile as error:
-        if "Not a gzipped file" in str(error):
-            raise ImageError(path, "B054", found="bytes after the stream", expected=whole, fix=again) from None
-        raise ImageError(path, "B053", found="a wrong checksum or length", expected=whole, fix=again) from None
     except (FileNotFoundError, NotADirectoryError):
         raise ImageError(path, "B032", found="nothing", expected="a file", fix="correct the path") from None
     except PermissionError as error:
@@ -139,8 +160,8 @@ def _opened(path: Path, ending: str) -> Iterator[Source]:
         if packed != name.endswith(".gz"):
             found = f"{'a' if packed else 'no'} gzip stream"
             raise ImageError(path, "B055", found=found, expected="content as the name ends", fix="rename the file")
-        stream: io.BufferedIOBase = gzip.GzipFile(fileobj=raw, mode="rb") if packed else raw
-        yield Source(path, stream, status.st_size * (_DEFLATE_RATIO if packed else 1), hashed)
+        stream: io.BufferedIOBase | GzipStream = GzipStream(raw) if packed else raw
+        yield Source(path, status.st_size * (_DEFLATE_RATIO if packed else 1), stream, hashed)
 
 
 def _refuse_foreign(path: Path, start: bytes) -> None:

@@ -11,15 +11,20 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
+from pydantic import ValidationError
 from scipy.spatial.transform import Rotation
 
 from medmtl.data.formats.nifti import read_header, read_image, read_label, write_mask
 from medmtl.data.volume import Grid
+from medmtl.tasks.segmentation import Segmentation, SegmentationOptions
 from tests.data.formats.nifti_files import (
     AFFINE,
+    COLOURED,
+    EDITS,
     LABELS,
     SHAPE,
-    VOXELS,
+    STACKED,
     Edit,
     content_of,
     loaded,
@@ -27,47 +32,39 @@ from tests.data.formats.nifti_files import (
     saved,
     setting,
     sform_only,
+    sheared,
+    spoiled,
+    with_affine,
 )
 
+READERS = [read_image, read_label, read_header]
 
-@pytest.mark.parametrize(
-    ("code", "edit"),
-    [
-        ("B057", setting("magic", b"abc")),
-        ("B058", setting("magic", b"ni1")),
-        ("B060", setting("sizeof_hdr", 347)),
-        ("B061", setting("dim", 0, 0)),
-        ("B061", setting("dim", 8, 0)),
-        ("B061", setting("dim", -3, 0)),
-        ("B061", setting("dim", 0, 2)),
-        ("B061", setting("dim", -5, 2)),
-        ("B062", setting("dim", [3, 32767, 32767, 32767, 1, 1, 1, 1])),
-        ("B064", setting("vox_offset", 0)),
-        ("B064", setting("vox_offset", -352)),
-        ("B064", setting("vox_offset", np.nan)),
-        ("B064", setting("vox_offset", 352.5)),
-        ("B064", setting("vox_offset", 1e9)),
-        ("B065", setting("datatype", 9999)),
-        ("B065", setting("datatype", 0)),
-        ("B065", setting("datatype", 1536)),
-        ("B066", setting("datatype", 128)),
-        ("B066", setting("datatype", 2304)),
-        ("B066", setting("datatype", 32)),
-        ("B069", setting("scl_slope", np.nan)),
-        ("B069", setting("scl_slope", np.inf)),
-        ("B069", setting("scl_inter", np.nan)),
-        ("B074", setting("dim", [4, 2, 2, 5, 6, 1, 1, 1])),
-        ("B074", setting("dim", [4, 1, 4, 5, 6, 1, 1, 1])),
-        ("B074", setting("dim", [5, 4, 5, 1, 1, 6, 1, 1])),
-        ("B075", setting("dim", [2, 20, 6, 1, 1, 1, 1, 1])),
-        ("B075", setting("dim", [3, 20, 6, 1, 1, 1, 1, 1])),
-    ],
-)
-@pytest.mark.parametrize("read", [read_image, read_label, read_header])
+
+def marked(*rows: tuple[Any, ...]) -> list[Any]:
+    """Rows of a table whose first entry is the rule that they show."""
+    return [pytest.param(*row, marks=pytest.mark.covers(row[0])) for row in rows]
+
+
+@pytest.mark.parametrize(("code", "edit"), marked(*EDITS))
+@pytest.mark.parametrize("read", READERS)
 def test_header_fields(tmp_path: Path, code: str, edit: Edit, read: Callable[[Path], Any]) -> None:
     assert refusal(saved(tmp_path, content_of(edit=edit)), read).code == code
 
 
+@pytest.mark.covers("B066", "B074", "B108")
+@pytest.mark.parametrize(
+    ("code", "edit"), [*(("B074", edit) for edit in STACKED), *(("B066", edit) for edit in COLOURED)]
+)
+def test_a_stack_or_a_colour_is_refused_and_a_mask_gets_its_own_hint(tmp_path: Path, code: str, edit: Edit) -> None:
+    path = saved(tmp_path, content_of(edit=edit))
+
+    assert refusal(path, read_image).code == refusal(path, read_header).code == code
+    error = refusal(path, read_label)
+    assert error.code == "B108"
+    assert "one value per voxel" in error.fix
+
+
+@pytest.mark.covers("B062")
 def test_b062_takes_no_memory(tmp_path: Path) -> None:
     path = saved(tmp_path, content_of(edit=setting("dim", [3, 32767, 32767, 3, 1, 1, 1, 1])), "image.nii")
     error = refusal(path)
@@ -76,6 +73,7 @@ def test_b062_takes_no_memory(tmp_path: Path) -> None:
     assert error.found == f"{32767 * 32767 * 3} voxels"
 
 
+@pytest.mark.covers("B063")
 def test_b063_a_stream_that_expands_beyond_the_limit(tmp_path: Path) -> None:
     content = content_of(np.zeros((64, 64, 64), np.uint8))
     path = saved(tmp_path, content)
@@ -94,52 +92,12 @@ def test_the_bound_on_expansion_is_that_of_deflate() -> None:
     assert len(zeros) / len(zlib.compress(zeros, 9)) < 1032
 
 
-def with_affine(affine: npt.NDArray[np.float64]) -> Edit:
-    """An sform that is the only one; pixdim follows its columns."""
-
-    def edit(header: Any) -> None:
-        header.set_sform(affine, code=1)
-        header["qform_code"] = 0
-        header["pixdim"][1:4] = np.linalg.norm(affine[:3, :3], axis=0)
-
-    return edit
-
-
-def sheared(amount: float) -> npt.NDArray[np.float64]:
-    affine = np.eye(4)
-    affine[0, 1] = amount
-    return affine
-
-
-@pytest.mark.parametrize(
-    ("code", "edit"),
-    [
-        ("B078", setting("pixdim", 0, 1)),
-        ("B078", setting("pixdim", -1, 2)),
-        ("B078", setting("pixdim", np.nan, 3)),
-        ("B078", setting("pixdim", np.inf, 3)),
-        ("B078", setting("pixdim", 3, 0)),
-        ("B079", setting("xyzt_units", 1)),
-        ("B079", setting("xyzt_units", 3)),
-        ("B079", with_affine(np.diag([0.009, 1, 1, 1]))),
-        ("B079", with_affine(np.diag([1, 51.0, 1, 1]))),
-        ("B083", setting("srow_x", np.nan, 0)),
-        ("B083", setting("srow_y", np.inf, 3)),
-        ("B083", setting("srow_y", 0)),
-        ("B083", setting("quatern_b", 1.5)),
-        ("B083", setting("quatern_c", np.nan)),
-        ("B084", with_affine(sheared(2e-4))),
-    ],
-)
-@pytest.mark.parametrize("read", [read_image, read_label, read_header])
-def test_geometry(tmp_path: Path, code: str, edit: Edit, read: Callable[[Path], Any]) -> None:
-    assert refusal(saved(tmp_path, content_of(edit=edit)), read).code == code
-
-
+@pytest.mark.covers("B084")
 def test_small_shear_is_accepted(tmp_path: Path) -> None:
     assert read_image(saved(tmp_path, content_of(edit=with_affine(sheared(5e-5))))).grid.shape == SHAPE
 
 
+@pytest.mark.covers("B080")
 @pytest.mark.parametrize(("factor", "refused"), [(1.005, False), (1.02, True), (0.98, True)])
 def test_b080_pixdim_against_the_affine(tmp_path: Path, factor: float, refused: bool) -> None:
     def edit(header: Any) -> None:
@@ -154,6 +112,7 @@ def test_b080_pixdim_against_the_affine(tmp_path: Path, factor: float, refused: 
         np.testing.assert_allclose(read_image(path).grid.affine, AFFINE, atol=1e-6)
 
 
+@pytest.mark.covers("B081")
 def test_b081_no_code(tmp_path: Path) -> None:
     def edit(header: Any) -> None:
         header["sform_code"] = header["qform_code"] = 0
@@ -161,26 +120,21 @@ def test_b081_no_code(tmp_path: Path) -> None:
     assert refusal(saved(tmp_path, content_of(edit=edit))).code == "B081"
 
 
+@pytest.mark.covers("B082")
 @pytest.mark.parametrize(("shift", "refused"), [(0.09, False), (0.11, True), (40, True)])
 def test_b082_sform_against_qform(tmp_path: Path, shift: float, refused: bool) -> None:
     path = saved(tmp_path, content_of(edit=setting("qoffset_x", AFFINE[0, 3] + shift)))
 
     if refused:
         error = refusal(path)
-        assert (error.code, error.found) == ("B082", f"sform and qform {shift:.3g} mm apart")
+        assert (error.code, error.found) == ("B082", f"sform ASL, qform ASL, {shift:.3g} mm apart")
     else:
         np.testing.assert_allclose(read_image(path).grid.affine, AFFINE, atol=1e-6)
 
 
-def spoiled(value: float, dtype: Any = np.float32) -> bytes:
-    voxels = VOXELS.astype(dtype)
-    voxels[1, 2, 3] = value
-    return content_of(voxels)
-
-
 @pytest.mark.parametrize(
     ("code", "content"),
-    [
+    marked(
         ("B067", spoiled(2**24 + 1, np.int64)),
         ("B067", spoiled(-(2**24) - 1, np.int32)),
         ("B068", spoiled(1e39, np.float64)),
@@ -189,20 +143,23 @@ def spoiled(value: float, dtype: Any = np.float32) -> bytes:
         ("B070", spoiled(np.nan, np.float64)),
         ("B071", spoiled(np.inf)),
         ("B071", spoiled(-np.inf, np.float64)),
-    ],
+    ),
 )
 def test_voxels(tmp_path: Path, code: str, content: bytes) -> None:
     assert refusal(saved(tmp_path, content)).code == code
 
 
+@pytest.mark.covers("B070")
 def test_a_bad_voxel_is_counted_and_located(tmp_path: Path) -> None:
     assert refusal(saved(tmp_path, spoiled(np.nan))).found == "1 NaN voxels, first at (1, 2, 3)"
 
 
+@pytest.mark.covers("B067")
 def test_integers_up_to_2_to_24_are_exact(tmp_path: Path) -> None:
     assert read_image(saved(tmp_path, spoiled(2**24, np.int32))).array[1, 2, 3] == 2**24
 
 
+@pytest.mark.covers("B103")
 @pytest.mark.parametrize(
     ("largest", "dtype"), [(3, "uint8"), (255, "uint8"), (256, "uint16"), (65535, "uint16"), (65536, "int32")]
 )
@@ -227,6 +184,7 @@ def test_labels_of_either_byte_order(tmp_path: Path) -> None:
     assert volume.array.dtype == np.dtype(np.uint8)
 
 
+@pytest.mark.covers("B098")
 def test_b098_near_integers_are_rounded_and_counted(tmp_path: Path) -> None:
     labels = LABELS.astype(np.float32)
     labels[0, 0, :2] += np.float32(0.0005)
@@ -245,7 +203,7 @@ def test_a_scaled_label_of_integers_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("code", "value", "dtype"),
-    [
+    marked(
         ("B097", 0.5, np.float32),
         ("B097", 1.002, np.float64),
         ("B097", np.nan, np.float32),
@@ -255,7 +213,7 @@ def test_a_scaled_label_of_integers_is_read(tmp_path: Path) -> None:
         ("B103", 2**24 + 1, np.int64),
         ("B103", 2**63 + 5, np.uint64),
         ("B103", 2**24 + 1, np.float64),
-    ],
+    ),
 )
 def test_label_values(tmp_path: Path, code: str, value: float, dtype: Any) -> None:
     labels = LABELS.astype(dtype)
@@ -269,12 +227,14 @@ def test_label_values(tmp_path: Path, code: str, value: float, dtype: Any) -> No
         assert error.found.endswith("first at (1, 2, 3)")
 
 
+@pytest.mark.covers("B099")
 def test_b099_scaling_that_gives_no_integers(tmp_path: Path) -> None:
     path = saved(tmp_path, content_of(LABELS, edit=setting("scl_slope", 0.3)))
 
     assert refusal(path, read_label).code == "B099"
 
 
+@pytest.mark.covers("B104")
 @pytest.mark.parametrize("largest", [0, 255, 256, 65535, 65536])
 def test_written_masks_are_read_alike_by_nibabel(tmp_path: Path, largest: int) -> None:
     mask = np.zeros(SHAPE, np.int64)
@@ -294,6 +254,28 @@ def test_written_masks_are_read_alike_by_nibabel(tmp_path: Path, largest: int) -
     assert volume.array.dtype == image.get_data_dtype()
     np.testing.assert_allclose(volume.grid.affine, AFFINE, atol=1e-6)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.covers("B104")
+@pytest.mark.parametrize(("largest", "dtype"), [(255, "uint8"), (256, "uint16"), (65535, "uint16")])
+def test_b104_the_largest_declared_value_reaches_the_file(tmp_path: Path, largest: int, dtype: str) -> None:
+    options = SegmentationOptions(kind="segmentation", column="organ", labels={"one": 1, "last": largest})
+    probability_KDHW = torch.zeros(3, *SHAPE)
+    probability_KDHW[2] = 1
+    mask = Segmentation("organ", options).decide(probability_KDHW).numpy()
+    path = tmp_path / "mask.nii.gz"
+
+    write_mask(path, mask, Grid(SHAPE, AFFINE))
+
+    assert loaded(path).get_data_dtype() == np.dtype(dtype)
+    assert np.unique(np.asarray(loaded(path).dataobj)).tolist() == [largest]
+    assert np.unique(read_label(path).array).tolist() == [largest]
+
+
+@pytest.mark.covers("B104")
+def test_b104_a_value_beyond_65535_cannot_be_declared() -> None:
+    with pytest.raises(ValidationError, match="less than 65536"):
+        SegmentationOptions(kind="segmentation", column="organ", labels={"last": 65536})
 
 
 @pytest.mark.parametrize("name", ["mask.nii.gz", "mask.nii"])
