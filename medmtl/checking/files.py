@@ -5,13 +5,15 @@ A file stops at its first fault, and what depends on it is not looked at.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from medmtl.checking.labels import look_at_label
 from medmtl.checking.opening import GRID_TOLERANCE, open_volume
@@ -26,11 +28,15 @@ from medmtl.tasks.base import Task, VoxelTask
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen of one case; without a fingerprint where a file was refused."""
+    """What was seen of one case; without a fingerprint where a file was refused.
+
+    ``voxels`` holds a digest of each channel's voxels, however they are stored; none of an image that is constant.
+    """
 
     findings: Findings
     fingerprint: Fingerprint | None
     sha256: Mapping[str, str]
+    voxels: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def look_at(case: Case, config: Config, tasks: Mapping[str, Task], folder: Path) -> Seen:
@@ -39,6 +45,7 @@ def look_at(case: Case, config: Config, tasks: Mapping[str, Task], folder: Path)
     hashes: dict[str, str] = {}
     grid: Grid | None = None
     channels: dict[str, ChannelFingerprint] = {}
+    voxels: dict[str, bytes] = {}
     for channel, path in case.images.items():
         column = config.cohort.channels[channel]
         volume = open_volume(path, False, case, column, folder, findings, hashes)
@@ -51,6 +58,8 @@ def look_at(case: Case, config: Config, tasks: Mapping[str, Task], folder: Path)
         channels[channel] = ChannelFingerprint(
             float(array.min()), float(array.max()), float(1 - np.count_nonzero(array) / array.size)
         )
+        if channels[channel].minimum < channels[channel].maximum:
+            voxels[channel] = _digest(array)
     assert grid is not None
     counts: dict[str, dict[int, int]] = {}
     for name, task in tasks.items():
@@ -59,7 +68,12 @@ def look_at(case: Case, config: Config, tasks: Mapping[str, Task], folder: Path)
             if found is None:
                 return Seen(findings, None, hashes)
             counts[name] = found
-    return Seen(findings, Fingerprint(canonical_grid(grid), channels, counts), hashes)
+    return Seen(findings, Fingerprint(canonical_grid(grid), channels, counts), hashes, voxels)
+
+
+def _digest(array: npt.NDArray[np.generic]) -> bytes:
+    # images are read in Fortran order, whose transpose is hashed without a copy
+    return hashlib.sha256(f"{array.shape}".encode() + np.ascontiguousarray(array.T).data).digest()
 
 
 def _check_image(
@@ -87,18 +101,23 @@ def _check_image(
             fix="list cohort.allow: [constant] if meant",
         )
         return False
-    if first is None or config.cohort.resample == "to_first":
+    return first is None or check_channel_grid(volume.grid, first, config, where, findings)
+
+
+def check_channel_grid(grid: Grid, first: Grid, config: Config, where: Mapping[str, Any], findings: Findings) -> bool:
+    """Whether a channel lies on the first one's grid, or may be brought there."""
+    if config.cohort.resample == "to_first":
         return True
-    if volume.grid.shape != first.shape:
+    if grid.shape != first.shape:
         findings.reject(
             "B076",
             **where,
-            found=list(volume.grid.shape),
+            found=list(grid.shape),
             expected=str(list(first.shape)),
             fix="set cohort.resample: to_first",
         )
         return False
-    shift = corner_shift_voxels(volume.grid, first)
+    shift = corner_shift_voxels(grid, first)
     if shift >= GRID_TOLERANCE:
         findings.reject(
             "B077",

@@ -39,16 +39,23 @@ def look_at_label(
         "column": column,
         "file": os.path.relpath(path, folder),
     }
-    if volume.grid.shape != grid.shape:
+    if not check_label_grid(volume.grid, grid, findings, where):
+        return None
+    return _check_values(volume, task, findings, where)
+
+
+def check_label_grid(label: Grid, grid: Grid, findings: Findings, where: Mapping[str, Any]) -> bool:
+    """Whether a label lies on its image's grid."""
+    if label.shape != grid.shape:
         findings.reject(
             "B095",
             **where,
-            found=list(volume.grid.shape),
+            found=list(label.shape),
             expected=str(list(grid.shape)),
             fix="redraw or resample the label",
         )
-        return None
-    shift = corner_shift_voxels(volume.grid, grid)
+        return False
+    shift = corner_shift_voxels(label, grid)
     if shift >= GRID_TOLERANCE:
         findings.reject(
             "B096",
@@ -57,10 +64,10 @@ def look_at_label(
             expected=f"less than {GRID_TOLERANCE}",
             fix="resample the label to the image's grid",
         )
-        return None
+        return False
     if shift > 1e-3:
         findings.fixed("B096", **where, found=f"corners {shift:.3f} voxels apart", fix="the image's grid is used")
-    return _check_values(volume, task, findings, where)
+    return True
 
 
 def _check_values(

@@ -10,7 +10,7 @@ NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?")
 _GROUPED = re.compile(r"[+-]?[0-9]{1,3}([.,'\u2019 \u00a0\u202f][0-9]{3})+([.,][0-9]+)?")
-_SEPARATORS = re.compile(r"\s*[;|/,]\s*|\s+")
+_SEPARATORS = re.compile(r"[;|/,]")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _MISSING_WORDS = frozenset(
     ("?", "-", "--", "\u2013", "\u2014", ".", "n/a", "na", "#n/a", "none", "null", "missing", "unknown")
@@ -30,8 +30,9 @@ def is_localised_number(text: str) -> bool:
 
 
 def values(text: str) -> list[str]:
-    """The parts of a cell that holds several, at ``;``, ``|``, ``/``, a comma or a blank; none is empty."""
-    return [part for part in _SEPARATORS.split(text.strip()) if part]
+    """The parts of a cell that may hold several, at ``;``, ``|``, ``/`` or a comma, or else at blanks."""
+    parts = [part.strip() for part in _SEPARATORS.split(text)]
+    return [part for part in parts if part] if len(parts) > 1 else text.split()
 
 
 def is_missing_word(text: str) -> bool:

@@ -82,6 +82,11 @@ class Cohort:
     left_out: tuple[Case, ...] = ()
     unidentified: int = 0
 
+    @property
+    def identified(self) -> tuple[Case, ...]:
+        """Cases and rows left out, in the table's order."""
+        return tuple(sorted((*self.cases, *self.left_out), key=lambda case: case.row))
+
 
 def read_cohort(layout: CohortLayout, findings: Findings) -> Cohort:
     """Read every row of the table and find every file it names.

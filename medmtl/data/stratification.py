@@ -1,9 +1,9 @@
 """Iterative stratification: patients with several labels dealt into parts, each label spread as evenly as it can be.
 
 Sechidis, Tsoumakas and Vlahavas, "On the stratification of multi-label data", ECML PKDD 2011,
-https://doi.org/10.1007/978-3-642-23808-6_10. The patients of the rarest label are dealt out first, each to the part that
-wants most of that label; ties go to the part with most room, then to chance. Two points deviate from the paper. Not
-carrying a label counts as a label of its own: where nine of ten patients are labelled, it is the tenth that must be
+https://doi.org/10.1007/978-3-642-23808-6_10. The patients of the rarest label are dealt out first, each to the part
+that wants most of that label; ties go to the part with most room, then to chance. Two points deviate from the paper.
+Not carrying a label counts as a label of its own: where nine of ten patients are labelled, it is the tenth that must be
 spread. And a part that is full takes no more, so that every part has exactly its size.
 """
 
