@@ -63,7 +63,7 @@ def check_parts(
     made = config.split.column is None and config.split.file is None
     for name, task in tasks.items():
         labelled = truths[name]
-        if name in refused or not labelled or not _trains(task, splits, labelled, findings):
+        if name in refused or not labelled:
             continue
         strata = _classes(task, labelled)
         rare = {stratum: count for stratum, count in Counter(strata.values()).items() if count < len(splits.folds)}
@@ -71,8 +71,8 @@ def check_parts(
             found = ", ".join(f"{count} of {stratum}" for stratum, count in sorted(rare.items()))
             expected, fix = f"{len(splits.folds)} cases of every class", "lower split.folds, or add cases"
             findings.reject("B115", key=f"tasks.{name}", found=found, expected=expected, fix=fix)
-            continue
-        _warn_of_gaps(name, splits, labelled, strata, findings)
+        elif _trains(task, splits, labelled, findings):
+            _warn_of_gaps(name, splits, labelled, strata, findings)
 
 
 def _trains(task: Task, splits: Splits, labelled: Mapping[str, Any], findings: Findings) -> bool:

@@ -245,9 +245,11 @@ class _RowReader:
             known.add(written)
             first, row = self._first.setdefault((column, _sameness(written)), (written, where["row"]))
             if first != written:
-                found, fix = f"{written!r} beside {first!r} of row {row}", "if they are one, write one; kept apart"
-                expected = "ids that no program takes for each other"
-                self._findings.warn("B015", **where, column=column, found=found, expected=expected, fix=fix)
+                expected, fix = (
+                    f"one spelling, as {shown(first)} of row {row}",
+                    "kept apart; write both alike if they are one",
+                )
+                self._findings.warn("B015", **where, column=column, found=written, expected=expected, fix=fix)
 
     def _image(self, cell: str | None, where: Mapping[str, Any], *, new_id: bool) -> Path | None:
         if cell is None:  # no such column or a broken cell, which is a finding of its own

@@ -112,12 +112,12 @@ def _content(path: Path, findings: Findings) -> bytes:
 
 def _text(path: Path, content: bytes, findings: Findings) -> str:
     fix = "save the table as UTF-8"
-    if content.startswith(_OTHER_ENCODINGS) or b"\0" in content[:4]:
-        raise _unreadable(path, findings, "B004", found="UTF-16 or UTF-32", expected="UTF-8", fix=fix)
     foreign = _foreign(path, content)
     if foreign is not None:
         expected, export = "a CSV or TSV file", "export the table as CSV (UTF-8)"
         raise _unreadable(path, findings, "B030", found=foreign, expected=expected, fix=export)
+    if content.startswith(_OTHER_ENCODINGS) or b"\0" in content[:4]:
+        raise _unreadable(path, findings, "B004", found="UTF-16 or UTF-32", expected="UTF-8", fix=fix)
     if content.startswith(codecs.BOM_UTF8):
         findings.fixed("B003", file=path.name, found="a byte-order mark", fix="ignored")
         content = content[len(codecs.BOM_UTF8) :]
@@ -246,7 +246,7 @@ class _Records:
                 continue
             if number > self._reader.line_num:
                 break
-            if line.count('"') % 2:
+            for _ in range(line.count('"')):
                 inside = not inside
                 opened = number if inside else opened
         return opened

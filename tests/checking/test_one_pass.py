@@ -1,105 +1,15 @@
 from __future__ import annotations
 
-import csv
-import gzip
 import shutil
-from pathlib import Path
-from typing import Any
 
-import nibabel as nib
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from medmtl import config as configuration
 from medmtl.build import build_tasks
-from medmtl.checking import Checked, check_cohort
-from medmtl.data.finding import Finding
+from medmtl.checking import check_cohort
 from medmtl.errors import CohortError
-
-CONFIG = """\
-schema: 1
-cohort:
-  table: cohort.csv
-  case: id
-  patient: person
-  channels: {t1: t1, t2: t2}
-tasks:
-  organ: {kind: segmentation, column: organ, labels: {rim: 1, core: 2}}
-  grade: {kind: classification, column: grade, classes: [low, high]}
-  size:  {kind: regression, column: size, range: [0, 100]}
-split: {folds: 2}
-training: {steps: 1}
-"""
-SHAPE = (6, 7, 8)
-CASES = 8
-
-Array = npt.NDArray[Any]
-
-
-def save(path: Path, array: Array, shift: float = 0.0) -> None:
-    affine = np.diag([1.0, 1.0, 2.0, 1.0])
-    affine[0, 3] = shift
-    image = nib.Nifti1Image(array, affine)  # type: ignore[no-untyped-call]
-    image.set_qform(affine, code=1)  # type: ignore[no-untyped-call]
-    image.set_sform(affine, code=1)  # type: ignore[no-untyped-call]
-    image.header.set_xyzt_units("mm")  # type: ignore[no-untyped-call]
-    path.write_bytes(gzip.compress(image.to_bytes(), 1))
-
-
-def scan(seed: int) -> Array:
-    return np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32)
-
-
-def mask(*values: int) -> Array:
-    array = np.zeros(SHAPE, np.uint8)
-    array[2, 2, : len(values)] = values
-    return array
-
-
-class Folder:
-    """A cohort of eight cases in which a test breaks one thing after the other."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.config = CONFIG
-        self.rows: list[dict[str, str]] = []
-        for index in range(CASES):
-            for number, channel in enumerate(("t1", "t2")):
-                save(path / f"{channel}_{index}.nii.gz", scan(10 * index + number))
-            save(path / f"organ_{index}.nii.gz", mask(1, 2, 2))
-            self.rows.append(
-                {"id": f"case{index}", "person": f"p{index}"}
-                | {column: f"{column}_{index}.nii.gz" for column in ("t1", "t2", "organ")}
-                | {"grade": ("low", "high")[index % 2], "size": str(10 * index)}
-            )
-
-    def check(self) -> Checked:
-        with (self.path / "cohort.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(self.rows[0]))
-            writer.writeheader()
-            writer.writerows(self.rows)
-        (self.path / "config.yaml").write_text(self.config)
-        config = configuration.load(self.path / "config.yaml")
-        return check_cohort(config, build_tasks(config))
-
-    def findings(self) -> list[Finding]:
-        return list(self.check().findings)
-
-    def only(self) -> Finding:
-        (finding,) = self.findings()
-        return finding
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Folder(tmp_path_factory.mktemp("sound")).path
-
-
-@pytest.fixture
-def folder(sound: Path, tmp_path: Path) -> Folder:
-    shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
-    return Folder(tmp_path)
+from tests.checking.cohort_folder import CASES, CONFIG, SHAPE, Array, Folder, mask, save, scan
 
 
 def test_a_sound_cohort_has_no_finding(folder: Folder) -> None:
