@@ -126,11 +126,13 @@ def places(config: Config, splits: Splits | None) -> dict[str, tuple[str, ...]]:
 
 def _strata(cases: Sequence[Case], tasks: Mapping[str, Task], truths: Truths) -> dict[str, frozenset[str]]:
     """What each fold should hold its share of: labelled cases per task, each task's strata, and sites."""
-    strata: dict[str, set[str]] = {case.case_id: set() for case in cases}
+    by_task = {name: task.strata(truths[name]) for name, task in tasks.items() if truths[name]}
+    shared: dict[frozenset[str], frozenset[str]] = {}  # a large cohort has few different ones
+    labels: dict[str, frozenset[str]] = {}
     for case in cases:
-        if case.site is not None:
-            strata[case.case_id].add(f"site={case.site}")
-    for name, task in tasks.items():
-        for case_id, stratum in task.strata(truths[name]).items() if truths[name] else ():
-            strata[case_id] |= {f"{name}:labelled", f"{name}:{stratum}"}
-    return {case_id: frozenset(found) for case_id, found in strata.items()}
+        carried = {f"site={case.site}"} if case.site is not None else set()
+        for name, strata in by_task.items():
+            if case.case_id in strata:
+                carried |= {f"{name}:labelled", f"{name}:{strata[case.case_id]}"}
+        labels[case.case_id] = shared.setdefault(frozenset(carried), frozenset(carried))
+    return labels

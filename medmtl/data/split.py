@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -126,9 +126,10 @@ def make_splits(cases: Sequence[Case], labels: Labels, *, folds: int, seed: int,
     Raises:
         CohortError: B024 if a part would be empty.
     """
-    carried: dict[str, set[str]] = defaultdict(set)
+    carried: dict[str, frozenset[str]] = {}
     for case in cases:
-        carried[case.patient] |= labels.get(case.case_id, frozenset())
+        own = labels.get(case.case_id, frozenset())
+        carried[case.patient] = carried[case.patient] | own if case.patient in carried else own
     held = max(1, round(test * len(carried))) if test > 0 else 0
     if len(carried) - held < folds:
         findings = Findings()

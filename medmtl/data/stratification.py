@@ -10,14 +10,14 @@ spread. And a part that is full takes no more, so that every part has exactly it
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 EVERYBODY = ("", True)  # a mark that every patient carries: what a part still wants of it is the room it has left
 
 
-def stratify(carried: Mapping[str, Set[str]], sizes: Sequence[int], rng: np.random.Generator) -> list[set[str]]:
+def stratify(carried: Mapping[str, frozenset[str]], sizes: Sequence[int], rng: np.random.Generator) -> list[set[str]]:
     """Deal patients into parts.
 
     Args:
@@ -33,10 +33,10 @@ def stratify(carried: Mapping[str, Set[str]], sizes: Sequence[int], rng: np.rand
     # patients with equal labels share one set: a large cohort has few different ones
     marks_of = {
         labels: frozenset({EVERYBODY, *((label, label in labels) for label in vocabulary)})
-        for labels in set(map(frozenset, carried.values()))
+        for labels in set(carried.values())
     }
     order = (patients[index] for index in rng.permutation(len(patients)))
-    waiting = {patient: marks_of[frozenset(carried[patient])] for patient in order}
+    waiting = {patient: marks_of[carried[patient]] for patient in order}
     holders = Counter(mark for marks in waiting.values() for mark in marks)
     wants = [{mark: count * size / len(patients) for mark, count in holders.items()} for size in sizes]
     parts: list[set[str]] = [set() for _ in sizes]

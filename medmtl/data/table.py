@@ -104,7 +104,7 @@ def _content(path: Path, findings: Findings) -> bytes:
             found, most = f"{status.st_size} bytes", f"at most {MAX_TABLE_BYTES} bytes"
             raise _unreadable(path, findings, "B029", found=found, expected=most, fix="drop columns that nothing uses")
         with path.open("rb") as file:
-            return file.read(MAX_TABLE_BYTES)
+            return file.read(status.st_size)
     except OSError as error:
         found = f"{error.strerror} (errno {error.errno})"
         raise _unreadable(path, findings, "B001", found=found, expected=expected, fix=fix) from None
