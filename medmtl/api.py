@@ -11,7 +11,7 @@ from medmtl import config as configuration
 from medmtl import tasks
 from medmtl.build import build_tasks
 from medmtl.catalogue import describe_kinds
-from medmtl.checking import check_cohort
+from medmtl.checking import check_cohort, check_headers
 from medmtl.checking.outputs import cohort_files, refuse_overwriting
 from medmtl.config import Config
 from medmtl.data.case import Case
@@ -42,15 +42,31 @@ RESULTS = ("metrics.json", "cases.csv", "activations.json", "report.html")  # of
 FAILURES_NAMED = 5  # in the error at the end of a prediction
 
 
-def check(config: PathLike, *, overrides: Overrides | None = None, progress: Progress = silent) -> list[Finding]:
+def check(
+    config: PathLike,
+    *,
+    headers: bool = False,
+    overrides: Overrides | None = None,
+    progress: Progress = silent,
+) -> list[Finding]:
     """Run every check on every row and file of a cohort.
+
+    Args:
+        config: the experiment.
+        headers: read the header of each file only. That is quick and says nothing about voxels, so that
+            :func:`train` checks the whole files all the same.
+        overrides: dotted key -> value, as ``--set`` gives them.
+        progress: called once per case.
 
     Raises:
         ConfigError: if the configuration is wrong.
         CohortError: only if the table cannot be read at all; every other fault is a finding.
     """
     resolved = configuration.load(Path(config), overrides)
-    return list(check_cohort(resolved, build_tasks(resolved), progress).findings)
+    tasks = build_tasks(resolved)
+    if headers:
+        return list(check_headers(resolved, tasks, progress))
+    return list(check_cohort(resolved, tasks, progress).findings)
 
 
 def plan(
@@ -89,7 +105,7 @@ def train(
         fold: a fold's number, ``all``, or ``none`` for all cases but the test split.
         device: ``auto``, ``cpu`` or ``cuda``.
         resume: go on with the run at ``out``; it ends with the same bytes as if it had not been stopped.
-        strict: also refuse what the check only warns about.
+        strict: also refuse what the check only warns about or repairs.
         overrides: dotted key -> value, as ``--set`` gives them.
         progress: called at every unit of work.
 

@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 import typer
 
 from medmtl import __version__
-from medmtl.console import Screen, answer, finding_lines, kind_lines, metric_lines, plan_rows, remark, table
+from medmtl.console import Screen, answer, finding_lines, kind_lines, metric_lines, plan_rows, remark, table, verdict
 from medmtl.errors import CohortError, InputError, InterruptedRun, MedmtlError, WorkError
 
 LATER = ("compare", "export", "convert", "profile", "view", "runs")
@@ -33,6 +33,7 @@ app = typer.Typer(
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show warnings and errors only.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show details.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Warnings and repairs of the check count as faults.")]
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The experiment's YAML file.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a folder of fold-K.")]
 
@@ -100,7 +101,8 @@ def check(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write every finding there.")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Warnings and repairs count as faults.")] = False,
+    strict: Strict = False,
+    headers: Annotated[bool, typer.Option("--headers", help="Read headers only, no voxels.")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -111,17 +113,15 @@ def check(
     with Screen(quiet=quiet, verbose=verbose) as screen:
         _refuse_input(json_file, config)
         try:
-            findings = api.check(config, progress=screen.progress)
+            findings = api.check(config, headers=headers, progress=screen.progress)
         except CohortError as error:
             if json_file is not None:
                 write_json(json_file, [finding.to_json() for finding in error.findings])
             raise
         if json_file is not None:
             write_json(json_file, [finding.to_json() for finding in findings])
-    counts = {name: sum(finding.severity == name for finding in findings) for name in ("reject", "warn", "fixed")}
-    refused = bool(findings) if strict else counts["reject"] > 0
-    closing = f"{counts['reject']} rejected, {counts['warn']} warned about, {counts['fixed']} repaired: "
-    answer("\n".join([*finding_lines(findings), closing + ("not fit for training" if refused else "fit for training")]))
+    refused = any(strict or finding.severity == "reject" for finding in findings)
+    answer("\n".join([*finding_lines(findings), verdict(findings, refused=refused, headers=headers)]))
     if refused:
         raise typer.Exit(InputError.exit_code)
 
@@ -165,6 +165,7 @@ def train(
     ] = "0",
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run at RUN.")] = False,
+    strict: Strict = False,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as training.lr=1e-3.")
     ] = None,
@@ -179,7 +180,14 @@ def train(
     overrides = dict(parse_override(text) for text in settings or ())
     with Screen(quiet=quiet, verbose=verbose) as screen:
         run = api.train(
-            config, out, fold=chosen, device=device, resume=resume, overrides=overrides, progress=screen.progress
+            config,
+            out,
+            fold=chosen,
+            device=device,
+            resume=resume,
+            strict=strict,
+            overrides=overrides,
+            progress=screen.progress,
         )
     answer(str(run))
 

@@ -163,6 +163,16 @@ def finding_lines(findings: Iterable[Finding]) -> list[str]:
     return lines
 
 
+def verdict(findings: Sequence[Finding], *, refused: bool, headers: bool) -> str:
+    """The closing line of a check; ``headers`` says that it read no voxels."""
+    rejected, warned, fixed = (sum(finding.severity == name for finding in findings) for name in SEVERITIES)
+    judged = "not fit for training" if refused else "fit for training"
+    if headers and not refused:
+        judged = "no fault in the table and the headers"
+    unread = "; voxels were not read, run the check without --headers before training" if headers else ""
+    return f"{rejected} rejected, {warned} warned about, {fixed} repaired: {judged}{unread}"
+
+
 def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
     """The content of ``metrics.json`` as one table per task."""
     lines = [f"{metrics['split']}: {metrics['cases']} cases; {metrics['note']}"]

@@ -196,17 +196,25 @@ def parse_json(data: bytes, name: str | Path) -> Any:
         name: what to call it in a message.
 
     Raises:
-        ArtefactError: it is anything else.
+        ArtefactError: it is anything else; its code is B027 for the syntax, B028 for a duplicate key or a number that
+            is not finite, and B029 for the depth.
     """
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_pairs, parse_float=_finite, parse_constant=_finite)
-        if _depth(value) > MAX_JSON_DEPTH:
-            raise ValueError(f"more than {MAX_JSON_DEPTH} levels")
+        deep = _depth(value) > MAX_JSON_DEPTH
     except RecursionError:
-        raise ArtefactError(f"{name} is not valid JSON: more than {MAX_JSON_DEPTH} levels") from None
+        deep = True
+    except _AmbiguousJson as error:
+        raise ArtefactError(f"{name} is not valid JSON: {error}", code="B028") from None
     except ValueError as error:
-        raise ArtefactError(f"{name} is not valid JSON: {error}") from None
+        raise ArtefactError(f"{name} is not valid JSON: {error}", code="B027") from None
+    if deep:
+        raise ArtefactError(f"{name} is not valid JSON: more than {MAX_JSON_DEPTH} levels", code="B029")
     return value
+
+
+class _AmbiguousJson(ValueError):
+    """Readers of JSON differ on what it says."""
 
 
 def read_json(path: Path, *, limit_bytes: int) -> Any:
@@ -218,14 +226,14 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice")
+        raise _AmbiguousJson(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice")
     return result
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text} is not a finite number")
+        raise _AmbiguousJson(f"{text} is not a finite number")
     return number
 
 

@@ -15,8 +15,11 @@ C = TypeVar("C")
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that looks most like ``name``, or None if none is close."""
-    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
+    """The known name that looks most like ``name``, or None if none is close; blanks and case count least."""
+    known = list(known)
+    plain = str(name).strip().casefold()
+    same = [other for other in known if other.strip().casefold() == plain]
+    close = same or difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
     return close[0] if close else None
 
 

@@ -1,13 +1,13 @@
 """Every row, every file and every rule in one pass; nothing trains before it is clean.
 
-The table's form is checked by :mod:`medmtl.data.cohort`; here its files are opened, its targets parsed, and the cohort
-is looked at as a whole.
+The table's form is checked by :mod:`medmtl.data.cohort`; here its targets are parsed, the cohort is divided and looked
+at as a whole, and its files are opened.
 """
 
 from __future__ import annotations
 
 from medmtl.checking.checked import Checked
-from medmtl.checking.one_pass import check_cohort
+from medmtl.checking.one_pass import check_cohort, check_headers
 from medmtl.checking.targets import layout, read_targets
 
-__all__ = ["Checked", "check_cohort", "layout", "read_targets"]
+__all__ = ["Checked", "check_cohort", "check_headers", "layout", "read_targets"]

@@ -10,6 +10,7 @@ from typing import Any
 from medmtl.data.cohort import Cohort
 from medmtl.data.finding import Findings
 from medmtl.data.fingerprint import Fingerprint
+from medmtl.data.split import Splits
 from medmtl.errors import CohortError
 
 
@@ -23,6 +24,7 @@ class Checked:
         truths: task -> case id -> target, for labelled cases; a voxel task's target is its label file.
         fingerprints: case id -> what planning needs; only cases without a reject.
         sha256: file relative to the table's folder -> hash of its bytes.
+        splits: of the patients; None where the split was refused.
     """
 
     cohort: Cohort
@@ -30,6 +32,7 @@ class Checked:
     truths: Mapping[str, Mapping[str, Any]]
     fingerprints: Mapping[str, Fingerprint]
     sha256: Mapping[str, str]
+    splits: Splits | None
 
     def refuse(self, *, strict: bool = False) -> None:
         """Raise if anything was rejected; with ``strict`` also if anything was warned about or repaired.

@@ -5,11 +5,14 @@ A file stops at its first fault, and what depends on it is not looked at.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from medmtl.checking.labels import SeenLabel, look_at_label
 from medmtl.checking.opening import GRID_TOLERANCE, Opening
@@ -30,6 +33,7 @@ class Seen:
         findings: its faults.
         fingerprint: None where a file was refused.
         sha256: file relative to the table's folder -> hash of its bytes, for files that were not refused.
+        voxels: channel -> digest of its voxels, however they are stored; none of an image that is constant.
         undeclared: voxel task -> values of a label file that holds one that is not declared.
         with_text: how many of its files hold free text in their header.
     """
@@ -37,6 +41,7 @@ class Seen:
     findings: Findings
     fingerprint: Fingerprint | None
     sha256: Mapping[str, str]
+    voxels: Mapping[str, bytes] = field(default_factory=dict)
     undeclared: Mapping[str, frozenset[int]] = field(default_factory=dict)
     with_text: int = 0
 
@@ -46,6 +51,7 @@ def look_at(case: Case, config: Config, tasks: Mapping[str, Task], folder: Path)
     opening = Opening(case, folder)
     first: Grid | None = None
     channels: dict[str, ChannelFingerprint] = {}
+    voxels: dict[str, bytes] = {}
     for number, (channel, path) in enumerate(case.images.items()):
         column = config.cohort.channels[channel]
         volume = opening.image(column, path)
@@ -57,6 +63,8 @@ def look_at(case: Case, config: Config, tasks: Mapping[str, Task], folder: Path)
         channels[channel] = ChannelFingerprint(
             float(array.min()), float(array.max()), float(1 - np.count_nonzero(array) / array.size)
         )
+        if channels[channel].minimum < channels[channel].maximum:
+            voxels[channel] = _digest(array)
     labels: dict[str, SeenLabel] = {}
     for name, task in tasks.items():
         if first is not None and isinstance(task, VoxelTask) and task.columns[0] in case.files:
@@ -73,7 +81,12 @@ def look_at(case: Case, config: Config, tasks: Mapping[str, Task], folder: Path)
             orientation(first),
         )
     undeclared = {name: frozenset(label.counts) for name, label in labels.items() if not label.declared}
-    return Seen(opening.findings, fingerprint, opening.sha256, undeclared, opening.with_text)
+    return Seen(opening.findings, fingerprint, opening.sha256, voxels, undeclared, opening.with_text)
+
+
+def _digest(array: npt.NDArray[np.generic]) -> bytes:
+    # images are read in Fortran order, whose transpose is hashed without a copy
+    return hashlib.sha256(f"{array.shape}".encode() + np.ascontiguousarray(array.T).data).digest()
 
 
 def _is_sound(volume: Volume, first: Grid | None, config: Config, opening: Opening, column: str, path: Path) -> bool:
@@ -82,13 +95,18 @@ def _is_sound(volume: Volume, first: Grid | None, config: Config, opening: Openi
         fix = "list cohort.allow: [constant] if meant"
         findings.reject("B072", **where, found="every voxel equal", expected="an image", fix=fix)
         return False
-    if first is None or config.cohort.resample == "to_first":
+    return first is None or check_channel_grid(volume.grid, first, config, where, findings)
+
+
+def check_channel_grid(grid: Grid, first: Grid, config: Config, where: Mapping[str, Any], findings: Findings) -> bool:
+    """Whether a channel lies on the first one's grid, or may be brought there."""
+    if config.cohort.resample == "to_first":
         return True
     fix = "set cohort.resample: to_first"
-    if volume.grid.shape != first.shape:
-        findings.reject("B076", **where, found=list(volume.grid.shape), expected=str(list(first.shape)), fix=fix)
+    if grid.shape != first.shape:
+        findings.reject("B076", **where, found=list(grid.shape), expected=str(list(first.shape)), fix=fix)
         return False
-    shift = corner_shift_voxels(volume.grid, first)
+    shift = corner_shift_voxels(grid, first)
     if shift >= GRID_TOLERANCE:
         found = f"corners {shift:.2f} voxels apart"
         findings.reject("B077", **where, found=found, expected="channels on one grid", fix=fix)

@@ -7,11 +7,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from medmtl.checking.opening import GRID_TOLERANCE, Opening
+from medmtl.data.finding import Findings
 from medmtl.data.geometry import canonical_grid, corner_shift_mm, corner_shift_voxels
 from medmtl.data.volume import Grid, Volume
 from medmtl.tasks.base import VoxelTask
@@ -53,19 +55,26 @@ def look_at_label(opening: Opening, task: VoxelTask, grid: Grid) -> SeenLabel | 
     volume = opening.label(column, path)
     if volume is None:
         return None
-    if volume.grid.shape != grid.shape:
-        fix = "redraw or resample the label"
-        findings.reject("B095", **where, found=list(volume.grid.shape), expected=str(list(grid.shape)), fix=fix)
+    if not check_label_grid(volume.grid, grid, findings, where):
         return None
-    shift = corner_shift_voxels(volume.grid, grid)
+    return _values(Volume(volume.array, grid), task, opening, path)
+
+
+def check_label_grid(label: Grid, grid: Grid, findings: Findings, where: Mapping[str, Any]) -> bool:
+    """Whether a label lies on its image's grid."""
+    if label.shape != grid.shape:
+        fix = "redraw or resample the label"
+        findings.reject("B095", **where, found=list(label.shape), expected=str(list(grid.shape)), fix=fix)
+        return False
+    shift = corner_shift_voxels(label, grid)
     if shift >= GRID_TOLERANCE:
-        found = f"{shift:.2f} voxels or {corner_shift_mm(volume.grid, grid):.3g} mm apart"
+        found = f"{shift:.2f} voxels or {corner_shift_mm(label, grid):.3g} mm apart"
         expected = f"corners less than {GRID_TOLERANCE} voxels from the image's"
         findings.reject("B096", **where, found=found, expected=expected, fix="resample the label to the image's grid")
-        return None
+        return False
     if shift > 1e-3:
         findings.fixed("B096", **where, found=f"corners {shift:.3f} voxels apart", fix="the image's grid is used")
-    return _values(Volume(volume.array, grid), task, opening, path)
+    return True
 
 
 def _same_content(path: Path, image: Path) -> bool:

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 from medmtl.checking.checked import Checked
+from medmtl.checking.division import check_parts, divide, places
+from medmtl.checking.duplicates import Duplicates
 from medmtl.checking.files import Seen, look_at
+from medmtl.checking.headers import look_at_headers
 from medmtl.checking.population import check_population
-from medmtl.checking.targets import layout, read_targets
-from medmtl.checking.whole import check_duplicates, check_whole
+from medmtl.checking.targets import layout, read_targets, refused_targets
+from medmtl.checking.whole import Truths, check_labels, check_voxel_labels
 from medmtl.config import Config
-from medmtl.data.cohort import read_cohort
+from medmtl.data.case import Case
+from medmtl.data.cohort import Cohort, read_cohort
 from medmtl.data.finding import Findings
 from medmtl.data.fingerprint import Fingerprint
+from medmtl.data.split import Splits
 from medmtl.progress import Progress, silent
 from medmtl.tasks.base import Task
 
 READERS = 2
+AHEAD = 8  # cases looked at before their turn: results of a large cohort must not pile up
+
+S = TypeVar("S")
 
 
 def check_cohort(config: Config, tasks: Mapping[str, Task], progress: Progress = silent) -> Checked:
@@ -32,21 +42,56 @@ def check_cohort(config: Config, tasks: Mapping[str, Task], progress: Progress =
         CohortError: only if the table cannot be read at all.
     """
     findings = Findings()
-    cohort = read_cohort(layout(config, tasks), findings)
-    truths = read_targets(cohort, tasks, findings)
+    cohort, truths, splits = _check_table(config, tasks, findings)
     seen: dict[str, Seen] = {}
     fingerprints: dict[str, Fingerprint] = {}
     hashes: dict[str, str] = {}
-    with ThreadPoolExecutor(READERS) as pool:
-        looks = pool.map(lambda case: look_at(case, config, tasks, cohort.table.parent), cohort.cases)
-        for done, (case, look) in enumerate(zip(cohort.cases, looks, strict=True), start=1):
-            findings.extend(list(look.findings))
-            hashes.update(look.sha256)
-            seen[case.case_id] = look
-            if look.fingerprint is not None:
-                fingerprints[case.case_id] = look.fingerprint
-            progress("check", done, len(cohort.cases))
-    check_whole(cohort, tasks, truths, fingerprints, findings)
-    check_duplicates(cohort, hashes, findings)
+    duplicates = Duplicates(places(config, splits), findings)
+    folder = cohort.table.parent
+    for case, look in _in_order(lambda case: look_at(case, config, tasks, folder), cohort.cases, progress):
+        findings.extend(list(look.findings))
+        hashes.update(look.sha256)
+        duplicates.add(case, look.voxels)
+        seen[case.case_id] = look
+        if look.fingerprint is not None:
+            fingerprints[case.case_id] = look.fingerprint
+    check_voxel_labels(tasks, truths, refused_targets(cohort, tasks, truths), fingerprints, splits, findings)
     check_population(cohort, config, tasks, seen, findings)
-    return Checked(cohort, findings, truths, fingerprints, hashes)
+    return Checked(cohort, findings, truths, fingerprints, hashes, splits)
+
+
+def check_headers(config: Config, tasks: Mapping[str, Task], progress: Progress = silent) -> Findings:
+    """Check every row, and of every file the header only. No training starts from that: voxels are not vouched for.
+
+    Args and Raises: as :func:`check_cohort`.
+    """
+    findings = Findings()
+    cohort, _, _ = _check_table(config, tasks, findings)
+    folder = cohort.table.parent
+    for _, found in _in_order(lambda case: look_at_headers(case, config, tasks, folder), cohort.cases, progress):
+        findings.extend(list(found))
+    return findings
+
+
+def _check_table(config: Config, tasks: Mapping[str, Task], findings: Findings) -> tuple[Cohort, Truths, Splits | None]:
+    """Everything that the table alone can tell."""
+    cohort = read_cohort(layout(config, tasks), findings)
+    truths = read_targets(cohort, tasks, findings)
+    refused = refused_targets(cohort, tasks, truths)
+    check_labels(cohort, tasks, truths, refused, findings)
+    splits = divide(config, tasks, cohort, truths, findings)
+    if splits is not None:
+        check_parts(config, tasks, splits, truths, refused, findings)
+    return cohort, truths, splits
+
+
+def _in_order(look: Callable[[Case], S], cases: Sequence[Case], progress: Progress) -> Iterator[tuple[Case, S]]:
+    """Cases with what was seen of them, in their order; a few are looked at at a time."""
+    with ThreadPoolExecutor(READERS) as pool:
+        waiting: deque[tuple[Case, Future[S]]] = deque()
+        for done in range(1, len(cases) + 1):
+            for case in cases[done - 1 + len(waiting) : done + AHEAD]:
+                waiting.append((case, pool.submit(look, case)))
+            case, seen = waiting.popleft()
+            yield case, seen.result()
+            progress("check", done, len(cases))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from medmtl.config import Config
+from medmtl.data.case import Case
 from medmtl.data.cohort import Cohort, CohortLayout
 from medmtl.data.finding import Findings
 from medmtl.tasks.base import CellError, Task
@@ -30,9 +31,9 @@ def layout(config: Config, tasks: Mapping[str, Task]) -> CohortLayout:
 
 
 def read_targets(cohort: Cohort, tasks: Mapping[str, Task], findings: Findings) -> dict[str, dict[str, Any]]:
-    """Parse every target cell; a bad one is a finding and counts as not labelled."""
+    """Parse every target cell, also of rows that were left out; a bad one is a finding and gives no target."""
     truths: dict[str, dict[str, Any]] = {name: {} for name in tasks}
-    for case in cohort.cases:
+    for case in cohort.identified:
         for name, task in tasks.items():
             try:
                 truth = task.read(case)
@@ -50,3 +51,17 @@ def read_targets(cohort: Cohort, tasks: Mapping[str, Task], findings: Findings) 
             if truth is not None:
                 truths[name][case.case_id] = truth
     return truths
+
+
+def is_labelled(case: Case, task: Task) -> bool:
+    """Whether the table has something for the task, be it valid or not."""
+    return any(case.cells[column] is not None for column in task.columns)
+
+
+def refused_targets(cohort: Cohort, tasks: Mapping[str, Task], truths: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Tasks of which a cell was refused; what their labels hold together cannot be told."""
+    return {
+        name
+        for name, task in tasks.items()
+        if any(case.case_id not in truths[name] and is_labelled(case, task) for case in cohort.identified)
+    }

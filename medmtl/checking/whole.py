@@ -2,80 +2,88 @@
 
 from __future__ import annotations
 
-import os
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
-from medmtl.data.case import Case
+from medmtl.checking.targets import is_labelled
 from medmtl.data.cohort import Cohort
 from medmtl.data.finding import Findings
 from medmtl.data.fingerprint import Fingerprint
+from medmtl.data.split import Splits
 from medmtl.tasks.base import CellError, Task, VoxelTask
 
+Truths = Mapping[str, Mapping[str, Any]]
 
-def check_whole(
-    cohort: Cohort,
+
+def check_labels(
+    cohort: Cohort, tasks: Mapping[str, Task], truths: Truths, refused: Set[str], findings: Findings
+) -> None:
+    """What the table's labels of all rows together must hold.
+
+    Args:
+        cohort: its rows.
+        tasks: unfitted.
+        truths: task -> case id -> target.
+        refused: tasks of which a cell was refused; what depends on all of their labels is not judged.
+        findings: gets every fault.
+    """
+    rows = cohort.identified
+    row_of = {case.case_id: case.row for case in rows}
+    for name, task in tasks.items():
+        labelled, key = truths[name], f"tasks.{name}"
+        missing = sum(not is_labelled(case, task) for case in rows)
+        if labelled and missing:
+            found, fix = f"{missing} of {len(rows)} cases not labelled", "kept; they do not train this task"
+            findings.warn("B094" if task.voxel else "B116", key=key, found=found, fix=fix)
+        for doubt in task.doubts(labelled):
+            row = None if doubt.case_id is None else row_of[doubt.case_id]
+            where: dict[str, Any] = {"case": doubt.case_id, "row": row, "column": doubt.column, "key": key}
+            findings.warn(doubt.code, **where, found=doubt.found, expected=doubt.expected, fix=doubt.fix)
+        if name in refused:
+            continue
+        if not labelled:
+            fix = "fill or rename the column"
+            findings.reject("B116", key=key, found="no labelled case", expected="labels", fix=fix)
+        elif not task.voxel:
+            fits(task, list(labelled.values()), "", findings)
+    for case in rows:
+        if not any(is_labelled(case, task) for task in tasks.values()):
+            fix = "the row trains no task"
+            findings.warn("B117", case=case.case_id, row=case.row, found="no target at all", fix=fix)
+
+
+def fits(task: Task, truths: list[Any], where: str, findings: Findings) -> bool:
+    """Whether a task can be learned from these targets; ``where`` says whose they are."""
+    try:
+        task.fit(truths)
+    except CellError as error:
+        key, found = f"tasks.{task.name}", f"{error.found}{where}"
+        findings.reject(error.code, key=key, column=error.column, found=found, expected=error.expected, fix=error.fix)
+        return False
+    return True
+
+
+def check_voxel_labels(
     tasks: Mapping[str, Task],
-    truths: Mapping[str, Mapping[str, Any]],
+    truths: Truths,
+    refused: Set[str],
     fingerprints: Mapping[str, Fingerprint],
+    splits: Splits | None,
     findings: Findings,
 ) -> None:
-    """What the labels of all cases together must hold."""
+    """Every declared label is drawn in every training part; not judged while a label file is refused."""
     for name, task in tasks.items():
-        labelled = truths[name]
-        # a cell that was refused is a finding of its own, not a missing label
-        missing = sum(all(case.cells[column] is None for column in task.columns) for case in cohort.cases)
-        key = f"tasks.{name}"
-        if not labelled:
-            findings.reject(
-                "B116", key=key, found="no labelled case", expected="labels", fix="fill or rename the column"
-            )
+        if not isinstance(task, VoxelTask) or name in refused or not truths[name].keys() <= fingerprints.keys():
             continue
-        if missing:
-            findings.warn(
-                "B094" if task.voxel else "B116", key=key, found=f"{missing} of {len(cohort.cases)} cases not labelled"
-            )
-        if isinstance(task, VoxelTask):
-            present = {v for f in fingerprints.values() for v in f.label_counts.get(name, {})}
+        labelled = truths[name].keys()
+        groups: list[tuple[str, Set[str]]] = [("no case holds", labelled)] if labelled else []
+        if splits is not None and labelled:
+            groups += [(f"train {number} lacks", set(fold.train)) for number, fold in enumerate(splits.folds)]
+        for where, ids in groups:
+            present = {value for case_id in ids & labelled for value in fingerprints[case_id].label_counts[name]}
             absent = sorted(task.legal_values() - present - {0})
-            if absent and fingerprints:
-                findings.reject(
-                    "B106",
-                    key=key,
-                    found=f"no case holds {absent}",
-                    expected="every label somewhere",
-                    fix="drop the label",
-                )
-            continue
-        try:
-            task.fit([truth for truth in labelled.values()])
-        except CellError as error:
-            findings.reject(error.code, key=key, found=error.found, expected=error.expected, fix=error.fix)
-    for case in cohort.cases:
-        if not any(case.case_id in labelled for labelled in truths.values()):
-            findings.warn(
-                "B117", case=case.case_id, row=case.row, found="no target at all", fix="the row trains no task"
-            )
-
-
-def check_duplicates(cohort: Cohort, hashes: Mapping[str, str], findings: Findings) -> None:
-    """One image under two cases: a fault, unless both are one patient's."""
-    owners: dict[str, list[Case]] = defaultdict(list)
-    for case in cohort.cases:
-        for path in case.images.values():
-            digest = hashes.get(os.path.relpath(path, cohort.table.parent))
-            if digest is not None and (not owners[digest] or owners[digest][-1] is not case):
-                owners[digest].append(case)
-    for same in owners.values():
-        for later in same[1:]:
-            first = same[0]
-            report = findings.warn if later.patient == first.patient else findings.reject
-            report(
-                "B020",
-                case=later.case_id,
-                row=later.row,
-                found=f"the same image as row {first.row}",
-                expected="one row per image",
-                fix="remove one row, or give both the same patient",
-            )
+            if absent:
+                fix = "drop the label, or change the split"
+                found, expected = f"{where} {absent}", "every label in every training part"
+                findings.reject("B106", key=f"tasks.{name}", found=found, expected=expected, fix=fix)
+                break

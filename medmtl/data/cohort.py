@@ -6,35 +6,23 @@ are those of the catalogue in ``docs/reliability.md``.
 
 from __future__ import annotations
 
-import codecs
-import csv
-import errno
-import hashlib
-import io
-import os
-import stat
-import unicodedata
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from medmtl.data.case import Case
+from medmtl.data.cell import NUMBER, control_character, folded, is_formula, is_missing_word
 from medmtl.data.finding import Findings, shown
-from medmtl.errors import CohortError, WorkError
+from medmtl.data.table import Table, read_table
+from medmtl.data.table_files import FileFault, TableFiles
+from medmtl.errors import CohortError
 from medmtl.registry import nearest
 
-_OTHER_ENCODINGS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-
-_REFUSED = {
-    errno.ENOENT: "B032",
-    errno.ENOTDIR: "B032",
-    errno.ELOOP: "B035",
-    errno.EACCES: "B037",
-    errno.ENAMETOOLONG: "B041",
-}
-
-Row = tuple[int, list[str]]
+MAX_ID_BYTES = 200
+MAX_EXPONENT = 5  # characters of an id's exponent with its E; beyond, it is a text
 
 
 @dataclass(frozen=True)
@@ -82,12 +70,22 @@ class Cohort:
         cases: rows whose ids and images were not refused, in the table's order.
         sha256: hash of the table's bytes.
         columns: the header, as written.
+        left_out: rows with sound ids and a refused image, in the table's order. They are no cases, but what their
+            other cells say is checked with the others'.
+        unidentified: how many rows are in neither, so that a rule about the whole cohort cannot be judged.
     """
 
     table: Path
     cases: tuple[Case, ...]
     sha256: str
     columns: tuple[str, ...]
+    left_out: tuple[Case, ...] = ()
+    unidentified: int = 0
+
+    @property
+    def identified(self) -> tuple[Case, ...]:
+        """Cases and rows left out, in the table's order."""
+        return tuple(sorted((*self.cases, *self.left_out), key=lambda case: case.row))
 
 
 def read_cohort(layout: CohortLayout, findings: Findings) -> Cohort:
@@ -95,91 +93,30 @@ def read_cohort(layout: CohortLayout, findings: Findings) -> Cohort:
 
     Args:
         layout: what the columns mean.
-        findings: gets every fault. A row with a refused id or image is left out of the cohort; a refused label file is
+        findings: gets every fault. A row with a refused id or image is left out of the cases; a refused label file is
             left out of its case.
 
     Raises:
         CohortError: if the table cannot be read as one, or lacks a declared column; carries all findings.
         WorkError: if the file system fails.
     """
-    table = layout.table
-    content = _content(table, findings)
-    rows = _rows(table, _text(table, content, findings), findings)
-    names, body = rows[0][1], rows[1:]
-    sound = _check_header(names, layout, findings)
-    body = _even_rows(table, len(names), body, findings)
-    reader = _RowReader(layout, names, findings)
-    cases = tuple(case for row, cells in body if (case := reader.case(row, cells)) is not None)
+    table = read_table(layout.table, layout.columns, findings)
+    sound = _check_header(table.names, layout, findings)
+    reader = _RowReader(layout, table, findings)
+    for row, cells in table.rows():
+        reader.read(row, cells)
     if not sound:
-        message = f"the header of {table.name} lacks a declared column or has one twice; correct the names"
+        message = f"the header of {table.path.name} lacks a declared column or has one twice; correct the names"
         raise CohortError(message, tuple(findings))
-    return Cohort(table, cases, hashlib.sha256(content).hexdigest(), tuple(names))
+    return reader.cohort()
 
 
-def _unreadable(table: Path, findings: Findings, code: str, **fields: Any) -> CohortError:
-    findings.reject(code, file=table.name, **fields)
-    return CohortError(f"the table cannot be read: {findings.rejected()[-1].sentence()}", tuple(findings))
-
-
-def _content(table: Path, findings: Findings) -> bytes:
-    try:
-        if not stat.S_ISREG(os.stat(table).st_mode):
-            raise _unreadable(table, findings, "B001", found="no regular file", expected="a CSV or TSV file")
-        return table.read_bytes()
-    except OSError as error:
-        found = f"{error.strerror} (errno {error.errno})"
-        raise _unreadable(table, findings, "B001", found=found, expected="a CSV or TSV file") from None
-
-
-def _text(table: Path, content: bytes, findings: Findings) -> str:
-    fix = "save the table as UTF-8"
-    if content.startswith(_OTHER_ENCODINGS):
-        raise _unreadable(table, findings, "B004", found="UTF-16 or UTF-32", expected="UTF-8", fix=fix)
-    if content.startswith(codecs.BOM_UTF8):
-        findings.fixed("B003", file=table.name, found="a byte-order mark", fix="ignored")
-        content = content[len(codecs.BOM_UTF8) :]
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        row = content.count(b"\n", 0, error.start) + 1
-        found = f"byte 0x{content[error.start]:02x} at offset {error.start}"
-        raise _unreadable(table, findings, "B004", row=row, found=found, expected="UTF-8", fix=fix) from None
-    if "\0" in text:
-        row = text.count("\n", 0, text.index("\0")) + 1
-        raise _unreadable(table, findings, "B010", row=row, found="a NUL character", expected="text", fix=fix)
-    return text
-
-
-def _rows(table: Path, text: str, findings: Findings) -> list[Row]:
-    """Header and data rows, each with the line on which it starts; blank ones are left out."""
-    delimiter = "\t" if table.suffix.lower() == ".tsv" else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows: list[Row] = []
-    line, blank = 1, 0
-    try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                rows.append((line, cells))
-            else:
-                blank += 1
-            line = reader.line_num + 1
-    except csv.Error as error:
-        fix = "close the quotation mark, or double one that belongs to the text"
-        raise _unreadable(table, findings, "B009", row=line, found=error, expected="paired quotes", fix=fix) from None
-    if len(rows) < 2:
-        expected, fix = "a header and at least one row", "write one row per case"
-        raise _unreadable(table, findings, "B002", found="0 cases", expected=expected, fix=fix)
-    if blank:
-        findings.fixed("B011", file=table.name, found=f"{blank} blank rows", fix="ignored")
-    return rows
-
-
-def _check_header(names: list[str], layout: CohortLayout, findings: Findings) -> bool:
+def _check_header(names: tuple[str, ...], layout: CohortLayout, findings: Findings) -> bool:
     """Whether every declared column is there once. Names of undeclared columns are not shown: they may identify."""
     sound = True
     seen: dict[str, int] = {}
     for number, name in enumerate(names, start=1):
-        first = seen.setdefault(_folded(name), number)
+        first = seen.setdefault(folded(name), number)
         if first != number:
             sound = False
             column = name if name in layout.columns else None
@@ -200,44 +137,46 @@ def _check_header(names: list[str], layout: CohortLayout, findings: Findings) ->
     return sound
 
 
-def _even_rows(table: Path, width: int, rows: list[Row], findings: Findings) -> list[Row]:
-    """The rows that are as wide as the header; in any other row a cell may stand under the wrong name."""
-    widths = {len(cells) for _, cells in rows}
-    expected = f"{width} fields, as in the header"
-    if len(widths) == 1 and width not in widths:
-        found, fix = f"{widths.pop()} fields in every row", "correct the header"
-        raise _unreadable(table, findings, "B007", found=found, expected=expected, fix=fix)
-    for row, cells in rows:
-        if len(cells) != width:
-            fix = "quote cells that hold the delimiter"
-            findings.reject("B008", row=row, found=f"{len(cells)} fields", expected=expected, fix=fix)
-    return [(row, cells) for row, cells in rows if len(cells) == width]
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).strip().casefold())
-
-
 class _RowReader:
     """Turns one row after the other into a case, remembering what must not come twice."""
 
-    def __init__(self, layout: CohortLayout, names: list[str], findings: Findings) -> None:
+    def __init__(self, layout: CohortLayout, table: Table, findings: Findings) -> None:
         self._layout = layout
-        self._index = {column: names.index(column) for column in layout.columns if column in names}
+        self._table = table
+        self._index = {column: table.names.index(column) for column in layout.columns if column in table.names}
+        self._texts = tuple(c for c in (layout.case, layout.patient, layout.site, *layout.value_columns) if c)
         self._findings = findings
         self._missing = frozenset((*layout.missing, ""))
-        self._files = _Files(layout.table.parent, layout.roots)
+        self._files = TableFiles(layout.table.parent, layout.roots)
         self._ids: dict[str, int] = {}
+        self._spellings: dict[str, set[str]] = {layout.case: set(), layout.patient: set()}
+        self._first: dict[tuple[str, Decimal | str], tuple[str, int]] = {}
         self._images: dict[str, int] = {}
+        self._formulas: Counter[str] = Counter()
+        self._cases: list[Case] = []
+        self._left_out: list[Case] = []
+        self._unidentified = table.left_out
 
-    def case(self, row: int, cells: list[str]) -> Case | None:
-        """The case of a row, or None where an id or an image was refused."""
+    def cohort(self) -> Cohort:
+        """What was read, after the findings that count over all rows."""
+        for column, count in self._formulas.items():
+            found, fix = f"{count} cells that begin with =, +, - or @", "kept as text, quoted in CSV that medmtl writes"
+            self._findings.fixed("B026", column=column, found=found, fix=fix)
+        table = self._table
+        return Cohort(
+            table.path, tuple(self._cases), table.sha256, table.names, tuple(self._left_out), self._unidentified
+        )
+
+    def read(self, row: int, cells: list[str]) -> None:
+        """Take in one row."""
         layout = self._layout
         text = {column: cells[position] for column, position in self._index.items()}
+        where: dict[str, Any] = {"case": text.get(layout.case) or None, "row": row}
+        clean = self._drop_controls(text, where)
+        for column in dict.fromkeys(self._texts):
+            self._formulas.update([column] if is_formula(self._value(text.get(column)) or "") else [])
         targets = {column: self._value(text.get(column)) for column in (*layout.value_columns, *layout.file_columns)}
-        case_id = text.get(layout.case, "")
-        where: dict[str, Any] = {"case": case_id or None, "row": row}
-        sound = self._check_ids(text, where)
+        sound = self._check_ids(text, where) and clean
         images = {}
         for channel, column in layout.channels.items():
             image = self._image(text.get(column), {**where, "column": column}, new_id=sound)
@@ -245,13 +184,14 @@ class _RowReader:
                 images[channel] = image
         files = {}
         for column in layout.file_columns:
-            found = self._find(targets[column], {**where, "column": column})
+            found = self._find(targets[column], {**where, "column": column}, label=True)
             if found is not None:
                 files[column] = found[0]
-        if not sound or len(images) < len(layout.channels):
-            return None
-        return Case(
-            case_id=case_id,
+        if not sound:
+            self._unidentified += 1
+            return
+        case = Case(
+            case_id=text[layout.case],
             patient=text[layout.patient],
             site=self._value(text.get(layout.site)) if layout.site else None,
             row=row,
@@ -260,28 +200,59 @@ class _RowReader:
             files=files,
             split=self._value(text.get(layout.split)) if layout.split else None,
         )
+        (self._cases if len(images) == len(layout.channels) else self._left_out).append(case)
 
     def _value(self, cell: str | None) -> str | None:
         return None if cell in self._missing else cell
 
+    def _drop_controls(self, text: dict[str, str], where: Mapping[str, Any]) -> bool:
+        """Whether no cell holds a control character or a line break; one that does is not looked at further."""
+        broken = {column: sign for column, cell in text.items() if (sign := control_character(cell)) is not None}
+        for column, sign in broken.items():
+            del text[column]
+            found, fix = f"the control character U+{ord(sign):04X}", "remove it"
+            self._findings.reject("B010", **where, column=column, found=found, expected="text on one line", fix=fix)
+        return not broken
+
     def _check_ids(self, text: Mapping[str, str], where: Mapping[str, Any]) -> bool:
-        layout, sound = self._layout, True
+        layout, row, sound = self._layout, where["row"], True
         for column in dict.fromkeys((layout.case, layout.patient)):
             if not text.get(column, "").strip():
                 sound = False
                 if column in text:
-                    self._findings.reject("B016", **where, column=column, found="an empty id", expected="an id")
-        row = where["row"]
-        if layout.case in text and text[layout.case].strip():
-            first = self._ids.setdefault(_folded(text[layout.case]), row)
+                    fix = "give the row its id, or remove the row"
+                    self._findings.reject("B016", **where, column=column, found="empty", expected="an id", fix=fix)
+        if text.get(layout.case, "").strip():
+            first = self._ids.setdefault(folded(text[layout.case]), row)
             if first != row:
                 sound = False
                 found, fix = f"the id of row {first}", "give every case an id of its own"
                 self._findings.reject("B017", **where, column=layout.case, found=found, expected="a new id", fix=fix)
+        if sound:
+            self._doubt_ids(text, where)
         return sound
 
+    def _doubt_ids(self, text: Mapping[str, str], where: Mapping[str, Any]) -> None:
+        """Ids that are kept as they are, but that a person or another program may take for something else."""
+        case_id = text[self._layout.case]
+        if _unfit_as_a_name(case_id):
+            expected, fix = "an id that could name a file", "kept; its files have an encoded name, which tables state"
+            self._findings.warn("B018", **where, column=self._layout.case, found=case_id, expected=expected, fix=fix)
+        for column, known in self._spellings.items():
+            written = text[column]
+            if written in known:
+                continue
+            known.add(written)
+            first, row = self._first.setdefault((column, _sameness(written)), (written, where["row"]))
+            if first != written:
+                expected, fix = (
+                    f"one spelling, as {shown(first)} of row {row}",
+                    "kept apart; write both alike if they are one",
+                )
+                self._findings.warn("B015", **where, column=column, found=written, expected=expected, fix=fix)
+
     def _image(self, cell: str | None, where: Mapping[str, Any], *, new_id: bool) -> Path | None:
-        if cell is None:  # no such column, which is a finding of the header
+        if cell is None:  # no such column or a broken cell, which is a finding of its own
             return None
         if cell in self._missing:
             fix = "leave the case out: this version wants every channel of every case"
@@ -299,81 +270,31 @@ class _RowReader:
             return None
         return path
 
-    def _find(self, cell: str | None, where: Mapping[str, Any]) -> tuple[Path, str] | None:
+    def _find(self, cell: str | None, where: Mapping[str, Any], *, label: bool = False) -> tuple[Path, str] | None:
         if cell is None:
             return None
         try:
             return self._files.find(cell)
-        except _FileFault as fault:
+        except FileFault as fault:
+            if label and fault.code == "B032" and is_missing_word(cell):
+                fix = "list the word in cohort.missing, or empty the cell"
+                self._findings.reject("B094", **where, found=cell, expected="a label file or an empty cell", fix=fix)
+                return None
             self._findings.reject(
                 fault.code, **where, file=cell, found=fault.found, expected=fault.expected, fix=fault.fix
             )
             return None
 
 
-class _FileFault(Exception):
-    """A file of the table was refused."""
-
-    def __init__(self, code: str, found: str, expected: str, fix: str) -> None:
-        super().__init__(code)
-        self.code, self.found, self.expected, self.fix = code, found, expected, fix
+def _unfit_as_a_name(case_id: str) -> bool:
+    """Whether a case id would be a path, an option or too long as a file name."""
+    long = len(case_id.encode("utf-8")) > MAX_ID_BYTES
+    return long or case_id.startswith("-") or any(part in case_id for part in ("/", "\\", ".."))
 
 
-class _Files:
-    """Finds the files that a table names, and refuses those outside its folder and the declared roots."""
-
-    def __init__(self, folder: Path, roots: Iterable[Path]) -> None:
-        self._folder = os.path.abspath(folder)
-        allowed = (folder, *roots)
-        self._written = tuple(os.path.join(os.path.abspath(root), "") for root in allowed)
-        self._real = tuple(os.path.join(os.path.realpath(root), "") for root in allowed)
-        # Resolving a folder costs a system call per part; a cohort has many files in few folders.
-        self._folders: dict[str, tuple[str, str]] = {}
-
-    def find(self, text: str) -> tuple[Path, str]:
-        """The file as a path to open, and its place with all links followed."""
-        head, name = os.path.split(text)
-        if head not in self._folders:
-            folder = os.path.normpath(os.path.join(self._folder, head))
-            self._folders[head] = (os.path.join(folder, ""), os.path.join(os.path.realpath(folder), ""))
-        written, real = (folder + name for folder in self._folders[head])
-        self._check_inside(written, real)
-        try:
-            mode = os.lstat(real).st_mode
-            if stat.S_ISLNK(mode):
-                real = os.path.realpath(real)
-                self._check_inside(written, real)
-                mode = self._behind_link(real)
-        except OSError as error:
-            raise self._fault(error) from None
-        if not stat.S_ISREG(mode):
-            raise _FileFault("B036", "no regular file", "a regular file", "correct the path")
-        return Path(written), real
-
-    def _check_inside(self, written: str, real: str) -> None:
-        if not _inside(real, self._real):
-            linked = _inside(written, self._written)
-            found = "a link that leads outside" if linked else "a path that leads outside"
-            fix = "move the file, or list its folder in cohort.roots"
-            raise _FileFault("B035" if linked else "B034", found, "a file under the table's folder", fix)
-
-    @staticmethod
-    def _behind_link(real: str) -> int:
-        try:
-            return os.stat(real).st_mode
-        except FileNotFoundError:
-            raise _FileFault("B035", "a link to nothing", "a file", "restore the file it points to") from None
-
-    @staticmethod
-    def _fault(error: OSError) -> Exception:
-        code = _REFUSED.get(error.errno or 0)
-        if code is None:
-            return WorkError(
-                f"looking for a file of the table failed: {error.strerror}; check the disk and start again"
-            )
-        return _FileFault(code, f"{error.strerror}", "a file", "correct the path, relative to the table's folder")
-
-
-def _inside(path: str, folders: tuple[str, ...]) -> bool:
-    """Whether a path is one of the folders or below it; folders end in a separator."""
-    return (path + os.sep).startswith(folders)
+def _sameness(written: str) -> Decimal | str:
+    """Equal for two ids that are one number, or that differ in blanks and case only."""
+    match = NUMBER.fullmatch(written.strip())
+    if match is None or len(match[3] or "") > MAX_EXPONENT:
+        return folded(written)
+    return Decimal(match[0])

@@ -6,25 +6,29 @@ Folds are made by iterative stratification over patients, or taken from a column
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+import errno
+import os
+import stat
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from medmtl.data.case import Case
 from medmtl.data.finding import Findings
+from medmtl.data.stratification import stratify
 from medmtl.errors import ArtefactError, CohortError
 from medmtl.files import parse_json
+from medmtl.registry import nearest
 from medmtl.rng import generator
 
 Part = Literal["train", "val", "test"]
 Labels = Mapping[str, frozenset[str]]
 
-EVERYBODY = ("", True)  # a mark that every patient carries: what a part still wants of it is the room it has left
+MAX_JSON_BYTES = 1 << 26  # of splits_final.json: five folds of half a million ids
 
 
 @dataclass(frozen=True)
@@ -107,12 +111,7 @@ class Splits:
 def make_splits(cases: Sequence[Case], labels: Labels, *, folds: int, seed: int, test: float) -> Splits:
     """Stratified folds of whole patients, after a stratified test part was cut off.
 
-    Each patient carries the labels of all its cases. Iterative stratification (Sechidis, Tsoumakas and Vlahavas, "On
-    the stratification of multi-label data", ECML PKDD 2011, https://doi.org/10.1007/978-3-642-23808-6_10) deals out the
-    patients of the rarest label first, each to the part that wants most of that label; ties go to the part with most
-    room, then to chance. It deviates from the paper in two points. Not carrying a label counts as a label of its own:
-    where nine of ten patients are labelled, it is the tenth that must be spread. And a part that is full takes no more,
-    so that the test part has exactly its number of patients and the folds differ by one patient at most.
+    Each patient carries the labels of all its cases; :mod:`medmtl.data.stratification` says how they are dealt out.
 
     The result depends on the set of cases and labels and on the seed, not on the order of rows; the test part does not
     depend on the number of folds.
@@ -127,9 +126,10 @@ def make_splits(cases: Sequence[Case], labels: Labels, *, folds: int, seed: int,
     Raises:
         CohortError: B024 if a part would be empty.
     """
-    carried: dict[str, set[str]] = defaultdict(set)
+    carried: dict[str, frozenset[str]] = {}
     for case in cases:
-        carried[case.patient] |= labels.get(case.case_id, frozenset())
+        own = labels.get(case.case_id, frozenset())
+        carried[case.patient] = carried[case.patient] | own if case.patient in carried else own
     held = max(1, round(test * len(carried))) if test > 0 else 0
     if len(carried) - held < folds:
         findings = Findings()
@@ -143,10 +143,10 @@ def make_splits(cases: Sequence[Case], labels: Labels, *, folds: int, seed: int,
         raise _refusal(findings)
     tested: set[str] = set()
     if held:
-        tested = _stratify(carried, (held, len(carried) - held), generator(seed, "split", "test"))[0]
+        tested = stratify(carried, (held, len(carried) - held), generator(seed, "split", "test"))[0]
     rest = {patient: carried[patient] for patient in carried.keys() - tested}
     sizes = [(len(rest) + fold) // folds for fold in range(folds)]
-    groups = _stratify(rest, sizes, generator(seed, "split", "folds"))
+    groups = stratify(rest, sizes, generator(seed, "split", "folds"))
     divided = [
         Fold(
             train=_ids(case for case in cases if case.patient in rest and case.patient not in group),
@@ -154,18 +154,21 @@ def make_splits(cases: Sequence[Case], labels: Labels, *, folds: int, seed: int,
         )
         for group in groups
     ]
-    return _checked(divided, _ids(case for case in cases if case.patient in tested), cases, labels, "split.folds")
+    test_ids = _ids(case for case in cases if case.patient in tested)
+    return _checked(divided, test_ids, cases, labels, _Source("split.folds"), Findings())
 
 
-def from_column(cases: Sequence[Case], labels: Labels | None = None) -> Splits:
+def from_column(cases: Sequence[Case], labels: Labels | None = None, *, column: str | None = None) -> Splits:
     """One fold and a test part as the table's split column says.
 
     Args:
         cases: the cohort; each case's ``split`` must be exactly ``train``, ``val`` or ``test``.
         labels: case id -> labels, for the balance only.
+        column: its name, for findings.
 
     Raises:
-        CohortError: B023 for any other value, B021 for a patient in two parts, B024 for an empty train or val part.
+        CohortError: B023 for any other value, B021 for a patient in two parts, and B024 for an empty train or val part,
+            which cannot be told while values are wrong.
     """
     findings = Findings()
     parts: dict[str, list[Case]] = {"train": [], "val": [], "test": []}
@@ -173,19 +176,20 @@ def from_column(cases: Sequence[Case], labels: Labels | None = None) -> Splits:
         if case.split in parts:
             parts[case.split].append(case)
         else:
+            guess = nearest(case.split or "", parts)
             findings.reject(
                 "B023",
                 case=case.case_id,
                 row=case.row,
+                column=column,
                 key="split.column",
                 found=case.split or "an empty cell",
                 expected="train, val or test",
-                fix="write one of the three, in small letters and without blanks",
+                fix=f"write {guess}" if guess else "write one of the three, in small letters and without blanks",
             )
-    if len(findings):
-        raise _refusal(findings)
     fold = Fold(_ids(parts["train"]), _ids(parts["val"]))
-    return _checked([fold], _ids(parts["test"]), cases, labels or {}, "split.column")
+    source = _Source("split.column", column, known_in_full=not len(findings))
+    return _checked([fold], _ids(parts["test"]), cases, labels or {}, source, findings)
 
 
 def from_file(path: Path, cases: Sequence[Case], labels: Labels | None = None) -> Splits:
@@ -205,7 +209,8 @@ def from_file(path: Path, cases: Sequence[Case], labels: Labels | None = None) -
     folds = _read_folds(path)
     named = {case_id for fold in folds for case_id in (*fold.train, *fold.val)}
     findings = Findings()
-    for unknown in sorted(named - {case.case_id for case in cases}):
+    known = {case.case_id for case in cases}
+    for unknown in sorted(named - known):
         findings.reject(
             "B023",
             key="split.file",
@@ -214,57 +219,54 @@ def from_file(path: Path, cases: Sequence[Case], labels: Labels | None = None) -
             expected="case ids of the table",
             fix="correct the file or add the row",
         )
-    if len(findings):
-        raise _refusal(findings)
-    folds = [Fold(tuple(sorted(fold.train)), tuple(sorted(fold.val))) for fold in folds]
+    source = _Source("split.file", known_in_full=not len(findings))
+    folds = [Fold(_sorted(fold.train, known), _sorted(fold.val, known)) for fold in folds]
     test = _ids(case for case in cases if case.case_id not in named)
-    return _checked(folds, test, cases, labels or {}, "split.file")
-
-
-def _stratify(carried: Mapping[str, Set[str]], sizes: Sequence[int], rng: np.random.Generator) -> list[set[str]]:
-    """Deal patients with their labels into parts of exactly these sizes, which sum to the number of patients."""
-    patients = sorted(carried)
-    vocabulary = sorted(set().union(*carried.values()))
-    waiting = {
-        patients[index]: {EVERYBODY, *((label, label in carried[patients[index]]) for label in vocabulary)}
-        for index in rng.permutation(len(patients))
-    }
-    holders = Counter(mark for marks in waiting.values() for mark in marks)
-    wants = [{mark: count * size / len(patients) for mark, count in holders.items()} for size in sizes]
-    parts: list[set[str]] = [set() for _ in sizes]
-    while waiting:
-        left = Counter(mark for marks in waiting.values() for mark in marks)
-        rarest = min(left, key=lambda mark: (left[mark], mark == EVERYBODY, mark))
-        for patient in [patient for patient, marks in waiting.items() if rarest in marks]:
-            needs = {i: (want[rarest], want[EVERYBODY]) for i, want in enumerate(wants) if want[EVERYBODY] > 0}
-            neediest = [i for i, need in needs.items() if need == max(needs.values())]
-            chosen = neediest[rng.integers(len(neediest))]
-            parts[chosen].add(patient)
-            for mark in waiting.pop(patient):
-                wants[chosen][mark] -= 1
-    return parts
+    return _checked(folds, test, cases, labels or {}, source, findings)
 
 
 def _ids(cases: Iterable[Case]) -> tuple[str, ...]:
     return tuple(sorted(case.case_id for case in cases))
 
 
-def _checked(folds: Sequence[Fold], test: tuple[str, ...], cases: Sequence[Case], labels: Labels, key: str) -> Splits:
+def _sorted(ids: Iterable[str], known: Set[str]) -> tuple[str, ...]:
+    return tuple(sorted(case_id for case_id in ids if case_id in known))
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where folds come from: its key, its column, and whether no mention was refused, so that a part can be empty."""
+
+    key: str
+    column: str | None = None
+    known_in_full: bool = True
+
+
+def _checked(
+    folds: Sequence[Fold],
+    test: tuple[str, ...],
+    cases: Sequence[Case],
+    labels: Labels,
+    source: _Source,
+    findings: Findings,
+) -> Splits:
     """The splits with their balance, or every fault of them at once."""
     known = {case.case_id: case for case in cases}
-    findings = Findings()
     if not folds:
-        findings.reject("B024", key=key, found="no fold", expected="at least one", fix="name train and val cases")
+        findings.reject(
+            "B024", key=source.key, found="no fold", expected="at least one", fix="name train and val cases"
+        )
+    told: set[str] = set()
     validated: dict[str, int] = {}
     for number, fold in enumerate(folds):
-        _check_fold(number, fold, test, known, key, findings)
+        _check_fold(number, fold, test, known, source, told, findings)
         for case_id in sorted(set(fold.val)):
             if validated.setdefault(case_id, number) != number:
                 findings.reject(
                     "B017",
                     case=case_id,
                     row=known[case_id].row,
-                    key=key,
+                    key=source.key,
                     found=f"in val of folds {validated[case_id]} and {number}",
                     expected="validation in one fold",
                     fix="results are pooled over folds, where a case counts once",
@@ -282,18 +284,25 @@ def _checked(folds: Sequence[Fold], test: tuple[str, ...], cases: Sequence[Case]
 
 
 def _check_fold(
-    number: int, fold: Fold, test: tuple[str, ...], known: Mapping[str, Case], key: str, findings: Findings
+    number: int,
+    fold: Fold,
+    test: tuple[str, ...],
+    known: Mapping[str, Case],
+    source: _Source,
+    told: set[str],
+    findings: Findings,
 ) -> None:
+    """Add a fold's faults; a case in ``told`` has its own already, from an earlier fold."""
     members = [
         (known[case_id], part)
         for part, ids in (("train", fold.train), ("val", fold.val), ("test", test))
         for case_id in ids
     ]
-    for part in ("train", "val"):
+    for part in ("train", "val") if source.known_in_full else ():
         if not any(member[1] == part for member in members):
             findings.reject(
                 "B024",
-                key=key,
+                key=source.key,
                 found=f"no {part} case in fold {number}",
                 expected=f"at least one {part} case",
                 fix="give the part a patient",
@@ -302,7 +311,12 @@ def _check_fold(
     seen: set[str] = set()
     for case, part in sorted(members, key=lambda member: member[0].row):
         earlier, home = first.setdefault(case.patient, (case, part))
-        where: dict[str, Any] = {"case": case.case_id, "row": case.row, "key": key}
+        twice = case.case_id in seen
+        seen.add(case.case_id)
+        if (part == home and not twice) or case.case_id in told:
+            continue
+        told.add(case.case_id)
+        where: dict[str, Any] = {"case": case.case_id, "row": case.row, "column": source.column, "key": source.key}
         if part != home:
             findings.reject(
                 "B021",
@@ -311,7 +325,7 @@ def _check_fold(
                 expected="a patient in one part",
                 fix="put all cases of this patient into one part",
             )
-        elif case.case_id in seen:
+        else:
             findings.reject(
                 "B017",
                 **where,
@@ -319,7 +333,6 @@ def _check_fold(
                 expected="a case once",
                 fix="remove the second mention",
             )
-        seen.add(case.case_id)
 
 
 def _balance(
@@ -343,17 +356,28 @@ def _refusal(findings: Findings) -> CohortError:
 
 def _read_folds(path: Path) -> list[Fold]:
     findings = Findings()
+    fix = "write it as nnU-Net does, or name another file"
     code, expected = "B027", 'JSON: [{"train": [ids], "val": [ids]}, ...]'
     try:
-        return TypeAdapter(list[Fold]).validate_python(parse_json(path.read_bytes(), path.name))
+        return TypeAdapter(list[Fold]).validate_python(parse_json(_bytes(path), path.name))
     except OSError as error:
-        code, found, expected = "B001", error.strerror or "unreadable", "a readable file"
+        code, found, expected = "B001", f"{error.strerror} (errno {error.errno})", "a readable file"
     except ArtefactError as error:
-        found = str(error).removeprefix(f"{path.name} is ")
+        code, found = error.code or code, str(error).rpartition(f"{path.name} is ")[2]
     except ValidationError as error:
         found = _first_fault(error)
-    findings.reject(code, key="split.file", file=path.name, found=found, expected=expected)
+    findings.reject(code, key="split.file", file=path.name, found=found, expected=expected, fix=fix)
     raise _refusal(findings)
+
+
+def _bytes(path: Path) -> bytes:
+    """The file's bytes; a pipe would block, and a folder of that name is no file."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "no regular file")
+    if status.st_size > MAX_JSON_BYTES:
+        raise ArtefactError(f"{path.name} is larger than {MAX_JSON_BYTES} bytes", code="B029")
+    return path.read_bytes()
 
 
 def _first_fault(error: ValidationError) -> str:

@@ -54,6 +54,25 @@ class CellError(ValueError):
 
 
 @dataclass(frozen=True)
+class Doubt:
+    """Something odd about a task's labels, which ``check`` warns about.
+
+    Attributes:
+        code: id of the rule in the catalogue.
+        column: of the table.
+        found, expected, fix: as in :class:`medmtl.data.finding.Finding`.
+        case_id: the case, where it is about one.
+    """
+
+    code: str
+    column: str
+    found: str
+    expected: str
+    fix: str
+    case_id: str | None = None
+
+
+@dataclass(frozen=True)
 class Result:
     """What a model says about one case for one task. Kinds subclass it with named fields.
 
@@ -134,6 +153,14 @@ class Task(ABC):
     @abstractmethod
     def fit(self, truths: Sequence[Any]) -> dict[str, Any]:
         """What must be learned from the training fold's labelled targets, JSON-able; holds ``loss_scale``."""
+
+    def doubts(self, truths: Mapping[str, Any]) -> list[Doubt]:
+        """What is odd about the labels of all cases together without being wrong; by default nothing.
+
+        Args:
+            truths: case id -> target.
+        """
+        return []
 
     def strata(self, truths: Mapping[str, Any]) -> dict[str, str]:
         """Stratum of each labelled case, for stratified folds; by default all are alike.

@@ -14,6 +14,7 @@ from pydantic import Field, field_validator
 from torch import nn
 
 from medmtl.data.case import Case
+from medmtl.data.cell import is_missing_word, number, values
 from medmtl.data.volume import Volume
 from medmtl.losses.cross_entropy import best_constant_cross_entropy, best_constant_distribution, cross_entropy_loss
 from medmtl.metrics import probabilities, ranking
@@ -84,21 +85,31 @@ class Classification(CaseTask):
         """The class of a case, exactly as declared.
 
         Raises:
-            CellError: B112 for any other text.
+            CellError: B113 for another spelling of a class that is a number, B116 for a word that means "missing", B118
+                for several classes, B112 for any other text.
         """
         cell = case.cells[self.options.column]
         if cell is None or cell in self.options.classes:
             return cell
-        guess = nearest(cell, self.options.classes)
-        raise CellError(
-            "B112",
-            column=self.options.column,
-            found=cell,
-            expected=f"one of {', '.join(self.options.classes)}",
-            fix=f"did you mean {guess!r}? Classes must match exactly"
-            if guess
-            else "correct the cell or declare the class",
-        )
+        code, fix = self._fault(cell)
+        expected = f"one of {', '.join(self.options.classes)}"
+        raise CellError(code, column=self.options.column, found=cell, expected=expected, fix=fix)
+
+    def _fault(self, cell: str) -> tuple[str, str]:
+        """Which rule a cell breaks that holds no class, and what to do."""
+        classes = self.options.classes
+        value, parts = number(cell.strip()), values(cell)
+        twin = next((name for name in classes if value is not None and number(name) == value), None)
+        if twin is not None and twin != cell.strip():
+            return "B113", f"write {twin!r} in every row; classes are texts and must match exactly"
+        if is_missing_word(cell):
+            return "B116", "list it in cohort.missing if it means that the case is not labelled, or declare the class"
+        if len(parts) > 1 and set(parts) <= set(classes):
+            return "B118", "give the case one class"
+        guess = nearest(cell, classes)
+        if guess is None:
+            return "B112", "correct the cell or declare the class"
+        return "B112", f"did you mean {guess!r}? Classes must match exactly"
 
     def fit(self, truths: Sequence[str]) -> dict[str, Any]:
         """Counts, weights, the best constant distribution, and its loss as ``loss_scale``.

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from medmtl.build import build_tasks
 from medmtl.checking import Checked, check_cohort
 from medmtl.config import Config
 from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case
-from medmtl.data.split import Splits, from_column, from_file, make_splits
+from medmtl.data.split import Splits
 from medmtl.device import Device, describe_device
 from medmtl.errors import InputError
 from medmtl.planning import Plan, TrainingFacts, make_plan, with_statistics
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
-from medmtl.tasks.base import Task, VoxelTask
+from medmtl.tasks.base import Task
 
 FoldName = int | Literal["none"]
 
@@ -55,7 +55,7 @@ class Ready:
 
 
 def make_ready(config: Config, *, strict: bool = False, progress: Progress = silent) -> Ready:
-    """Check the cohort and divide its patients.
+    """Check the cohort, which divides its patients.
 
     Raises:
         CohortError: if anything was rejected; carries all findings.
@@ -63,7 +63,8 @@ def make_ready(config: Config, *, strict: bool = False, progress: Progress = sil
     tasks = build_tasks(config)
     checked = check_cohort(config, tasks, progress)
     checked.refuse(strict=strict)
-    return Ready(config, tasks, checked, _split(config, tasks, checked))
+    assert checked.splits is not None  # a split that cannot be made is a reject
+    return Ready(config, tasks, checked, checked.splits)
 
 
 def plan_fold(ready: Ready, fold: FoldName, device: Device) -> Plan:
@@ -80,13 +81,12 @@ def start_run(
     """Prepare the cases, complete the plan and make the run folder appear, whole.
 
     Raises:
-        InputError: if ``out`` exists and is not empty, or the fold leaves a task without labels or one of its values.
+        InputError: if ``out`` exists and is not empty.
         MachineError: if the device is absent or the plan does not fit.
     """
     RunFolder.refuse_place(out, ready.config.cohort.table)
     plan = plan_fold(ready, fold, describe_device(device))
     train, val = ready.members(fold)
-    _refuse_absent_labels(ready, train)
     cache = open_cache(ready.config, out, plan)
     cache.ensure([*train, *val], plan.workers, lambda done, total: progress("prepare", done, total))
     plan = with_statistics(plan, ready.config, ready.tasks, _facts(ready, train, cache))
@@ -111,53 +111,10 @@ def open_cache(config: Config, out: Path, plan: Plan) -> PreparedCache:
     return PreparedCache(config.cache.folder or out.absolute().parent / ".medmtl-cache", plan.preparation)
 
 
-def _split(config: Config, tasks: Mapping[str, Task], checked: Checked) -> Splits:
-    cases = checked.cohort.cases
-    strata = _strata(cases, tasks, checked.truths)
-    if config.split.column is not None:
-        return from_column(cases, strata)
-    if config.split.file is not None:
-        return from_file(config.split.file, cases, strata)
-    return make_splits(cases, strata, folds=config.split.folds, seed=config.split.seed, test=config.split.test)
-
-
-def _strata(
-    cases: Sequence[Case], tasks: Mapping[str, Task], truths: Mapping[str, Mapping[str, Any]]
-) -> dict[str, frozenset[str]]:
-    """What each fold should hold its share of: labelled cases per task, each task's strata, and sites."""
-    strata: dict[str, set[str]] = {case.case_id: set() for case in cases}
-    for case in cases:
-        if case.site is not None:
-            strata[case.case_id].add(f"site={case.site}")
-    for name, task in tasks.items():
-        for case_id, stratum in task.strata(truths[name]).items():
-            strata[case_id] |= {f"{name}:labelled", f"{name}:{stratum}"}
-    return {case_id: frozenset(found) for case_id, found in strata.items()}
-
-
-def _refuse_absent_labels(ready: Ready, train: Sequence[Case]) -> None:
-    counts = [ready.checked.fingerprints[case.case_id].label_counts for case in train]
-    for name, task in ready.tasks.items():
-        if isinstance(task, VoxelTask):
-            present = {value for labels in counts for value in labels.get(name, {})}
-            absent = sorted(task.legal_values() - present - {0})
-            if absent:
-                raise InputError(
-                    f"no training case of this fold holds the values {absent} of tasks.{name}; use fewer folds or "
-                    "another split, or drop the label",
-                    code="B106",
-                )
-
-
 def _facts(ready: Ready, train: Sequence[Case], cache: PreparedCache) -> TrainingFacts:
     chosen = {case.case_id for case in train}
     truths = {
         name: [truth for case_id, truth in labelled.items() if case_id in chosen]
         for name, labelled in ready.checked.truths.items()
     }
-    empty = [name for name, found in truths.items() if not found]
-    if empty:
-        raise InputError(
-            f"no training case of this fold is labelled for {', '.join(empty)}; use fewer folds or another split"
-        )
     return TrainingFacts([cache.get(case) for case in train], truths)

@@ -76,7 +76,8 @@ class Scans:
         config = self.folder / "config.yaml"
         config.write_text(
             "schema: 1\ncohort: {table: cohort.csv, case: id, patient: person, channels: {t1: t1}}\n"
-            f"tasks:\n{SIZE}{ORGAN if self.masks else ''}plan:\n{self.plan}training: {{steps: 1}}\n"
+            f"tasks:\n{SIZE}{ORGAN if self.masks else ''}plan:\n{self.plan}"
+            "split: {folds: 2}\ntraining: {steps: 1}\n"
         )
         return config
 

@@ -42,14 +42,16 @@ def test_one_run_of_the_program_finds_every_bad_image(tmp_path: Path, capsys: py
     # what is unusual only beside the others is no longer so in a cohort of oddities
     planted = [bad for bad in hostile() if not bad.label and bad.code != "B087"]
     for bad in planted:
-        scans.rows.append({"id": bad.id, "person": bad.id, "t1": "", "size": "1"})
+        # what is not refused holds the same voxels: one person's, so that this is a warning of its own
+        person = bad.id if bad.severity == "reject" else "one"
+        scans.rows.append({"id": bad.id, "person": person, "t1": "", "size": "1"})
         scans.plant(bad, len(scans.rows) - 1)
     config, report = scans.write(), tmp_path / "findings.json"
     before = scans.hashes()
 
     assert main(["check", str(config), "--json", str(report)]) == 2
 
-    found = json.loads(report.read_text())
+    found = [finding for finding in json.loads(report.read_text()) if finding["code"] != "B020"]
     by_case = {finding["case"]: (finding["code"], finding["severity"]) for finding in found if finding["case"]}
     assert by_case == {bad.id: (bad.code, bad.severity) for bad in planted if bad.severity}
     assert sum(finding["case"] is not None for finding in found) == len(by_case)

@@ -50,7 +50,7 @@ def test_an_empty_cell_is_counted_and_another_token_refused(tmp_path: Path) -> N
 
     scans.rows[1]["organ"] = "n/a"
     finding = scans.only()
-    assert (finding.severity, finding.row, finding.column, finding.file) == ("reject", 3, "organ", "n/a")
+    assert (finding.severity, finding.row, finding.column, finding.found) == ("reject", 3, "organ", "n/a")
 
 
 @pytest.mark.covers("B096")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 from tests.data.cohort_files import ROWS, only, read, write
 
 
+@pytest.mark.covers("B016")
 @pytest.mark.parametrize(("old", "column"), [("7E5", "case_id"), ("p2", "patient_id")])
 @pytest.mark.parametrize("empty", ["", "  "])
 def test_b016_empty_id(folder: Path, old: str, column: str, empty: str) -> None:
@@ -18,6 +18,7 @@ def test_b016_empty_id(folder: Path, old: str, column: str, empty: str) -> None:
     assert [case.case_id for case in cohort.cases] == ["007"]
 
 
+@pytest.mark.covers("B017")
 @pytest.mark.parametrize(("one", "other"), [("a1", "a1"), ("a1", " A1"), ("caf\u00e9", "cafe\u0301")])
 def test_b017_duplicate_id_is_one_finding_on_the_later_row(folder: Path, one: str, other: str) -> None:
     first = ROWS[0].replace("007", one)
@@ -28,6 +29,7 @@ def test_b017_duplicate_id_is_one_finding_on_the_later_row(folder: Path, one: st
     assert [case.case_id for case in cohort.cases] == [one, "7E5"]
 
 
+@pytest.mark.covers("B019")
 def test_b019_shared_image(folder: Path) -> None:
     layout = write(folder, ROWS[0], ROWS[1].replace("images/b", "labels/../images/a"))
 
@@ -39,6 +41,7 @@ def test_b019_shared_image(folder: Path) -> None:
     assert (len(cohort.cases), findings) == (2, [])
 
 
+@pytest.mark.covers("B019")
 def test_b019_sees_through_links(folder: Path) -> None:
     (folder / "images/link.nii.gz").symlink_to("a.nii.gz")
 
@@ -47,94 +50,7 @@ def test_b019_sees_through_links(folder: Path) -> None:
     assert only(findings).code == "B019"
 
 
-def test_b032_all_missing_files_are_listed(folder: Path) -> None:
-    rows = (
-        ROWS[0].replace("images/a", "images/x"),
-        ROWS[1].replace("images/b", "images/b.nii.gz/y"),
-        "c3,p3,GE,images/c.nii.gz,labels/z.nii.gz,5,train",
-    )
-
-    cohort, findings = read(write(folder, *rows))
-
-    assert [(finding.code, finding.row, finding.column, finding.file) for finding in findings] == [
-        ("B032", 2, "image", "images/x.nii.gz"),
-        ("B032", 3, "image", "images/b.nii.gz/y.nii.gz"),
-        ("B032", 4, "label", "labels/z.nii.gz"),
-    ]
-    assert [case.case_id for case in cohort.cases] == ["c3"]
-    assert cohort.cases[0].files == {}
-
-
-@pytest.mark.parametrize("spelling", ["../outside.nii.gz", "images/../../outside.nii.gz", "absolute"])
-def test_b034_paths_that_leave_the_folder(folder: Path, spelling: str) -> None:
-    outside = folder.parent / "outside.nii.gz"
-    outside.touch()
-    written = str(outside) if spelling == "absolute" else spelling
-    layout = write(folder, ROWS[0].replace("images/a.nii.gz", written))
-
-    cohort, findings = read(layout)
-
-    assert (only(findings).code, only(findings).file, cohort.cases) == ("B034", written, ())
-    cohort, findings = read(replace(layout, roots=(folder.parent,)))
-    assert findings == []
-    assert cohort.cases[0].images == {"t1": outside}
-
-
-def test_b034_a_folder_whose_name_begins_like_the_root_is_outside(folder: Path) -> None:
-    beside = folder.parent / "cohort2"
-    beside.mkdir()
-    (beside / "a.nii.gz").touch()
-
-    _, findings = read(write(folder, ROWS[0].replace("images/a", "../cohort2/a")))
-
-    assert only(findings).code == "B034"
-
-
-def test_b035_links_that_leave_lead_nowhere_or_loop(folder: Path) -> None:
-    outside = folder.parent / "outside"
-    outside.mkdir()
-    (outside / "o.nii.gz").touch()
-    (folder / "images/out.nii.gz").symlink_to(outside / "o.nii.gz")
-    (folder / "outdir").symlink_to(outside)
-    (folder / "images/dangling.nii.gz").symlink_to("nowhere.nii.gz")
-    (folder / "images/loop.nii.gz").symlink_to("loop.nii.gz")
-    names = ("images/out", "outdir/o", "images/dangling", "images/loop")
-    layout = write(folder, *(f"c{n},p,GE,{name}.nii.gz,,1,train" for n, name in enumerate(names)))
-
-    cohort, findings = read(layout)
-
-    assert [(finding.code, finding.row) for finding in findings] == [("B035", row) for row in (2, 3, 4, 5)]
-    assert cohort.cases == ()
-    _, findings = read(replace(layout, roots=(outside,), allow_shared_image=True))
-    assert [finding.row for finding in findings] == [4, 5]
-
-
-def test_a_link_inside_the_folder_keeps_its_own_name(folder: Path) -> None:
-    (folder / "store").mkdir()
-    (folder / "store/0f3a").touch()
-    (folder / "images/link.nii.gz").symlink_to("../store/0f3a")
-
-    cohort, findings = read(write(folder, ROWS[0].replace("images/a", "images/link")))
-
-    assert findings == []
-    assert cohort.cases[0].images == {"t1": folder / "images/link.nii.gz"}
-
-
-def test_b036_folders_and_pipes(folder: Path) -> None:
-    os.mkfifo(folder / "images/pipe.nii.gz")
-    rows = ("c1,p1,GE,images,,1,train", "c2,p2,GE,images/pipe.nii.gz,,1,train", "c3,p3,GE,.,,1,train")
-
-    _, findings = read(write(folder, *rows))
-
-    assert [(finding.code, finding.row) for finding in findings] == [("B036", 2), ("B036", 3), ("B036", 4)]
-
-
-def test_b041_name_too_long(folder: Path) -> None:
-    _, findings = read(write(folder, ROWS[0].replace("images/a", "x" * 300)))
-
-    assert only(findings).code == "B041"
-
-
+@pytest.mark.covers("B076")
 @pytest.mark.parametrize("cell", ["", "NA"])
 def test_b076_a_case_without_its_image(folder: Path, cell: str) -> None:
     cohort, findings = read(write(folder, ROWS[0].replace("images/a.nii.gz", cell), ROWS[1]))
@@ -166,3 +82,49 @@ def test_every_row_goes_through_in_one_pass(folder: Path) -> None:
     ]
     assert all(finding.severity == "reject" for finding in findings)
     assert [case.case_id for case in cohort.cases] == ["007"]
+
+
+@pytest.mark.covers("B010")
+@pytest.mark.parametrize(
+    ("old", "new", "column", "sign"),
+    [
+        ("007", '"0\n7"', "case_id", "U+000A"),
+        ("p1", "p\x1b[31m", "patient_id", "U+001B"),
+        ("Siemens", "Sie\tmens", "vendor", "U+0009"),
+        ("images/a", '"images/\ra"', "image", "U+000D"),
+        ("labels/a", "labels/\u2028a", "label", "U+2028"),
+        ("61.5", "61.5\x00"[:4] + "\x7f", "lvef", "U+007F"),
+        ("train", "train\x85", "split", "U+0085"),
+    ],
+)
+def test_b010_control_characters_and_line_breaks_in_a_cell(
+    folder: Path, old: str, new: str, column: str, sign: str
+) -> None:
+    row = ROWS[0].replace(f"{old}.nii.gz" if "/" in old else old, new)
+
+    cohort, findings = read(write(folder, row, ROWS[1]))
+
+    finding = only(findings)
+    assert (finding.code, finding.severity, finding.row, finding.column) == ("B010", "reject", 2, column)
+    assert finding.found == f"the control character {sign}"
+    assert [case.case_id for case in cohort.cases] == ["7E5"]
+    assert cohort.unidentified == 1
+
+
+@pytest.mark.covers("B094")
+def test_b094_a_word_for_missing_that_is_not_declared(folder: Path) -> None:
+    cohort, findings = read(write(folder, ROWS[0].replace("labels/a.nii.gz", "n/a"), ROWS[1]))
+
+    finding = only(findings)
+    assert (finding.code, finding.row, finding.column, finding.found) == ("B094", 2, "label", "n/a")
+    assert "cohort.missing" in str(finding.fix)
+    assert cohort.cases[0].files == {}
+
+
+def test_a_row_without_its_image_is_left_out_and_still_known(folder: Path) -> None:
+    cohort, findings = read(write(folder, ROWS[0].replace("images/a", "images/x"), ROWS[1]))
+
+    assert only(findings).code == "B032"
+    assert [case.case_id for case in cohort.left_out] == ["007"]
+    assert [case.case_id for case in cohort.identified] == ["007", "7E5"]
+    assert cohort.unidentified == 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -64,6 +65,7 @@ def assert_sound(splits: Splits, cases: Sequence[Case]) -> None:
 
 
 class TestMakeSplits:
+    @pytest.mark.covers("B021")
     @pytest.mark.parametrize("folds", [2, 3, 5])
     @pytest.mark.parametrize("test", [0.0, 0.2])
     @pytest.mark.parametrize("per_patient", [1, 3])
@@ -158,6 +160,7 @@ class TestMakeSplits:
             assert row.cases == len(ids) == 2 * row.patients
             assert row.labels == {name: sum(name in labels[case_id] for case_id in ids) for name in names}
 
+    @pytest.mark.covers("B024")
     @pytest.mark.parametrize(("patients", "folds", "test"), [
         (4, 5, 0.0), (6, 5, 0.4), (0, 2, 0.0), (3, 2, 0.9), (9, 1, 0.0),
     ])  # fmt: skip
@@ -182,6 +185,7 @@ class TestFromColumn:
             ),
         )
 
+    @pytest.mark.covers("B023")
     def test_every_other_value_is_refused_with_its_row(self) -> None:
         cases = [*split_columns({"a": "train", "b": "Train ", "c": "val", "d": ""}), make_case("e", row=9)]
         with pytest.raises(CohortError) as error:
@@ -190,6 +194,17 @@ class TestFromColumn:
             ("B023", "b", 3, "Train "), ("B023", "d", 5, "an empty cell"), ("B023", "e", 9, "an empty cell"),
         ]  # fmt: skip
 
+    @pytest.mark.covers("B021", "B023")
+    def test_a_wrong_value_hides_no_patient_in_two_parts_and_makes_no_part_empty(self) -> None:
+        cases = [make_case("a", "p", 2, "train"), make_case("b", "p", 3, "test"), make_case("c", row=4, split="Val ")]
+        with pytest.raises(CohortError) as error:
+            from_column(cases, column="part")
+        assert [(f.code, f.row, f.column, f.key) for f in error.value.findings] == [
+            ("B023", 4, "part", "split.column"), ("B021", 3, "part", "split.column"),
+        ]  # fmt: skip
+        assert error.value.findings[0].fix == "write val"
+
+    @pytest.mark.covers("B024")
     @pytest.mark.parametrize("empty", ["train", "val"])
     def test_an_empty_part_is_refused(self, empty: str) -> None:
         other = "val" if empty == "train" else "train"
@@ -197,6 +212,7 @@ class TestFromColumn:
             from_column(split_columns({"a": other, "b": "test"}))
         assert refused(error) == ["B024"]
 
+    @pytest.mark.covers("B021")
     @pytest.mark.parametrize("parts", [("train", "val"), ("train", "test"), ("test", "val")])
     def test_a_patient_in_two_parts_is_refused_on_the_later_row(self, parts: tuple[str, str]) -> None:
         cases = [
@@ -209,6 +225,7 @@ class TestFromColumn:
         assert [(f.code, f.case, f.row) for f in error.value.findings] == [("B021", "later", 9)]
         assert "(row 8)" in str(error.value)
 
+    @pytest.mark.covers("B021")
     def test_all_such_patients_are_listed(self) -> None:
         cases = [make_case(f"{p}{part}", p, split=part) for p in "abc" for part in ("train", "val")]
         with pytest.raises(CohortError, match="and 2 more") as error:
@@ -224,6 +241,7 @@ class TestFromFile:
         assert splits.test == ("d",)
         assert [row.cases for row in splits.balance] == [2, 1, 1, 2, 1]
 
+    @pytest.mark.covers("B023")
     def test_unknown_ids_are_listed(self, tmp_path: Path) -> None:
         path = write_splits(tmp_path, '[{"train": ["a", "ghost"], "val": ["b", "phantom"]}]')
         with pytest.raises(CohortError) as error:
@@ -232,6 +250,7 @@ class TestFromFile:
             ("B023", "ghost", "splits_final.json"), ("B023", "phantom", "splits_final.json"),
         ]  # fmt: skip
 
+    @pytest.mark.covers("B017", "B021", "B024")
     @pytest.mark.parametrize(("folds", "codes"), [
         ([{"train": ["a1"], "val": ["a2", "b"]}], ["B021"]),
         ([{"train": ["a1"], "val": ["b"]}], ["B021"]),
@@ -248,17 +267,52 @@ class TestFromFile:
             from_file(write_splits(tmp_path, json.dumps(folds)), cases)
         assert refused(error) == codes
 
-    @pytest.mark.parametrize("text", [
-        "", "[", "{}", "null", '["a"]', '[{"train": ["a"]}]',
-        '[{"train": ["a"], "val": [1]}]', '[{"train": "a", "val": ["b"]}]',
-        '[{"train": ["a"], "val": ["b"], "test": []}]', '[{"train": ["a"], "train": ["b"], "val": ["c"]}]',
-        '[{"train": ["a"], "val": [NaN]}]', "[" * 5000,
+    @pytest.mark.parametrize(("text", "code", "found"), [
+        *(pytest.param(text, "B027", found, marks=pytest.mark.covers("B027")) for text, found in (
+            ("", "line 1 column 1"), ("[", "line 1 column 2"), ("{}", "at /:"), ("null", "at /:"), ('["a"]', "at /0:"),
+            ('[{"train": ["a"]}]', "at /0/val:"), ('[{"train": ["a"], "val": [1]}]', "at /0/val/0:"),
+            ('[{"train": "a", "val": ["b"]}]', "at /0/train:"),
+            ('[{"train": ["a"], "val": ["b"], "test": []}]', "at /0/test:"),
+        )),
+        *(pytest.param(text, "B028", found, marks=pytest.mark.covers("B028")) for text, found in (
+            ('[{"train": ["a"], "train": ["b"], "val": ["c"]}]', "'train' stands twice"),
+            ('[{"train": ["a"], "val": [NaN]}]', "NaN"), ('[{"train": ["a"], "val": [1e999]}]', "1e999"),
+        )),
+        pytest.param("[" * 5000, "B029", "64 levels", marks=pytest.mark.covers("B029")),
+        pytest.param("[" * 65 + "]" * 65, "B029", "64 levels", marks=pytest.mark.covers("B029")),
     ])  # fmt: skip
-    def test_other_json_is_refused(self, tmp_path: Path, text: str) -> None:
-        with pytest.raises(CohortError) as error:
-            from_file(write_splits(tmp_path, text), [make_case("a"), make_case("b")])
-        assert refused(error) == ["B027"]
+    def test_other_json_is_refused(self, tmp_path: Path, text: str, code: str, found: str) -> None:
+        path = write_splits(tmp_path, text)
+        with pytest.raises(CohortError, match=code) as error:
+            from_file(path, [make_case("a"), make_case("b")])
+        (finding,) = error.value.findings
+        assert (finding.code, finding.severity, finding.key) == (code, "reject", "split.file")
+        assert finding.file == "splits_final.json"
+        assert found in str(finding.found) or str(finding.found).endswith("...")
+        assert path.read_text() == text
 
+    @pytest.mark.covers("B029")
+    def test_a_file_over_the_limit_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = write_splits(tmp_path, '[{"train": ["a"], "val": ["b"]}]')
+        monkeypatch.setattr("medmtl.data.split.MAX_JSON_BYTES", path.stat().st_size - 1)
+        with pytest.raises(CohortError, match="B029"):
+            from_file(path, [make_case("a"), make_case("b")])
+
+    def test_a_pipe_does_not_block(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(CohortError, match="no regular file"):
+            from_file(tmp_path / "pipe", [make_case("a"), make_case("b")])
+
+    def test_a_patient_in_two_folds_is_one_finding(self, tmp_path: Path) -> None:
+        ids = ["a1", "a2", "b", "c", "d", "e"]
+        validated = (["a1", "b"], ["a2", "c"], ["d", "e"])
+        folds = [{"train": [i for i in ids if i not in val], "val": val} for val in validated]
+        cases = [make_case(name, name[0], row=row) for row, name in enumerate(ids, start=2)]
+        with pytest.raises(CohortError) as error:
+            from_file(write_splits(tmp_path, json.dumps(folds)), cases)
+        assert [(f.code, f.case, f.row) for f in error.value.findings] == [("B021", "a2", 3)]
+
+    @pytest.mark.covers("B001")
     def test_a_file_that_cannot_be_read_is_refused(self, tmp_path: Path) -> None:
         for path in (tmp_path / "absent.json", tmp_path):
             with pytest.raises(CohortError) as error:

@@ -34,6 +34,7 @@ def read(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
+@pytest.mark.covers("B026")
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", '=HYPERLINK("http://x","y")'])
 def test_text_that_a_spreadsheet_would_run_is_quoted(text: str) -> None:
     (row,) = read(csv_text([{"case_id": text, "value": None}]))
@@ -54,6 +55,7 @@ def test_columns_are_the_union_of_all_rows() -> None:
     assert csv_text([{"a": "x"}, {"a": "y", "b": 2.0}]) == "a,b\nx,\ny,2\n"
 
 
+@pytest.mark.covers("B018")
 def test_no_case_id_leaves_the_folder_and_no_two_share_a_mask(tmp_path: Path) -> None:
     out = tmp_path / "out"
     rows = []

@@ -55,6 +55,7 @@ def scored(task: Classification, truths: Sequence[str], probability_NK: Any, fol
     ]
 
 
+@pytest.mark.covers("B112")
 @pytest.mark.parametrize("cell", ["High", "high ", "1", "hgih"])
 def test_any_other_text_is_refused_with_the_nearest_class(cell: str) -> None:
     with pytest.raises(CellError) as caught:
@@ -63,6 +64,39 @@ def test_any_other_text_is_refused_with_the_nearest_class(cell: str) -> None:
     assert ("'high'" in caught.value.fix) == (cell != "1")
 
 
+@pytest.mark.parametrize(
+    ("classes", "cell", "code", "fix"),
+    [
+        *(
+            pytest.param(["0", "1"], cell, "B113", "write '1' in every row", marks=pytest.mark.covers("B113"))
+            for cell in ("1.0", "01", "+1", "1e0")
+        ),
+        *(
+            pytest.param(["low", "high"], cell, "B116", "cohort.missing", marks=pytest.mark.covers("B116"))
+            for cell in ("?", "-", "n/a")
+        ),
+        *(
+            pytest.param(["low", "high"], cell, "B118", "one class", marks=pytest.mark.covers("B118"))
+            for cell in ("low;high", "high | low", "low,high", "low high")
+        ),
+        pytest.param(["+", "-"], "?", "B116", "declare the class", marks=pytest.mark.covers("B116")),
+        (["0", "1"], "1 ", "B112", "'1'"),
+        (["low grade", "high grade"], "low", "B112", "declare the class"),
+    ],
+)
+def test_what_a_cell_without_a_class_may_mean(classes: list[str], cell: str, code: str, fix: str) -> None:
+    with pytest.raises(CellError) as caught:
+        build(classes).read(case(cells={"grade": cell}))
+    assert (caught.value.code, caught.value.found, caught.value.column) == (code, cell, "grade")
+    assert fix in caught.value.fix
+
+
+@pytest.mark.parametrize("name", ["-", "?", "n/a", "a;b", "1.0"])
+def test_a_declared_class_is_read_whatever_it_looks_like(name: str) -> None:
+    assert build([name, "b"]).read(case(cells={"grade": name})) == name
+
+
+@pytest.mark.covers("B115")
 def test_a_class_without_a_case_is_refused_by_name() -> None:
     with pytest.raises(CellError, match="no case of high") as caught:
         build().fit(["low", "low"])
@@ -134,6 +168,7 @@ def test_ranking_and_roc_stay_within_a_fold() -> None:
     assert [name for name, *_ in figure.curves] == ["high, fold 0", "high, fold 1"]  # type: ignore[union-attr]
 
 
+@pytest.mark.covers("B025")
 def test_a_single_class_has_no_auc_but_says_why() -> None:
     task = build(truths=["low", "high"])
     metrics = task.metrics(scored(task, ["low", "low"], np.array([[0.4, 0.6], [0.7, 0.3]]), [0, 0]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
@@ -15,6 +14,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from medmtl.data.case import Case
+from medmtl.data.cell import is_localised_number, is_missing_word, number, values
 from medmtl.data.volume import Volume
 from medmtl.losses.huber import constant_huber, huber_loss
 from medmtl.metrics import regression
@@ -22,10 +22,10 @@ from medmtl.metrics.estimate import Estimate
 from medmtl.metrics.figures import Figure, ScatterFigure
 from medmtl.networks.features import FeatureSpec
 from medmtl.networks.pooling import PooledHead
-from medmtl.tasks.base import CaseTask, Cell, CellError, Result, ScoredCase, Sensitivity, Task, TaskOptions
+from medmtl.tasks.base import CaseTask, Cell, CellError, Doubt, Result, ScoredCase, Sensitivity, Task, TaskOptions
 from medmtl.tasks.regression.derived import AnyDerivation, Derivation, VolumeOf, derive, resolve_structures
+from medmtl.tasks.regression.doubt import FAR, outliers, repeated_extremes
 
-NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 SIZE_UNITS = ("mm", "mm3", "ml")
 MAX_EXPONENT = 80.0  # e^80 is finite in fp32
 
@@ -132,24 +132,38 @@ class Regression(CaseTask):
         """The value of a case.
 
         Raises:
-            CellError: B119 if the cell is no plain decimal number, B121 if the value is out of range.
+            CellError: if the cell is no plain decimal number: B006 for a decimal comma or thousands apart, B116 for a
+                word that means "missing", B118 for several numbers, B119 for anything else. B121 if the value is out of
+                range.
         """
         cell = case.cells[self.options.column]
         if cell is None:
             return None
-        value = float(cell) if NUMBER.fullmatch(cell) else math.nan
-        if not math.isfinite(value):
-            raise self._refusal(
-                "B119", cell, "a number such as 12.5 or 1e-3", "correct it, or list it in cohort.missing"
-            )
+        value = number(cell)
+        if value is None:
+            code, fix = self._fault(cell)
+            raise self._refusal(code, cell, "a number such as 12.5 or 1e-3", fix)
         low, high = self.options.range or (-math.inf, math.inf)
         if not low <= value <= high:
-            raise self._refusal("B121", cell, f"a value in {low:g} to {high:g}", "correct the cell or tasks.range")
+            expected, fix = f"a value in {low:g} to {high:g}", f"correct the cell or tasks.{self.name}.range"
+            raise self._refusal("B121", cell, expected, fix)
         if self.options.transform == "logit" and value in (low, high):
             raise self._refusal("B121", cell, f"a value inside {low:g} to {high:g}", "use transform: none")
         if self.options.transform == "log" and value <= 0:
             raise self._refusal("B121", cell, "a value above 0", "use transform: none")
         return value
+
+    @staticmethod
+    def _fault(cell: str) -> tuple[str, str]:
+        """Which rule a cell breaks that is no number, and what to do."""
+        parts = values(cell)
+        if is_localised_number(cell.strip()):
+            return "B006", "write a decimal point, and nothing between thousands"
+        if is_missing_word(cell):
+            return "B116", "list it in cohort.missing if it means that the case is not labelled, or correct it"
+        if len(parts) > 1 and all(number(part) is not None for part in parts):
+            return "B118", "give the case one value"
+        return "B119", "correct it, or list it in cohort.missing"
 
     def _refusal(self, code: str, found: str, expected: str, fix: str) -> CellError:
         return CellError(code, column=self.options.column, found=found, expected=expected, fix=fix)
@@ -173,6 +187,28 @@ class Regression(CaseTask):
             "median_value": float(np.median(truths)),
             "loss_scale": constant_huber(scaled, 0.0, self.options.huber_delta),
         }
+
+    def doubts(self, truths: Mapping[str, Any]) -> list[Doubt]:
+        """A repeated extreme that may stand for "missing" (B121), and values far from all others (B122)."""
+        column = self.options.column
+        found = {name: self._transform(value) for name, value in truths.items()}
+        extremes = repeated_extremes(truths.values())
+        doubts = [
+            Doubt(
+                "B121",
+                column,
+                f"{extreme:g} in {count} rows, an extreme",
+                "measured values",
+                "list it in cohort.missing if it means that the value is missing",
+            )
+            for extreme, count in extremes.items()
+        ]
+        rest = {name: value for name, value in found.items() if truths[name] not in extremes}
+        expected, fix = f"values within {FAR:g} MAD of the median", "check the value and its unit"
+        return doubts + [
+            Doubt("B122", column, f"{truths[name]:g}, {mads:.0f} MAD away", expected, fix, name)
+            for name, mads in outliers(rest).items()
+        ]
 
     def strata(self, truths: Mapping[str, Any]) -> dict[str, str]:
         """Each case's quarter of the values."""

@@ -64,14 +64,29 @@ def test_plain_numbers_are_read(cell: str, value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "cell", ["2,5", "1,234", "nan", "inf", "-Infinity", "1e999", "12 ml", " 3", "", "1_000", "0x10", "٣", "1;2", "?"]
+    ("cell", "code"),
+    [
+        *(
+            pytest.param(cell, "B006", marks=pytest.mark.covers("B006"))
+            for cell in ("2,5", "1,234", "-0,5e3", "1 234", "1.234.567", "1.234,5", "1'234.5", "12\u00a0345")
+        ),
+        *(pytest.param(cell, "B116", marks=pytest.mark.covers("B116")) for cell in ("?", "-", "n/a", "N/A", "None")),
+        *(pytest.param(cell, "B118", marks=pytest.mark.covers("B118")) for cell in ("1;2", "1 | 2", "120/80", "1, 2")),
+        *(
+            pytest.param(cell, "B119", marks=pytest.mark.covers("B119"))
+            for cell in ("nan", "inf", "-Infinity", "1e999", "12 ml", " 3", "", "1_000", "0x10", "\u0663", "big", "1;x")
+        ),
+    ],
 )
-def test_anything_else_is_refused(cell: str) -> None:
+def test_anything_else_is_refused(cell: str, code: str) -> None:
     with pytest.raises(CellError) as caught:
         read(cell)
-    assert (caught.value.code, caught.value.found, caught.value.column) == ("B119", cell, "value")
+    assert (caught.value.code, caught.value.found, caught.value.column) == (code, cell, "value")
+    assert caught.value.expected.startswith("a number")
+    assert caught.value.fix
 
 
+@pytest.mark.covers("B121")
 @pytest.mark.parametrize(
     ("cell", "options"),
     [
@@ -93,6 +108,7 @@ def test_the_bounds_of_the_range_belong_to_it() -> None:
     assert (read("0", range=[0, 10]), read("10", range=[0, 10])) == (0.0, 10.0)
 
 
+@pytest.mark.covers("B120")
 @pytest.mark.parametrize("truths", [[], [3.0], [0.1] * 7])
 def test_a_constant_target_is_refused(truths: list[float]) -> None:
     with pytest.raises(CellError) as caught:
@@ -124,6 +140,22 @@ def test_folds_of_different_scale_average_in_the_unit() -> None:
     low, high = build([1.0, 2.0, 3.0]), build([100.0, 200.0, 300.0])
     at_median = torch.zeros(1, 1)
     assert float((low.activate(at_median) + high.activate(at_median)) / 2) == pytest.approx(101)
+
+
+def test_doubts_of_values_carry_their_case_and_rule() -> None:
+    truths = {f"c{i}": float(20 + i) for i in range(20)} | {"a": 999.0, "b": 999.0, "far": 400.0}
+    doubts = build(transform="none").doubts(truths)
+    assert [(doubt.code, doubt.case_id, doubt.found) for doubt in doubts] == [
+        ("B121", None, "999 in 2 rows, an extreme"),
+        ("B122", "far", "400, 74 MAD away"),
+    ]
+    assert build().doubts({}) == []
+
+
+def test_a_logarithm_is_not_surprised_by_a_long_tail() -> None:
+    truths = {f"c{i}": 1.5**i for i in range(20)}
+    assert [doubt.code for doubt in build(transform="log").doubts(truths)] == []
+    assert "B122" in [doubt.code for doubt in build().doubts(truths)]
 
 
 def test_strata_are_quarters() -> None:

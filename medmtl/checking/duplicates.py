@@ -1,0 +1,50 @@
+"""Images that lie in two files and are one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from medmtl.data.case import Case
+from medmtl.data.finding import Findings
+
+
+class Duplicates:
+    """Remembers the voxels of every image; one that comes again under another name is a finding on the later row.
+
+    Args:
+        places: case id -> its part in each fold, where the user chose the parts.
+        findings: gets a warning where both cases are one patient's or lie in the same parts, otherwise a reject.
+    """
+
+    def __init__(self, places: Mapping[str, tuple[str, ...]], findings: Findings) -> None:
+        self._places = places
+        self._findings = findings
+        self._first: dict[bytes, tuple[Case, Path]] = {}
+
+    def add(self, case: Case, voxels: Mapping[str, bytes]) -> None:
+        """Take in a case's images.
+
+        Args:
+            case: of the cohort.
+            voxels: channel -> digest of its voxels.
+        """
+        for channel, digest in voxels.items():
+            path = case.images[channel]
+            first, earlier = self._first.setdefault(digest, (case, path))
+            # one file in two rows is a rule of the table, and may be allowed there
+            if first is case or path == earlier or os.path.samefile(path, earlier):
+                continue
+            together = case.case_id in self._places and self._places[case.case_id] == self._places.get(first.case_id)
+            report = self._findings.warn if case.patient == first.patient or together else self._findings.reject
+            report(
+                "B020",
+                case=case.case_id,
+                row=case.row,
+                file=path.name,
+                found=f"the same image as row {first.row}",
+                expected="one row per image",
+                fix="remove one row, or give both the same patient",
+            )
+            return

@@ -1,0 +1,50 @@
+"""The headers of one case's files: their grids, without the voxels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medmtl.checking.files import check_channel_grid
+from medmtl.checking.labels import check_label_grid
+from medmtl.config import Config
+from medmtl.data.case import Case
+from medmtl.data.finding import Findings
+from medmtl.data.formats.nifti import ImageError, read_header
+from medmtl.data.volume import Grid
+from medmtl.tasks.base import Task
+
+
+def look_at_headers(case: Case, config: Config, tasks: Mapping[str, Task], folder: Path) -> Findings:
+    """Read the header of every file of a case; the first fault ends it."""
+    findings = Findings()
+    first: Grid | None = None
+    for channel, path in case.images.items():
+        where = _where(case, config.cohort.channels[channel], path, folder)
+        grid = _grid(path, where, findings)
+        if grid is None or (first is not None and not check_channel_grid(grid, first, config, where, findings)):
+            return findings
+        first = first or grid
+    assert first is not None
+    for task in tasks.values():
+        column = task.columns[0]
+        if task.voxel and column in case.files:
+            where = _where(case, column, case.files[column], folder)
+            grid = _grid(case.files[column], where, findings)
+            if grid is None or not check_label_grid(grid, first, findings, where):
+                return findings
+    return findings
+
+
+def _where(case: Case, column: str, path: Path, folder: Path) -> dict[str, Any]:
+    return {"case": case.case_id, "row": case.row, "column": column, "file": os.path.relpath(path, folder)}
+
+
+def _grid(path: Path, where: Mapping[str, Any], findings: Findings) -> Grid | None:
+    try:
+        return read_header(path)
+    except ImageError as error:
+        findings.reject(error.code, **where, found=error.found, expected=error.expected, fix=error.fix)
+        return None

@@ -1,0 +1,58 @@
+"""What the text of one cell says: a number, several of them, a word for "missing", or something no cell may hold."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+
+NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?")
+_GROUPED = re.compile(r"[+-]?[0-9]{1,3}([.,'\u2019 \u00a0\u202f][0-9]{3})+([.,][0-9]+)?")
+_SEPARATORS = re.compile(r"[;|/,]")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_MISSING_WORDS = frozenset(
+    ("?", "-", "--", "\u2013", "\u2014", ".", "n/a", "na", "#n/a", "none", "null", "missing", "unknown")
+)
+FORMULA_STARTS = ("=", "+", "-", "@")
+
+
+def number(text: str) -> float | None:
+    """The value of a plain decimal number such as ``12.5`` or ``1e-3``; None for all else, also for NaN and Inf."""
+    value = float(text) if NUMBER.fullmatch(text) else math.nan
+    return value if math.isfinite(value) else None
+
+
+def is_localised_number(text: str) -> bool:
+    """Whether it is a number with a decimal comma (``2,5``) or with its thousands apart (``1,234``, ``1 234``)."""
+    return number(text) is None and bool(_DECIMAL_COMMA.fullmatch(text) or _GROUPED.fullmatch(text))
+
+
+def values(text: str) -> list[str]:
+    """The parts of a cell that may hold several, at ``;``, ``|``, ``/`` or a comma, or else at blanks."""
+    parts = [part.strip() for part in _SEPARATORS.split(text)]
+    return [part for part in parts if part] if len(parts) > 1 else text.split()
+
+
+def is_missing_word(text: str) -> bool:
+    """Whether people write this where they have no value, such as ``?`` or ``n/a``."""
+    return text.strip().casefold() in _MISSING_WORDS
+
+
+def control_character(text: str) -> str | None:
+    """The first control character or line break, or None."""
+    found = None if text.isprintable() else _CONTROLS.search(text)
+    return found.group() if found else None
+
+
+def is_formula(text: str) -> bool:
+    """Whether a spreadsheet would run it: it begins with ``=``, ``+``, ``-`` or ``@`` and is no number."""
+    return text.startswith(FORMULA_STARTS) and NUMBER.fullmatch(text) is None
+
+
+def folded(name: str) -> str:
+    """What equal-looking names have in common: no blanks around, no case, composed characters (NFC)."""
+    if name.isascii():
+        return name.strip().casefold()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).strip().casefold())
