@@ -76,6 +76,9 @@ class Folder:
                 | {"grade": ("low", "high")[index % 2], "size": str(10 * index)}
             )
 
+    def save(self, name: str, array: Array, shift: float = 0.0) -> None:
+        save(self.path / f"{name}.nii.gz", array, shift)
+
     def write(self) -> Config:
         with (self.path / "cohort.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, list(self.rows[0]))

@@ -8,7 +8,8 @@ import pytest
 from medmtl import config as configuration
 from medmtl.build import build_tasks
 from medmtl.checking import check_cohort
-from medmtl.errors import CohortError
+from medmtl.cli import main
+from medmtl.errors import CohortError, ConfigError
 from tests.checking.cohort_folder import CASES, CONFIG, SHAPE, Array, Folder, mask, save, scan
 
 
@@ -81,6 +82,7 @@ def test_a_label_that_no_case_holds_is_one_finding_of_the_cohort(folder: Folder)
     assert finding.found == "no case holds [2]"
 
 
+@pytest.mark.covers("B006", "B112", "B121")
 @pytest.mark.parametrize(
     ("column", "cell", "code"), [("grade", "Low", "B112"), ("size", "1,5", "B006"), ("size", "101", "B121")]
 )
@@ -92,6 +94,7 @@ def test_a_target_that_does_not_parse_is_refused_in_its_row(folder: Folder, colu
     assert "case1" not in folder.check().truths["grade" if column == "grade" else "size"]
 
 
+@pytest.mark.covers("B094", "B116")
 @pytest.mark.parametrize(("column", "key", "code"), [("organ", "tasks.organ", "B094"), ("size", "tasks.size", "B116")])
 def test_missing_labels_are_counted_per_task(folder: Folder, column: str, key: str, code: str) -> None:
     folder.rows[1][column] = folder.rows[2][column] = ""
@@ -100,6 +103,7 @@ def test_missing_labels_are_counted_per_task(folder: Folder, column: str, key: s
     assert finding.found == "2 of 8 cases not labelled"
 
 
+@pytest.mark.covers("B115", "B116", "B120")
 @pytest.mark.parametrize(
     ("column", "cells", "code"),
     [
@@ -115,6 +119,7 @@ def test_a_task_that_cannot_be_learned_is_refused(folder: Folder, column: str, c
     assert (finding.code, finding.severity, finding.key) == (code, "reject", f"tasks.{column}")
 
 
+@pytest.mark.covers("B117")
 def test_a_row_without_any_target_is_told(folder: Folder) -> None:
     folder.rows[2] |= {"organ": "", "grade": "", "size": ""}
     told = {finding.code: finding for finding in folder.findings()}
@@ -122,6 +127,7 @@ def test_a_row_without_any_target_is_told(folder: Folder) -> None:
     assert (told["B117"].severity, told["B117"].case, told["B117"].row) == ("warn", "case2", 4)
 
 
+@pytest.mark.covers("B020")
 def test_one_image_under_two_names_is_refused_on_the_later_row(folder: Folder) -> None:
     shutil.copy(folder.path / "t1_0.nii.gz", folder.path / "t1_3.nii.gz")
     finding = folder.only()
@@ -168,3 +174,115 @@ def test_progress_is_told_for_every_case(folder: Folder) -> None:
     told: list[tuple[str, int, int]] = []
     check_cohort(config, build_tasks(config), lambda stage, done, total, note="": told.append((stage, done, total)))
     assert told == [("check", done, CASES) for done in range(1, CASES + 1)]
+
+
+@pytest.mark.covers("B113", "B116", "B118")
+@pytest.mark.parametrize(
+    ("column", "cell", "code"),
+    [("grade", "low;high", "B118"), ("size", "1;2", "B118"), ("grade", "?", "B116"), ("size", "n/a", "B116")],
+)
+def test_each_kind_of_bad_cell_has_its_own_rule(folder: Folder, column: str, cell: str, code: str) -> None:
+    folder.rows[1][column] = cell
+    finding = folder.only()
+    assert (finding.code, finding.severity, finding.row, finding.column) == (code, "reject", 3, column)
+    assert (finding.found, finding.case) == (cell, "case1")
+    assert finding.fix
+
+
+@pytest.mark.covers("B113")
+def test_one_class_in_three_spellings(folder: Folder) -> None:
+    folder.config = CONFIG.replace("[low, high]", '["0", "1"]')
+    for row, cell in zip(folder.rows, ("0", "1", "0", "1.0", "00", "1", "0", "1"), strict=True):
+        row["grade"] = cell
+    found = [(finding.code, finding.row, finding.found) for finding in folder.findings()]
+    assert found == [("B113", 5, "1.0"), ("B113", 6, "00")]
+
+
+@pytest.mark.covers("B121", "B122")
+def test_doubtful_values_are_warned_about(folder: Folder) -> None:
+    folder.config = CONFIG.replace(", range: [0, 100]", "")
+    folder.rows[1]["size"] = folder.rows[2]["size"] = "-1"
+    folder.rows[7]["size"] = "9000"
+    sentinel, outlier = folder.findings()
+    assert (sentinel.code, sentinel.severity, sentinel.case, sentinel.key) == ("B121", "warn", None, "tasks.size")
+    assert (sentinel.column, sentinel.found) == ("size", "-1 in 2 rows, an extreme")
+    assert (outlier.code, outlier.severity, outlier.case, outlier.row) == ("B122", "warn", "case7", 9)
+    assert (outlier.column, str(outlier.found).split(",")[0]) == ("size", "9000")
+
+
+def test_a_row_without_its_image_still_has_its_cells_checked(folder: Folder) -> None:
+    folder.rows[2] |= {"t1": "absent.nii.gz", "grade": "huge", "size": "x"}
+    found = [(finding.code, finding.row) for finding in folder.findings()]
+    assert found == [("B032", 4), ("B112", 4), ("B119", 4)]
+
+
+def test_what_a_refused_cell_may_explain_is_not_told(folder: Folder) -> None:
+    for row in folder.rows:
+        row |= {"organ": "", "size": ""}
+    folder.rows[0] |= {"grade": "Low", "size": "x"}
+    for row in folder.rows[1:]:
+        row["grade"] = "high"
+    rejected = {(finding.code, finding.row) for finding in folder.findings() if finding.severity == "reject"}
+    assert rejected == {("B112", 2), ("B119", 2), ("B116", None)}
+    told = [(finding.code, finding.case) for finding in folder.findings()]
+    assert ("B117", "case0") not in told
+
+
+@pytest.mark.covers("B106")
+def test_a_label_that_a_refused_file_may_hold_is_not_missed(folder: Folder) -> None:
+    for index in range(CASES):
+        folder.save(f"organ_{index}", mask(1))
+    folder.save("organ_0", mask(2), shift=3.0)
+    assert [(finding.code, finding.row) for finding in folder.findings()] == [("B096", 2)]
+
+
+@pytest.mark.covers("B106")
+def test_a_label_that_no_training_case_holds(folder: Folder) -> None:
+    folder.config = CONFIG.replace("{folds: 2}", "{column: part}")
+    for index, row in enumerate(folder.rows):
+        row["part"] = "train" if index < 4 else "val"
+        folder.save(f"organ_{index}", mask(1) if index < 4 else mask(1, 2))
+    finding = folder.only()
+    assert (finding.code, finding.severity, finding.key) == ("B106", "reject", "tasks.organ")
+    assert finding.found == "train 0 lacks [2]"
+
+
+@pytest.mark.covers("B022")
+def test_a_cohort_without_a_patient_column_is_refused(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    folder.config = CONFIG.replace("  patient: person\n", "")
+    with pytest.raises(ConfigError) as caught:
+        folder.write()
+    assert caught.value.key == "cohort.patient"
+    assert main(["check", str(folder.path / "config.yaml")]) == 2
+    assert "cohort.patient" in capsys.readouterr().err
+    folder.config = CONFIG.replace("patient: person", "patient: id")
+    finding = next(finding for finding in folder.findings() if finding.code == "B022")
+    assert (finding.severity, finding.column) == ("warn", "id")
+
+
+def test_the_command_has_the_exit_code_of_its_findings(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    folder.write()
+    words = ["check", str(folder.path / "config.yaml"), "--quiet"]
+    assert main([*words, "--strict"]) == 0
+    folder.rows[2]["size"] = ""
+    folder.write()
+    assert main(words) == 0
+    assert main([*words, "--strict"]) == 2
+    assert "B116 warn: 1" in capsys.readouterr().out
+    folder.rows[2]["size"] = "2,5"
+    folder.write()
+    assert main(words) == 2
+    said = capsys.readouterr().out
+    assert "B006 reject: 1\n  row 4, case case2, column size: found 2,5; expected a number such as" in said
+    assert said.splitlines()[-1] == "1 rejected, 0 warned about, 0 repaired: not fit for training"
+
+
+def test_strict_training_starts_nothing(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    folder.rows[2]["size"] = ""
+    folder.write()
+    run = folder.path / "run"
+    assert main(["train", str(folder.path / "config.yaml"), "--out", str(run), "--strict", "--quiet"]) == 2
+    err = capsys.readouterr().err
+    assert "B116 warn: 1" in err
+    assert err.splitlines()[-1].startswith("error: the check found 1 faults (B116 x1)")
+    assert not run.exists()

@@ -1,0 +1,50 @@
+"""One image under two names."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+
+import numpy as np
+import pytest
+
+from tests.checking.cohort_folder import CONFIG, SHAPE, Folder
+
+COLUMN = CONFIG.replace("{folds: 2}", "{column: part}")
+
+
+@pytest.mark.covers("B020")
+def test_equal_voxels_in_different_bytes_are_one_image(folder: Folder) -> None:
+    whole = gzip.decompress((folder.path / "t1_0.nii.gz").read_bytes())
+    (folder.path / "t1_3.nii.gz").write_bytes(gzip.compress(whole, 9, mtime=1))
+    finding = folder.only()
+    assert (finding.code, finding.severity, finding.case, finding.row) == ("B020", "reject", "case3", 5)
+    assert finding.found == "the same image as row 2"
+    folder.rows[3]["person"] = "p0"
+    assert (folder.only().code, folder.only().severity) == ("B020", "warn")
+
+
+@pytest.mark.covers("B020")
+@pytest.mark.parametrize(("part", "severity"), [("train", "warn"), ("val", "reject")])
+def test_parts_that_the_user_chose_decide(folder: Folder, part: str, severity: str) -> None:
+    folder.config = COLUMN
+    for index, row in enumerate(folder.rows):
+        row["part"] = "train" if index < 4 else "val"
+    twin = 3 if part == "train" else 7
+    shutil.copy(folder.path / "t1_0.nii.gz", folder.path / f"t1_{twin}.nii.gz")
+    assert (folder.only().code, folder.only().severity, folder.only().row) == ("B020", severity, twin + 2)
+
+
+@pytest.mark.covers("B019")
+def test_one_file_in_two_rows_is_the_tables_rule(folder: Folder) -> None:
+    folder.rows[3]["t1"] = folder.rows[0]["t1"]
+    assert (folder.only().code, folder.only().severity, folder.only().row) == ("B019", "reject", 5)
+    folder.config = CONFIG.replace("  case: id", "  allow: [shared-image]\n  case: id")
+    assert folder.findings() == []
+
+
+def test_constant_images_are_not_called_one(folder: Folder) -> None:
+    folder.config = CONFIG.replace("  case: id", "  allow: [constant]\n  case: id")
+    for index in (0, 1):
+        folder.save(f"t2_{index}", np.ones(SHAPE, np.float32))
+    assert folder.findings() == []
