@@ -213,11 +213,6 @@ def test_make_private_folder(tmp_path: Path) -> None:
         files.make_private_folder(tmp_path / "file")
 
 
-def test_free_bytes_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
-    expected = shutil.disk_usage(tmp_path).free
-    assert abs(files.free_bytes(tmp_path / "a" / "b") - expected) < 1 << 30
-
-
 @pytest.mark.parametrize(
     ("case_id", "name"),
     [

@@ -16,7 +16,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 # Packages of one floor do not see each other; of the single modules of one floor, each may import those to its left.
 FLOORS = (
-    ("errors", "registry", "validation", "files", "rng", "progress"),
+    ("errors", "registry", "validation", "files", "disk", "rng", "progress"),
     ("data", "losses", "metrics"),
     ("networks",),
     ("tasks", "sharing", "weighting"),
