@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from medmtl.run_folder import RunFolder, open_folds
 from medmtl.tasks.base import Cell, Task
 from medmtl.training.loop import train_run
 from medmtl.training.start import FoldName, Ready, make_ready, plan_fold, start_run
+
+logger = logging.getLogger(__name__)
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 PathLike = str | Path
@@ -250,6 +253,7 @@ def predict(
     cases = cases_of([str(item) for item in inputs], predictor.config, predictor.channels)
     rows: list[dict[str, Cell]] = []
     failed: list[str] = []
+    outside: list[str] = []
     for count, case in enumerate(cases, start=1):
         try:
             prediction = predictor.predict(case)
@@ -257,10 +261,20 @@ def predict(
             failed.append(f"{case.case_id}: {error}")
         else:
             write_masks(prediction, Path(out))
+            if prediction.outside_training:
+                outside.append(f"{case.case_id} ({', '.join(prediction.outside_training)})")
             rows.append(prediction_row(prediction, predictor.model_sha256))
         progress("predict", count, len(cases))
     table = Path(out) / "predictions.csv"
     write_table(rows, table)
+    if outside:
+        logger.warning(
+            "[B162] %d of %d cases lie outside what the model was trained on, see outside_training in %s: %s",
+            len(outside),
+            len(cases),
+            table.name,
+            "; ".join(outside[:FAILURES_NAMED]),
+        )
     if failed:
         more = f"; and {len(failed) - FAILURES_NAMED} more" if len(failed) > FAILURES_NAMED else ""
         raise InputError(

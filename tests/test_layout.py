@@ -21,7 +21,7 @@ FLOORS = (
     ("networks",),
     ("tasks", "sharing", "weighting"),
     ("config", "device", "planning", "model"),
-    ("checking", "build", "checkpoint", "run_folder"),
+    ("checking", "build", "checkpoint", "run_log", "run_place", "run_folder"),
     ("inference",),
     ("evaluation",),
     ("training",),

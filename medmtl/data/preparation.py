@@ -39,13 +39,14 @@ def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = Tr
         with_labels: whether label files are read; prediction needs none.
 
     Raises:
-        InputError: if channels or labels do not lie on the first channel's grid.
+        InputError: if channels or labels do not lie on the first channel's grid, or a file is not the one that was
+            checked.
     """
     hashes: dict[str, str] = {}
     native: Grid | None = None
     arrays = []
     for channel in preparation.channels:
-        volume = _read(case.images[channel], False, hashes)
+        volume = _read(case, case.images[channel], False, hashes)
         native = native or volume.grid
         if same_grid(volume.grid, native):
             volume = Volume(volume.array, native)
@@ -57,7 +58,7 @@ def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = Tr
     labels: dict[str, npt.NDArray[np.integer[Any]]] = {}
     for task, column in preparation.labels.items() if with_labels else ():
         if column in case.files:
-            label = _read(case.files[column], True, hashes)
+            label = _read(case, case.files[column], True, hashes)
             if not same_grid(label.grid, native):
                 raise _other_grid(case, column, label.grid, native)
             labels[task] = _to_grid(canonical(Volume(label.array, native)), target, "nearest")
@@ -115,8 +116,9 @@ def normalise(
     return result
 
 
-def _read(path: Path, label: bool, hashes: dict[str, str]) -> Volume:
+def _read(case: Case, path: Path, label: bool, hashes: dict[str, str]) -> Volume:
     volume = read_label(path) if label else read_image(path)
+    case.refuse_change(path, volume.sha256)
     if volume.sha256 is not None:
         hashes[str(path)] = volume.sha256
     return volume

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,13 +12,17 @@ from medmtl.checking import Checked, check_cohort
 from medmtl.config import Config
 from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case
+from medmtl.data.manifest import with_hashes
+from medmtl.data.prepared import Prepared
 from medmtl.data.split import Splits, from_column, from_file, make_splits
-from medmtl.device import Device, describe_device
+from medmtl.data.volume import Grid
+from medmtl.device import Device, describe_device, describe_hardware
 from medmtl.errors import InputError
 from medmtl.planning import Plan, TrainingFacts, make_plan, with_statistics
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import Task
+from medmtl.training.room import predict_disk, refuse_full_disk, refuse_small_shared_memory
 
 FoldName = int | Literal["none"]
 
@@ -63,6 +67,7 @@ def make_ready(config: Config, *, strict: bool = False, progress: Progress = sil
     tasks = build_tasks(config)
     checked = check_cohort(config, tasks, progress)
     checked.refuse(strict=strict)
+    checked = replace(checked, cohort=with_hashes(checked.cohort, checked.sha256))
     return Ready(config, tasks, checked, _split(config, tasks, checked))
 
 
@@ -80,13 +85,17 @@ def start_run(
     """Prepare the cases, complete the plan and make the run folder appear, whole.
 
     Raises:
-        InputError: if ``out`` exists and is not empty, or the fold leaves a task without labels.
-        MachineError: if the device is absent or the plan does not fit.
+        InputError: if ``out`` exists and is not empty, the fold leaves a task without labels, or a file changed since
+            the check.
+        MachineError: if the device is absent, or the plan does not fit memory, disk or shared memory.
     """
-    RunFolder.refuse_place(out, ready.config.cohort.table)
+    RunFolder.refuse_place(out, ready.config.cohort.table, *_folders(ready.checked.cohort.cases))
     plan = plan_fold(ready, fold, describe_device(device))
+    refuse_small_shared_memory(plan, ready.tasks)
     train, val = ready.members(fold)
     cache = open_cache(ready.config, out, plan)
+    need = predict_disk(ready.config, ready.checked, plan, [*train, *val])
+    refuse_full_disk(out, need, cache, [*train, *val])
     cache.ensure([*train, *val], plan.workers, lambda done, total: progress("prepare", done, total))
     plan = with_statistics(plan, ready.config, ready.tasks, _facts(ready, train, cache))
     return RunFolder.create(
@@ -99,6 +108,7 @@ def start_run(
             "fold": fold,
             "seed": ready.config.training.seed,
             "device": plan.device,
+            "hardware": describe_hardware(plan.device),
             "table_sha256": ready.checked.cohort.sha256,
             "files_sha256": dict(ready.checked.sha256),
         },
@@ -108,6 +118,10 @@ def start_run(
 def open_cache(config: Config, out: Path, plan: Plan) -> PreparedCache:
     """The cache of prepared arrays: as configured, or ``.medmtl-cache`` beside the run."""
     return PreparedCache(config.cache.folder or out.absolute().parent / ".medmtl-cache", plan.preparation)
+
+
+def _folders(cases: Sequence[Case]) -> set[Path]:
+    return {path.parent for case in cases for path in (*case.images.values(), *case.files.values())}
 
 
 def _split(config: Config, tasks: Mapping[str, Task], checked: Checked) -> Splits:
@@ -145,4 +159,16 @@ def _facts(ready: Ready, train: Sequence[Case], cache: PreparedCache) -> Trainin
         raise InputError(
             f"no training case of this fold is labelled for {', '.join(empty)}; use fewer folds or another split"
         )
-    return TrainingFacts([cache.get(case) for case in train], truths)
+    return TrainingFacts([_seen(cache.get(case)) for case in train], truths)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What planning reads of a prepared case; its arrays, and the open files behind them, are let go."""
+
+    native: Grid
+    statistics: tuple[Mapping[str, float], ...]
+
+
+def _seen(prepared: Prepared) -> _Seen:
+    return _Seen(prepared.native, prepared.statistics)

@@ -21,7 +21,7 @@ from medmtl.data.case import Case
 from medmtl.data.preparation import prepare_case
 from medmtl.data.prepared import Preparation, Prepared
 from medmtl.data.volume import Grid
-from medmtl.errors import MachineError, WorkError
+from medmtl.errors import ArtefactError, InputError, MachineError, WorkError
 
 PREPARATION = Preparation((1.0, 1.0, 1.5), ("t1",), {"organ": "mask"})
 
@@ -197,17 +197,30 @@ def test_ensure_reports_progress_and_removes_old_leftovers(cache: PreparedCache,
     assert len(entries(cache)) == 6
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(
-    cache: PreparedCache, case: Case, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.covers("F18")
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_leaves_nothing_and_cases_are_prepared_anew_with_one_warning(
+    cache: PreparedCache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    number: int,
 ) -> None:
+    cases = [make_case(tmp_path, place) for place in range(3)]
+    cache.get(cases[0])
+
     def full(path: Path, array: Any) -> str:
         path.write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(number, os.strerror(number), str(path))
 
     monkeypatch.setattr(cache_module, "_save", full)
-    with pytest.raises(MachineError, match=r"is full; free space or set cache\.folder"):
-        cache.get(case)
-    assert entries(cache) == []
+    cache.ensure(cases, 2)
+    for case in cases:
+        assert_same(cache.get(case), prepare_case(case, PREPARATION))
+    assert len(entries(cache)) == 1
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert os.strerror(number) in caplog.text
+    assert "set cache.folder" in caplog.text
 
 
 @pytest.mark.skipif(not os.access("/dev/full", os.W_OK), reason="needs /dev/full")
