@@ -62,7 +62,7 @@ def refuse_model_file(path: Path) -> None:
         kind = f"a {path.suffix.lower()} file"
     if kind is not None:
         raise ArtefactError(
-            f"{path} is {kind}, and medmtl opens its own run folders only, so that no file can run code; give one of those",
+            f"{path} is {kind}, and medmtl opens its own run folders only, so that no file can run code; give one",
             code="B150",
         )
 

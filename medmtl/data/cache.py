@@ -202,7 +202,7 @@ class PreparedCache:
         """From now on nothing is written: a full disk that is tried at every case fails at every case."""
         if not self._full:
             logger.warning(
-                "[F18] the cache takes no more (%s); cases that are not in it are prepared anew at every use, which is "
+                "the cache takes no more (%s); cases that are not in it are prepared anew at every use, which is "
                 "slow: set cache.folder to another disk",
                 why(error),
             )

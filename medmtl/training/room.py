@@ -154,7 +154,7 @@ def _checkpoint_bytes(config: Config, checked: Checked, plan: Plan) -> int:
     own = [*weighting.state_dict().values()]
     moments = 2 * sum(p.nbytes for part in (model, weighting) for p in part.parameters())
     tensors = sum(t.nbytes for t in weights) * (2 if config.training.average else 1) + sum(t.nbytes for t in own)
-    return tensors + moments + 6 * NAME_BYTES * len(weights) + CHECKPOINT_FILES * BLOCK
+    return int(tensors + moments) + 6 * NAME_BYTES * len(weights) + CHECKPOINT_FILES * BLOCK
 
 
 def _entry_bytes(plan: Plan, seen: Fingerprint) -> int:
