@@ -147,7 +147,13 @@ class PreparedCache:
         prepared = self._build(case, source)
         if self._full or not self._store(prepared, entry):
             return prepared
-        return self._open(entry, case, source)
+        try:
+            return self._open(entry, case, source)
+        except DAMAGE as error:
+            raise WorkError(
+                f"the cache entry of case {case.case_id!r} is damaged right after it was written ({error}); check the "
+                f"disk of {self.folder}"
+            ) from error
 
     def _source(self, case: Case) -> _Source:
         if case.case_id not in self._sources:

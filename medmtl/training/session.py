@@ -93,6 +93,8 @@ def open_session(run: RunFolder) -> Session:
 
 def save(session: Session, steps_done: int) -> None:
     """Commit the learner's whole state after ``steps_done`` steps."""
+    # the log first: a commit must not outlive the lines that led to it
+    session.run.sync_log()
     learner = session.learner
     tensors, groups = checkpoint.optimiser_tensors(learner.optimiser, _parameter_names(learner))
     parts = {"model": dict(learner.model.state_dict()), "optimiser": tensors}
@@ -108,8 +110,6 @@ def save(session: Session, steps_done: int) -> None:
         "scaler": learner.scaler.state_dict() if learner.scaler is not None else None,
         "skipped": learner.skipped,
     }
-    # the log first: a commit must not outlive the lines that led to it
-    session.run.sync_log()
     checkpoint.save(session.run.checkpoints, steps_done, parts, state, keep=session.config.training.keep)
 
 

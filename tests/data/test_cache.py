@@ -21,7 +21,7 @@ from medmtl.data.case import Case
 from medmtl.data.preparation import prepare_case
 from medmtl.data.prepared import Preparation, Prepared
 from medmtl.data.volume import Grid
-from medmtl.errors import ArtefactError, InputError, MachineError, WorkError
+from medmtl.errors import WorkError
 
 PREPARATION = Preparation((1.0, 1.0, 1.5), ("t1",), {"organ": "mask"})
 

@@ -67,8 +67,10 @@ def test_too_many_open_files_names_the_limit(worker: Worker, tmp_path: Path) -> 
 
 @covers("F32")
 def test_a_scan_that_does_not_fit_the_memory_names_its_row_and_the_bytes(worker: Worker, tmp_path: Path) -> None:
-    image = scan(tmp_path / "scan.nii.gz", side=160)
-    with worker.limited(resource.RLIMIT_AS, worker.memory_in_use() + 4_000_000):
+    image, small = scan(tmp_path / "scan.nii", side=200), scan(tmp_path / "small.nii")
+    # once, so that what libraries load at their first use is there
+    assert worker.run(f"cache({str(tmp_path / 'c')!r}).get(case({str(small)!r}))").error is None
+    with worker.limited(resource.RLIMIT_AS, worker.memory_in_use() + 24_000_000):
         failed = worker.run(f"cache({str(tmp_path / 'c')!r}).get(case({str(image)!r}))")
     assert failed.error == "MachineError", failed
     assert "case 'c1' could not be prepared (row 7): out of memory (" in failed.message
@@ -95,7 +97,9 @@ def test_a_full_cache_is_done_without_and_said_once(worker: Worker, tmp_path: Pa
 def test_a_cache_write_that_lies_is_never_used(worker: Worker, tmp_path: Path) -> None:
     image = scan(tmp_path / "scan.nii.gz", side=8)
     with worker.traced("write", "write:retval=1000000:when=1"):
-        worker.run(f"cache({str(tmp_path / 'c')!r}).get(case({str(image)!r}))")
+        failed = worker.run(f"cache({str(tmp_path / 'c')!r}).get(case({str(image)!r}))")
+    assert failed.error == "WorkError"
+    assert "is damaged right after it was written" in failed.message
     code = f"p = cache({str(tmp_path / 'c')!r}).get(case({str(image)!r})); result = float(p.image_CDHW.max())"
     assert worker.run(code).result == 511.0
 
