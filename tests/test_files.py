@@ -78,6 +78,7 @@ def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (tmp_path / "a").read_bytes() == b"0123456789"
 
 
+@pytest.mark.covers("F68")
 def test_write_atomic_does_not_follow_a_link(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.write_bytes(b"mine")
@@ -109,6 +110,7 @@ def test_append_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert log.read_bytes() == b"a\nb\n"
 
 
+@pytest.mark.covers("F68")
 def test_append_line_closes_a_torn_line_and_refuses_a_link(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     log.write_bytes(b'{"a": 1}\n{"b"')

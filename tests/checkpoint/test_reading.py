@@ -86,17 +86,23 @@ def twice_the_same_name() -> bytes:
     return struct.pack("<Q", len(header)) + header + bytes(4)
 
 
+def text_for_number(record: dict[str, Any]) -> None:
+    record["files"]["state.json"]["bytes"] = "9"
+
+
+def one_key_more(record: dict[str, Any]) -> None:
+    record["files"]["state.json"]["path"] = "/x"
+
+
 NAN_WEIGHT = safetensors.torch.save({"w": torch.tensor([float("nan")])})
+HUGE_HEADER = struct.pack("<Q", 1 << 60) + NAN_WEIGHT[8:]
 DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "truncated": ("B147", lambda step: os.truncate(step / "model.safetensors", 20)),
-    "longer": ("B161", lambda step: os.truncate(step / "model.safetensors", 1000)),
+    "longer": ("B147", lambda step: os.truncate(step / "model.safetensors", 1000)),
     "one byte more": ("B147", lambda step: append(step / "model.safetensors")),
     "ten times as large": ("B161", lambda step: os.truncate(step / "model.safetensors", 1 << 40)),
     "record too large": ("B161", lambda step: os.truncate(step / "commit.json", 1 << 40)),
-    "record gives no number": (
-        "B160",
-        lambda step: rerecord(step, lambda r: r["files"]["state.json"].update(bytes="9")),
-    ),
+    "record gives no number": ("B160", lambda step: rerecord(step, text_for_number)),
     "forged overlap": ("B149", lambda step: forge(step / "model.safetensors", stored([0, 4], [2, 6]))),
     "forged offset": ("B149", lambda step: forge(step / "model.safetensors", stored([0, 4], [4, 1 << 50]))),
     "empty": ("B147", lambda step: os.truncate(step / "optimiser.safetensors", 0)),
@@ -110,17 +116,11 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "another step": ("B148", another_step),
     "newer schema": ("B153", lambda step: rerecord(step, lambda record: record.update(schema=2))),
     "unknown key": ("B160", lambda step: rerecord(step, lambda record: record.update(run="x"))),
-    "unknown entry key": (
-        "B160",
-        lambda step: rerecord(step, lambda record: record["files"]["state.json"].update(path="/x")),
-    ),
+    "unknown entry key": ("B160", lambda step: rerecord(step, one_key_more)),
     "path outside": ("B160", lambda step: rerecord(step, lambda record: record["files"].update({"../last": {}}))),
     "foreign file": ("B160", lambda step: forge(step / "model.pt", b"PK")),
     "forged NaN": ("B152", lambda step: forge(step / "model.safetensors", NAN_WEIGHT)),
-    "forged length": (
-        "B149",
-        lambda step: forge(step / "model.safetensors", struct.pack("<Q", 1 << 60) + NAN_WEIGHT[8:]),
-    ),
+    "forged length": ("B149", lambda step: forge(step / "model.safetensors", HUGE_HEADER)),
     "forged duplicate": ("B149", lambda step: forge(step / "model.safetensors", twice_the_same_name())),
     "forged state": ("B160", lambda step: forge(step / "state.json", b"[1]")),
 }

@@ -74,6 +74,7 @@ def test_nothing_committed_is_none(tmp_path: Path) -> None:
     assert checkpoint.load(tmp_path) is None
 
 
+@pytest.mark.covers("F45")
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, value: float) -> None:
     commit(tmp_path, 1)
@@ -219,6 +220,7 @@ def test_dying_at_any_change_of_the_disk_keeps_a_whole_checkpoint(
         assert not [name for name in os.listdir(folder) if name.startswith(".")]
 
 
+@pytest.mark.covers("F62")
 def test_files_then_folder_are_synced_then_renamed_then_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[str] = []
     rename = os.rename
@@ -234,6 +236,7 @@ def test_files_then_folder_are_synced_then_renamed_then_synced(tmp_path: Path, m
     assert events[:7] == [*written, f".step-000001.tmp-{os.getpid()}", "rename", tmp_path.name]
 
 
+@pytest.mark.covers("F26")
 def test_a_disk_that_lies_is_caught_before_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit(tmp_path, 1)
     write = os.write
