@@ -288,7 +288,5 @@ def test_a_lack_of_memory_names_the_row(cache: PreparedCache, case: Case, monkey
         raise MemoryError("Unable to allocate 8.00 GiB for an array with shape (1, 2) and data type float32")
 
     monkeypatch.setattr(cache_module, "prepare_case", hungry)
-    with pytest.raises(
-        MachineError, match=r"prepared \(row 2\): out of memory \(Unable to allocate 8\.00 GiB"
-    ):
+    with pytest.raises(MachineError, match=r"prepared \(row 2\): out of memory \(Unable to allocate 8\.00 GiB"):
         cache.get(case)
