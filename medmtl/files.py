@@ -237,9 +237,9 @@ def parse_json(data: bytes, name: str | Path) -> Any:
         if _depth(value) > MAX_JSON_DEPTH:
             raise ValueError(f"more than {MAX_JSON_DEPTH} levels")
     except RecursionError:
-        raise ArtefactError(f"{name} is not valid JSON: more than {MAX_JSON_DEPTH} levels", code="B149") from None
+        raise ArtefactError(f"{name} is not valid JSON: more than {MAX_JSON_DEPTH} levels") from None
     except ValueError as error:
-        raise ArtefactError(f"{name} is not valid JSON: {error}", code="B149") from None
+        raise ArtefactError(f"{name} is not valid JSON: {error}") from None
     return value
 
 

@@ -32,7 +32,7 @@ def errors() -> list[tuple[BaseException, str]]:
     ]
 
 
-@pytest.mark.covers("F32", "F60")
+@pytest.mark.covers("F32")
 @pytest.mark.parametrize("number", range(4))
 def test_a_lack_of_memory_is_known_whoever_says_so_and_ends_with_code_3(
     number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

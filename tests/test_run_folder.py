@@ -302,6 +302,15 @@ def test_the_lock_is_exclusive_and_removes_leftovers(run: RunFolder) -> None:
         pass
 
 
+@pytest.mark.covers("B049")
+def test_a_run_that_others_may_write_to_is_warned_about(run: RunFolder, caplog: pytest.LogCaptureFixture) -> None:
+    with run.lock():
+        assert caplog.text == ""
+    run.path.chmod(0o770)
+    with run.lock():
+        assert f"[B049] other users may write to {run.path}" in caplog.text
+
+
 def test_the_weights_hash_is_that_of_what_predicts(run: RunFolder) -> None:
     with pytest.raises(ArtefactError, match="train it first"):
         run.weights_sha256()

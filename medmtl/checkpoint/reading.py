@@ -116,7 +116,7 @@ def _record(folder: Path, step: int) -> dict[str, dict[str, Any]]:
         raise ArtefactError(f"{folder} is not a folder", code="B159")
     if not os.path.lexists(folder / COMMIT):
         raise ArtefactError(f"{folder} was never committed: it has no {COMMIT}", code="B154")
-    body = files.read_json(folder / COMMIT, limit_bytes=MAX_JSON_BYTES)
+    body = _parse_json(files.read_bytes(folder / COMMIT, limit_bytes=MAX_JSON_BYTES), folder / COMMIT)
     if not isinstance(body, dict) or body.keys() != {"schema", "step", "files"} or not isinstance(body["files"], dict):
         raise ArtefactError(f"{folder / COMMIT} is not a commit record", code="B160")
     if body["schema"] != SCHEMA:
@@ -166,7 +166,7 @@ def _read(folder: Path, step: int) -> Checkpoint:
         if files.sha256_bytes(data) != entry["sha256"]:
             raise ArtefactError(f"{folder / name} was changed after it was written (sha256 differs)", code="B148")
         if name == STATE:
-            state = files.parse_json(data, folder / name)
+            state = _parse_json(data, folder / name)
         else:
             tensors[name.removesuffix(SUFFIX)] = _parse_tensors(data, folder / name)
     if not isinstance(state, dict):
@@ -175,9 +175,16 @@ def _read(folder: Path, step: int) -> Checkpoint:
     return Checkpoint(step=step, tensors=tensors, state=state, sha256=sha256)
 
 
+def _parse_json(data: bytes, path: Path) -> Any:
+    try:
+        return files.parse_json(data, path)
+    except ArtefactError as error:
+        raise ArtefactError(f"{path} does not hold the JSON that was written there", code="B149") from error
+
+
 def _parse_tensors(data: bytes, path: Path) -> dict[str, torch.Tensor]:
     # The header first, strictly: safetensors itself lets the last of two equal names win.
-    files.parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")], path)
+    _parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")], path)
     try:
         tensors = safetensors.torch.load(data)
     except (SafetensorError, KeyError) as error:

@@ -13,11 +13,11 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms import SpatialResample  # type: ignore[attr-defined]
 
 from medmtl.data.case import Case
-from medmtl.data.formats.nifti import read_image, read_label
+from medmtl.data.formats.nifti import ImageError, read_image, read_label
 from medmtl.data.geometry import canonical, canonical_grid, corner_shift_voxels, same_grid
 from medmtl.data.prepared import Intensity, Preparation, Prepared
 from medmtl.data.volume import Grid, Volume
-from medmtl.errors import InputError
+from medmtl.errors import InputError, WorkError
 from medmtl.rng import generator
 
 SAME_SPACING = 0.01  # relative; closer ones are not resampled
@@ -41,6 +41,7 @@ def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = Tr
     Raises:
         InputError: if channels or labels do not lie on the first channel's grid, or a file is not the one that was
             checked.
+        WorkError: if a file that was checked is gone.
     """
     hashes: dict[str, str] = {}
     native: Grid | None = None
@@ -117,7 +118,15 @@ def normalise(
 
 
 def _read(case: Case, path: Path, label: bool, hashes: dict[str, str]) -> Volume:
-    volume = read_label(path) if label else read_image(path)
+    try:
+        volume = read_label(path) if label else read_image(path)
+    except ImageError as error:
+        if error.code == "B032" and path in case.sha256:
+            raise WorkError(
+                f"case {case.case_id!r}: {path} was there when the cohort was checked and is gone; mount or restore "
+                "it, and start again"
+            ) from error
+        raise
     case.refuse_change(path, volume.sha256)
     if volume.sha256 is not None:
         hashes[str(path)] = volume.sha256

@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +97,7 @@ def test_a_full_cache_is_done_without_and_said_once(worker: Worker, tmp_path: Pa
 @covers("F26", "F53")
 def test_a_cache_write_that_lies_is_never_used(worker: Worker, tmp_path: Path) -> None:
     image = scan(tmp_path / "scan.nii.gz", side=8)
-    with worker.traced("write", "write:retval=1000000:when=1"):
+    with worker.traced("write", "write:retval=2176:when=1"):
         failed = worker.run(f"cache({str(tmp_path / 'c')!r}).get(case({str(image)!r}))")
     assert failed.error == "WorkError"
     assert "is damaged right after it was written" in failed.message
@@ -133,11 +134,22 @@ def test_scans_that_vanish_before_they_are_prepared_end_the_work(case: Case, tmp
         PreparedCache(tmp_path / "cache", PREPARATION).get(case)
 
 
+@covers("F41")
+def test_a_checked_scan_that_vanishes_is_no_bad_input(case: Case) -> None:
+    path = case.images["t1"]
+    checked = replace(case, sha256={path: "0" * 64})
+    path.unlink()
+    with pytest.raises(WorkError, match=r"case 'c1': .*scan\.nii\.gz was there when .* checked and is gone"):
+        prepare_case(checked, PREPARATION)
+    with pytest.raises(InputError, match="B032"):
+        prepare_case(case, PREPARATION)
+
+
 @covers("F40", "B093")
 def test_a_replaced_scan_is_refused_and_not_prepared_anew(case: Case, tmp_path: Path) -> None:
     path = case.images["t1"]
     cache = PreparedCache(tmp_path / "cache", PREPARATION)
-    checked = Case("c1", "p1", None, 7, case.images, sha256={path: cache.get(case).sha256[str(path)]})
+    checked = replace(case, sha256={path: cache.get(case).sha256[str(path)]})
     before = sorted((tmp_path / "cache").iterdir())
     found = os.stat(path)
     scan(tmp_path / "other.nii.gz", side=9).replace(path)
