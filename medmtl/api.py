@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ from medmtl.run_folder import RunFolder, open_folds
 from medmtl.tasks.base import Cell, Task
 from medmtl.training.loop import train_run
 from medmtl.training.start import FoldName, Ready, make_ready, plan_fold, start_run
+
+logger = logging.getLogger(__name__)
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 PathLike = str | Path
@@ -272,6 +275,7 @@ def predict(
     make_private_folder(Path(out))
     rows: list[dict[str, Cell]] = []
     failed: list[str] = []
+    outside: list[str] = []
     for count, case in enumerate(cases, start=1):
         try:
             prediction = predictor.predict(case)
@@ -279,9 +283,19 @@ def predict(
             failed.append(f"{case.case_id}: {error}")
         else:
             write_masks(prediction, Path(out))
+            if prediction.outside_training:
+                outside.append(f"{case.case_id} ({', '.join(prediction.outside_training)})")
             rows.append(prediction_row(prediction, predictor.model_sha256))
         progress("predict", count, len(cases))
     write_table(rows, table)
+    if outside:
+        logger.warning(
+            "[B162] %d of %d cases lie outside what the model was trained on, see outside_training in %s: %s",
+            len(outside),
+            len(cases),
+            table.name,
+            "; ".join(outside[:FAILURES_NAMED]),
+        )
     if failed:
         more = f"; and {len(failed) - FAILURES_NAMED} more" if len(failed) > FAILURES_NAMED else ""
         raise InputError(

@@ -20,7 +20,16 @@ import typer
 
 from medmtl import __version__
 from medmtl.console import Screen, answer, finding_lines, kind_lines, metric_lines, plan_rows, remark, table, verdict
-from medmtl.errors import CohortError, InputError, InterruptedRun, MedmtlError, WorkError
+from medmtl.disk import why
+from medmtl.errors import (
+    CohortError,
+    InputError,
+    InterruptedRun,
+    MachineError,
+    MedmtlError,
+    WorkError,
+    out_of_memory,
+)
 
 LATER = ("compare", "export", "convert", "profile", "view", "runs")
 
@@ -326,10 +335,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return WorkError.exit_code
     except OSError as error:
-        place = f": {error.filename}" if error.filename is not None else ""
-        remark(f"error: {error.strerror or error}{place}")
+        remark(f"error: {why(error)}")
         return WorkError.exit_code
     except Exception as error:
+        if (wanted := out_of_memory(error)) is not None:
+            remark(f"error: {wanted}; lower plan.memory_gb or plan.workers, or use a machine with more memory")
+            return MachineError.exit_code
         if "--verbose" in words:
             remark(traceback.format_exc())
         hint = "" if "--verbose" in words else "; --verbose shows where"

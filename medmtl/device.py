@@ -48,6 +48,13 @@ def describe_device(name: Literal["auto", "cpu", "cuda"]) -> Device:
     return Device("cpu", _cpu_has_bf16(), cores)
 
 
+def describe_hardware(kind: str) -> str:
+    """The GPU's name, or the instruction set that torch uses: what can change the last bits of a result."""
+    if kind == "cuda":
+        return str(torch.cuda.get_device_name()) if torch.cuda.is_available() else "no CUDA device"
+    return str(torch.backends.cpu.get_cpu_capability())
+
+
 def _cpu_has_bf16() -> bool:
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(supported()) if supported is not None else False

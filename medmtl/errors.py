@@ -40,6 +40,21 @@ class MedmtlError(Exception):
         self.code = code
 
 
+def out_of_memory(error: BaseException) -> str | None:
+    """What was asked for, if ``error`` says that memory ran out: Python's, numpy's, or torch's on a CPU or GPU.
+
+    torch is not imported for it: its errors are known by name and words.
+    """
+    words = " ".join(str(error).split())
+    torchs = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in words
+    if not isinstance(error, MemoryError) and not (isinstance(error, RuntimeError) and torchs):
+        return None
+    _, _, asked = words.rpartition("you tried to allocate ")
+    if torchs and asked != words:
+        return f"out of memory (asked for {asked.split(' Error code')[0].rstrip('.')})"
+    return f"out of memory ({words})" if words else "out of memory"
+
+
 class InputError(MedmtlError):
     """Something the user gave is wrong."""
 

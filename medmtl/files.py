@@ -14,11 +14,11 @@ import math
 import os
 import re
 import secrets
-import shutil
 import socket
 import stat
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -47,12 +47,40 @@ def write_new(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, mode)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
+        with _naming(path):
+            view = memoryview(data)
+            while view:
+                count = os.write(descriptor, view)
+                if count == 0:
+                    raise OSError(errno.EIO, "the disk took no byte")
+                view = view[count:]
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put the path into errors of an open file, which do not have it."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def write_verified(path: Path, data: bytes) -> str:
+    """:func:`write_new`, then read back and compare: a disk that lies is caught. Returns the hash of ``data``.
+
+    Raises:
+        OSError: as :func:`write_new`; with EIO if what is read back differs.
+    """
+    write_new(path, data)
+    digest = sha256_bytes(data)
+    if sha256_file(path) != digest:
+        raise OSError(errno.EIO, "the file read back differs from what was written", str(path))
+    return digest
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
@@ -105,8 +133,9 @@ def append_line(path: Path, text: str) -> None:
         line = ("\n" if torn else "") + text + "\n"
         data = line.encode()
         try:
-            if os.write(descriptor, data) != len(data):
-                raise OSError(errno.ENOSPC, "the line was written in part only", str(path))
+            with _naming(path):
+                if os.write(descriptor, data) != len(data):
+                    raise OSError(errno.ENOSPC, "the line was written in part only")
         except OSError:
             os.ftruncate(descriptor, end)
             raise
@@ -118,7 +147,8 @@ def fsync_file(path: Path) -> None:
     """Wait until what was written to a file, by whoever, is on disk."""
     descriptor = os.open(path, os.O_RDWR | _NO_LINK)
     try:
-        os.fsync(descriptor)
+        with _naming(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -129,7 +159,8 @@ def fsync_folder(path: Path) -> None:
         return
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        with _naming(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -157,15 +188,18 @@ def read_bytes(path: Path, *, limit_bytes: int) -> bytes:
         with open(path, "rb", opener=_open_no_link) as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
-                raise ArtefactError(f"{path} is not a regular file")
+                raise ArtefactError(f"{path} is not a regular file", code="B159")
             if found.st_size > limit_bytes:
-                raise ArtefactError(f"{path} has {found.st_size} bytes, more than the {limit_bytes} it may have")
-            return file.read(found.st_size)
+                raise ArtefactError(
+                    f"{path} has {found.st_size} bytes, more than the {limit_bytes} it may have", code="B161"
+                )
+            with _naming(path):
+                return file.read(found.st_size)
     except (FileNotFoundError, NotADirectoryError):
-        raise ArtefactError(f"{path} is missing") from None
+        raise ArtefactError(f"{path} is missing", code="B147") from None
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-            raise ArtefactError(f"{path} is a link, a folder or a device, not a regular file") from None
+            raise ArtefactError(f"{path} is a link, a folder or a device, not a regular file", code="B159") from None
         raise
 
 
@@ -249,14 +283,8 @@ def sha256_bytes(data: bytes) -> str:
 
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, read in parts; links are followed."""
-    with open(path, "rb") as file:
+    with open(path, "rb") as file, _naming(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def free_bytes(path: Path) -> int:
-    """Bytes that this user can still write where ``path`` is or will be."""
-    existing = next(folder for folder in (Path(path).absolute(), *Path(path).absolute().parents) if folder.exists())
-    return shutil.disk_usage(existing).free
 
 
 def safe_name(case_id: str) -> str:
@@ -321,7 +349,9 @@ class RunLock:
             raise BusyRunError(f"{folder} is in use by {who}; wait for it, stop it or choose another folder") from None
         except OSError as error:
             if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise MachineError(f"{folder} is on a file system without locks; use another disk") from None
+                raise MachineError(
+                    f"{folder} is on a file system without locks; use another disk", code="B044"
+                ) from None
             raise
 
     def __exit__(

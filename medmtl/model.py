@@ -62,15 +62,28 @@ class MultiTaskModel(nn.Module):
         Raises:
             ArtefactError: if a tensor is missing, extra, or of another shape or type; all are listed.
         """
-        own = self.state_dict()
-        wrong = [f"{name} is missing" for name in own.keys() - tensors.keys()]
-        wrong += [f"{name} is unknown" for name in tensors.keys() - own.keys()]
-        wrong += [
-            f"{name} is {tuple(tensors[name].shape)} {tensors[name].dtype}, "
-            f"expected {tuple(own[name].shape)} {own[name].dtype}"
-            for name in own.keys() & tensors.keys()
-            if own[name].shape != tensors[name].shape or own[name].dtype != tensors[name].dtype
-        ]
-        if wrong:
-            raise ArtefactError(f"the weights do not fit this model: {'; '.join(sorted(wrong))}")
+        refuse_other_tensors("weights", self.state_dict(), tensors)
         self.load_state_dict(dict(tensors))
+
+
+def refuse_other_tensors(what: str, own: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuse stored tensors that are not exactly those that are wanted.
+
+    Args:
+        what: to call them in the message.
+        own: name -> tensor of the shape and type that is wanted.
+        tensors: as stored.
+
+    Raises:
+        ArtefactError: if one is missing, extra, or of another shape or type; all are listed.
+    """
+    wrong = [f"{name} is missing" for name in own.keys() - tensors.keys()]
+    wrong += [f"{name} is unknown" for name in tensors.keys() - own.keys()]
+    wrong += [
+        f"{name} is {tuple(tensors[name].shape)} {tensors[name].dtype}, "
+        f"expected {tuple(own[name].shape)} {own[name].dtype}"
+        for name in own.keys() & tensors.keys()
+        if own[name].shape != tensors[name].shape or own[name].dtype != tensors[name].dtype
+    ]
+    if wrong:
+        raise ArtefactError(f"the {what} do not fit this model: {'; '.join(sorted(wrong))}", code="B151")

@@ -6,9 +6,7 @@ time writes to it, under its lock; a log line is appended with one write.
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import os
 import platform
 import re
@@ -22,27 +20,45 @@ from typing import Any
 from medmtl import checkpoint
 from medmtl import config as configuration
 from medmtl.config import Config
+from medmtl.data.formats import strict_yaml
 from medmtl.data.split import Splits
+from medmtl.device import describe_hardware
+from medmtl.disk import why
 from medmtl.errors import ArtefactError, BusyRunError, InputError, WorkError
 from medmtl.files import (
     RunLock,
-    append_line,
-    fsync_file,
     fsync_folder,
+    json_bytes,
     make_private_folder,
     read_bytes,
     read_json,
     remove_leftovers,
-    write_atomic,
+    sha256_bytes,
     write_json,
     write_new,
 )
 from medmtl.planning import Plan
+from medmtl.run_log import RunLog
+from medmtl.run_place import is_taken, refuse_model_file, refuse_place, warn_of_others
 
 MAX_JSON_BYTES = 1 << 28
-MAX_LOG_BYTES = 1 << 30
 PACKAGES = ("medmtl", "torch", "monai", "numpy", "nibabel", "scipy", "scikit-learn", "safetensors")
 
+# What a checkpoint may differ in from its run's config.yaml: places, the machine's share, length and use.
+NOT_DECISIVE = (
+    "cohort.table",
+    "cohort.roots",
+    "split",
+    "cache",
+    "inference",
+    "primary",
+    "plan.workers",
+    "plan.memory_gb",
+    "training.steps",
+    "training.minutes",
+    "training.keep",
+    "training.checkpoint_every",
+)
 _FOLD = re.compile(r"fold-([0-9]+)")
 
 _log = logging.getLogger(__name__)
@@ -65,29 +81,13 @@ class RunFolder:
         self.log_file = path / "log.jsonl"
         self.checkpoints = path / "checkpoints"
         self.test_access = path / "test_access.jsonl"
+        self._place: tuple[int, int] | None = None
+        self._log = RunLog(self.log_file)
 
     @staticmethod
     def refuse_place(out: Path, *inputs: Path) -> None:
-        """Refuse a place where a run must not be made.
-
-        Args:
-            out: where it would be.
-            inputs: files that are read, such as the cohort's table, or folders.
-
-        Raises:
-            InputError: if it is a link, exists and is not empty, holds an input or the home folder, or is a repository.
-        """
-        place = out.resolve()
-        folders = [path if path.is_dir() else path.parent for path in (path.resolve() for path in inputs)]
-        if (
-            any(folder.is_relative_to(place) for folder in (*folders, Path.home().resolve()))
-            or (place / ".git").exists()
-        ):
-            raise InputError(f"{out} cannot become a run folder: it is or holds the cohort, your home or a repository")
-        if out.is_symlink():
-            raise InputError(f"{out} is a link; give the folder itself as --out")
-        if _is_taken(place):
-            raise InputError(f"{out} exists and is not empty; choose another --out, or --resume it")
+        """Refuse a place where a run must not be made; see :func:`medmtl.run_place.refuse_place`."""
+        refuse_place(out, *inputs)
 
     @staticmethod
     def create(
@@ -122,9 +122,9 @@ class RunFolder:
                 _fill(RunFolder(staged), configuration.dump(config, out), plan, splits, findings, manifest)
                 os.rename(staged, out)
         except OSError as error:
-            if _is_taken(out):
-                raise InputError(f"{out} exists and is not empty; choose another --out") from None
-            raise WorkError(f"{out} could not be made: {error.strerror}") from error
+            if is_taken(out):
+                raise InputError(f"{out} exists and is not empty; choose another --out", code="B042") from None
+            raise WorkError(f"{out} could not be made: {why(error)}") from error
         finally:
             shutil.rmtree(staged, ignore_errors=True)
         fsync_folder(out.parent)
@@ -136,7 +136,9 @@ class RunFolder:
 
         Raises:
             InputError: if it is none; what is missing is named.
+            ArtefactError: if it is a model file of another program; no more than its first bytes are read.
         """
+        refuse_model_file(path)
         run = RunFolder(path.absolute())
         if not path.is_dir():
             raise InputError(f"{path} is no run folder: there is no folder of that name")
@@ -161,9 +163,51 @@ class RunFolder:
     def load_manifest(self) -> dict[str, Any]:
         """Fold, hashes and versions."""
         data = read_json(self.manifest, limit_bytes=MAX_JSON_BYTES)
-        if not isinstance(data, dict) or "fold" not in data or "table_sha256" not in data:
+        if not isinstance(data, dict) or not {"fold", "table_sha256", "files_sha256"} <= data.keys():
             raise ArtefactError(f"{self.manifest} is not a manifest of this version")
         return data
+
+    def made_with(self) -> dict[str, Any]:
+        """What decides the run's result, stored with each checkpoint and compared before it is used.
+
+        Paths, and settings that change where or how long but not what is computed, are left out.
+        """
+        data = strict_yaml.parse(self.config.read_bytes().decode()).data
+        for key in NOT_DECISIVE:
+            section, _, name = key.partition(".")
+            if name:
+                data.get(section, {}).pop(name, None)
+            else:
+                data.pop(section, None)
+        manifest = self.load_manifest()
+        return {
+            "configuration": sha256_bytes(json_bytes(data)),
+            "cohort": manifest["table_sha256"],
+            "splits": sha256_bytes(read_bytes(self.splits, limit_bytes=MAX_JSON_BYTES)),
+            "fold": manifest["fold"],
+        }
+
+    def newest(self) -> checkpoint.Checkpoint | None:
+        """The newest whole checkpoint, or None if nothing was committed yet.
+
+        Raises:
+            ArtefactError: if all are damaged, or it was made by another run.
+        """
+        stored = checkpoint.load(self.checkpoints)
+        if stored is None:
+            return None
+        own = self.made_with()
+        found = stored.state.get("made_with")
+        if not isinstance(found, dict):
+            raise ArtefactError(f"step {stored.step} does not say what it was made with; train again", code="B155")
+        other = [name for name in own if found.get(name) != own[name]]
+        if other:
+            raise ArtefactError(
+                f"step {stored.step} in {self.checkpoints} was made with another {' and another '.join(other)} than "
+                "this run; put the run's own checkpoints back, or start a new run",
+                code="B153",
+            )
+        return stored
 
     def weights_sha256(self) -> str:
         """Hash of the weights that evaluation and prediction use: the average where there is one.
@@ -173,13 +217,20 @@ class RunFolder:
         """
         stored = checkpoint.load(self.checkpoints)
         if stored is None:
-            raise ArtefactError(f"{self.path.name} has no checkpoint yet; train it first")
+            raise no_checkpoint(self)
         return stored.sha256["average" if "average" in stored.tensors else "model"]
 
     def is_finished(self) -> bool:
         """Whether the last planned step was committed."""
         stored = checkpoint.load(self.checkpoints)
         return stored is not None and stored.step == self.load_plan().steps
+
+    def differences(self) -> dict[str, list[str]]:
+        """What differs now from what the run was started with, and can change the last bits: name -> [then, now]."""
+        manifest = self.load_manifest()
+        then = {**manifest.get("versions", {}), "hardware": manifest.get("hardware", "")}
+        now = {**_versions(), "hardware": describe_hardware(manifest.get("device", "cpu"))}
+        return {name: [str(then[name]), now[name]] for name in now if name in then and then[name] != now[name]}
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -189,36 +240,34 @@ class RunFolder:
             BusyRunError: if one is training it.
         """
         with RunLock(self.path):
+            warn_of_others(self.path)
             remove_leftovers(self.path)
+            self._place = _place(self.path)
             yield
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Append one line to ``log.jsonl``; what is not finite is written as null."""
-        append_line(self.log_file, json.dumps(_finite(record), allow_nan=False))
+        """Append one line to ``log.jsonl``; see :meth:`medmtl.run_log.RunLog.write`."""
+        self._log.write(record)
 
     def sync_log(self) -> None:
-        """Wait until the log is on disk. For a commit: what leads to a checkpoint must not be lost after it."""
-        fsync_file(self.log_file)
+        """Wait until the log is on disk; see :meth:`medmtl.run_log.RunLog.sync`.
+
+        Raises:
+            WorkError: the run folder is not where it was when it was locked; nothing is made in its old place.
+        """
+        if self._place is not None and _place(self.path) != self._place:
+            raise WorkError(
+                f"{self.path} was moved or removed while it was trained; put it back and go on with --resume"
+            )
+        self._log.sync()
 
     def read_log(self) -> list[dict[str, Any]]:
         """All records; lines that a kill or a full disk left torn are left out, and counted in a warning."""
-        records: list[dict[str, Any]] = []
-        lines = read_bytes(self.log_file, limit_bytes=MAX_LOG_BYTES).decode("ascii", "replace").splitlines()
-        for line in lines:
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(record, dict):
-                records.append(record)
-        if len(records) < len(lines):
-            _log.warning("%s: %d damaged lines are left out", self.log_file, len(lines) - len(records))
-        return records
+        return self._log.read()
 
     def truncate_log(self, step: int) -> None:
         """Drop records beyond ``step``, so that a resumed log equals the uninterrupted one. Hold the lock."""
-        kept = [record for record in self.read_log() if record.get("step", 0) <= step]
-        write_atomic(self.log_file, "".join(json.dumps(record) + "\n" for record in kept).encode())
+        self._log.truncate(step)
 
     def evaluation(self, split: str) -> Path:
         """Folder of a split's evaluation."""
@@ -232,6 +281,11 @@ def open_folds(path: Path) -> list[RunFolder]:
         InputError: if it is neither, or one of the folds is no run.
     """
     return [RunFolder.open(fold) for fold in _folds(path)] or [RunFolder.open(path)]
+
+
+def no_checkpoint(run: RunFolder) -> ArtefactError:
+    """The refusal of a run that has no commit."""
+    return ArtefactError(f"{run.path.name} has no checkpoint yet; train it first", code="B147")
 
 
 def _folds(path: Path) -> list[Path]:
@@ -257,8 +311,12 @@ def _fill(
     make_private_folder(run.checkpoints)
 
 
-def _is_taken(place: Path) -> bool:
-    return place.exists() and (not place.is_dir() or any(place.iterdir()))
+def _place(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _remove_dead_stages(out: Path) -> None:
@@ -278,13 +336,3 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value

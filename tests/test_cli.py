@@ -132,7 +132,7 @@ def test_a_failing_disk_is_named(monkeypatch: pytest.MonkeyPatch, capsys: Captur
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/x")
     monkeypatch.setattr(api, "kinds", raiser(full))
     assert main(["kinds"]) == 8
-    assert capsys.readouterr().err == "error: No space left on device: /data/x\n"
+    assert capsys.readouterr().err == "error: No space left on device: /data/x; free space or inodes on that disk\n"
 
 
 def test_anything_else_is_a_bug_and_shows_its_trace_only_when_asked(

@@ -18,7 +18,8 @@ from medmtl.cli import main
 from tests.conftest import TINY
 
 NAMES = (
-    "a b", "it's", 'say "x"', "$HOME", "*", "[a]", "-rf", "\U0001f9e0", "\u05e9\u05dc\u05d5\u05dd", "a;b,c", "=1+1", "%41",
+    "a b", "it's", 'say "x"', "$HOME", "*", "[a]", "-rf", "\U0001f9e0", "\u05e9\u05dc\u05d5\u05dd", "a;b,c",
+    "=1+1", "%41",
 )  # fmt: skip
 
 

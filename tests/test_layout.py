@@ -16,12 +16,12 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 # Packages of one floor do not see each other; of the single modules of one floor, each may import those to its left.
 FLOORS = (
-    ("errors", "registry", "validation", "files", "rng", "progress"),
+    ("errors", "registry", "validation", "files", "disk", "rng", "progress"),
     ("data", "losses", "metrics"),
     ("networks",),
     ("tasks", "sharing", "weighting"),
     ("config", "device", "planning", "model"),
-    ("checking", "build", "checkpoint", "run_folder"),
+    ("checking", "build", "checkpoint", "run_log", "run_place", "run_folder"),
     ("inference",),
     ("evaluation",),
     ("training",),

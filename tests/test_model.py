@@ -132,6 +132,7 @@ def test_weights_are_loaded_by_name() -> None:
     assert torch.equal(other(image(FLAT))["grade"], model(image(FLAT))["grade"])
 
 
+@pytest.mark.covers("B151")
 def test_weights_that_do_not_fit_are_all_listed_and_none_is_loaded() -> None:
     model = make()
     weights = {name: torch.zeros_like(tensor) for name, tensor in model.state_dict().items()}
@@ -143,5 +144,6 @@ def test_weights_that_do_not_fit_are_all_listed_and_none_is_loaded() -> None:
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(ArtefactError) as error:
         model.load_weights(weights)
+    assert str(error.value).startswith("[B151] the weights do not fit this model: ")
     assert all(name in str(error.value) for name in (f"{first} is missing", "float64", third, "extra is unknown"))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

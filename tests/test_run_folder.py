@@ -84,12 +84,13 @@ def test_the_manifest_names_what_the_run_was_made_with(run: RunFolder) -> None:
         run.load_manifest()
 
 
+@pytest.mark.covers("B042")
 def test_an_existing_run_is_never_merged_into(run: RunFolder, tmp_path: Path) -> None:
     run.log({"step": 1})
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(InputError, match=r"^\[B042\] .*not empty"):
         create(run.path, tmp_path / "cohort")
-    with pytest.raises(InputError, match="--resume"):
+    with pytest.raises(InputError, match=r"^\[B042\] .*--resume"):
         RunFolder.refuse_place(run.path, tmp_path / "cohort" / "cohort.csv")
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
     assert os.listdir(run.path.parent) == ["heart"]
@@ -108,6 +109,7 @@ def test_a_run_made_through_a_link_finds_its_cohort(tmp_path: Path) -> None:
     assert RunFolder.open(tmp_path / "runs" / "heart").load_config().cohort.table.read_text() == "case_id\n"
 
 
+@pytest.mark.covers("B043")
 def test_places_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "users" / "me"
     table, image = tmp_path / "data" / "cohort" / "cohort.csv", tmp_path / "images" / "a" / "a.nii.gz"
@@ -130,7 +132,7 @@ def test_places_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "file",
     ]
     for place in [*(tmp_path / name for name in refused), Path("/")]:
-        with pytest.raises(InputError):
+        with pytest.raises(InputError, match=r"^\[B042\] .*not empty" if place.name == "file" else r"^\[B043\] "):
             RunFolder.refuse_place(place, table, image)
     for name in ("empty", "new", "data/cohort/run", "users/me/run", "clone/run"):
         RunFolder.refuse_place(tmp_path / name, table, image)
@@ -278,6 +280,7 @@ def test_a_resumed_log_equals_the_uninterrupted_one(run: RunFolder) -> None:
     assert run.log_file.read_bytes() == b""
 
 
+@pytest.mark.covers("F68")
 def test_a_linked_log_is_refused(run: RunFolder, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     run.log_file.unlink()
@@ -297,6 +300,15 @@ def test_the_lock_is_exclusive_and_removes_leftovers(run: RunFolder) -> None:
             pass
     with run.lock():
         pass
+
+
+@pytest.mark.covers("B049")
+def test_a_run_that_others_may_write_to_is_warned_about(run: RunFolder, caplog: pytest.LogCaptureFixture) -> None:
+    with run.lock():
+        assert caplog.text == ""
+    run.path.chmod(0o770)
+    with run.lock():
+        assert f"[B049] other users may write to {run.path}" in caplog.text
 
 
 def test_the_weights_hash_is_that_of_what_predicts(run: RunFolder) -> None:

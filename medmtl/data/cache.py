@@ -4,6 +4,7 @@ An entry's name is a hash of what it was made from: the bytes of the case's file
 temporary folder and renamed, so it is there whole or not at all; of two builders the later one discards its own. Every
 file of an entry carries a hash that is verified when a process first opens it; a torn or altered entry is built again.
 Files are hashed anew in every process, not looked up by path and time: that is as fast as the disk and cannot be wrong.
+A cohort that was checked brings the hashes that its files had: one that changed since is refused, not prepared anew.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from medmtl.data.case import Case
 from medmtl.data.preparation import prepare_case
 from medmtl.data.prepared import Preparation, Prepared
 from medmtl.data.volume import Grid
-from medmtl.errors import ArtefactError, MachineError, WorkError
+from medmtl.disk import FULL, refuse_foreign, why
+from medmtl.errors import ArtefactError, InputError, MachineError, WorkError, out_of_memory
 from medmtl.files import json_bytes, make_private_folder, read_json, sha256_bytes, sha256_file, write_new
 
 logger = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ IMAGE, META = "image.npy", "meta.json"
 MAX_META_BYTES = 1 << 20
 LEFTOVER = ".tmp-"
 LEFTOVER_SECONDS = 24 * 3600  # older temporary folders belong to nobody who still lives
-DAMAGE = (ArtefactError, FileNotFoundError, ValueError, KeyError, TypeError)
+DAMAGE = (ArtefactError, FileNotFoundError, ValueError, KeyError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -67,21 +69,35 @@ class PreparedCache:
         self.rebuilt: set[str] = set()
         self._sources: dict[str, _Source] = {}
         self._verified: set[str] = set()
+        self._trusted = False
+        self._full = False
 
     def get(self, case: Case) -> Prepared:
         """The prepared case, its arrays as read-only memory maps; built now if it is not there or not whole.
 
+        Where the disk takes no more, the arrays are in memory, and made again at every call; one warning says so.
+
         Raises:
-            InputError: if the case's files cannot be prepared.
-            MachineError: if the cache's disk is full.
+            InputError: if the case's files cannot be prepared, or are not those that were checked.
+            MachineError: if memory runs out.
+            ArtefactError: if somebody else could have filled the folder.
             WorkError: if a file cannot be read or written, or changes while it is read.
         """
+        where = f"case {case.case_id!r} could not be prepared"
         try:
             return self._get(case)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise MachineError(f"the cache folder {self.folder} is full; free space or set cache.folder") from error
-            raise WorkError(f"case {case.case_id!r} could not be prepared: {error}") from error
+            raise WorkError(f"{where}: {why(error)}") from error
+        except Exception as error:
+            if (wanted := out_of_memory(error)) is None:
+                raise
+            raise MachineError(
+                f"{where} (row {case.row}): {wanted}; lower plan.workers, or use a machine with more memory"
+            ) from error
+
+    def holds(self, case: Case) -> bool:
+        """Whether there is an entry for a case, whole or not."""
+        return (self.folder / self._source(case).key).exists()
 
     def ensure(
         self, cases: Sequence[Case], workers: int, progress: Callable[[int, int], None] = lambda done, total: None
@@ -91,17 +107,35 @@ class PreparedCache:
         Threads do it: decompression, hashing and interpolation run outside the interpreter's lock.
 
         Raises:
-            InputError, MachineError, WorkError: as :meth:`get`, for the first case that fails.
+            InputError, MachineError, ArtefactError, WorkError: as :meth:`get`, for the first case that fails.
         """
-        make_private_folder(self.folder)
-        self._remove_leftovers()
+        if self._make_folder():
+            self._remove_leftovers()
         progress(0, len(cases))
         with ThreadPoolExecutor(max(1, workers)) as pool:
             for done, _ in enumerate(pool.map(self.get, cases), start=1):
                 progress(done, len(cases))
+        if self.rebuilt:
+            logger.info("%d damaged cache entries were built again", len(self.rebuilt))
+
+    def _make_folder(self) -> bool:
+        """Have the folder, if the disk lets us; refuse one that somebody else could have filled."""
+        try:
+            make_private_folder(self.folder)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise WorkError(f"the cache folder could not be made: {why(error)}") from error
+            self._give_up(error)
+            return False
+        if not self._trusted:
+            refuse_foreign(self.folder, "cache.folder")
+            self._trusted = True
+        return True
 
     def _get(self, case: Case) -> Prepared:
         source = self._source(case)
+        if not self._trusted and self.folder.exists():
+            self._make_folder()
         entry = self.folder / source.key
         if entry.exists():
             try:
@@ -110,14 +144,25 @@ class PreparedCache:
                 logger.warning("the cache entry of case %r was damaged and is built again: %s", case.case_id, error)
                 self.rebuilt.add(case.case_id)
                 self._discard(entry)
-        self._build(entry, case, source)
-        return self._open(entry, case, source)
+        prepared = self._build(case, source)
+        if self._full or not self._store(prepared, entry):
+            return prepared
+        try:
+            return self._open(entry, case, source)
+        except DAMAGE as error:
+            raise WorkError(
+                f"the cache entry of case {case.case_id!r} is damaged right after it was written ({error}); check the "
+                f"disk of {self.folder}"
+            ) from error
 
     def _source(self, case: Case) -> _Source:
         if case.case_id not in self._sources:
             images = [case.images[channel] for channel in self.preparation.channels]
             labels = {task: case.files.get(column) for task, column in self.preparation.labels.items()}
-            hashes = {str(path): sha256_file(path) for path in dict.fromkeys([*images, *labels.values()]) if path}
+            paths = [path for path in dict.fromkeys([*images, *labels.values()]) if path]
+            hashes = {str(path): sha256_file(path) for path in paths}
+            for path in paths:
+                case.refuse_change(path, hashes[str(path)])
             settings = {
                 "version": VERSION,
                 "case": case.case_id,  # seeds the foreground sample
@@ -129,21 +174,45 @@ class PreparedCache:
             self._sources[case.case_id] = _Source(sha256_bytes(json_bytes(settings)), hashes)
         return self._sources[case.case_id]
 
-    def _build(self, entry: Path, case: Case, source: _Source) -> None:
-        prepared = prepare_case(case, self.preparation)
-        if prepared.sha256 != source.sha256:
-            raise WorkError(f"a file of case {case.case_id!r} changed while it was read; start again")
-        temporary = self._temporary()
-        make_private_folder(temporary)
+    def _build(self, case: Case, source: _Source) -> Prepared:
+        changed = f"a file of case {case.case_id!r} changed while it was read; start again"
         try:
+            prepared = prepare_case(case, self.preparation)
+        except InputError as error:
+            if any(sha256_file(Path(path)) != digest for path, digest in source.sha256.items()):
+                raise WorkError(f"{changed} ({error})") from error
+            raise
+        if prepared.sha256 != source.sha256:
+            raise WorkError(changed)
+        return prepared
+
+    def _store(self, prepared: Prepared, entry: Path) -> bool:
+        """Put an entry into the folder; False where the disk takes no more."""
+        temporary = self._temporary()
+        try:
+            make_private_folder(temporary)
             _write(prepared, temporary)
             temporary.rename(entry)
         except OSError as error:
+            if error.errno in FULL:
+                self._give_up(error)
+                return False
             # POSIX allows either for a target that holds files: another process was faster, with equal content
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+        return True
+
+    def _give_up(self, error: OSError) -> None:
+        """From now on nothing is written: a full disk that is tried at every case fails at every case."""
+        if not self._full:
+            logger.warning(
+                "the cache takes no more (%s); cases that are not in it are prepared anew at every use, which is "
+                "slow: set cache.folder to another disk",
+                why(error),
+            )
+        self._full = True
 
     def _open(self, entry: Path, case: Case, source: _Source) -> Prepared:
         stored = read_json(entry / META, limit_bytes=MAX_META_BYTES)

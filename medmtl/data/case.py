@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from medmtl.errors import InputError
+
 
 @dataclass(frozen=True)
 class Case:
@@ -20,6 +22,7 @@ class Case:
         cells: declared task column -> cell text; None where the cell means "not labelled".
         files: task column -> resolved file, for the columns that name label files and are not empty.
         split: value of the split column, where one is declared.
+        sha256: file -> hash that its bytes had when the cohort was checked; empty where nobody checked it before.
     """
 
     case_id: str
@@ -30,3 +33,17 @@ class Case:
     cells: Mapping[str, str | None] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
     split: str | None = None
+    sha256: Mapping[Path, str] = field(default_factory=dict)
+
+    def refuse_change(self, path: Path, sha256: str | None) -> None:
+        """Compare what was read from one of the case's files with what was checked.
+
+        Raises:
+            InputError: the file is another one now.
+        """
+        if path in self.sha256 and self.sha256[path] != sha256:
+            raise InputError(
+                f"case {self.case_id!r} (row {self.row}): {path.name} is not the file that was checked (its sha256 "
+                "differs); put the old file back, or train a new run",
+                code="B093",
+            )

@@ -30,7 +30,7 @@ from medmtl.data.case import Case
 from medmtl.data.crop import Triple, centre_start, draw_start
 from medmtl.data.preparation import normalise
 from medmtl.data.prepared import Intensity, Prepared
-from medmtl.errors import MachineError, MedmtlError, WorkError
+from medmtl.errors import MachineError, MedmtlError, WorkError, out_of_memory
 from medmtl.rng import generator
 
 Encoder = Callable[[Any], torch.Tensor]
@@ -137,9 +137,9 @@ class StepDataset(Dataset[Batch]):
             return self._sample(case, step, slot)
         except MedmtlError:
             raise
-        except MemoryError as error:
-            raise MachineError(f"{where}: out of memory; lower plan.workers or plan.memory_gb") from error
         except Exception as error:
+            if (wanted := out_of_memory(error)) is not None:
+                raise MachineError(f"{where}: {wanted}; lower plan.workers or plan.memory_gb") from error
             raise WorkError(f"{where}: {type(error).__name__}: {error}") from error
 
     def _sample(self, case: Case, step: int, slot: int) -> Sample:

@@ -13,11 +13,11 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms import SpatialResample  # type: ignore[attr-defined]
 
 from medmtl.data.case import Case
-from medmtl.data.formats.nifti import read_image, read_label
+from medmtl.data.formats.nifti import ImageError, read_image, read_label
 from medmtl.data.geometry import canonical, canonical_grid, corner_shift_voxels, same_grid
 from medmtl.data.prepared import Intensity, Preparation, Prepared
 from medmtl.data.volume import Grid, Volume
-from medmtl.errors import InputError
+from medmtl.errors import InputError, WorkError
 from medmtl.rng import generator
 
 SAME_SPACING = 0.01  # relative; closer ones are not resampled
@@ -39,13 +39,15 @@ def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = Tr
         with_labels: whether label files are read; prediction needs none.
 
     Raises:
-        InputError: if channels or labels do not lie on the first channel's grid.
+        InputError: if channels or labels do not lie on the first channel's grid, or a file is not the one that was
+            checked.
+        WorkError: if a file that was checked is gone.
     """
     hashes: dict[str, str] = {}
     native: Grid | None = None
     arrays = []
     for channel in preparation.channels:
-        volume = _read(case.images[channel], False, hashes)
+        volume = _read(case, case.images[channel], False, hashes)
         native = native or volume.grid
         if same_grid(volume.grid, native):
             volume = Volume(volume.array, native)
@@ -57,7 +59,7 @@ def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = Tr
     labels: dict[str, npt.NDArray[np.integer[Any]]] = {}
     for task, column in preparation.labels.items() if with_labels else ():
         if column in case.files:
-            label = _read(case.files[column], True, hashes)
+            label = _read(case, case.files[column], True, hashes)
             if not same_grid(label.grid, native):
                 raise _other_grid(case, column, label.grid, native)
             labels[task] = to_grid(canonical(Volume(label.array, native)), target, "nearest")
@@ -115,8 +117,17 @@ def normalise(
     return result
 
 
-def _read(path: Path, label: bool, hashes: dict[str, str]) -> Volume:
-    volume = read_label(path) if label else read_image(path)
+def _read(case: Case, path: Path, label: bool, hashes: dict[str, str]) -> Volume:
+    try:
+        volume = read_label(path) if label else read_image(path)
+    except ImageError as error:
+        if error.code == "B032" and path in case.sha256:
+            raise WorkError(
+                f"case {case.case_id!r}: {path} was there when the cohort was checked and is gone; mount or restore "
+                "it, and start again"
+            ) from error
+        raise
+    case.refuse_change(path, volume.sha256)
     if volume.sha256 is not None:
         hashes[str(path)] = volume.sha256
     return volume

@@ -14,6 +14,7 @@ from medmtl.data.case import Case
 from medmtl.data.cohort import Cohort, read_cohort
 from medmtl.data.finding import Findings
 from medmtl.data.formats.nifti import read_label
+from medmtl.data.manifest import with_hashes
 from medmtl.data.split import Splits
 from medmtl.errors import CohortError, InputError
 from medmtl.evaluation.site import Learned, headline, site_estimates
@@ -150,6 +151,8 @@ def _collect(scored: dict[str, list[ScoredCase]], found: Mapping[str, ScoredCase
 def read_again(config: Config, run: RunFolder) -> tuple[Cohort, Mapping[str, Mapping[str, Any]]]:
     """The run's cohort and its targets, refused if the table is not the one that was trained on.
 
+    Each case knows the hashes that its files had when they were checked: whoever reads a changed one refuses it.
+
     Raises:
         CohortError: if the table changed or no longer reads.
     """
@@ -160,11 +163,12 @@ def read_again(config: Config, run: RunFolder) -> tuple[Cohort, Mapping[str, Map
     rejected = findings.rejected()
     if rejected:
         raise CohortError(f"the cohort no longer reads as it did: {rejected[0].sentence()}", list(findings))
-    if cohort.sha256 != run.load_manifest()["table_sha256"]:
+    manifest = run.load_manifest()
+    if cohort.sha256 != manifest["table_sha256"]:
         raise CohortError(
             "[B031] the cohort's table changed since this run was trained; restore it, or train a new run"
         )
-    return cohort, truths
+    return with_hashes(cohort, manifest["files_sha256"]), truths
 
 
 def score_case(
@@ -178,6 +182,7 @@ def score_case(
 
     Raises:
         CohortError: if a label no longer has the shape of its image.
+        InputError: if a label is not the one that was checked.
     """
     found: dict[str, ScoredCase] = {}
     for name, task in tasks.items():
@@ -191,6 +196,7 @@ def score_case(
                 raise CohortError(
                     f"case {case.case_id!r}: the label {truth.name} no longer has the shape of its image; restore it"
                 )
+            case.refuse_change(truth, reference.sha256)
             scores = task.mask_scores(result.mask.array, reference.array, reference.grid.spacing)
             entry = replace(entry, scores=scores)
         elif truth is not None and isinstance(task, CaseTask):

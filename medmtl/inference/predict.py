@@ -8,7 +8,6 @@ from typing import Literal
 
 import torch
 
-from medmtl import checkpoint
 from medmtl.build import build_model, build_tasks
 from medmtl.config import Config
 from medmtl.data.case import Case
@@ -22,7 +21,7 @@ from medmtl.inference.forward import activations
 from medmtl.inference.native import to_native
 from medmtl.model import MultiTaskModel
 from medmtl.planning import Plan, observed_range
-from medmtl.run_folder import RunFolder
+from medmtl.run_folder import RunFolder, no_checkpoint
 from medmtl.tasks.base import CaseTask, Result, Task, VoxelTask
 
 RANGE_MARGIN = 0.1  # beyond the training range, relative to its ends: what a few cases happen to span is no border
@@ -119,9 +118,9 @@ class Predictor:
         config, plan = run.load_config(), run.load_plan()
         tasks = build_tasks(config, plan.tasks)
         model = build_model(config, plan, tasks)
-        stored = checkpoint.load(run.checkpoints)
+        stored = run.newest()
         if stored is None:
-            raise ArtefactError(f"{run.path.name} has no checkpoint yet; train it first")
+            raise no_checkpoint(run)
         group = "average" if "average" in stored.tensors else "model"
         model.load_weights(stored.tensors[group])
         return _Member(plan, tasks, model.to(self.device).eval(), stored.sha256[group])
@@ -135,7 +134,9 @@ class Predictor:
         """
         if tuple(case.images) != self.channels:
             raise InputError(
-                f"the model wants the channels {list(self.channels)}, case {case.case_id!r} has {list(case.images)}"
+                f"the model wants the channels {list(self.channels)}, case {case.case_id!r} has {list(case.images)}; "
+                "give one file for each",
+                code="B162",
             )
         sums: dict[str, torch.Tensor] = {}
         prepared = prepare_case(case, self.plan.preparation, with_labels=False)
@@ -159,9 +160,11 @@ class Predictor:
         return CasePrediction(case.case_id, assemble(self.tasks, masks, answers), answers, self._outside(prepared))
 
     def _outside(self, prepared: Prepared) -> tuple[str, ...]:
+        """What lies outside the range that the folds together were trained on."""
         outside = []
         for name, value in observed_range(prepared, self.channels).items():
-            low, high = self.plan.training_range.get(name, (value, value))
+            ranges = [member.plan.training_range[name] for member in self._members]
+            low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
             margin = RANGE_MARGIN * max(abs(low), abs(high))
             if not low - margin <= value <= high + margin:
                 outside.append(name)

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from medmtl.model import refuse_other_tensors
+
 
 class WeightAverage:
     """The average of a model's parameters and buffers.
@@ -34,6 +36,11 @@ class WeightAverage:
         torch._foreach_lerp_([self.tensors[n] for n in names], [current[n] for n in names], 1 - decay)
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Restore the average bit for bit."""
+        """Restore the average bit for bit.
+
+        Raises:
+            ArtefactError: if a tensor is missing, extra, or of another shape or type; all are listed.
+        """
+        refuse_other_tensors("averaged weights", self.tensors, tensors)
         for name, tensor in self.tensors.items():
             tensor.copy_(tensors[name])

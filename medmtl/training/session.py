@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,17 +15,23 @@ from medmtl.config import Config
 from medmtl.data.augmentation import AXES, Augmentation
 from medmtl.data.case import Case
 from medmtl.data.loader import StepDataset
+from medmtl.device import describe_device
 from medmtl.errors import ArtefactError
 from medmtl.evaluation.score import read_again
+from medmtl.model import refuse_other_tensors
 from medmtl.planning import Plan
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import Task
 from medmtl.training.average import WeightAverage
 from medmtl.training.optimiser import make_optimiser
+from medmtl.training.room import refuse_small_shared_memory
 from medmtl.training.start import open_cache
 from medmtl.training.step import Learner
 
 VALIDATION_CASES = 16
+STATE_PARTS = ("made_with", "optimiser", "weighting", "scaler", "skipped")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -51,10 +59,13 @@ def open_session(run: RunFolder) -> Session:
 
     Raises:
         CohortError: if the cohort changed since the run was started.
+        MachineError: if the run's device is absent, or its batches do not fit the shared memory.
     """
     config, plan = run.load_config(), run.load_plan()
+    describe_device(plan.device)
     torch.set_num_threads(plan.threads)
     tasks = build_tasks(config, plan.tasks)
+    refuse_small_shared_memory(plan, tasks)
     train, val, truths = _cases(run, config)
     device = torch.device(plan.device)
     torch.manual_seed(config.training.seed)
@@ -82,6 +93,8 @@ def open_session(run: RunFolder) -> Session:
 
 def save(session: Session, steps_done: int) -> None:
     """Commit the learner's whole state after ``steps_done`` steps."""
+    # the log first: a commit must not outlive the lines that led to it
+    session.run.sync_log()
     learner = session.learner
     tensors, groups = checkpoint.optimiser_tensors(learner.optimiser, _parameter_names(learner))
     parts = {"model": dict(learner.model.state_dict()), "optimiser": tensors}
@@ -91,47 +104,80 @@ def save(session: Session, steps_done: int) -> None:
     if learner.average is not None:
         parts["average"] = learner.average.tensors
     state: dict[str, Any] = {
+        "made_with": session.run.made_with(),
         "optimiser": groups,
         "weighting": learner.weighting.extra_state(),
         "scaler": learner.scaler.state_dict() if learner.scaler is not None else None,
         "skipped": learner.skipped,
     }
-    # the log first: a commit must not outlive the lines that led to it
-    session.run.sync_log()
     checkpoint.save(session.run.checkpoints, steps_done, parts, state, keep=session.config.training.keep)
 
 
 def restore(session: Session) -> int:
     """Bring the learner to the newest commit; returns the steps done, 0 where there is none.
 
+    Where versions or hardware are not those of the start, a warning and a line of the log say that the result need not
+    be the same to the last bit.
+
     Raises:
-        ArtefactError: if commits exist and none is whole, or one lacks a part that an exact resume needs.
+        ArtefactError: if commits exist and none is whole, or one is another run's or lacks a part that an exact resume
+            needs.
     """
-    stored = checkpoint.load(session.run.checkpoints)
+    stored = session.run.newest()
     if stored is None:
         return 0
     learner = session.learner
-    wanted = {"model", "optimiser"}
-    if learner.average is not None:
-        wanted.add("average")
-    if learner.weighting.state_dict():
-        wanted.add("weighting")
-    missing = wanted - set(stored.tensors)
-    if missing:
-        raise ArtefactError(f"cannot resume exactly: step {stored.step} lacks {', '.join(sorted(missing))}")
+    own = dict(learner.weighting.state_dict())
+    _refuse_other_parts(stored, learner, own)
     learner.model.load_weights(stored.tensors["model"])
-    checkpoint.load_optimiser(
-        learner.optimiser, _parameter_names(learner), stored.tensors["optimiser"], stored.state["optimiser"]
-    )
     if learner.average is not None:
         learner.average.load(stored.tensors["average"])
-    if "weighting" in wanted:
+    if own:
+        refuse_other_tensors("weighting's tensors", own, stored.tensors["weighting"])
         learner.weighting.load_state_dict(stored.tensors["weighting"])
-    learner.weighting.load_extra_state(stored.state["weighting"])
-    if learner.scaler is not None:
-        learner.scaler.load_state_dict(stored.state["scaler"])
-    learner.skipped = int(stored.state["skipped"])
+    try:
+        checkpoint.load_optimiser(
+            learner.optimiser, _parameter_names(learner), stored.tensors["optimiser"], stored.state["optimiser"]
+        )
+        learner.weighting.load_extra_state(stored.state["weighting"])
+        if learner.scaler is not None:
+            learner.scaler.load_state_dict(stored.state["scaler"])
+        learner.skipped = int(stored.state["skipped"])
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise ArtefactError(
+            f"cannot resume exactly: the state of step {stored.step} does not fit this run ({error})", code="B155"
+        ) from error
+    _tell_differences(session.run, stored.step)
     return int(stored.step)
+
+
+def _refuse_other_parts(stored: checkpoint.Checkpoint, learner: Learner, weighting: Mapping[str, torch.Tensor]) -> None:
+    """A resume is exact or is refused: no part is missing, and none is there that nobody would read."""
+    wanted = {"model", "optimiser"} | ({"average"} if learner.average is not None else set())
+    wanted |= {"weighting"} if weighting else set()
+    found = {*stored.tensors, *stored.state}
+    missing = wanted - set(stored.tensors) | set(STATE_PARTS) - set(stored.state)
+    if learner.scaler is not None and stored.state.get("scaler") is None:
+        missing.add("scaler")
+    if missing:
+        raise ArtefactError(
+            f"cannot resume exactly: step {stored.step} lacks {', '.join(sorted(missing))}; start a new run",
+            code="B155",
+        )
+    unknown = found - wanted - set(STATE_PARTS)
+    if unknown:
+        raise ArtefactError(
+            f"step {stored.step} holds {', '.join(sorted(unknown))}, which this run does not know; start a new run",
+            code="B160",
+        )
+
+
+def _tell_differences(run: RunFolder, step: int) -> None:
+    differences = run.differences()
+    if differences:
+        run.log({"step": step, "not_bit_exact": differences})
+        shown = ", ".join(f"{name} {then} then and {now} now" for name, (then, now) in differences.items())
+        logger.warning("[B156] resuming is not bit-exact: %s", shown)
 
 
 def _parameter_names(learner: Learner) -> dict[torch.nn.Parameter, str]:

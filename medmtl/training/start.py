@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,13 +12,17 @@ from medmtl.checking import Checked, check_cohort
 from medmtl.config import Config
 from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case
+from medmtl.data.manifest import with_hashes
+from medmtl.data.prepared import Prepared
 from medmtl.data.split import Splits
-from medmtl.device import Device, describe_device
+from medmtl.data.volume import Grid
+from medmtl.device import Device, describe_device, describe_hardware
 from medmtl.errors import InputError
 from medmtl.planning import Plan, TrainingFacts, make_plan, with_statistics
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import Task
+from medmtl.training.room import predict_disk, refuse_full_disk, refuse_small_shared_memory
 
 FoldName = int | Literal["none"]
 
@@ -63,8 +67,10 @@ def make_ready(config: Config, *, strict: bool = False, progress: Progress = sil
     tasks = build_tasks(config)
     checked = check_cohort(config, tasks, progress)
     checked.refuse(strict=strict)
-    assert checked.splits is not None  # a split that cannot be made is a reject
-    return Ready(config, tasks, checked, checked.splits)
+    splits = checked.splits
+    assert splits is not None  # a split that cannot be made is a reject
+    checked = replace(checked, cohort=with_hashes(checked.cohort, checked.sha256))
+    return Ready(config, tasks, checked, splits)
 
 
 def plan_fold(ready: Ready, fold: FoldName, device: Device) -> Plan:
@@ -81,13 +87,16 @@ def start_run(
     """Prepare the cases, complete the plan and make the run folder appear, whole.
 
     Raises:
-        InputError: if ``out`` exists and is not empty.
-        MachineError: if the device is absent or the plan does not fit.
+        InputError: if ``out`` exists and is not empty, or a file changed since the check.
+        MachineError: if the device is absent, or the plan does not fit memory, disk or shared memory.
     """
-    RunFolder.refuse_place(out, ready.config.cohort.table)
+    RunFolder.refuse_place(out, ready.config.cohort.table, *_folders(ready.checked.cohort.cases))
     plan = plan_fold(ready, fold, describe_device(device))
+    refuse_small_shared_memory(plan, ready.tasks)
     train, val = ready.members(fold)
     cache = open_cache(ready.config, out, plan)
+    need = predict_disk(ready.config, ready.checked, plan, [*train, *val])
+    refuse_full_disk(out, need, cache, [*train, *val])
     cache.ensure([*train, *val], plan.workers, lambda done, total: progress("prepare", done, total))
     plan = with_statistics(plan, ready.config, ready.tasks, _facts(ready, train, cache))
     return RunFolder.create(
@@ -100,6 +109,7 @@ def start_run(
             "fold": fold,
             "seed": ready.config.training.seed,
             "device": plan.device,
+            "hardware": describe_hardware(plan.device),
             "table_sha256": ready.checked.cohort.sha256,
             "files_sha256": dict(ready.checked.sha256),
         },
@@ -111,10 +121,26 @@ def open_cache(config: Config, out: Path, plan: Plan) -> PreparedCache:
     return PreparedCache(config.cache.folder or out.absolute().parent / ".medmtl-cache", plan.preparation)
 
 
+def _folders(cases: Sequence[Case]) -> set[Path]:
+    return {path.parent for case in cases for path in (*case.images.values(), *case.files.values())}
+
+
 def _facts(ready: Ready, train: Sequence[Case], cache: PreparedCache) -> TrainingFacts:
     chosen = {case.case_id for case in train}
     truths = {
         name: [truth for case_id, truth in labelled.items() if case_id in chosen]
         for name, labelled in ready.checked.truths.items()
     }
-    return TrainingFacts([cache.get(case) for case in train], truths)
+    return TrainingFacts([_seen(cache.get(case)) for case in train], truths)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What planning reads of a prepared case; its arrays, and the open files behind them, are let go."""
+
+    native: Grid
+    statistics: tuple[Mapping[str, float], ...]
+
+
+def _seen(prepared: Prepared) -> _Seen:
+    return _Seen(prepared.native, prepared.statistics)

@@ -21,7 +21,7 @@ from medmtl.data.case import Case
 from medmtl.data.preparation import prepare_case
 from medmtl.data.prepared import Preparation, Prepared
 from medmtl.data.volume import Grid
-from medmtl.errors import MachineError, WorkError
+from medmtl.errors import ArtefactError, MachineError, WorkError
 
 PREPARATION = Preparation((1.0, 1.0, 1.5), ("t1",), {"organ": "mask"})
 
@@ -91,6 +91,7 @@ def test_a_whole_entry_is_not_built_again(cache: PreparedCache, case: Case, monk
     assert later.get(case).case_id == case.case_id
 
 
+@pytest.mark.covers("B157")
 def test_new_bytes_under_an_old_name_and_time_make_a_new_entry(
     cache: PreparedCache, case: Case, tmp_path: Path
 ) -> None:
@@ -104,6 +105,7 @@ def test_new_bytes_under_an_old_name_and_time_make_a_new_entry(
     assert_same(found, prepare_case(case, PREPARATION))
 
 
+@pytest.mark.covers("B157")
 def test_settings_labels_and_version_are_part_of_the_name(
     cache: PreparedCache, case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +129,7 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-10])
 
 
+@pytest.mark.covers("B157", "F53")
 @pytest.mark.parametrize("damage", [flip, truncate, Path.unlink])
 @pytest.mark.parametrize("name", ["image.npy", "labels-organ.npy", "foreground-organ.npy", "meta.json"])
 def test_a_damaged_entry_is_built_again(
@@ -158,6 +161,7 @@ def test_an_entry_removed_while_in_use_comes_back(cache: PreparedCache, case: Ca
     assert_same(cache.get(case), prepare_case(case, PREPARATION))
 
 
+@pytest.mark.covers("F52")
 def test_two_builders_of_one_entry(cache: PreparedCache, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     barrier = threading.Barrier(2)
 
@@ -197,17 +201,30 @@ def test_ensure_reports_progress_and_removes_old_leftovers(cache: PreparedCache,
     assert len(entries(cache)) == 6
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(
-    cache: PreparedCache, case: Case, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.covers("F18")
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_leaves_nothing_and_cases_are_prepared_anew_with_one_warning(
+    cache: PreparedCache,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    number: int,
 ) -> None:
+    cases = [make_case(tmp_path, place) for place in range(3)]
+    cache.get(cases[0])
+
     def full(path: Path, array: Any) -> str:
         path.write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(number, os.strerror(number), str(path))
 
     monkeypatch.setattr(cache_module, "_save", full)
-    with pytest.raises(MachineError, match=r"is full; free space or set cache\.folder"):
-        cache.get(case)
-    assert entries(cache) == []
+    cache.ensure(cases, 2)
+    for case in cases:
+        assert_same(cache.get(case), prepare_case(case, PREPARATION))
+    assert len(entries(cache)) == 1
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert os.strerror(number) in caplog.text
+    assert "set cache.folder" in caplog.text
 
 
 @pytest.mark.skipif(not os.access("/dev/full", os.W_OK), reason="needs /dev/full")
@@ -219,12 +236,14 @@ def test_numpy_says_why_a_write_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.errno == errno.ENOSPC
 
 
+@pytest.mark.covers("F41")
 def test_a_missing_file_is_named_with_its_case(cache: PreparedCache, case: Case) -> None:
     case.images["t1"].unlink()
     with pytest.raises(WorkError, match=r"case 'case 0' could not be prepared: .*image-0\.nii\.gz"):
         cache.get(case)
 
 
+@pytest.mark.covers("F39")
 def test_a_file_that_changes_while_it_is_read_is_not_kept(
     cache: PreparedCache, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,3 +255,38 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(
     with pytest.raises(WorkError, match="changed while it was read"):
         cache.get(case)
     assert not cache.folder.exists()
+
+
+@pytest.mark.covers("B157")
+def test_entries_built_again_are_counted(
+    cache: PreparedCache, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cases = [make_case(tmp_path, number) for number in range(3)]
+    cache.ensure(cases, 1)
+    for entry in entries(cache)[:2]:
+        truncate(entry / "image.npy")
+    with caplog.at_level(logging.INFO):
+        PreparedCache(cache.folder, PREPARATION).ensure(cases, 1)
+    assert caplog.messages[-1] == "2 damaged cache entries were built again"
+
+
+@pytest.mark.covers("B158")
+@pytest.mark.parametrize("use", ["ensure", "get"])
+def test_a_cache_that_every_user_may_write_to_is_refused(cache: PreparedCache, case: Case, use: str) -> None:
+    cache.get(case)
+    cache.folder.chmod(0o777)
+    later = PreparedCache(cache.folder, PREPARATION)
+    with pytest.raises(ArtefactError, match=r"^\[B158\] .*set cache\.folder"):
+        later.ensure([case], 1) if use == "ensure" else later.get(case)
+    cache.folder.chmod(0o700)
+    assert_same(later.get(case), prepare_case(case, PREPARATION))
+
+
+@pytest.mark.covers("F32")
+def test_a_lack_of_memory_names_the_row(cache: PreparedCache, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hungry(*arguments: Any) -> Prepared:
+        raise MemoryError("Unable to allocate 8.00 GiB for an array with shape (1, 2) and data type float32")
+
+    monkeypatch.setattr(cache_module, "prepare_case", hungry)
+    with pytest.raises(MachineError, match=r"prepared \(row 2\): out of memory \(Unable to allocate 8\.00 GiB"):
+        cache.get(case)

@@ -42,6 +42,8 @@ class MadeCache(PreparedCache):
             )
         if case.case_id == "full":
             raise MemoryError
+        if case.case_id == "vast":
+            torch.empty(1 << 50)
         if case.case_id == "odd":
             raise ZeroDivisionError("by nothing")
         if case.case_id == "deadly" and in_worker:
@@ -258,6 +260,13 @@ def broken(cohort: tuple[list[Case], PreparedCache], case_id: str) -> Iterator[C
             "full",
             MachineError,
             "case 'full' (row 41) could not be loaded: out of memory; lower plan.workers or plan.memory_gb",
+        ),
+        pytest.param(
+            "vast",
+            MachineError,
+            f"case 'vast' (row 41) could not be loaded: out of memory (asked for {4 << 50} bytes); lower "
+            "plan.workers or plan.memory_gb",
+            marks=pytest.mark.covers("F32"),
         ),
         ("odd", WorkError, "case 'odd' (row 41) could not be loaded: ZeroDivisionError: by nothing"),
     ],

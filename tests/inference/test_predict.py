@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,14 +40,16 @@ def test_every_task_answers_on_the_grid_of_the_image(predictor: Predictor, tiny_
     assert found.outside_training == ()
 
 
+@pytest.mark.covers("B162")
 def test_what_the_training_did_not_see_is_named(predictor: Predictor, tmp_path: Path) -> None:
     ramp = np.arange(24 * 20 * 12, dtype=np.int32).reshape(24, 20, 12)
     write_mask(tmp_path / "coarse.nii.gz", ramp, Grid((24, 20, 12), np.diag([1.0, 1.0, 4.0, 1.0])))
     assert predictor.predict(case(tmp_path / "coarse.nii.gz")).outside_training == ("spacing_2", "intensity_image")
 
 
+@pytest.mark.covers("B162")
 def test_a_case_of_other_channels_is_refused(predictor: Predictor, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"wants the channels \['image'\], case 'c1' has \['t1'\]"):
+    with pytest.raises(InputError, match=r"^\[B162\] the model wants the channels \['image'\], case 'c1' has \['t1'\]"):
         predictor.predict(case(tmp_path / "absent.nii.gz", "t1"))
 
 
@@ -62,7 +65,33 @@ def test_an_answer_that_is_not_finite_is_never_given(
         predictor.predict(case(tiny_cohort.parent / "images" / "case_001.nii.gz"))
 
 
+@pytest.mark.covers("B147")
 def test_a_run_without_a_checkpoint_is_refused_by_name(trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "load", lambda folder: None)
     with pytest.raises(ArtefactError, match="run has no checkpoint yet"):
         medmtl.load(trained_run, device="cpu")
+
+
+@pytest.mark.covers("B162")
+def test_cases_outside_the_training_range_are_warned_about_and_marked(
+    trained_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ramp = np.arange(24 * 20 * 12, dtype=np.int32).reshape(24, 20, 12)
+    write_mask(tmp_path / "coarse.nii.gz", ramp, Grid((24, 20, 12), np.diag([1.0, 1.0, 4.0, 1.0])))
+    table = medmtl.predict(trained_run, [tmp_path / "coarse.nii.gz"], tmp_path / "out", device="cpu")
+    assert "[B162] 1 of 1 cases lie outside" in caplog.text
+    assert "coarse (spacing_2, intensity_image)" in caplog.text
+    assert "spacing_2" in table.read_text()
+
+
+@pytest.mark.covers("B162")
+def test_the_range_of_an_ensemble_is_that_of_its_folds(trained_run: Path, tmp_path: Path) -> None:
+    run = RunFolder.open(trained_run)
+    both = Predictor([run, run], "cpu")
+    ramp = np.arange(24 * 20 * 12, dtype=np.int32).reshape(24, 20, 12) % 500
+    write_mask(tmp_path / "coarse.nii.gz", ramp, Grid((24, 20, 12), np.diag([1.0, 1.0, 4.0, 1.0])))
+    assert "spacing_2" in both.predict(case(tmp_path / "coarse.nii.gz")).outside_training
+    other = both._members[1]
+    wider = {**other.plan.training_range, "spacing_2": (1.0, 5.0)}
+    both._members[1] = replace(other, plan=replace(other.plan, training_range=wider))
+    assert "spacing_2" not in both.predict(case(tmp_path / "coarse.nii.gz")).outside_training

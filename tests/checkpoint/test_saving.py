@@ -3,58 +3,22 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import stat
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 import torch
 from torch import nn
 
 from medmtl import checkpoint, files
-from medmtl.errors import ArtefactError, NumericError
+from medmtl.errors import NumericError
+from tests.checkpoint.checkpoints import bits, commit, flip, group, newest, steps
 
 MUTATING = ("open", "write", "fsync", "mkdir", "rename", "replace", "unlink", "rmdir", "ftruncate")
-
-
-def group(step: int) -> dict[str, dict[str, torch.Tensor]]:
-    return {
-        "model": {"w": torch.full((2, 3), float(step)), "n": torch.tensor(step)},
-        "optimiser": {"w.exp_avg": torch.full((2, 3), 0.1 * step)},
-    }
-
-
-def commit(folder: Path, *steps: int, keep: int = 2) -> None:
-    for step in steps:
-        checkpoint.save(folder, step, group(step), {"seen": step}, keep=keep)
-
-
-def newest(folder: Path) -> int:
-    loaded = checkpoint.load(folder)
-    assert loaded is not None
-    assert loaded.state == {"seen": loaded.step}
-    assert torch.equal(loaded.tensors["model"]["w"], torch.full((2, 3), float(loaded.step)))
-    return loaded.step
-
-
-def steps(folder: Path) -> list[str]:
-    return sorted(name for name in os.listdir(folder) if name != "last")
-
-
-def flip(path: Path, position: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[position] ^= 0x80
-    path.write_bytes(bytes(data))
-
-
-def bits(tensor: torch.Tensor) -> bytes:
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def test_layout_record_and_permissions(tmp_path: Path) -> None:
@@ -110,6 +74,7 @@ def test_nothing_committed_is_none(tmp_path: Path) -> None:
     assert checkpoint.load(tmp_path) is None
 
 
+@pytest.mark.covers("F45")
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, value: float) -> None:
     commit(tmp_path, 1)
@@ -190,119 +155,6 @@ def test_a_whole_step_is_kept_and_a_damaged_one_replaced(tmp_path: Path) -> None
     assert newest(tmp_path) == 2
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimiser.safetensors", "state.json", "commit.json"])
-def test_any_flipped_byte_falls_back_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str) -> None:
-    commit(tmp_path, 1, 2)
-    path = tmp_path / "step-000002" / name
-    for position in range(0, path.stat().st_size, 5):
-        flip(path, position)
-        caplog.clear()
-        assert newest(tmp_path) == 1
-        assert "step-000002" in caplog.text
-        flip(path, position)
-    assert newest(tmp_path) == 2
-
-
-def rerecord(folder: Path, change: Callable[[dict[str, Any]], object] = lambda record: None) -> None:
-    """Make a commit record agree with the files, then change it: what a forger would do."""
-    record = json.loads((folder / "commit.json").read_text())
-    for path in folder.iterdir():
-        if path.name != "commit.json":
-            record["files"][path.name] = {"bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
-    change(record)
-    (folder / "commit.json").write_text(json.dumps(record))
-
-
-def elsewhere(path: Path) -> None:
-    path.symlink_to(path.rename(path.parents[1] / "elsewhere"))
-
-
-def forge(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
-    rerecord(path.parent)
-
-
-def fifo(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
-def file_for_folder(path: Path) -> None:
-    shutil.rmtree(path)
-    path.touch()
-
-
-def another_step(path: Path) -> None:
-    shutil.rmtree(path)
-    shutil.copytree(path.with_name("step-000001"), path)
-
-
-def twice_the_same_name() -> bytes:
-    entry = '"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
-    header = f"{{{entry},{entry}}}".encode()
-    return struct.pack("<Q", len(header)) + header + bytes(4)
-
-
-NAN_WEIGHT = safetensors.torch.save({"w": torch.tensor([float("nan")])})
-DAMAGES: dict[str, Callable[[Path], object]] = {
-    "truncated": lambda step: os.truncate(step / "model.safetensors", 20),
-    "longer": lambda step: os.truncate(step / "model.safetensors", 1000),
-    "empty": lambda step: os.truncate(step / "optimiser.safetensors", 0),
-    "extra file": lambda step: (step / "model.pt").write_bytes(b"PK"),
-    "linked file": lambda step: elsewhere(step / "model.safetensors"),
-    "linked folder": lambda step: elsewhere(step),
-    "fifo": lambda step: fifo(step / "state.json"),
-    "file for folder": file_for_folder,
-    "no record": lambda step: (step / "commit.json").unlink(),
-    "no state": lambda step: (step / "state.json").unlink(),
-    "another step": another_step,
-    "newer schema": lambda step: rerecord(step, lambda record: record.update(schema=2)),
-    "unknown key": lambda step: rerecord(step, lambda record: record.update(run="x")),
-    "unknown entry key": lambda step: rerecord(step, lambda record: record["files"]["state.json"].update(path="/x")),
-    "path outside": lambda step: rerecord(step, lambda record: record["files"].update({"../last": {}})),
-    "foreign file": lambda step: forge(step / "model.pt", b"PK"),
-    "forged NaN": lambda step: forge(step / "model.safetensors", NAN_WEIGHT),
-    "forged length": lambda step: forge(step / "model.safetensors", struct.pack("<Q", 1 << 60) + NAN_WEIGHT[8:]),
-    "forged duplicate": lambda step: forge(step / "model.safetensors", twice_the_same_name()),
-    "forged state": lambda step: forge(step / "state.json", b"[1]"),
-}
-
-
-@pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_checkpoint_falls_back_then_all_bad_is_refused(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
-) -> None:
-    folder = tmp_path / "checkpoints"
-    commit(folder, 1, 2)
-    DAMAGES[name](folder / "step-000002")
-    assert newest(folder) == 1
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    flip(folder / "step-000001" / "model.safetensors", -1)
-    with pytest.raises(ArtefactError, match="all 2 checkpoints"):
-        checkpoint.load(folder)
-
-
-def test_a_linked_checkpoints_folder_is_refused(tmp_path: Path) -> None:
-    commit(tmp_path / "real", 1)
-    (tmp_path / "link").symlink_to(tmp_path / "real")
-    with pytest.raises(ArtefactError, match="link"):
-        checkpoint.load(tmp_path / "link")
-    with pytest.raises(ArtefactError, match="link"):
-        commit(tmp_path / "link", 2)
-    assert newest(tmp_path / "real") == 1
-
-
-def test_a_disk_error_is_not_taken_for_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    commit(tmp_path, 1, 2)
-
-    def fail(*_: object, **__: object) -> bytes:
-        raise OSError(5, "disk failed")
-
-    monkeypatch.setattr(files, "read_bytes", fail)
-    with pytest.raises(OSError, match="disk failed"):
-        checkpoint.load(tmp_path)
-
-
 class Killed(BaseException):
     """Stands for SIGKILL: nothing that would touch the disk works after it, so no cleaning up either."""
 
@@ -368,6 +220,7 @@ def test_dying_at_any_change_of_the_disk_keeps_a_whole_checkpoint(
         assert not [name for name in os.listdir(folder) if name.startswith(".")]
 
 
+@pytest.mark.covers("F62")
 def test_files_then_folder_are_synced_then_renamed_then_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[str] = []
     rename = os.rename
@@ -383,6 +236,7 @@ def test_files_then_folder_are_synced_then_renamed_then_synced(tmp_path: Path, m
     assert events[:7] == [*written, f".step-000001.tmp-{os.getpid()}", "rename", tmp_path.name]
 
 
+@pytest.mark.covers("F26")
 def test_a_disk_that_lies_is_caught_before_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit(tmp_path, 1)
     write = os.write

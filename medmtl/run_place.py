@@ -1,0 +1,78 @@
+"""Where a run may be made, and what may be given for one."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from medmtl.disk import is_open_to_others, probe
+from medmtl.errors import ArtefactError, InputError
+
+MAGIC_BYTES = 8
+FOREIGN_MODELS = {
+    b"PK\x03\x04": "a zip archive, as torch.save and TorchScript write",
+    b"\x80": "a pickle",
+    b"\x93NUMPY": "a numpy file",
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file",
+    b"\x1f\x8b": "a compressed file",
+}
+FOREIGN_ENDINGS = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".onnx", ".zip", ".h5", ".safetensors"}
+
+_log = logging.getLogger(__name__)
+
+
+def refuse_place(out: Path, *inputs: Path) -> None:
+    """Refuse a place where a run must not be made.
+
+    Args:
+        out: where it would be.
+        inputs: files that are read, such as the cohort's table, or folders.
+
+    A parent that others may write to is warned about (B049); the run itself is made for its owner only.
+
+    Raises:
+        InputError: if it is a link, exists and is not empty, holds an input or the home folder, or is a repository.
+        MachineError: if its disk refuses what a run needs of it.
+    """
+    place = out.resolve()
+    folders = [path if path.is_dir() else path.parent for path in (path.resolve() for path in inputs)]
+    if any(folder.is_relative_to(place) for folder in (*folders, Path.home().resolve())) or (place / ".git").exists():
+        raise InputError(
+            f"{out} cannot become a run folder: it is or holds the cohort, your home or a repository; give a new "
+            "folder as --out",
+            code="B043",
+        )
+    if out.is_symlink():
+        raise InputError(f"{out} is a link; give the folder itself as --out", code="B043")
+    if is_taken(place):
+        raise InputError(f"{out} exists and is not empty; choose another --out, or --resume it", code="B042")
+    probe(place.parent)
+    if place.parent.is_dir():
+        warn_of_others(place.parent)
+
+
+def refuse_model_file(path: Path) -> None:
+    """Refuse a file given for a run; of its content only the first bytes are looked at."""
+    if not path.is_file():
+        return
+    with open(path, "rb") as file:
+        start = file.read(MAGIC_BYTES)
+    kind = next((name for magic, name in FOREIGN_MODELS.items() if start.startswith(magic)), None)
+    if kind is None and path.suffix.lower() in FOREIGN_ENDINGS:
+        kind = f"a {path.suffix.lower()} file"
+    if kind is not None:
+        raise ArtefactError(
+            f"{path} is {kind}, and medmtl opens its own run folders only, so that no file can run code; give one",
+            code="B150",
+        )
+
+
+def warn_of_others(folder: Path) -> None:
+    """Say so where other users could replace what lies in a folder."""
+    if is_open_to_others(folder):
+        _log.warning("[B049] other users may write to %s and so replace the run; chmod go-w takes that away", folder)
+
+
+def is_taken(place: Path) -> bool:
+    """Whether something stands at a place; an empty folder does not count."""
+    return place.exists() and (not place.is_dir() or any(place.iterdir()))
