@@ -248,9 +248,15 @@ def _notes(metric: Mapping[str, Any]) -> str:
     extras = []
     for key, value in metric.items():
         if key not in KNOWN and value is not None:
-            shown = number(value) if isinstance(value, float) else str(value)
+            shown = _shown(value)
             extras.append(f"{key.removeprefix('n_').replace('_', ' ')} {shown}")
     return _joined([metric.get("why") or "", *extras])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_shown(item)} ({key})" for key, item in value.items())
+    return number(value) if isinstance(value, float) else str(value)
 
 
 def _planned(plan: Plan, key: str) -> str:

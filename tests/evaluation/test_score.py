@@ -133,7 +133,7 @@ def test_cases_csv_has_a_row_per_case_and_its_columns_task_by_task(run: Path, ti
         *(f"lesion/{kind}" for kind in kinds),
         *per_label,
         *("malignancy_true", "malignancy", "malignancy_p_benign", "malignancy_p_malignant"),
-        *("risk_true", "risk", "risk/absolute_error"),
+        *("risk_true", "risk", "risk/absolute_error", "risk/training_median"),
     ]
     table = table_of(tiny_cohort.parent)
     for row in rows:
