@@ -58,7 +58,7 @@ def write_report(scores: Scores, runs: Sequence[RunFolder], *, share: bool = Fal
         if share
         else f"Evaluation of {first.path.name if len(runs) == 1 else first.path.parent.name}",
         lead=", ".join((_who(scores, share), _counted(len(scores.tasks), "task"), _models(scores.folds))),
-        notes=list(dict.fromkeys((scores.metrics["note"], CONDITIONAL, *_left_out(scores)))),
+        notes=list(dict.fromkeys((scores.metrics["note"], CONDITIONAL, *_how(scores), *_left_out(scores)))),
         # a result that flatters is said as loudly as a fault
         flattered=scores.split == "train" or scores.metrics.get("external") is False,
         alerts=[f"{row[1]}, fold {row[0]}: {row[-1]}" for row in collapse.rows if row[2] != "trained"],
@@ -91,6 +91,18 @@ def _who(scores: Scores, share: bool) -> str:
         where = "another cohort" if share else f"the cohort {scores.metrics['cohort']}"
         return f"{_counted(scores.metrics['cases'], 'case')} of {where}"
     return _counted(scores.metrics["cases"], f"{SPLITS.get(scores.split, scores.split)} case")
+
+
+def _how(scores: Scores) -> list[str]:
+    """What it means that several models predicted."""
+    if len(scores.folds) == 1 or scores.split == "train":
+        return []
+    if scores.split == "val":
+        return [
+            "each case was predicted by the model that had not seen it; cases are ranked against others of their fold "
+            "only"
+        ]
+    return ["the models of all folds answered together, by the average of their answers"]
 
 
 def _left_out(scores: Scores) -> list[str]:
