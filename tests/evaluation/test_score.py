@@ -220,6 +220,7 @@ def test_an_evaluation_that_breaks_off_leaves_no_page_to_write(
         medmtl.report(place)
 
 
+@pytest.mark.covers("B031")
 def test_a_table_edited_since_the_training_is_refused(trained_run: Path, tiny_cohort: Path, tmp_path: Path) -> None:
     place, cohort = copied(trained_run, tiny_cohort, tmp_path)
     with (cohort / "cohort.csv").open("a") as file:
