@@ -164,12 +164,14 @@ def load_scores(selection: Selection, folder: Path) -> Scores:
     Masks are read back and every metric is computed again; the network is not run.
 
     Raises:
-        InputError: if the selection was not evaluated into ``folder``.
+        InputError: if the selection was not evaluated into ``folder``, or held other cases then.
     """
     stored = folder / ACTIVATIONS
     if not stored.is_file():
         raise InputError(f"the {selection.split} split was not evaluated yet; run evaluate first")
     entries = {entry["case_id"]: entry for entry in read_json(stored, limit_bytes=MAX_ACTIVATIONS_BYTES)}
+    if set(entries) != {case_id for group in selection.groups for case_id in group.case_ids}:
+        raise InputError(f"{folder.name} was evaluated on other cases than there are now; evaluate again")
     scored: dict[str, list[ScoredCase]] = {name: [] for name in selection.scored}
     for group in selection.groups:
         reference = group.reference()

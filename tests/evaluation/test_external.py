@@ -137,6 +137,9 @@ def test_every_case_of_another_cohort_is_scored_by_its_own_columns_and_values(
     assert "oslo" not in medmtl.report(run, config=oslo, share=True).read_text()
     assert json.loads((scores.folder / "findings.json").read_text())
     assert not list(run.glob("fold-*/test_access.jsonl"))
+    write_rows(oslo, rows_in(oslo)[:-1])
+    with pytest.raises(InputError, match="oslo-all was evaluated on other cases than there are now"):
+        medmtl.report(run, config=oslo)
 
 
 def test_the_models_of_all_folds_answer_together(run: Path, oslo: Path, tmp_path: Path) -> None:
