@@ -20,9 +20,11 @@ from medmtl.data.finding import Finding
 from medmtl.data.synthetic import write_cohort
 from medmtl.device import describe_device
 from medmtl.errors import InputError
+from medmtl.evaluation.external import EXTERNAL_SPLIT, external_selection
 from medmtl.evaluation.report import write_report
-from medmtl.evaluation.score import Scores, evaluate_split, load_scores
-from medmtl.files import make_private_folder
+from medmtl.evaluation.score import Scores, evaluate_selection, load_scores, own_selection
+from medmtl.evaluation.selection import parts_of
+from medmtl.files import make_private_folder, safe_name
 from medmtl.inference.inputs import case_of_files, cases_of
 from medmtl.inference.predict import CasePrediction, Predictor
 from medmtl.inference.write import mask_file, prediction_row, write_masks, write_table
@@ -141,43 +143,74 @@ def train(
 def evaluate(
     run: PathLike,
     *,
-    split: Literal["val", "test", "all"] = "val",
+    config: PathLike | None = None,
+    split: Literal["val", "test", "all"] | None = None,
     out: PathLike | None = None,
+    allow_overlap: bool = False,
     device: DeviceName = "auto",
     progress: Progress = silent,
 ) -> dict[str, Scores]:
-    """Predict and score a run's own cases, and write the report.
+    """Predict and score a run's own cases, or those of another cohort, and write the report.
 
     Args:
-        run: a run folder or a folder of folds; of the latter ``val`` is pooled out of fold.
-        split: ``val``, ``test``, or ``all`` for train, val and test apart.
-        out: where to write; by default into the run, under ``evaluation/SPLIT``.
+        run: a run folder or a folder of folds; of the latter ``val`` is pooled out of fold, and the average of all
+            predicts ``test`` and another cohort.
+        config: another cohort's configuration: an external validation on all of its cases. Tasks and channels are
+            matched by name.
+        split: of the run's own cohort ``val`` (default), ``test``, or ``all`` for train, val and test apart; of another
+            cohort ``all``.
+        out: where to write; by default into the run, under ``evaluation/SPLIT`` or ``evaluation/CONFIGSTEM-all``.
+        allow_overlap: score another cohort although it holds a patient or an image of the run's own, and mark the
+            result as not external.
         device: ``auto``, ``cpu`` or ``cuda``.
         progress: called once per case.
 
     Returns:
         Split -> scores.
+
+    Raises:
+        InputError: if there is nothing to score, or another cohort does not fit the model or overlaps with its own.
+        CohortError: if the check rejects another cohort, or the run's own changed since training.
     """
     runs = open_folds(Path(run))
-    splits = runs[0].load_splits()
-    chosen = [split] if split != "all" else ["train", "val", *(["test"] if splits.test else [])]
     found: dict[str, Scores] = {}
-    for name in chosen:
-        folder = _evaluation(runs, run, name) if out is None else Path(out) / name if split == "all" else Path(out)
-        _refuse_inputs(folder, runs[0].load_config())
-        found[name] = evaluate_split(runs, name, folder, device=device, progress=progress)
-        write_report(found[name], runs)
+    own = runs[0].load_config()
+    if config is not None:
+        if split not in (None, EXTERNAL_SPLIT):
+            raise InputError(f"all cases of another cohort are scored; leave --split {split} away")
+        folder = _evaluation(runs, run, _external_name(config)) if out is None else Path(out)
+        _refuse_inputs(folder, own)
+        chosen = external_selection(runs, Path(config), allow_overlap=allow_overlap, progress=progress)
+        found[chosen.split] = evaluate_selection(chosen, folder, device=device, progress=progress)
+    elif allow_overlap:
+        raise InputError("--allow-overlap is for another cohort; give its configuration by --config")
+    else:
+        for name in parts_of(runs) if split == "all" else [split or "val"]:
+            folder = _evaluation(runs, run, name) if out is None else Path(out) / name if split == "all" else Path(out)
+            _refuse_inputs(folder, own)
+            found[name] = evaluate_selection(own_selection(runs, name), folder, device=device, progress=progress)
+    for scores in found.values():
+        write_report(scores, runs)
     return found
 
 
-def report(run: PathLike, *, split: str = "val", share: bool = False) -> Path:
-    """Write the page of an evaluated split again; ``share`` leaves out ids, images and per-case values.
+def report(run: PathLike, *, config: PathLike | None = None, split: str = "val", share: bool = False) -> Path:
+    """Write the page of an evaluated split, or of another cohort, again.
+
+    Args:
+        run: a run folder or a folder of folds.
+        config: another cohort's configuration, where that was evaluated.
+        split: of the run's own cohort.
+        share: leave out ids, images and per-case values.
 
     Raises:
-        InputError: if the split was not evaluated yet.
+        InputError: if it was not evaluated yet.
     """
     runs = open_folds(Path(run))
-    return write_report(load_scores(runs, split, _evaluation(runs, run, split)), runs, share=share)
+    if config is not None:
+        chosen = external_selection(runs, Path(config), allow_overlap=True)
+        return write_report(load_scores(chosen, _evaluation(runs, run, _external_name(config))), runs, share=share)
+    return write_report(load_scores(own_selection(runs, split), _evaluation(runs, run, split)), runs, share=share)
 
 
 @dataclass(frozen=True)
@@ -350,6 +383,10 @@ def _refuse_inputs(folder: Path, config: Config) -> None:
     """Refuse to evaluate into a folder where a file of the cohort has the name of a result."""
     results = (*(folder / name for name in RESULTS), *folder.glob("masks/*/*"))
     refuse_overwriting(results, cohort_files(config, build_tasks(config)))
+
+
+def _external_name(config: PathLike) -> str:
+    return f"{safe_name(Path(config).stem)}-{EXTERNAL_SPLIT}"
 
 
 def _exists(path: Path) -> bool:

@@ -204,22 +204,36 @@ def train(
 @app.command()
 def evaluate(
     run: Run,
-    split: Annotated[Literal["val", "test", "all"], typer.Option(help="Which cases.")] = "val",
+    config: Annotated[
+        Path | None, typer.Option(metavar="CONFIG", help="Another cohort: an external validation on all its cases.")
+    ] = None,
+    split: Annotated[
+        Literal["val", "test", "all"] | None,
+        typer.Option(help="Which cases; by default val, or all of another cohort.", show_default=False),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to write; by default RUN/evaluation/SPLIT.")
     ] = None,
+    allow_overlap: Annotated[
+        bool, typer.Option("--allow-overlap", help="Another cohort may share patients or images; then not external.")
+    ] = False,
     device: Device = "auto",
-    config: Annotated[str | None, typer.Option(hidden=True)] = None,
-    allow_overlap: Annotated[bool, typer.Option("--allow-overlap", hidden=True)] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Predict and score a run's own cases, and write the report."""
-    _refuse_options("evaluate", {"--config": config, "--allow-overlap": allow_overlap})
+    """Predict and score a run's own cases, or those of another cohort, and write the report."""
     from medmtl import api
 
     with Screen(quiet=quiet, verbose=verbose) as screen:
-        scores = api.evaluate(run, split=split, out=out, device=device, progress=screen.progress)
+        scores = api.evaluate(
+            run,
+            config=config,
+            split=split,
+            out=out,
+            allow_overlap=allow_overlap,
+            device=device,
+            progress=screen.progress,
+        )
     for found in scores.values():
         answer("\n".join([*metric_lines(found.metrics), "", f"report: {found.folder / 'report.html'}"]))
 

@@ -80,8 +80,6 @@ def test_every_command_can_be_quiet_and_verbose(command: str, capsys: Captured) 
         (["synth", "--out", "x", "--cases", "many"], "--cases"),
         (["kinds", "extra"], "extra"),
         *([[command, "a", "--out", "b"], f"{command} is not in this version"] for command in LATER),
-        (["evaluate", "r", "--config", "c.yaml"], "evaluate --config is not in this version"),
-        (["evaluate", "r", "--allow-overlap"], "evaluate --allow-overlap is not in this version"),
         (["predict", "r", "i", "--out", "o", "--tta"], "predict --tta is not in this version"),
         (["predict", "r", "i", "--out", "o", "--covariate", "age=1"], "predict --covariate is not in this version"),
     ],

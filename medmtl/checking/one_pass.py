@@ -30,19 +30,23 @@ AHEAD = 8  # cases looked at before their turn: results of a large cohort must n
 S = TypeVar("S")
 
 
-def check_cohort(config: Config, tasks: Mapping[str, Task], progress: Progress = silent) -> Checked:
+def check_cohort(
+    config: Config, tasks: Mapping[str, Task], progress: Progress = silent, *, to_learn: bool = True
+) -> Checked:
     """Run every check on every row and file.
 
     Args:
         config: the resolved configuration.
         tasks: its tasks, unfitted.
         progress: called once per case.
+        to_learn: whether the cohort is to be trained on. One that is only scored is not divided, and need not hold
+            every class and label.
 
     Raises:
         CohortError: only if the table cannot be read at all.
     """
     findings = Findings()
-    cohort, truths, splits = _check_table(config, tasks, findings)
+    cohort, truths, splits = _check_table(config, tasks, findings, to_learn=to_learn)
     seen: dict[str, Seen] = {}
     fingerprints: dict[str, Fingerprint] = {}
     hashes: dict[str, str] = {}
@@ -55,7 +59,8 @@ def check_cohort(config: Config, tasks: Mapping[str, Task], progress: Progress =
         seen[case.case_id] = look
         if look.fingerprint is not None:
             fingerprints[case.case_id] = look.fingerprint
-    check_voxel_labels(tasks, truths, refused_targets(cohort, tasks, truths), fingerprints, splits, findings)
+    if to_learn:
+        check_voxel_labels(tasks, truths, refused_targets(cohort, tasks, truths), fingerprints, splits, findings)
     check_population(cohort, config, tasks, seen, findings)
     return Checked(cohort, findings, truths, fingerprints, hashes, splits)
 
@@ -73,13 +78,15 @@ def check_headers(config: Config, tasks: Mapping[str, Task], progress: Progress 
     return findings
 
 
-def _check_table(config: Config, tasks: Mapping[str, Task], findings: Findings) -> tuple[Cohort, Truths, Splits | None]:
+def _check_table(
+    config: Config, tasks: Mapping[str, Task], findings: Findings, *, to_learn: bool = True
+) -> tuple[Cohort, Truths, Splits | None]:
     """Everything that the table alone can tell."""
     cohort = read_cohort(layout(config, tasks), findings)
     truths = read_targets(cohort, tasks, findings)
     refused = refused_targets(cohort, tasks, truths)
-    check_labels(cohort, tasks, truths, refused, findings)
-    splits = divide(config, tasks, cohort, truths, findings)
+    check_labels(cohort, tasks, truths, refused, findings, to_learn=to_learn)
+    splits = divide(config, tasks, cohort, truths, findings) if to_learn else None
     if splits is not None:
         check_parts(config, tasks, splits, truths, refused, findings)
     return cohort, truths, splits

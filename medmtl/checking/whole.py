@@ -16,7 +16,7 @@ Truths = Mapping[str, Mapping[str, Any]]
 
 
 def check_labels(
-    cohort: Cohort, tasks: Mapping[str, Task], truths: Truths, refused: Set[str], findings: Findings
+    cohort: Cohort, tasks: Mapping[str, Task], truths: Truths, refused: Set[str], findings: Findings, *, to_learn: bool
 ) -> None:
     """What the table's labels of all rows together must hold.
 
@@ -26,6 +26,7 @@ def check_labels(
         truths: task -> case id -> target.
         refused: tasks of which a cell was refused; what depends on all of their labels is not judged.
         findings: gets every fault.
+        to_learn: whether the tasks are to be trained on these rows.
     """
     rows = cohort.identified
     row_of = {case.case_id: case.row for case in rows}
@@ -44,7 +45,7 @@ def check_labels(
         if not labelled:
             fix = "fill or rename the column"
             findings.reject("B116", key=key, found="no labelled case", expected="labels", fix=fix)
-        elif not task.voxel:
+        elif to_learn and not task.voxel:
             fits(task, list(labelled.values()), "", findings)
     for case in rows:
         if not any(is_labelled(case, task) for task in tasks.values()):

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure as Canvas
 
 from medmtl.data.geometry import canonical
 from medmtl.data.volume import Grid, Volume
-from medmtl.metrics.figures import Figure, RocFigure, ScatterFigure
+from medmtl.metrics.figures import CalibrationFigure, Figure, RocFigure, ScatterFigure
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; first on white, then on a grey scan
 ON_WHITE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -102,6 +102,8 @@ def draw(figure: Figure) -> Picture | None:
             return _scatter(figure) if figure.observed else None
         if isinstance(figure, RocFigure):
             return _roc(figure) if figure.curves else None
+        if isinstance(figure, CalibrationFigure):
+            return _calibration(figure) if figure.curves else None
         return _strips(figure.title, figure.groups, figure.unit) if any(v for _, v in figure.groups) else None
 
 
@@ -130,6 +132,24 @@ def _roc(figure: RocFigure) -> Picture:
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axes.set(xlabel="false positive rate", ylabel="true positive rate")
     return Picture(_uri(canvas, "svg"), figure.title, legend=tuple(legend))
+
+
+def _calibration(figure: CalibrationFigure) -> Picture:
+    canvas, axes = _axes(4.2, 4.0)
+    axes.plot((0, 1), (0, 1), color=GUIDE, linewidth=1, linestyle="dashed")
+    legend = []
+    for index, (name, points) in enumerate(figure.curves):
+        colour, dashes = ON_WHITE[index % len(ON_WHITE)], DASHES[index % len(DASHES)]
+        predicted = [point.predicted for point in points]
+        observed = [point.observed for point in points]
+        axes.plot(predicted, observed, color=colour, linestyle=dashes, linewidth=1.6, marker="o", markersize=3.5)
+        lower, upper = zip(*(point.ci95 for point in points), strict=True)
+        axes.vlines(predicted, lower, upper, color=colour, linewidth=1, alpha=0.5)
+        legend.append((name, colour, dashes))
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    axes.set(xlabel="predicted probability", ylabel="observed share")
+    caption = f"{figure.title}, groups of equal size with 95 % intervals; dashed grey: perfect"
+    return Picture(_uri(canvas, "svg"), caption, legend=tuple(legend))
 
 
 def _strips(title: str, groups: Sequence[tuple[str, Sequence[float]]], unit: str | None) -> Picture:

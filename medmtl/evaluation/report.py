@@ -8,13 +8,13 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined, Template
 
-from medmtl.data.formats.nifti import read_image, read_label
+from medmtl.data.formats.nifti import read_image
 from medmtl.evaluation import tables
 from medmtl.evaluation.pictures import Picture, draw, loss_curve, overlay
-from medmtl.evaluation.score import CONDITIONAL, Scores
+from medmtl.evaluation.score import CONDITIONAL, FINDINGS, Scores, reference_mask
 from medmtl.evaluation.tables import Table, number
 from medmtl.files import read_json, write_atomic
-from medmtl.metrics.figures import RocFigure
+from medmtl.metrics.figures import CalibrationFigure, RocFigure
 from medmtl.run_folder import MAX_JSON_BYTES, RunFolder
 from medmtl.tasks.base import ScoredCase, VoxelTask
 
@@ -57,11 +57,10 @@ def write_report(scores: Scores, runs: Sequence[RunFolder], *, share: bool = Fal
         title="Evaluation"
         if share
         else f"Evaluation of {first.path.name if len(runs) == 1 else first.path.parent.name}",
-        cases=scores.metrics["cases"],
-        split=SPLITS.get(scores.split, scores.split),
-        models=_models(scores.folds),
-        notes=list(dict.fromkeys((scores.metrics["note"], CONDITIONAL))),
-        resubstitution=scores.split == "train",
+        lead=", ".join((_who(scores, share), _counted(len(scores.tasks), "task"), _models(scores.folds))),
+        notes=list(dict.fromkeys((scores.metrics["note"], CONDITIONAL, *_how(scores), *_left_out(scores)))),
+        # a result that flatters is said as loudly as a fault
+        flattered=scores.split == "train" or scores.metrics.get("external") is False,
         alerts=[f"{row[1]}, fold {row[0]}: {row[-1]}" for row in collapse.rows if row[2] != "trained"],
         share=share,
         summary=tables.summary_table(scores),
@@ -69,7 +68,7 @@ def write_report(scores: Scores, runs: Sequence[RunFolder], *, share: bool = Fal
         curves=_loss_curves(first, list(scores.tasks)),
         training=[collapse, tables.machine_table(runs)],
         data=[
-            tables.finding_table(read_json(first.findings, limit_bytes=MAX_JSON_BYTES), share),
+            tables.finding_table(read_json(_findings(scores, first), limit_bytes=MAX_JSON_BYTES), share),
             tables.split_table(first.load_splits()),
         ],
         plan=tables.plan_table(first.load_plan()),
@@ -86,6 +85,40 @@ def _template() -> Template:
     return environment.from_string(text)
 
 
+def _who(scores: Scores, share: bool) -> str:
+    """Which cases, and how many."""
+    if "cohort" in scores.metrics:
+        where = "another cohort" if share else f"the cohort {scores.metrics['cohort']}"
+        return f"{_counted(scores.metrics['cases'], 'case')} of {where}"
+    return _counted(scores.metrics["cases"], f"{SPLITS.get(scores.split, scores.split)} case")
+
+
+def _how(scores: Scores) -> list[str]:
+    """What it means that several models predicted."""
+    if len(scores.folds) == 1 or scores.split == "train":
+        return []
+    if scores.split == "val":
+        return [
+            "each case was predicted by the model that had not seen it; cases are ranked against others of their fold "
+            "only"
+        ]
+    return ["the models of all folds answered together, by the average of their answers"]
+
+
+def _left_out(scores: Scores) -> list[str]:
+    skipped = scores.metrics.get("skipped")
+    return [f"not scored, because this cohort has no such task: {', '.join(skipped)}"] if skipped else []
+
+
+def _findings(scores: Scores, run: RunFolder) -> Path:
+    """What the check of the scored cohort found."""
+    return scores.folder / FINDINGS if "cohort" in scores.metrics else run.findings
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def _models(folds: Sequence[int | str]) -> str:
     if list(folds) == ["none"]:
         return "one model trained on all cases but the test split"
@@ -97,7 +130,7 @@ def _section(scores: Scores, name: str, share: bool) -> _Section:
     sites = (tables.site_table(scores, name, share), tables.within_site_table(scores, name))
     task, cases = scores.tasks[name], scores.cases[name]
     # points and strips are single patients' values; a curve over all cases is not
-    figures = [f for f in task.figures(cases) if not share or isinstance(f, RocFigure)]
+    figures = [f for f in task.figures(cases) if not share or isinstance(f, RocFigure | CalibrationFigure)]
     pictures = [picture for figure in figures if (picture := draw(figure)) is not None]
     return _Section(
         name,
@@ -126,7 +159,8 @@ def _overlays(scores: Scores, name: str) -> list[Picture]:
         case = ranked[index]
         assert case.result.mask is not None
         first_channel = next(iter(scores.images[case.case_id].values()))
-        picture = overlay(read_image(first_channel), read_label(case.truth), case.result.mask, labels)
+        reference = reference_mask(task, scores.readers.get(name, task), case.truth)
+        picture = overlay(read_image(first_channel), reference, case.result.mask, labels)
         caption = f"{chosen[index].capitalize()}: {metric} {number(case.scores[metric])}; {picture.caption}"
         pictures.append(replace(picture, caption=caption, case_id=case.case_id))
     return pictures

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +15,9 @@ from medmtl.data.cohort import Cohort, read_cohort
 from medmtl.data.finding import Findings
 from medmtl.data.formats.nifti import read_label
 from medmtl.data.manifest import with_hashes
-from medmtl.data.split import Splits
+from medmtl.data.volume import Volume
 from medmtl.errors import CohortError, InputError
+from medmtl.evaluation.selection import Selection, folds_of, groups_of, learned_by
 from medmtl.evaluation.site import Learned, headline, site_estimates
 from medmtl.files import append_line, make_private_folder, read_json, write_json
 from medmtl.inference.predict import Predictor, assemble
@@ -27,7 +28,7 @@ from medmtl.tasks.base import CaseTask, Cell, Result, ScoredCase, Task, VoxelTas
 
 ACTIVATIONS = "activations.json"  # of the case tasks; with the masks beside it the page can be written again
 MAX_ACTIVATIONS_BYTES = 1 << 28
-SPLITS = ("train", "val", "test")
+FINDINGS = "findings.json"  # of the check of another cohort
 CONDITIONAL = "intervals are conditional on the trained models"
 
 
@@ -36,13 +37,14 @@ class Scores:
     """An evaluated split.
 
     Attributes:
-        split: ``val``, ``test`` or ``train``.
+        split: ``val``, ``test`` or ``train``; ``all`` of another cohort.
         folds: folds whose models predicted.
         tasks: the fitted tasks.
         cases: task -> labelled cases with prediction and reference.
         metrics: as in ``metrics.json``.
         folder: where everything was written.
         images: case id -> channel -> file.
+        readers: the tasks as they read the labels, where that is another cohort's.
     """
 
     split: str
@@ -52,6 +54,7 @@ class Scores:
     metrics: Mapping[str, Any]
     folder: Path
     images: Mapping[str, Mapping[str, Path]]
+    readers: Mapping[str, Task] = field(default_factory=dict)
 
 
 def evaluate_split(
@@ -62,7 +65,7 @@ def evaluate_split(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     progress: Progress = silent,
 ) -> Scores:
-    """Predict and score one split; writes ``metrics.json``, ``cases.csv`` and masks into ``out``.
+    """Predict and score one split of the run's own cohort; see :func:`evaluate_selection`.
 
     With several folds each case is predicted once: by the model that did not see it (``val``), by the first that did
     (``train``), or by the average of all (``test``). A run trained without folds has no ``val``.
@@ -76,70 +79,122 @@ def evaluate_split(
 
     Raises:
         InputError: if there is no such split, or it holds no case.
-        CohortError: if the cohort changed since training.
+        CohortError: if the cohort, or a file of it, changed since training.
     """
-    config = runs[0].load_config()
-    groups = _groups(runs, split)
-    total = sum(len(case_ids) for _, _, case_ids in groups)
-    if total == 0:
+    return evaluate_selection(own_selection(runs, split), out, device=device, progress=progress)
+
+
+def own_selection(runs: Sequence[RunFolder], split: str) -> Selection:
+    """A split of the run's own cohort.
+
+    Raises:
+        InputError: if there is no such split, or it holds no case.
+        CohortError: if the table changed since training.
+    """
+    groups = groups_of(runs, split)
+    if not groups:
         raise InputError(f"this run has no {split} cases; choose another --split")
+    config = runs[0].load_config()
     cohort, truths = read_again(config, runs[0])
-    by_id = {case.case_id: case for case in cohort.cases}
+    tasks = build_tasks(config, runs[0].load_plan().tasks)
+    return Selection(
+        split=split,
+        folds=folds_of(runs),
+        tasks=tasks,
+        readers=tasks,
+        groups=groups,
+        cases={case.case_id: case for case in cohort.cases},
+        truths=truths,
+        learned=learned_by(runs, split, cohort.cases, truths),
+    )
+
+
+def evaluate_selection(
+    selection: Selection,
+    out: Path,
+    *,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    progress: Progress = silent,
+) -> Scores:
+    """Predict and score; writes ``metrics.json``, ``cases.csv`` and masks into ``out``.
+
+    Raises:
+        InputError: if a file changed since training.
+    """
     make_private_folder(out)
     # until this evaluation is whole, nobody may write a page from its masks and the last one's answers
     (out / ACTIVATIONS).unlink(missing_ok=True)
-    scored: dict[str, list[ScoredCase]] = {name: [] for name in config.tasks}
-    rows: list[list[dict[str, Cell]]] = []
+    if selection.findings is not None:
+        write_json(out / FINDINGS, [finding.to_json() for finding in selection.findings])
+    scored: dict[str, list[ScoredCase]] = {name: [] for name in selection.scored}
+    rows: dict[str, dict[str, dict[str, Cell]]] = {}
     entries: list[dict[str, Any]] = []
-    tasks: Mapping[str, Task] = {}
-    for fold, models, case_ids in groups:
-        predictor = Predictor(models, device)
-        tasks = tasks or predictor.tasks
-        if split == "test":
-            for run in models:
-                append_line(run.test_access, f'{{"split": "test", "cases": {len(case_ids)}}}')
-        for case_id in case_ids:
-            case = by_id[case_id]
+    for group in selection.groups:
+        predictor = Predictor(group.models, device)
+        reference = group.reference()
+        if selection.split == "test":
+            for run in group.models:
+                append_line(run.test_access, f'{{"split": "test", "cases": {len(group.case_ids)}}}')
+        for case_id in group.case_ids:
+            case = selection.cases[case_id]
             prediction = predictor.predict(case)
             write_masks(prediction, out)
-            found = score_case(predictor.tasks, case, prediction, truths, fold)
+            found = score_case(selection, case, prediction, group.fold_number, reference)
             _collect(scored, found)
-            entries.append({"case_id": case_id, "fold": fold, "activations": prediction.activations})
-            rows.append(_row(case, found))
-            progress("evaluate", len(rows), total)
-    folds = _folds(runs)
-    metrics = metrics_json(split, folds, total, tasks, scored, _learned(runs, split, cohort, truths))
-    write_json(out / "metrics.json", metrics)
-    write_table(_joined(rows), out / "cases.csv")
+            entries.append({"case_id": case_id, "fold": group.fold, "activations": prediction.activations})
+            rows[case_id] = _row(case, found)
+            progress("evaluate", len(rows), selection.total)
+    scores = _scores(selection, scored, out)
+    for name, cases in scores.cases.items():
+        for entry in cases:
+            rows[entry.case_id][name].update({f"{name}/{key}": value for key, value in entry.reference.items()})
+    write_json(out / "metrics.json", scores.metrics)
+    write_table(_joined([list(row.values()) for row in rows.values()]), out / "cases.csv")
     write_json(out / ACTIVATIONS, entries)
-    return Scores(split, folds, tasks, scored, metrics, out, {name: case.images for name, case in by_id.items()})
+    return scores
 
 
-def load_scores(runs: Sequence[RunFolder], split: str, folder: Path) -> Scores:
+def load_scores(selection: Selection, folder: Path) -> Scores:
     """An evaluation again from its files, so that its page can be written anew.
 
     Masks are read back and every metric is computed again; the network is not run.
 
     Raises:
-        InputError: if the split was not evaluated into ``folder``.
+        InputError: if the selection was not evaluated into ``folder``, or held other cases then.
     """
     stored = folder / ACTIVATIONS
     if not stored.is_file():
-        raise InputError(f"the {split} split was not evaluated yet; run evaluate first")
-    config = runs[0].load_config()
-    cohort, truths = read_again(config, runs[0])
-    by_id = {case.case_id: case for case in cohort.cases}
-    tasks = build_tasks(config, runs[0].load_plan().tasks)
-    scored: dict[str, list[ScoredCase]] = {name: [] for name in tasks}
-    entries = read_json(stored, limit_bytes=MAX_ACTIVATIONS_BYTES)
-    for entry in entries:
-        case = by_id[entry["case_id"]]
-        masks = {name: read_label(folder / mask_file(name, case.case_id)) for name, task in tasks.items() if task.voxel}
-        results = assemble(tasks, masks, entry["activations"])
-        _collect(scored, score_case(tasks, case, results, truths, entry["fold"]))
-    folds = _folds(runs)
-    metrics = metrics_json(split, folds, len(entries), tasks, scored, _learned(runs, split, cohort, truths))
-    return Scores(split, folds, tasks, scored, metrics, folder, {name: case.images for name, case in by_id.items()})
+        raise InputError(f"the {selection.split} split was not evaluated yet; run evaluate first")
+    entries = {entry["case_id"]: entry for entry in read_json(stored, limit_bytes=MAX_ACTIVATIONS_BYTES)}
+    if set(entries) != {case_id for group in selection.groups for case_id in group.case_ids}:
+        raise InputError(f"{folder.name} was evaluated on other cases than there are now; evaluate again")
+    scored: dict[str, list[ScoredCase]] = {name: [] for name in selection.scored}
+    for group in selection.groups:
+        reference = group.reference()
+        for case_id in group.case_ids:
+            masks = {
+                name: read_label(folder / mask_file(name, case_id))
+                for name, task in selection.tasks.items()
+                if task.voxel
+            }
+            results = assemble(selection.tasks, masks, entries[case_id]["activations"])
+            _collect(scored, score_case(selection, selection.cases[case_id], results, group.fold_number, reference))
+    return _scores(selection, scored, folder)
+
+
+def _scores(selection: Selection, scored: Mapping[str, Sequence[ScoredCase]], folder: Path) -> Scores:
+    """Everything that is known once all cases are predicted."""
+    tasks = selection.scored
+    if selection.is_out_of_fold:
+        scored = {
+            name: task.out_of_fold(scored[name]) if isinstance(task, CaseTask) else scored[name]
+            for name, task in tasks.items()
+        }
+    metrics = metrics_json(
+        selection.split, selection.folds, selection.total, tasks, scored, selection.learned, selection.facts
+    )
+    images = {name: case.images for name, case in selection.cases.items()}
+    return Scores(selection.split, selection.folds, tasks, scored, metrics, folder, images, selection.readers)
 
 
 def _collect(scored: dict[str, list[ScoredCase]], found: Mapping[str, ScoredCase]) -> None:
@@ -172,37 +227,47 @@ def read_again(config: Config, run: RunFolder) -> tuple[Cohort, Mapping[str, Map
 
 
 def score_case(
-    tasks: Mapping[str, Task],
+    selection: Selection,
     case: Case,
     results: Mapping[str, Result],
-    truths: Mapping[str, Mapping[str, Any]],
-    fold: int | str,
+    fold: int,
+    reference: Mapping[str, Mapping[str, float]],
 ) -> dict[str, ScoredCase]:
-    """Each task's prediction beside its reference; ``truth`` is None where the case is not labelled.
+    """Each scored task's prediction beside its reference; ``truth`` is None where the case is not labelled.
 
     Raises:
         CohortError: if a label no longer has the shape of its image.
         InputError: if a label is not the one that was checked.
     """
     found: dict[str, ScoredCase] = {}
-    for name, task in tasks.items():
-        truth = truths[name].get(case.case_id)
+    for name, task in selection.scored.items():
+        truth = selection.truths[name].get(case.case_id)
         result = results[name]
-        entry = ScoredCase(case.case_id, case.patient, case.site, _fold_number(fold), truth, result)
+        numbers = reference.get(name, {})
+        entry = ScoredCase(case.case_id, case.patient, case.site, fold, truth, result, reference=numbers)
         if truth is not None and isinstance(task, VoxelTask):
             assert result.mask is not None
-            reference = read_label(truth)
-            if reference.array.shape != result.mask.array.shape:
+            label = reference_mask(task, selection.readers[name], truth)
+            if label.array.shape != result.mask.array.shape:
                 raise CohortError(
                     f"case {case.case_id!r}: the label {truth.name} no longer has the shape of its image; restore it"
                 )
-            case.refuse_change(truth, reference.sha256)
-            scores = task.mask_scores(result.mask.array, reference.array, reference.grid.spacing)
+            case.refuse_change(truth, label.sha256)
+            scores = task.mask_scores(result.mask.array, label.array, label.grid.spacing)
             entry = replace(entry, scores=scores)
         elif truth is not None and isinstance(task, CaseTask):
             entry = replace(entry, scores=task.result_scores(result, truth))
         found[name] = entry
     return found
+
+
+def reference_mask(task: VoxelTask, reader: Task, path: Path) -> Volume:
+    """A label file with its values as ``task`` writes them; ``reader`` is the task whose values are in the file."""
+    label = read_label(path)
+    if reader is task:
+        return label
+    assert isinstance(reader, VoxelTask)
+    return replace(label, array=task.translated(label.array, reader))
 
 
 def metrics_json(
@@ -212,12 +277,19 @@ def metrics_json(
     tasks: Mapping[str, Task],
     scored: Mapping[str, Sequence[ScoredCase]],
     learned: Mapping[str, Learned],
+    facts: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The content of ``metrics.json``; ``learned`` is per task what each fold's model was trained on."""
+    """The content of ``metrics.json``.
+
+    Args:
+        split, folds, cases, tasks, scored: what was scored.
+        learned: per task what each fold's model was trained on; empty for another cohort.
+        facts: further keys.
+    """
     body: dict[str, Any] = {}
     for name, task in tasks.items():
         metrics = task.metrics(scored[name])
-        by_site = site_estimates(task, scored[name], learned[name]) if isinstance(task, CaseTask) else {}
+        by_site = site_estimates(task, scored[name], learned.get(name)) if isinstance(task, CaseTask) else {}
         first = headline(task, by_site) if isinstance(task, CaseTask) else None
         body[name] = {
             "kind": task.kind,
@@ -227,60 +299,13 @@ def metrics_json(
             "metrics": {metric: estimate.to_json() for metric, estimate in (metrics | by_site).items()},
         }
     note = "resubstitution: these cases were trained on" if split == "train" else CONDITIONAL
-    return {"schema": 1, "split": split, "folds": list(folds), "cases": cases, "note": note, "tasks": body}
+    head = {"schema": 1, "split": split, "folds": list(folds), "cases": cases, "note": note, **(facts or {})}
+    return {**head, "tasks": body}
 
 
-def _groups(runs: Sequence[RunFolder], split: str) -> list[tuple[int | str, list[RunFolder], list[str]]]:
-    """(fold, models, case ids): who predicts what; no case stands twice."""
-    if split not in SPLITS:
-        raise InputError(f"no split is called {split!r}; known: {', '.join(SPLITS)}")
-    splits, folds = runs[0].load_splits(), _folds(runs)
-    if split == "test":
-        return [(folds[0], list(runs), list(splits.test))] if splits.test else []
-    groups: list[tuple[int | str, list[RunFolder], list[str]]] = []
-    taken: set[str] = set()
-    for fold, run in zip(folds, runs, strict=True):
-        members = _members(splits, fold, split)
-        case_ids = [case_id for case_id in members if case_id not in taken]
-        taken.update(case_ids)
-        if case_ids:
-            groups.append((fold, [run], case_ids))
-    return groups
-
-
-def _learned(
-    runs: Sequence[RunFolder], split: str, cohort: Cohort, truths: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Learned]:
-    """Task -> fold that predicted -> site and target of the labelled cases that its models were trained on."""
-    splits, folds = runs[0].load_splits(), _folds(runs)
-    trained = {_fold_number(fold): _members(splits, fold, "train") for fold in folds}
-    if split == "test":  # every model answers, under the first fold's number
-        trained = {_fold_number(folds[0]): tuple(sorted(set().union(*trained.values())))}
-    site = {case.case_id: case.site for case in cohort.cases}
-    return {
-        name: {fold: [(site[i], targets[i]) for i in case_ids if i in targets] for fold, case_ids in trained.items()}
-        for name, targets in truths.items()
-    }
-
-
-def _folds(runs: Sequence[RunFolder]) -> tuple[int | str, ...]:
-    return tuple(run.load_manifest()["fold"] for run in runs)
-
-
-def _members(splits: Splits, fold: int | str, split: str) -> tuple[str, ...]:
-    if isinstance(fold, int):
-        return splits.folds[fold].val if split == "val" else splits.folds[fold].train
-    everybody = splits.folds[0]
-    return (*everybody.train, *everybody.val) if split == "train" else ()
-
-
-def _fold_number(fold: int | str) -> int:
-    return fold if isinstance(fold, int) else 0
-
-
-def _row(case: Case, found: Mapping[str, ScoredCase]) -> list[dict[str, Cell]]:
+def _row(case: Case, found: Mapping[str, ScoredCase]) -> dict[str, dict[str, Cell]]:
     """Who it is, then one part per task."""
-    parts: list[dict[str, Cell]] = [{"case_id": case.case_id, "patient": case.patient, "site": case.site}]
+    parts: dict[str, dict[str, Cell]] = {"": {"case_id": case.case_id, "patient": case.patient, "site": case.site}}
     for name, entry in found.items():
         row: dict[str, Cell] = {}
         if entry.result.mask is not None:
@@ -290,7 +315,7 @@ def _row(case: Case, found: Mapping[str, ScoredCase]) -> list[dict[str, Cell]]:
             row[f"{name}_true"] = entry.truth
         row.update(entry.result.cells(name))
         row.update({f"{name}/{metric}": value for metric, value in entry.scores.items()})
-        parts.append(row)
+        parts[name] = row
     return parts
 
 

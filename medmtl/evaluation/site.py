@@ -16,7 +16,7 @@ CHANCE = 0.5  # of every ranking metric: pairs ranked rightly by a coin
 ONE_SITE = "no site holds two classes, so that the target cannot be told from the site"
 
 
-def site_estimates(task: CaseTask, cases: Sequence[ScoredCase], learned: Learned) -> dict[str, Estimate]:
+def site_estimates(task: CaseTask, cases: Sequence[ScoredCase], learned: Learned | None) -> dict[str, Estimate]:
     """A ranking task's score within sites, and the score of its sites.
 
     ``METRIC_within_site`` compares cases of one fold and site only, so that telling sites apart earns nothing.
@@ -26,10 +26,11 @@ def site_estimates(task: CaseTask, cases: Sequence[ScoredCase], learned: Learned
     Args:
         task: the fitted task.
         cases: its labelled cases.
-        learned: what each fold's model was trained on.
+        learned: what each fold's model was trained on; None for another cohort, of whose sites it has seen none.
 
     Returns:
-        Both by name; nothing for a task without a ranking metric, or with fewer than two sites.
+        Both by name, without ``learned`` the first alone; nothing for a task without a ranking metric, or with fewer
+        than two sites.
     """
     metric = task.ranking_metric
     if metric is None or len({case.site for case in cases}) < 2:
@@ -37,6 +38,8 @@ def site_estimates(task: CaseTask, cases: Sequence[ScoredCase], learned: Learned
     within = task.metrics(within_sites(cases))[metric]
     if within.value is None:
         within = replace(within, why=ONE_SITE)
+    if learned is None:
+        return {f"{metric}_within_site": within}
     alone = task.metrics(_known_by_site(task, cases, learned))[metric]
     return {f"{metric}_within_site": within, f"{metric}_site_alone": alone}
 

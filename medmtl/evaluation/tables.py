@@ -22,6 +22,15 @@ METHODS = {
     "delong-logit": "DeLong, logit scale",
     "wilson": "Wilson",
 }
+MEANINGS = {
+    "hd95_mm": "95th percentile of the distance between the surfaces",
+    "auc_within_site": "auc over pairs of cases of one site",
+    "auc_site_alone": "auc of a model that sees nothing but the site",
+    "balanced_accuracy": "mean share of each class that is called rightly, calling the likeliest class",
+    "brier": "mean squared error of the probabilities",
+    "brier_calibrated": "the same after calibration",
+    "skill": "1 − error / error of always answering the training median; 0 is no better than that",
+}
 BETTER = {"higher": "higher", "lower": "lower", "zero": "near zero"}
 
 
@@ -93,7 +102,8 @@ def metric_tables(metrics: Mapping[str, Mapping[str, Any]]) -> list[Table]:
                 values = value_and_interval(metric)
                 rows.append((name, *values, method, str(metric.get("n", "–")), better, _notes(metric)))
         if rows:
-            tables.append(Table(title, columns, tuple(rows), ("value", "95 % interval", "n")))
+            meanings = [f"{name}: {MEANINGS[name]}" for name, *_ in rows if name in MEANINGS]
+            tables.append(Table(title, columns, tuple(rows), ("value", "95 % interval", "n"), _sentence(meanings)))
     return tables
 
 
@@ -248,9 +258,15 @@ def _notes(metric: Mapping[str, Any]) -> str:
     extras = []
     for key, value in metric.items():
         if key not in KNOWN and value is not None:
-            shown = number(value) if isinstance(value, float) else str(value)
+            shown = _shown(value)
             extras.append(f"{key.removeprefix('n_').replace('_', ' ')} {shown}")
     return _joined([metric.get("why") or "", *extras])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_shown(item)} ({key})" for key, item in value.items())
+    return number(value) if isinstance(value, float) else str(value)
 
 
 def _planned(plan: Plan, key: str) -> str:
@@ -273,6 +289,10 @@ def _fold(run: RunFolder) -> str:
 
 def _site(case: ScoredCase) -> str:
     return case.site or "not stated"
+
+
+def _sentence(parts: Sequence[str]) -> str:
+    return f"{'; '.join(parts)}." if parts else ""
 
 
 def _joined(parts: Sequence[str]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from medmtl.metrics.calibration import CalibrationPoint
+
 
 @dataclass(frozen=True)
 class ScatterFigure:
@@ -32,4 +34,12 @@ class StripFigure:
     unit: str | None = None
 
 
-Figure = ScatterFigure | RocFigure | StripFigure
+@dataclass(frozen=True)
+class CalibrationFigure:
+    """Observed share against predicted probability: (label, points) per curve."""
+
+    title: str
+    curves: tuple[tuple[str, tuple[CalibrationPoint, ...]], ...]
+
+
+Figure = ScatterFigure | RocFigure | StripFigure | CalibrationFigure

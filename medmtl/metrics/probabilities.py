@@ -116,10 +116,14 @@ def brier(class_N: IntArray, probability_NK: FloatArray, patients: Sequence[str]
         class_N: index of each case's class.
         probability_NK: probability of each class.
         patients: patient of each case; None means that each case is a patient.
+
+    Returns:
+        The score; no interval below 10 patients, or 10 in the rarest class that occurs.
     """
     if len(class_N) == 0:
         return Estimate(None, "lower", why=NO_CASE)
     n_classes = probability_NK.shape[1]
     error_NK: npt.NDArray[np.float64] = probability_NK - np.eye(n_classes)[class_N]
     squared_N = error_NK[:, 1] ** 2 if n_classes == 2 else (error_NK**2).sum(axis=1)
-    return bootstrap_estimate(weighted_mean(squared_N), patient_codes(patients, len(class_N)), "lower")
+    patient_N = patient_codes(patients, len(class_N))
+    return bootstrap_estimate(weighted_mean(squared_N), patient_N, "lower", refused=too_few(class_N, patient_N))

@@ -72,13 +72,14 @@ def spearman(
 def skill(
     observed_N: FloatArray,
     predicted_N: FloatArray,
-    reference_prediction: float,
+    reference_prediction: float | FloatArray,
     patients: Sequence[str],
     unit: str | None = None,
 ) -> Estimate:
-    """1 - MAE / MAE of always answering ``reference_prediction``, the median of the training fold.
+    """1 - sum |error| / sum |error of ``reference_prediction``|, the median of the training fold.
 
-    1 is perfect, 0 no better than the constant, below 0 worse. No value where the constant is never wrong.
+    Where several folds predicted, each case's reference is the median of its own fold, (N,). 1 is perfect, 0 no better
+    than the constant, below 0 worse. No value where the constant is never wrong.
     """
     patient_N = patient_codes(patients, len(observed_N))
     error_N, reference_error_N = np.abs(predicted_N - observed_N), np.abs(reference_prediction - observed_N)

@@ -95,6 +95,8 @@ class ScoredCase:
         fold: fold whose model predicted it; ranking metrics compare pairs within a fold only.
         truth: the parsed target; None where the case is not labelled.
         scores: per-case metrics by name, None where one cannot be computed.
+        reference: numbers that its scores refer to, by name: what its model learned (:meth:`CaseTask.reference`), and
+            what was fitted on other folds (:meth:`CaseTask.out_of_fold`).
     """
 
     case_id: str
@@ -104,6 +106,7 @@ class ScoredCase:
     truth: Any
     result: Result
     scores: Mapping[str, float | None] = field(default_factory=dict)
+    reference: Mapping[str, float] = field(default_factory=dict)
 
 
 class Task(ABC):
@@ -178,6 +181,15 @@ class Task(ABC):
         """
         return {}
 
+    def same_target(self, other: Task) -> None:
+        """Refuse a task of another cohort's configuration that does not mean the same as this one.
+
+        Raises:
+            ValueError: says what differs; by default the kind.
+        """
+        if other.kind != self.kind:
+            raise ValueError(f"it is a {other.kind}, and the model's is a {self.kind}")
+
     @abstractmethod
     def encode(self, truth: Any) -> torch.Tensor:
         """The target of one sample as the loss wants it. ``truth`` None gives a valid dummy of the same shape.
@@ -236,6 +248,18 @@ class CaseTask(Task):
         """The answer that knows no more of a case than that its target is one of these, at least one."""
         raise NotImplementedError
 
+    def reference(self) -> Mapping[str, float]:
+        """Numbers that the fitted task's scores refer to, such as the training median; none by default."""
+        return {}
+
+    def out_of_fold(self, cases: Sequence[ScoredCase]) -> Sequence[ScoredCase]:
+        """The cases with what the *other* folds' predictions say of each, such as a threshold; by default nothing.
+
+        Args:
+            cases: all labelled cases of all folds, each predicted by the model that did not see it.
+        """
+        return cases
+
     def result_scores(self, result: Result, truth: Any) -> dict[str, float | None]:
         """Per-case metrics, such as the absolute error; none by default."""
         return {}
@@ -257,6 +281,13 @@ class VoxelTask(Task):
         Raises:
             ValueError: if there is no such label.
         """
+
+    def translated(self, array: npt.NDArray[Any], source: VoxelTask) -> npt.NDArray[Any]:
+        """Label values as this task writes them, from those that ``source``, the same target elsewhere, writes.
+
+        By default both write the same values.
+        """
+        return array
 
     @abstractmethod
     def decide(self, probability_KDHW: torch.Tensor) -> torch.Tensor:

@@ -17,13 +17,18 @@ from medmtl.data.case import Case
 from medmtl.data.cell import is_missing_word, number, values
 from medmtl.data.volume import Volume
 from medmtl.losses.cross_entropy import best_constant_cross_entropy, best_constant_distribution, cross_entropy_loss
-from medmtl.metrics import probabilities, ranking
+from medmtl.metrics import calibration, probabilities, ranking
 from medmtl.metrics.estimate import Estimate
-from medmtl.metrics.figures import Figure, RocFigure
+from medmtl.metrics.figures import CalibrationFigure, Figure, RocFigure
 from medmtl.networks.features import FeatureSpec
 from medmtl.networks.pooling import PooledHead
 from medmtl.registry import nearest
-from medmtl.tasks.base import CaseTask, Cell, CellError, Result, ScoredCase, TaskOptions
+from medmtl.tasks.base import CaseTask, Cell, CellError, Result, ScoredCase, Task, TaskOptions
+
+FIXED = "fixed, not fitted"
+FITTED = "Youden's J on the other folds' out-of-fold predictions"
+CALIBRATED = "Platt scaling fitted on the other folds' out-of-fold predictions"
+CALIBRATED_P = "calibrated_p_"
 
 
 class ClassificationOptions(TaskOptions):
@@ -141,6 +146,16 @@ class Classification(CaseTask):
         """Each case's class."""
         return dict(truths)
 
+    def same_target(self, other: Task) -> None:
+        """The classes must be the same, in the same order, whose last of two is the positive one."""
+        super().same_target(other)
+        assert isinstance(other, Classification)
+        if other.options.classes != self.options.classes:
+            raise ValueError(
+                f"its classes are {', '.join(other.options.classes)}, and the model's are "
+                f"{', '.join(self.options.classes)}"
+            )
+
     def encode(self, truth: str | None) -> torch.Tensor:
         """The index of the class, int64, shape ()."""
         return torch.tensor(0 if truth is None else self.options.classes.index(truth))
@@ -172,8 +187,40 @@ class Classification(CaseTask):
         shares = torch.tensor([truths.count(name) / len(truths) for name in self.options.classes])
         return self.result(shares, {})
 
+    def out_of_fold(self, cases: Sequence[ScoredCase]) -> list[ScoredCase]:
+        """Each case with its ``calibrated_p_CLASS`` and, for two classes, the ``threshold`` of its fold.
+
+        Both are fitted on the other folds' predictions, without the fold's own patients; see
+        :mod:`medmtl.metrics.calibration`. Where that cannot be done for every fold it is done for none.
+        """
+        class_N, probability_NK, fold_N = self._arrays(cases)
+        patient_N = np.array([case.patient for case in cases], dtype=np.str_)
+        found = list(cases)
+        for fold in np.unique(fold_N):
+            own_N = fold_N == fold
+            other_N = ~own_N & ~np.isin(patient_N, patient_N[own_N])
+            fitted = calibration.fit_calibrator(class_N[other_N], probability_NK[other_N])
+            cut: dict[str, float] = {}
+            if len(self.options.classes) == 2:
+                threshold = calibration.youden_threshold(class_N[other_N] == 1, probability_NK[other_N, 1])
+                fitted = None if threshold is None else fitted
+                cut = {} if threshold is None else {"threshold": threshold}
+            if fitted is None:
+                return list(cases)
+            applied = fitted.apply(probability_NK[own_N]).tolist()
+            for row, probability_K in zip(np.flatnonzero(own_N).tolist(), applied, strict=True):
+                names = (f"{CALIBRATED_P}{name}" for name in self.options.classes)
+                reference = {**cases[row].reference, **cut, **dict(zip(names, probability_K, strict=True))}
+                found[row] = replace(cases[row], reference=reference)
+        return found
+
     def metrics(self, cases: Sequence[ScoredCase]) -> dict[str, Estimate]:
-        """AUC first. For two classes the last is positive, and sensitivity and specificity are at probability 0.5."""
+        """AUC first. For two classes the last is positive.
+
+        Sensitivity and specificity are at the threshold that :meth:`out_of_fold` fitted, else at probability 0.5, and
+        say which; balanced accuracy and F1 are of the likeliest class. ``brier_calibrated`` is there where
+        :meth:`out_of_fold` calibrated.
+        """
         class_N, probability_NK, fold_N = self._arrays(cases)
         patients = [case.patient for case in cases]
         n_classes = len(self.options.classes)
@@ -193,25 +240,51 @@ class Classification(CaseTask):
             )
         estimates.update(probabilities.threshold_scores(class_N, decided_N, n_classes, patients))
         if n_classes == 2:
-            pair = probabilities.sensitivity_specificity(class_N == 1, decided_N == 1, patients)
-            threshold = {"threshold": 0.5, "threshold_source": "fixed, not fitted"}
-            for name, estimate in zip(("sensitivity", "specificity"), pair, strict=True):
-                estimates[name] = replace(estimate, extra={**estimate.extra, **threshold})
+            estimates.update(_at_threshold(cases, class_N == 1, probability_NK[:, 1], decided_N == 1))
         estimates["brier"] = probabilities.brier(class_N, probability_NK, patients)
+        calibrated_NK = self._calibrated(cases)
+        if calibrated_NK is not None:
+            estimate = probabilities.brier(class_N, calibrated_NK, patients)
+            estimates["brier_calibrated"] = replace(estimate, extra={"calibrator": CALIBRATED})
         return estimates
 
     def figures(self, cases: Sequence[ScoredCase]) -> tuple[Figure, ...]:
-        """A ROC curve per fold: of the positive class, or of each of several classes against the rest."""
+        """A ROC curve per fold, and the calibration over all folds where there are cases enough.
+
+        Of the positive class, or of each of several classes against the rest.
+        """
         class_N, probability_NK, fold_N = self._arrays(cases)
         folds = np.unique(fold_N)
+        shown = range(1 if len(self.options.classes) == 2 else 0, len(self.options.classes))
         curves = []
-        for index in range(1 if len(self.options.classes) == 2 else 0, len(self.options.classes)):
+        for index in shown:
             for fold in folds:
                 rows = fold_N == fold
                 rates = ranking.roc_curve_points(class_N[rows] == index, probability_NK[rows, index])
                 suffix = f", fold {fold}" if len(folds) > 1 else ""
                 curves.append((f"{self.options.classes[index]}{suffix}", *rates))
-        return (RocFigure(f"{self.name}: ROC", tuple(curve for curve in curves if curve[1])),)
+        roc = RocFigure(f"{self.name}: ROC", tuple(curve for curve in curves if curve[1]))
+        calibrated_NK = self._calibrated(cases)
+        answers = {"": probability_NK, **({} if calibrated_NK is None else {", calibrated": calibrated_NK})}
+        patients = [case.patient for case in cases]
+        reliability = [
+            (
+                f"{self.options.classes[index]}{suffix}",
+                calibration.calibration_curve(class_N == index, answer_NK[:, index], patients),
+            )
+            for index in shown
+            for suffix, answer_NK in answers.items()
+        ]
+        if not all(points for _, points in reliability):
+            return (roc,)
+        return (roc, CalibrationFigure(f"{self.name}: calibration", tuple(reliability)))
+
+    def _calibrated(self, cases: Sequence[ScoredCase]) -> npt.NDArray[np.float64] | None:
+        """Calibrated probabilities (N, K), or None where a case has none."""
+        names = [f"{CALIBRATED_P}{name}" for name in self.options.classes]
+        if not cases or any(name not in case.reference for case in cases for name in names):
+            return None
+        return np.array([[case.reference[name] for name in names] for case in cases], dtype=np.float64)
 
     def _arrays(
         self, cases: Sequence[ScoredCase]
@@ -222,6 +295,27 @@ class Classification(CaseTask):
         rows = [list(r.probabilities.values()) for r in results if isinstance(r, ClassificationResult)]
         fold_N = np.array([case.fold for case in cases], dtype=np.intp)
         return class_N, np.array(rows, dtype=np.float64).reshape(-1, len(classes)), fold_N
+
+
+def _at_threshold(
+    cases: Sequence[ScoredCase],
+    positive_N: npt.NDArray[np.bool_],
+    score_N: npt.NDArray[np.float64],
+    likeliest_N: npt.NDArray[np.bool_],
+) -> dict[str, Estimate]:
+    """Sensitivity and specificity at each case's fitted threshold, or of the likeliest class where none is fitted."""
+    by_fold = {case.fold: case.reference["threshold"] for case in cases if "threshold" in case.reference}
+    label: dict[str, Any] = {"threshold": 0.5, "threshold_source": FIXED}
+    called_N = likeliest_N
+    if by_fold:
+        called_N = score_N >= np.array([case.reference["threshold"] for case in cases])
+        thresholds = {str(fold): by_fold[fold] for fold in sorted(by_fold)}
+        label = {"threshold_by_fold": thresholds, "threshold_source": FITTED}
+    pair = probabilities.sensitivity_specificity(positive_N, called_N, [case.patient for case in cases])
+    names = ("sensitivity", "specificity")
+    return {
+        name: replace(estimate, extra={**estimate.extra, **label}) for name, estimate in zip(names, pair, strict=True)
+    }
 
 
 def _mean_over_classes(estimates: Sequence[Estimate]) -> Estimate:

@@ -24,7 +24,7 @@ from medmtl.metrics.intervals import mean_estimate
 from medmtl.metrics.overlap import dice, outcome, volume_ml
 from medmtl.metrics.surface import surface_scores
 from medmtl.networks.features import Features, FeatureSpec
-from medmtl.tasks.base import Cell, Result, ScoredCase, TaskOptions, VoxelTask
+from medmtl.tasks.base import Cell, Result, ScoredCase, Task, TaskOptions, VoxelTask
 
 LabelName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
@@ -150,6 +150,23 @@ class Segmentation(VoxelTask):
         if label in self.options.regions:
             return tuple(self.options.labels[member] for member in self.options.regions[label])
         raise ValueError(f"task {self.name!r} has no label or region {label!r}")
+
+    def same_target(self, other: Task) -> None:
+        """The labels must have the same names; their values may differ."""
+        super().same_target(other)
+        assert isinstance(other, Segmentation)
+        if set(other.options.labels) != set(self.options.labels):
+            raise ValueError(
+                f"its labels are {', '.join(other.options.labels)}, and the model's are "
+                f"{', '.join(self.options.labels)}"
+            )
+
+    def translated(self, array: npt.NDArray[Any], source: VoxelTask) -> npt.NDArray[Any]:
+        """The values of the labels of the same name; what ``source`` does not declare is background."""
+        found = np.zeros(array.shape, np.int32)
+        for label, value in self.options.labels.items():
+            found[np.isin(array, source.values_of(label))] = value
+        return found
 
     def encode(self, truth: Any) -> torch.Tensor:
         """Label values (D, H, W) -> class indices: 0 background, then labels in the declared order.

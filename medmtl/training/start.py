@@ -111,6 +111,7 @@ def start_run(
             "device": plan.device,
             "hardware": describe_hardware(plan.device),
             "table_sha256": ready.checked.cohort.sha256,
+            "patients": sorted({case.patient for case in ready.checked.cohort.cases}),
             "files_sha256": dict(ready.checked.sha256),
         },
     )

@@ -231,7 +231,7 @@ def test_what_a_refused_cell_may_explain_is_not_told(folder: Folder) -> None:
 @pytest.mark.covers("B106")
 def test_a_label_that_a_refused_file_may_hold_is_not_missed(folder: Folder) -> None:
     for index in range(CASES):
-        folder.save(f"organ_{index}", mask(1))
+        folder.save(f"organ_{index}", mask(1, place=index))
     folder.save("organ_0", mask(2), shift=3.0)
     assert [(finding.code, finding.row) for finding in folder.findings()] == [("B096", 2)]
 
@@ -241,7 +241,7 @@ def test_a_label_that_no_training_case_holds(folder: Folder) -> None:
     folder.config = CONFIG.replace("{folds: 2}", "{column: part}")
     for index, row in enumerate(folder.rows):
         row["part"] = "train" if index < 4 else "val"
-        folder.save(f"organ_{index}", mask(1) if index < 4 else mask(1, 2))
+        folder.save(f"organ_{index}", mask(1, place=index) if index < 4 else mask(1, 2, place=index))
     finding = folder.only()
     assert (finding.code, finding.severity, finding.key) == ("B106", "reject", "tasks.organ")
     assert finding.found == "train 0 lacks [2]"

@@ -10,7 +10,8 @@ from matplotlib import image as png
 
 from medmtl.data.volume import Grid, Volume
 from medmtl.evaluation.pictures import ON_SCAN, draw, loss_curve, overlay
-from medmtl.metrics.figures import RocFigure, ScatterFigure, StripFigure
+from medmtl.metrics.calibration import CalibrationPoint
+from medmtl.metrics.figures import CalibrationFigure, RocFigure, ScatterFigure, StripFigure
 
 
 def brightness(picture: str) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -85,3 +86,14 @@ def test_names_of_curves_are_left_to_the_page() -> None:
     )
     assert picture is not None
     assert [name for name, _, _ in picture.legend] == ["$\\frac{", "\U0001f600"]
+
+
+def test_calibration_is_drawn_with_a_legend_and_without_points_not_at_all() -> None:
+    points = tuple(CalibrationPoint(p, p**2, (p**2 / 2, (1 + p**2) / 2)) for p in (0.1, 0.5, 0.9))
+    picture = draw(CalibrationFigure("grade: calibration", (("high", points), ("high, calibrated", points))))
+    assert picture is not None
+    assert picture.uri.startswith("data:image/svg+xml;base64,")
+    assert [name for name, *_ in picture.legend] == ["high", "high, calibrated"]
+    assert len({colour for _, colour, _ in picture.legend}) == 2
+    assert picture.caption.startswith("grade: calibration")
+    assert draw(CalibrationFigure("grade: calibration", ())) is None

@@ -140,7 +140,7 @@ def make_run(folder: Path) -> RunFolder:
     folds = tuple(Fold(tuple(sorted({*ids} - {*ids[k::3]})), ids[k::3]) for k in range(3))
     write_json(run.plan, PLAN.to_json())
     write_json(run.splits, Splits(folds, (), balance).to_json())
-    write_json(run.manifest, {"fold": 0, "table_sha256": "0" * 64, "versions": {"medmtl": "9.9"}})
+    write_json(run.manifest, {"fold": 0, "table_sha256": "", "files_sha256": {}, "versions": {"medmtl": "9.9"}})
     blank = dict.fromkeys(("case", "row", "column", "key", "line", "file", "found", "expected", "fix"))
     warning = {
         **blank,
@@ -315,6 +315,29 @@ def test_training_and_plan_are_shown(page: str) -> None:
 
 def test_a_collapsed_head_is_said_at_the_top(page: str) -> None:
     assert '<p class="warning">grade, fold 0: nearly constant</p>' in page.partition("<main>")[0]
+
+
+def test_the_page_says_which_models_predicted(page: str, tmp_path: Path, scores: Scores, run: RunFolder) -> None:
+    assert "24 validation cases, 3 tasks, folds 0, 1, 2" in page
+    assert "ranked against others of their fold only." in page
+    tested = replace(scores, split="test", folder=tmp_path)
+    again = write_report(tested, [run], share=True).read_text(encoding="utf-8")
+    assert "The models of all folds answered together" in again
+    assert "ranked against others" not in again
+
+
+def test_fitted_thresholds_are_shown_by_fold(tmp_path: Path, scores: Scores, run: RunFolder) -> None:
+    grade = scores.tasks["grade"]
+    assert isinstance(grade, CaseTask)
+    cases = {**scores.cases, "grade": grade.out_of_fold(scores.cases["grade"])}
+    metrics = metrics_json("val", [0, 1, 2], CASES, scores.tasks, cases, LEARNED)
+    fitted = replace(scores, cases=cases, metrics=metrics, folder=tmp_path)
+    rows = Rows(write_report(fitted, [run], share=True).read_text(encoding="utf-8")).tables["Metrics"]
+    row = next(row for row in rows if row[0] == "sensitivity")
+    by_fold = metrics["tasks"]["grade"]["metrics"]["sensitivity"]["threshold_by_fold"]
+    assert f"threshold by fold {', '.join(f'{number(by_fold[key])} ({key})' for key in '012')}" in row[6]
+    assert "Youden" in row[6]
+    assert "brier_calibrated" in {row[0] for row in rows}
 
 
 def test_training_scores_are_marked_as_resubstitution(tmp_path: Path, scores: Scores, run: RunFolder) -> None:

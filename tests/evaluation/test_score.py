@@ -133,7 +133,7 @@ def test_cases_csv_has_a_row_per_case_and_its_columns_task_by_task(run: Path, ti
         *(f"lesion/{kind}" for kind in kinds),
         *per_label,
         *("malignancy_true", "malignancy", "malignancy_p_benign", "malignancy_p_malignant"),
-        *("risk_true", "risk", "risk/absolute_error"),
+        *("risk_true", "risk", "risk/absolute_error", "risk/training_median"),
     ]
     table = table_of(tiny_cohort.parent)
     for row in rows:
@@ -244,10 +244,44 @@ def test_a_run_without_folds_has_no_validation(tiny_cohort: Path, tmp_path: Path
     run = medmtl.train(tiny_cohort, tmp_path / "run", fold="none", device="cpu", overrides=overrides)
     with pytest.raises(InputError, match="no val cases"):
         medmtl.evaluate(run, device="cpu")
+    assert list(medmtl.evaluate(run, split="all", device="cpu")) == ["train"]
+    assert {path.name for path in (run / "evaluation").iterdir()} == {"train"}
     scores = evaluate_split(open_folds(run), "train", tmp_path / "scores", device="cpu")
     assert scores.folds == ("none",)
     assert scores.metrics["cases"] == 12
     assert "resubstitution" in scores.metrics["note"]
+
+
+@pytest.mark.covers("B093")
+@pytest.mark.parametrize("kind", ["images", "labels"])
+def test_a_file_that_changed_since_the_training_is_refused(
+    trained_run: Path, tiny_cohort: Path, tmp_path: Path, kind: str
+) -> None:
+    place, cohort = copied(trained_run, tiny_cohort, tmp_path)
+    val = json.loads((place / "splits.json").read_text())["folds"][0]["val"]
+    case_id = next(name for name in val if table_of(cohort)[name]["lesion"])
+    path = cohort / kind / f"{case_id}.nii.gz"
+    image = nib.Nifti1Image.from_filename(path)
+    array = np.asarray(image.dataobj).copy()
+    array.flat[0] = 1 - array.flat[0]
+    nib.Nifti1Image(array, image.affine, image.header).to_filename(path)
+    with pytest.raises(
+        InputError, match=rf"\[B093\] case '{case_id}' \(row \d+\): {path.name} is not the file that was checked"
+    ):
+        medmtl.evaluate(place, device="cpu")
+    assert not (place / "evaluation" / "val" / "metrics.json").exists()
+
+
+def test_a_changed_label_is_refused_when_the_page_is_written_again(
+    trained_run: Path, tiny_cohort: Path, tmp_path: Path
+) -> None:
+    place, cohort = copied(trained_run, tiny_cohort, tmp_path)
+    medmtl.evaluate(place, device="cpu")
+    for path in (cohort / "labels").iterdir():
+        label = nib.Nifti1Image.from_filename(path)
+        nib.Nifti1Image(np.asarray(label.dataobj)[::-1], label.affine).to_filename(path)
+    with pytest.raises(InputError, match="B093"):
+        medmtl.report(place)
 
 
 def test_folds_are_pooled_out_of_fold(folds: Path) -> None:
@@ -269,6 +303,41 @@ def test_folds_are_pooled_out_of_fold(folds: Path) -> None:
         assert f"{own:.6g}" == risks[chosen] != f"{other:.6g}"
     before = (scores.folder / "report.html").read_bytes()
     assert medmtl.report(folds).read_bytes() == before
+
+
+def test_thresholds_calibration_and_medians_are_those_of_the_folds(folds: Path, tmp_path: Path) -> None:
+    scores = medmtl.evaluate(folds, device="cpu")["val"]
+    splits = json.loads((folds / "fold-0" / "splits.json").read_text())
+    plans = [json.loads((folds / f"fold-{fold}" / "plan.json").read_text()) for fold in (0, 1)]
+    medians = [plan["tasks"]["risk"]["median_value"] for plan in plans]
+    assert medians[0] != medians[1]
+    rows = {row["case_id"]: row for row in rows_of(scores.folder)}
+    body = metrics_of(scores.folder)["tasks"]
+    thresholds = body["malignancy"]["metrics"]["sensitivity"]["threshold_by_fold"]
+    error = constant = 0.0
+    for fold, part in enumerate(splits["folds"]):
+        for case_id in part["val"]:
+            row = rows[case_id]
+            if row["risk_true"]:
+                assert float(row["risk/training_median"]) == pytest.approx(medians[fold], rel=1e-5)
+                error += abs(float(row["risk"]) - float(row["risk_true"]))
+                constant += abs(medians[fold] - float(row["risk_true"]))
+            if row["malignancy_true"]:
+                assert float(row["malignancy/threshold"]) == pytest.approx(thresholds[str(fold)], abs=1e-5)
+                pair = [float(row[f"malignancy/calibrated_p_{name}"]) for name in ("benign", "malignant")]
+                assert sum(pair) == pytest.approx(1, abs=1e-5)
+    assert body["risk"]["metrics"]["skill"]["value"] == pytest.approx(1 - error / constant, rel=1e-3)
+    assert body["malignancy"]["metrics"]["brier_calibrated"]["value"] is not None
+    # what several folds say of cases that they trained on is not out of fold
+    assert not score.own_selection(open_folds(folds), "train").is_out_of_fold
+    copy = shutil.copytree(folds.parent, tmp_path / "copy") / "run"
+    test = medmtl.evaluate(copy, split="test", device="cpu")["test"]
+    metrics = test.metrics["tasks"]["malignancy"]["metrics"]
+    assert metrics["sensitivity"]["threshold"] == 0.5
+    assert "fixed" in metrics["sensitivity"]["threshold_source"]
+    assert "brier_calibrated" not in metrics
+    average = [case.reference["training_median"] for case in test.cases["risk"]]
+    assert average == pytest.approx([sum(medians) / 2] * len(average))
 
 
 def test_columns_stand_task_by_task_also_where_the_first_case_has_no_label(folds: Path, tmp_path: Path) -> None:

@@ -39,6 +39,27 @@ def test_bca_of_a_ratio_is_scipys() -> None:
     assert interval.ci95 == pytest.approx(tuple(expected), abs=0.03 * (expected.high - expected.low))
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_bca_over_patients_is_scipys_of_whole_patients(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    size_P = random.integers(1, 6, size=30)
+    patient_N = np.repeat(np.arange(30), size_P)
+    value_N = random.lognormal(size=30)[patient_N] + random.normal(0, 0.3, size=len(patient_N))
+    expected = bootstrap(
+        (np.bincount(patient_N, value_N), size_P),
+        lambda total, size, axis: total.sum(axis=axis) / size.sum(axis=axis),
+        n_resamples=20000,
+        paired=True,
+        method="BCa",
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    order = random.permutation(len(patient_N))
+    estimate = mean_estimate(value_N[order].tolist(), [f"p{i:02}" for i in patient_N[order]], "higher")
+    assert estimate.value == pytest.approx(value_N.mean())
+    # 2,000 resamples against 20,000
+    assert estimate.ci95 == pytest.approx(tuple(expected), abs=0.08 * (expected.high - expected.low))
+
+
 def test_cases_of_one_patient_say_nothing_new_when_they_repeat() -> None:
     value_N = np.random.default_rng(0).normal(size=15)
     patients = [f"p{i:02}" for i in range(15)]

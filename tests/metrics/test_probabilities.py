@@ -98,3 +98,12 @@ def test_brier_of_more_classes_sums_over_them() -> None:
     assert estimate.value == pytest.approx(((0.25 + 0.09 + 0.04) + (1 + 1)) / 2)
     assert (estimate.ci95, estimate.why) == (None, "fewer than 10 patients")
     assert brier(np.zeros(0, dtype=int), np.zeros((0, 3))).value is None
+
+
+def test_brier_of_a_rare_class_has_no_interval() -> None:
+    random = np.random.default_rng(0)
+    last_N = random.random(60)
+    for positives, why in ((9, "fewer than 10 patients in the rarest class"), (10, None)):
+        estimate = brier((np.arange(60) < positives).astype(int), np.stack([1 - last_N, last_N], axis=1))
+        assert estimate.value is not None
+        assert (estimate.ci95 is None, estimate.why) == (why is not None, why)

@@ -60,6 +60,50 @@ def test_pairs_are_formed_within_a_fold_only() -> None:
     assert estimate.n == 77
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_pooled_auc_and_its_variance_by_brute_force(seed: int) -> None:
+    """Every pair of one fold counts alike; the variance is DeLong's of each fold, summed within patients."""
+    random = np.random.default_rng(seed)
+    n = 140
+    fold_N, patient_N = random.integers(4, size=n), np.zeros(n, dtype=int)
+    positive_N, score_N = random.random(n) < 0.4, np.round(random.normal(size=n), 1)
+    for fold in range(4):  # two patients in three have several cases, all in one fold
+        patient_N[fold_N == fold] = 100 * fold + random.integers(25, size=np.count_nonzero(fold_N == fold))
+    score_N += positive_N + 5 * fold_N  # models on scales of their own
+    pairs = [
+        (i, j, (score_N[i] > score_N[j]) + 0.5 * (score_N[i] == score_N[j]))
+        for i in np.flatnonzero(positive_N)
+        for j in np.flatnonzero(~positive_N & (fold_N == fold_N[i]))
+    ]
+    value = np.mean([win for _, _, win in pairs])
+    influence_N = np.zeros(n)
+    for fold in range(4):
+        mine = [(i, j, win) for i, j, win in pairs if fold_N[i] == fold]
+        area = np.mean([win for _, _, win in mine])
+        share = len(mine) / len(pairs)
+        for side in (0, 1):
+            members = sorted({pair[side] for pair in mine})
+            for case in members:
+                placed = np.mean([pair[2] for pair in mine if pair[side] == case])
+                influence_N[case] = share * (placed - area) / np.sqrt(len(members) * (len(members) - 1))
+    totals = [influence_N[patient_N == patient].sum() for patient in np.unique(patient_N)]
+    estimate = auc(positive_N, score_N, fold_N, [f"p{i:03}" for i in patient_N])
+    assert estimate.value == pytest.approx(value)
+    assert estimate.ci95 == pytest.approx(logit_interval(float(value), float(np.square(totals).sum())), abs=1e-6)
+    assert estimate.value != pytest.approx(roc_auc_score(positive_N, score_N), abs=0.02)
+
+
+def test_macro_auc_of_folds_pools_the_pairs_of_each_class() -> None:
+    (first, low), (second, high) = multiclass(1, 60), multiclass(2, 90)
+    class_N, probability_NK = np.concatenate([first, second]), np.concatenate([low, high])
+    fold_N = np.repeat([0, 1], [60, 90])
+    areas = []
+    for number in range(3):
+        tables = [wins(c == number, p[:, number]) for c, p in ((first, low), (second, high))]
+        areas.append(sum(table.sum() for table in tables) / sum(table.size for table in tables))
+    assert auc_macro(class_N, probability_NK, fold_N).value == pytest.approx(np.mean(areas))
+
+
 def test_a_folds_only_positive_still_adds_variance() -> None:
     positive_N, score_N = np.tile([True] + [False] * 5, 12), np.random.default_rng(0).normal(size=72)
     estimate = auc(positive_N, score_N, np.repeat(np.arange(12), 6))

@@ -99,6 +99,24 @@ def test_skill_of_the_median_itself_is_zero() -> None:
     assert (estimate.value, estimate.ci95) == (0.0, None)
 
 
+def test_skill_against_the_median_of_each_cases_fold() -> None:
+    observed_N, predicted_N = pairs()
+    median_N = np.repeat([48.0, 55.0], [25, 15])
+    estimate = skill(observed_N, predicted_N, median_N, PATIENTS)
+    errors = np.abs(observed_N - predicted_N).sum()
+    constant = np.abs(observed_N[:25] - 48).sum() + np.abs(observed_N[25:] - 55).sum()
+    assert estimate.value == pytest.approx(1 - errors / constant)
+    expected = bootstrap(
+        (np.abs(observed_N - predicted_N), np.abs(observed_N - median_N)),
+        lambda error, reference, axis: 1 - error.sum(axis=axis) / reference.sum(axis=axis),
+        paired=True,
+        n_resamples=20000,
+        method="BCa",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    assert estimate.ci95 == pytest.approx(tuple(expected), abs=0.08 * (expected.high - expected.low))
+
+
 def test_a_large_offset_does_not_cost_digits() -> None:
     observed_N, predicted_N = pairs()
     shifted = r2(observed_N + 1e7, predicted_N + 1e7, PATIENTS)

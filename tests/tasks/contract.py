@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -177,6 +178,9 @@ class TaskContract:
             json.dumps(estimate.to_json(), allow_nan=False)
         task.figures([])
 
+    def test_the_same_configuration_elsewhere_is_the_same_target(self) -> None:
+        self.fitted().same_target(self.unfitted())
+
     def test_bad_options_are_refused(self) -> None:
         for changes, word in self.bad_options:
             with pytest.raises(ValueError, match=word):
@@ -253,6 +257,14 @@ class CaseTaskContract(TaskContract):
 
     def test_metrics_of_one_and_of_several_cases(self) -> None:
         self.check_scored(self.predicted(), self.primary)
+
+    def test_what_is_said_of_other_folds_leaves_cases_and_order_as_they_are(self) -> None:
+        task, cases = self.fitted(), [replace(case, fold=index % 2) for index, case in enumerate(self.predicted())]
+        assert isinstance(task, CaseTask)
+        assert all(math.isfinite(value) for value in task.reference().values())
+        found = task.out_of_fold(cases)
+        assert [replace(case, reference={}) for case in found] == cases
+        assert set(task.metrics(found)) >= set(task.metrics(cases))
 
     def test_cells_carry_the_tasks_name_and_are_finite(self) -> None:
         cells = self.predicted()[0].result.cells("target")

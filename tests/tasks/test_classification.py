@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
+from medmtl.metrics.calibration import fit_calibrator, youden_threshold
+from medmtl.metrics.figures import CalibrationFigure
 from medmtl.tasks.base import CaseTask, CellError, ScoredCase
 from medmtl.tasks.classification import Classification, ClassificationOptions, ClassificationResult
 from tests.tasks.contract import SPEC, CaseTaskContract, case, features
@@ -166,6 +169,117 @@ def test_ranking_and_roc_stay_within_a_fold() -> None:
     assert task.metrics(cases)["auc"].value == 1.0
     (figure,) = task.figures(cases)
     assert [name for name, *_ in figure.curves] == ["high, fold 0", "high, fold 1"]  # type: ignore[union-attr]
+
+
+def pooled(seed: int = 0, n: int = 90) -> tuple[Classification, list[ScoredCase], np.ndarray, np.ndarray]:
+    """Three folds, the models of which answer on scales of their own; some patients have two cases, in one fold."""
+    random = np.random.default_rng(seed)
+    fold = np.arange(n) % 3
+    positive = random.random(n) < 0.4
+    score = 1 / (1 + np.exp(-(1.5 * random.normal(size=n) + 2 * positive + 0.5 * fold - 2)))
+    truths = np.where(positive, "high", "low").tolist()
+    task = build(truths=truths)
+    cases = scored(task, truths, np.stack([1 - score, score], axis=1), fold.tolist())
+    cases = [replace(entry, patient=f"p{int(entry.case_id[1:]) // 6}-{entry.fold}") for entry in cases]
+    return task, cases, positive, score
+
+
+def test_threshold_and_calibrator_of_a_fold_are_those_of_the_other_folds() -> None:
+    task, cases, positive, score = pooled()
+    fold = np.array([entry.fold for entry in cases])
+    found = task.out_of_fold(cases)
+    assert [replace(entry, reference={}) for entry in found] == cases
+    called, calibrated = np.zeros(90, dtype=bool), np.zeros((90, 2))
+    thresholds = {}
+    for number in range(3):
+        other = fold != number
+        threshold = youden_threshold(positive[other], score[other])
+        calibrator = fit_calibrator(positive[other].astype(int), np.stack([1 - score, score], axis=1)[other])
+        assert threshold is not None and calibrator is not None
+        thresholds[str(number)] = threshold
+        called[~other] = score[~other] >= threshold
+        calibrated[~other] = calibrator.apply(np.stack([1 - score, score], axis=1)[~other])
+    assert len(set(thresholds.values())) == 3
+    metrics = task.metrics(found)
+    for name, value in (("sensitivity", called[positive].mean()), ("specificity", (~called[~positive]).mean())):
+        assert metrics[name].value == pytest.approx(value)
+        assert metrics[name].extra["threshold_by_fold"] == pytest.approx(thresholds, abs=1e-6)
+        assert "Youden" in metrics[name].extra["threshold_source"]
+        assert "out-of-fold" in metrics[name].extra["threshold_source"]
+        assert "threshold" not in metrics[name].extra
+    raw = task.metrics(cases)
+    assert metrics["brier"] == raw["brier"]
+    assert metrics["brier_calibrated"].value == pytest.approx(np.mean((calibrated[:, 1] - positive) ** 2), abs=1e-6)
+    assert "Platt" in metrics["brier_calibrated"].extra["calibrator"]
+    assert metrics["brier_calibrated"].ci95 is not None
+    # what does not depend on a threshold or a calibrator is as it was
+    for name in ("auc", "average_precision", "balanced_accuracy", "f1_macro"):
+        assert metrics[name] == raw[name]
+
+
+def test_what_is_scored_never_reaches_its_own_threshold() -> None:
+    task, cases, _, _ = pooled()
+    before = [entry.reference for entry in task.out_of_fold(cases)]
+    turned = [
+        replace(entry, truth="low" if entry.truth == "high" else "high") if entry.fold == 1 else entry
+        for entry in cases
+    ]
+    after = [entry.reference for entry in task.out_of_fold(turned)]
+    changed = {entry.fold for entry, old, new in zip(cases, before, after, strict=True) if old != new}
+    assert changed == {0, 2}
+
+
+def test_a_patient_of_two_folds_stays_out_of_both_fits() -> None:
+    task, cases, _, _ = pooled()
+    everywhere = [replace(entry, patient="p0-0") if entry.case_id in ("c0", "c1") else entry for entry in cases]
+    without = [entry for entry in everywhere if entry.case_id != "c1"]
+    full = {entry.case_id: entry.reference for entry in task.out_of_fold(everywhere)}
+    left_out = {entry.case_id: entry.reference for entry in task.out_of_fold(without)}
+    assert full["c0"] == left_out["c0"]
+    assert full["c2"] != left_out["c2"]
+
+
+@pytest.mark.parametrize("case_of", [lambda entry: 0, lambda entry: entry.fold if entry.truth == "low" else 0])
+def test_without_two_classes_in_the_other_folds_the_threshold_is_a_half_and_says_so(case_of: Any) -> None:
+    task, cases, _, _ = pooled()
+    same = [replace(entry, fold=case_of(entry)) for entry in cases]
+    assert task.out_of_fold(same) == same
+    metrics = task.metrics(task.out_of_fold(same))
+    assert metrics["sensitivity"].extra == {"threshold": 0.5, "threshold_source": "fixed, not fitted"}
+    assert "brier_calibrated" not in metrics
+    assert task.out_of_fold([]) == []
+
+
+def test_several_classes_are_calibrated_without_a_threshold() -> None:
+    generator = np.random.default_rng(1)
+    truths = np.array(["a", "b", "c"])[generator.integers(3, size=60)].tolist()
+    task = build(("a", "b", "c"), truths)
+    cases = task.out_of_fold(scored(task, truths, generator.dirichlet([1, 1, 1], size=60), [0, 1] * 30))
+    assert set(cases[0].reference) == {"calibrated_p_a", "calibrated_p_b", "calibrated_p_c"}
+    assert sum(cases[0].reference.values()) == pytest.approx(1)
+    metrics = task.metrics(cases)
+    # probabilities that know nothing are brought near the shares of the classes
+    assert metrics["brier_calibrated"].value < metrics["brier"].value - 0.1
+
+
+def test_calibration_is_drawn_raw_and_calibrated() -> None:
+    task, cases, positive, score = pooled()
+    _, raw = task.figures(cases)
+    _, figure = task.figures(task.out_of_fold(cases))
+    assert isinstance(raw, CalibrationFigure) and isinstance(figure, CalibrationFigure)
+    assert [name for name, _ in raw.curves] == ["high"]
+    assert [name for name, _ in figure.curves] == ["high", "high, calibrated"]
+    assert len(figure.curves[0][1]) == 9
+    first = np.argsort(score)[:10]
+    assert figure.curves[0][1][0].predicted == pytest.approx(score[first].mean(), abs=1e-6)
+    assert figure.curves[0][1][0].observed == pytest.approx(positive[first].mean())
+
+
+def test_other_classes_or_another_order_are_another_target() -> None:
+    build().same_target(build())
+    for classes in (("high", "low"), ("low", "medium", "high")):
+        with pytest.raises(ValueError, match="the model's are low, high"):
+            build().same_target(build(classes))
 
 
 @pytest.mark.covers("B025")

@@ -192,3 +192,12 @@ def test_means_carry_their_counts_and_leave_true_negatives_out() -> None:
 def test_volumes_are_in_ml_on_the_masks_own_grid() -> None:
     result = two().result(volume(halves(2, 1), spacing=(5.0, 10.0, 10.0)))
     assert result.cells("brain") == {"brain_left_ml": pytest.approx(4.0), "brain_right_ml": pytest.approx(2.0)}
+
+
+def test_another_cohorts_values_are_translated_by_the_names_of_the_labels() -> None:
+    other = task(labels={"hot": 1, "oedema": 7, "core": 300})
+    task().same_target(other)
+    array = np.array([[[0, 1, 7, 300, 9]]])
+    assert task().translated(array, other).tolist() == [[[0, 4, 2, 1, 0]]]
+    with pytest.raises(ValueError, match="its labels are oedema, core, and the model's are oedema, core, hot"):
+        task().same_target(task(labels={"oedema": 2, "core": 1}, regions={}))

@@ -210,6 +210,13 @@ class Regression(CaseTask):
             for name, mads in outliers(rest).items()
         ]
 
+    def same_target(self, other: Task) -> None:
+        """The unit must be the same."""
+        super().same_target(other)
+        assert isinstance(other, Regression)
+        if other.options.unit != self.options.unit:
+            raise ValueError(f"its unit is {other.options.unit}, and the model's is {self.options.unit}")
+
     def strata(self, truths: Mapping[str, Any]) -> dict[str, str]:
         """Each case's quarter of the values."""
         bounds = np.quantile(list(truths.values()), [0.25, 0.5, 0.75])
@@ -274,6 +281,10 @@ class Regression(CaseTask):
         derived = derive(derivation, self.options.unit, self.fitted["derived_labels"], masks)
         return RegressionResult(value=value, clipped=value != raw, derived=derived, derives=True)
 
+    def reference(self) -> dict[str, float]:
+        """``training_median``, the constant that ``skill`` compares with."""
+        return {"training_median": self.fitted["median_value"]}
+
     def result_scores(self, result: Result, truth: Any) -> dict[str, float | None]:
         """``absolute_error``, and ``absolute_error_derived`` where declared."""
         assert isinstance(result, RegressionResult)
@@ -303,12 +314,14 @@ class Regression(CaseTask):
         predicted: npt.NDArray[np.float64] = np.array(values, dtype=np.float64)
         patients = [case.patient for case in cases]
         unit = self.options.unit
+        # a case without a fold's own median is one of this model's
+        median = np.array([{**self.reference(), **case.reference}["training_median"] for case in cases], np.float64)
         return {
             "mae": regression.mae(observed, predicted, patients, unit),
             "rmse": regression.rmse(observed, predicted, patients, unit),
             "r2": regression.r2(observed, predicted, patients, unit),
             "spearman": regression.spearman(observed, predicted, patients, unit),
-            "skill": regression.skill(observed, predicted, self.fitted["median_value"], patients, unit),
+            "skill": regression.skill(observed, predicted, median, patients, unit),
         }
 
     def figures(self, cases: Sequence[ScoredCase]) -> tuple[Figure, ...]:

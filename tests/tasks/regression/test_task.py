@@ -203,6 +203,30 @@ def test_metrics_are_sklearns_and_skill_compares_with_the_training_median() -> N
     assert list(metrics) == ["mae", "rmse", "r2", "spearman", "skill"]
 
 
+def test_pooled_skill_compares_each_case_with_the_median_of_its_own_fold() -> None:
+    low, high = build([1.0, 2.0, 9.0]), build([4.0, 5.0, 6.0])
+    assert (low.reference(), high.reference()) == ({"training_median": 2.0}, {"training_median": 5.0})
+    cases = []
+    for index, (truth, raw) in enumerate([(1.0, 1.5), (4.0, 3.0), (7.0, 5.5), (9.0, 9.5)]):
+        owner = (low, high)[index % 2]
+        result = owner.result(torch.tensor([raw]), {})
+        cases.append(ScoredCase(f"c{index}", f"p{index}", None, index % 2, truth, result, reference=owner.reference()))
+    # errors 0.5, 1, 1.5, 0.5; of the medians 1, 1, 5, 4
+    assert low.metrics(cases)["skill"].value == pytest.approx(1 - 3.5 / 11)
+    assert high.metrics(cases) == low.metrics(cases)
+    # one model's cases are compared with its own median
+    alone = [ScoredCase(c.case_id, c.patient, None, 0, c.truth, c.result) for c in cases]
+    assert high.metrics(alone)["skill"].value == pytest.approx(1 - 3.5 / (4 + 1 + 2 + 4))
+
+
+def test_another_unit_is_another_target() -> None:
+    build(unit="ml").same_target(build(unit="ml", range=[0, 10]))
+    with pytest.raises(ValueError, match="its unit is mm3, and the model's is ml"):
+        build(unit="ml").same_target(build(unit="mm3"))
+    with pytest.raises(ValueError, match="it is a segmentation, and the model's is a regression"):
+        build().same_target(with_masks()[1])
+
+
 def with_masks() -> tuple[Regression, Segmentation]:
     heart = Segmentation("heart", SegmentationOptions(kind="segmentation", column="label", labels={"lv": 1, "rv": 2}))
     options = RegressionOptions.model_validate(

@@ -1,0 +1,124 @@
+"""Another cohort against a trained run: an external validation, and when it may not be called one."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from medmtl import config as configuration
+from medmtl.build import build_tasks
+from medmtl.checking import Checked, check_cohort
+from medmtl.config import Config
+from medmtl.errors import InputError
+from medmtl.evaluation.selection import Group, Selection, folds_of
+from medmtl.progress import Progress, silent
+from medmtl.run_folder import RunFolder
+from medmtl.tasks.base import Task
+
+logger = logging.getLogger(__name__)
+
+EXTERNAL_SPLIT = "all"
+EXTERNAL_NOTE = "external validation: no patient and no image is also in the run's own cohort"
+SHOWN = 3  # overlapping patients that an error names
+REMEDY = (
+    "remove them (or rename ids that stand for other persons), or pass --allow-overlap, which marks the result as "
+    "not external"
+)
+
+
+def external_selection(
+    runs: Sequence[RunFolder], config: Path, *, allow_overlap: bool = False, progress: Progress = silent
+) -> Selection:
+    """Every case of another cohort, after its own check, predicted by the average of all runs.
+
+    Tasks and channels are matched by name; tasks that the other configuration lacks are skipped with a warning. Its
+    labels are read by its own columns and label values.
+
+    Args:
+        runs: one run folder, or one per fold.
+        config: the other cohort's configuration; only ``cohort`` and ``tasks`` are read.
+        allow_overlap: go on although it holds a patient or an image of the run's own cohort, and say so.
+        progress: called once per case that is checked.
+
+    Raises:
+        InputError: if no task is in common, a task means something else there, a channel is absent, or the cohorts
+            overlap.
+        CohortError: if the check rejects anything.
+    """
+    own = runs[0].load_config()
+    tasks = build_tasks(own, runs[0].load_plan().tasks)
+    other, skipped = _matched(configuration.load(config), config, own, tasks)
+    readers = build_tasks(other)
+    for name, reader in readers.items():
+        try:
+            tasks[name].same_target(reader)
+        except ValueError as error:
+            raise InputError(f"{config.name}: tasks.{name} is not what the model predicts: {error}") from None
+    checked = check_cohort(other, readers, progress, to_learn=False)
+    checked.refuse()
+    shared, patients = _overlap(runs, checked)
+    if shared and not allow_overlap:
+        more = ", ..." if len(patients) > SHOWN else ""
+        named = f" (patients {', '.join(patients[:SHOWN])}{more})" if patients else ""
+        raise InputError(f"{config.name} is no external cohort: {shared}{named}; {REMEDY}")
+    note = f"not external: {shared}" if shared else EXTERNAL_NOTE
+    folds = folds_of(runs)
+    cases = {case.case_id: case for case in checked.cohort.cases}
+    return Selection(
+        split=EXTERNAL_SPLIT,
+        folds=folds,
+        tasks=tasks,
+        readers=readers,
+        groups=[Group(folds[0], runs, list(cases))],
+        cases=cases,
+        truths=checked.truths,
+        facts={"cohort": config.stem, "external": not shared, "skipped": skipped, "note": note},
+        findings=list(checked.findings),
+    )
+
+
+def _matched(other: Config, path: Path, own: Config, tasks: Mapping[str, Task]) -> tuple[Config, list[str]]:
+    """The other configuration with the model's channels and tasks alone, in the model's order, and what it lacks."""
+    absent = [name for name in own.cohort.channels if name not in other.cohort.channels]
+    if absent:
+        wanted = ", ".join(own.cohort.channels)
+        raise InputError(f"{path.name} has no channel {', '.join(absent)}; the model wants {wanted}: name them so")
+    common = {name: other.tasks[name] for name in tasks if name in other.tasks}
+    if not common:
+        raise InputError(
+            f"{path.name} has none of the model's tasks ({', '.join(tasks)}); tasks are matched by their names"
+        )
+    skipped = [name for name in tasks if name not in common]
+    for name in skipped:
+        logger.warning("%s has no task %s; it is not scored", path.name, name)
+    channels = {name: other.cohort.channels[name] for name in own.cohort.channels}
+    cohort = other.cohort.model_copy(update={"channels": channels})
+    # how the other file would divide its cases does not matter here, and its column of parts may be absent
+    split = other.split.model_copy(update={"column": None})
+    return other.model_copy(update={"cohort": cohort, "tasks": common, "split": split}), skipped
+
+
+def _overlap(runs: Sequence[RunFolder], checked: Checked) -> tuple[str, list[str]]:
+    """In words and without ids, what both cohorts hold, empty for nothing; and the ids of the patients.
+
+    Patients are compared by id and images by the hash of their files, with the whole of the run's own cohort.
+    """
+    manifests = [run.load_manifest() for run in runs]
+    known_patients = {patient for manifest in manifests for patient in manifest.get("patients", ())}
+    known_files = {digest for manifest in manifests for digest in manifest.get("files_sha256", {}).values()}
+    cohort = checked.cohort
+    patients = sorted({case.patient for case in cohort.cases} & known_patients)
+    images = sum(
+        checked.sha256.get(os.path.relpath(path, cohort.table.parent)) in known_files
+        for case in cohort.cases
+        for path in case.images.values()
+    )
+    counts = [(len(patients), "patient"), (images, "image")]
+    parts = [f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts if count]
+    if parts:
+        return f"{' and '.join(parts)} of it in the run's own cohort", patients
+    if any("patients" not in manifest for manifest in manifests):
+        return "the run is older than the record of its patients, so that a common one cannot be excluded", []
+    return "", []

@@ -1,0 +1,277 @@
+"""Another cohort: matched by name, checked first, and not called external where it overlaps."""
+
+# nibabel is not fully annotated
+# mypy: disable-error-code=no-untyped-call
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import medmtl
+from medmtl.cli import main
+from medmtl.errors import CohortError, InputError
+from medmtl.files import sha256_file
+from medmtl.tasks.segmentation import Segmentation
+from tests.conftest import TINY
+from tests.evaluation.test_score import brightest, metrics_of, rows_of
+
+TASKS = {
+    "risk": "{kind: regression, column: punkte, unit: points, range: [0, 100]}",
+    "malignancy": "{kind: classification, column: dignity, classes: [benign, malignant]}",
+    "lesion": "{kind: segmentation, column: tumour_file, labels: {lesion: 5}}",
+}
+COLUMNS = {"case_id": "id", "patient_id": "person", "site": "hospital", "image": "scan", "lesion": "tumour_file"}
+COLUMNS |= {"malignancy": "dignity", "risk": "punkte"}
+
+
+def write_config(
+    folder: Path, name: str = "oslo.yaml", channels: str = "{other: scan, mr: scan}", **tasks: str
+) -> Path:
+    """A configuration whose columns, label values and order of tasks are its own."""
+    lines = [
+        "schema: 1",
+        f"cohort: {{table: table.csv, case: id, patient: person, site: hospital, channels: {channels},",
+        "         allow: [shared-image]}",
+        "tasks:",
+        *(f"  {task}: {options}" for task, options in (tasks or TASKS).items()),
+        "training: {steps: 1}",
+    ]
+    path = folder / name
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def rows_in(config: Path) -> list[dict[str, str]]:
+    with (config.parent / "table.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write_rows(config: Path, rows: list[dict[str, str]]) -> None:
+    with (config.parent / "table.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def other_cohort(folder: Path) -> Path:
+    """Ten new patients; columns have other names, and the lesion has the value 5."""
+    source = medmtl.synth(folder, cases=10, seed=7)
+    with (folder / "cohort.csv").open(newline="", encoding="utf-8") as file:
+        rows = [{new: row[old] for old, new in COLUMNS.items()} for row in csv.DictReader(file)]
+    for row in rows:
+        row["person"] = f"oslo-{row['person']}"
+    for path in (folder / "labels").iterdir():
+        label = nib.Nifti1Image.from_filename(path)
+        nib.Nifti1Image((5 * np.asarray(label.dataobj)).astype(np.uint8), label.affine).to_filename(path)
+    config = write_config(folder, channels=f"{{{channel_of(source)}: scan}}")
+    write_rows(config, rows)
+    return config
+
+
+def channel_of(config: Path) -> str:
+    return next(iter(medmtl.config.load(config).cohort.channels))
+
+
+@pytest.fixture(scope="module")
+def run(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two folds of two steps. Read only, but for its evaluations."""
+    place = tmp_path_factory.mktemp("trained") / "run"
+    overrides = {**TINY, "training.steps": 2, "split.folds": 2}
+    return medmtl.train(tiny_cohort, place, fold="all", device="cpu", overrides=overrides)
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return other_cohort(tmp_path_factory.mktemp("other") / "oslo")
+
+
+@pytest.fixture
+def oslo(untouched: Path, tmp_path: Path) -> Path:
+    """The other cohort, to be changed at will."""
+    return shutil.copytree(untouched.parent, tmp_path / "oslo") / untouched.name
+
+
+def test_every_case_of_another_cohort_is_scored_by_its_own_columns_and_values(
+    run: Path, oslo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Segmentation, "decide", brightest)
+    before = {path: sha256_file(path) for path in oslo.parent.rglob("*") if path.is_file()}
+    (scores,) = medmtl.evaluate(run, config=oslo, device="cpu").values()
+    assert scores.folder == run / "evaluation" / "oslo-all"
+    body, rows = metrics_of(scores.folder), {row["case_id"]: row for row in rows_of(scores.folder)}
+    assert (body["split"], body["cohort"], body["external"], body["folds"]) == ("all", "oslo", True, [0, 1])
+    assert (body["cases"], body["skipped"]) == (10, [])
+    assert body["note"].startswith("external validation")
+    assert list(body["tasks"]) == ["lesion", "malignancy", "risk"]
+    table = {row["id"]: row for row in rows_in(oslo)}
+    assert list(rows) == list(table)
+    dice = []
+    for case_id, row in rows.items():
+        assert (row["patient"], row["site"]) == (table[case_id]["person"], table[case_id]["hospital"])
+        assert row["malignancy_true"] == table[case_id]["dignity"]
+        if table[case_id]["tumour_file"]:
+            label = np.asarray(nib.Nifti1Image.from_filename(oslo.parent / table[case_id]["tumour_file"]).dataobj)
+            found = np.asarray(nib.Nifti1Image.from_filename(scores.folder / row["lesion"]).dataobj) == 1
+            dice.append(2 * (found & (label == 5)).sum() / (found.sum() + (label == 5).sum()))
+            assert float(row["lesion/dice"]) == pytest.approx(dice[-1], abs=1e-5)
+    assert max(dice) > 0
+    assert body["tasks"]["lesion"]["metrics"]["dice"]["value"] == pytest.approx(np.mean(dice))
+    malignancy = body["tasks"]["malignancy"]["metrics"]
+    assert malignancy["sensitivity"]["threshold"] == 0.5
+    # what the site alone reaches cannot be told of sites that the model has not seen
+    assert "auc_within_site" in malignancy and "auc_site_alone" not in malignancy
+    assert {path: sha256_file(path) for path in before} == before
+    page = (scores.folder / "report.html").read_text()
+    assert "10 cases of the cohort oslo" in page
+    assert "External validation" in page
+    assert medmtl.report(run, config=oslo).read_text() == page
+    assert "oslo" not in medmtl.report(run, config=oslo, share=True).read_text()
+    assert json.loads((scores.folder / "findings.json").read_text())
+    assert not list(run.glob("fold-*/test_access.jsonl"))
+    write_rows(oslo, rows_in(oslo)[:-1])
+    with pytest.raises(InputError, match="oslo-all was evaluated on other cases than there are now"):
+        medmtl.report(run, config=oslo)
+
+
+def test_the_models_of_all_folds_answer_together(run: Path, oslo: Path, tmp_path: Path) -> None:
+    (scores,) = medmtl.evaluate(run, config=oslo, split="all", out=tmp_path / "out", device="cpu").values()
+    case = scores.cases["risk"][0]
+    expected = medmtl.load(run, device="cpu").predict(scores.images[case.case_id])["risk"]
+    assert case.result.cells("r") == expected.cells("r")
+    medians = [
+        json.loads((run / f"fold-{k}" / "plan.json").read_text())["tasks"]["risk"]["median_value"] for k in (0, 1)
+    ]
+    assert case.reference["training_median"] == pytest.approx(sum(medians) / 2)
+
+
+def test_a_task_that_the_cohort_lacks_is_skipped_with_a_warning(
+    run: Path, oslo: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    channels = f"{{{channel_of(oslo)}: scan}}"
+    config = write_config(oslo.parent, "part.yaml", channels, malignancy=TASKS["malignancy"], size=TASKS["risk"])
+    with caplog.at_level(logging.WARNING, "medmtl"):
+        (scores,) = medmtl.evaluate(run, config=config, out=tmp_path / "out", device="cpu").values()
+    assert [r.getMessage() for r in caplog.records] == [
+        "part.yaml has no task lesion; it is not scored",
+        "part.yaml has no task risk; it is not scored",
+    ]
+    body = metrics_of(tmp_path / "out")
+    assert list(body["tasks"]) == list(scores.tasks) == ["malignancy"]
+    assert body["skipped"] == ["lesion", "risk"]
+    assert "no such task: lesion, risk" in (tmp_path / "out" / "report.html").read_text()
+    assert not any(column.startswith(("risk", "lesion")) for column in rows_of(tmp_path / "out")[0])
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "words"),
+    [
+        (
+            "malignancy",
+            "{kind: classification, column: dignity, classes: [malignant, benign]}",
+            "classes are malignant",
+        ),
+        ("risk", '{kind: regression, column: punkte, unit: "%"}', "unit is %"),
+        ("lesion", "{kind: segmentation, column: tumour_file, labels: {tumour: 5}}", "labels are tumour"),
+        ("risk", "{kind: classification, column: dignity, classes: [benign, malignant]}", "is a classification"),
+        ("depth", "{kind: regression, column: punkte}", "none of the model's tasks"),
+    ],
+)
+def test_a_task_of_the_same_name_must_mean_the_same(run: Path, oslo: Path, task: str, options: str, words: str) -> None:
+    config = write_config(oslo.parent, "other.yaml", f"{{{channel_of(oslo)}: scan}}", **{task: options})
+    with pytest.raises(InputError, match=words):
+        medmtl.evaluate(run, config=config, device="cpu")
+    assert not (run / "evaluation" / "other-all").exists()
+
+
+def test_channels_are_matched_by_name(run: Path, oslo: Path, tmp_path: Path) -> None:
+    name = channel_of(oslo)
+    more = write_config(oslo.parent, "more.yaml", f"{{extra: hospital, {name}: scan}}", risk=TASKS["risk"])
+    assert medmtl.evaluate(run, config=more, out=tmp_path / "out", device="cpu")["all"].metrics["cases"] == 10
+    less = write_config(oslo.parent, "less.yaml", "{extra: scan}", risk=TASKS["risk"])
+    with pytest.raises(InputError, match=f"less.yaml has no channel {name}"):
+        medmtl.evaluate(run, config=less, device="cpu")
+
+
+def test_the_other_cohort_is_checked_first(run: Path, oslo: Path, tmp_path: Path) -> None:
+    rows = rows_in(oslo)
+    rows[3]["dignity"] = "maybe"
+    write_rows(oslo, rows)
+    with pytest.raises(CohortError, match="B112") as caught:
+        medmtl.evaluate(run, config=oslo, out=tmp_path / "out", device="cpu")
+    assert [finding.code for finding in caught.value.findings if finding.severity == "reject"] == ["B112"]
+    assert not (tmp_path / "out").exists()
+
+
+def overlapping(oslo: Path, tiny_cohort: Path, kind: str) -> None:
+    """One patient, or one image, of the run's own cohort."""
+    rows = rows_in(oslo)
+    with (tiny_cohort.parent / "cohort.csv").open(newline="", encoding="utf-8") as file:
+        own = next(csv.DictReader(file))
+    if kind == "patient":
+        rows[0]["person"] = own["patient_id"]
+        write_rows(oslo, rows)
+    else:
+        (oslo.parent / rows[0]["scan"]).write_bytes((tiny_cohort.parent / own["image"]).read_bytes())
+        rows[0]["tumour_file"] = ""
+        write_rows(oslo, rows)
+
+
+@pytest.mark.parametrize("kind", ["patient", "image"])
+def test_a_patient_or_an_image_of_the_runs_own_cohort_is_refused(
+    run: Path, oslo: Path, tiny_cohort: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overlapping(oslo, tiny_cohort, kind)
+    out = tmp_path / "out"
+    command = ["evaluate", str(run), "--config", str(oslo), "--out", str(out), "--device", "cpu", "--quiet"]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert f"oslo.yaml is no external cohort: 1 {kind} of it in the run's own cohort" in error
+    assert "--allow-overlap" in error
+    assert not out.exists()
+    if kind == "image":
+        return
+    assert main([*command, "--allow-overlap"]) == 0
+    body = metrics_of(out)
+    assert body["external"] is False
+    assert body["note"] == "not external: 1 patient of it in the run's own cohort"
+    assert '<p class="warning">Not external: ' in (out / "report.html").read_text()
+    assert "not external" in capsys.readouterr().out
+
+
+def test_the_runs_own_cohort_is_no_external_one(run: Path, tiny_cohort: Path) -> None:
+    with pytest.raises(InputError, match="12 patients and 12 images of it in the run's own cohort"):
+        medmtl.evaluate(run, config=tiny_cohort, device="cpu")
+
+
+def test_a_run_that_did_not_record_its_patients_is_refused(run: Path, oslo: Path) -> None:
+    manifest = run / "fold-1" / "manifest.json"
+    text = manifest.read_text()
+    content: dict[str, Any] = json.loads(text)
+    del content["patients"]
+    manifest.write_text(json.dumps(content))
+    try:
+        with pytest.raises(InputError, match="older than the record of its patients"):
+            medmtl.evaluate(run, config=oslo, device="cpu")
+    finally:
+        manifest.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"split": "test"}, "leave --split test away"),
+        ({"config": None, "allow_overlap": True}, "give its configuration"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(run: Path, oslo: Path, options: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        medmtl.evaluate(run, **{"config": oslo, "device": "cpu", **options})
