@@ -109,7 +109,7 @@ def train(
             run = RunFolder.open(target)
             _refuse_changes(resolved, run)
         elif resume and fold != "all":
-            raise InputError(f"there is no run at {out} to resume; leave --resume away to start one")
+            raise InputError(f"there is no run at {out} to resume; leave --resume away to start one", code="B165")
         else:
             ready = ready or make_ready(resolved, strict=strict, progress=progress)
             run = start_run(ready, target, number, device, progress)
@@ -321,8 +321,9 @@ def _refuse_changes(config: Config, run: RunFolder) -> None:
     changed = [k for k in sorted({*stored, *asked}) if stored.get(k) != asked.get(k) and k not in FREE_ON_RESUME]
     if changed:
         raise InputError(
-            f"[B145] the configuration differs from the run's in {', '.join(changed)}; resume with the run's own, or "
-            "start a new run"
+            f"the configuration differs from the run's in {', '.join(changed)}; resume with the run's own, or start a "
+            "new run",
+            code="B145",
         )
 
 

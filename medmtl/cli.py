@@ -19,8 +19,21 @@ from typing import Annotated, Literal
 import typer
 
 from medmtl import __version__
-from medmtl.console import Screen, answer, finding_lines, kind_lines, metric_lines, plan_rows, remark, table
-from medmtl.errors import CohortError, InputError, InterruptedRun, MedmtlError, WorkError
+from medmtl.arguments import Command, check_place, check_words, in_words
+from medmtl.console import (
+    Screen,
+    answer,
+    config_findings,
+    finding_lines,
+    kind_lines,
+    let_go_of_streams,
+    metric_lines,
+    open_missing_streams,
+    plan_rows,
+    remark,
+    table,
+)
+from medmtl.errors import CohortError, ConfigError, InputError, InterruptedRun, MedmtlError, WorkError
 
 LATER = ("compare", "export", "convert", "profile", "view", "runs")
 
@@ -37,7 +50,7 @@ ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The experime
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a folder of fold-K.")]
 
 
-@app.command()
+@app.command(cls=Command)
 def demo(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A new folder; by default the first free medmtl-demo-N.")
@@ -77,7 +90,7 @@ def demo(
     answer("\n".join(lines))
 
 
-@app.command()
+@app.command(cls=Command)
 def synth(
     out: Annotated[Path, typer.Option(metavar="DIR", help="A new or an empty folder.")],
     cases: Annotated[int, typer.Option(help="10 or more.")] = 60,
@@ -94,7 +107,7 @@ def synth(
         answer(str(api.synth(out, cases=cases, seed=seed, preset=preset, channels=channels)))
 
 
-@app.command()
+@app.command(cls=Command)
 def check(
     config: ConfigFile,
     json_file: Annotated[
@@ -105,15 +118,17 @@ def check(
     verbose: Verbose = False,
 ) -> None:
     """Run every check on every row and file, in one pass."""
+    check_place(json_file, "--json")
     from medmtl import api
     from medmtl.files import write_json
 
     with Screen(quiet=quiet, verbose=verbose) as screen:
         try:
             findings = api.check(config, progress=screen.progress)
-        except CohortError as error:
+        except (CohortError, ConfigError) as error:
+            faults = error.findings if isinstance(error, CohortError) else config_findings(error)
             if json_file is not None:
-                write_json(json_file, [finding.to_json() for finding in error.findings])
+                write_json(json_file, [finding.to_json() for finding in faults])
             raise
         if json_file is not None:
             write_json(json_file, [finding.to_json() for finding in findings])
@@ -125,7 +140,7 @@ def check(
         raise typer.Exit(InputError.exit_code)
 
 
-@app.command()
+@app.command(cls=Command)
 def plan(
     config: ConfigFile,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the plan there, as JSON.")] = None,
@@ -133,6 +148,7 @@ def plan(
     verbose: Verbose = False,
 ) -> None:
     """Show what a training would do, and why."""
+    check_place(out, "--out")
     from medmtl import api
     from medmtl.files import write_json
 
@@ -143,7 +159,7 @@ def plan(
     answer(table([("planned", "value", "reason"), *plan_rows(planned)]))
 
 
-@app.command()
+@app.command(cls=Command)
 def train(
     config: ConfigFile,
     out: Annotated[Path, typer.Option(metavar="RUN", help="The run folder to make.")],
@@ -161,9 +177,9 @@ def train(
     """Check, plan, prepare and train."""
     chosen = _fold(fold)
     from medmtl import api
-    from medmtl.config import parse_override
+    from medmtl.config import parse_overrides
 
-    overrides = dict(parse_override(text) for text in settings or ())
+    overrides = parse_overrides(settings or ())
     with Screen(quiet=quiet, verbose=verbose) as screen:
         run = api.train(
             config, out, fold=chosen, device=device, resume=resume, overrides=overrides, progress=screen.progress
@@ -171,7 +187,7 @@ def train(
     answer(str(run))
 
 
-@app.command()
+@app.command(cls=Command)
 def evaluate(
     run: Run,
     split: Annotated[Literal["val", "test", "all"], typer.Option(help="Which cases.")] = "val",
@@ -194,7 +210,7 @@ def evaluate(
         answer("\n".join([*metric_lines(found.metrics), "", f"report: {found.folder / 'report.html'}"]))
 
 
-@app.command()
+@app.command(cls=Command)
 def predict(
     run: Run,
     inputs: Annotated[
@@ -220,7 +236,7 @@ def predict(
     answer(str(written))
 
 
-@app.command()
+@app.command(cls=Command)
 def report(
     run: Run,
     share: Annotated[bool, typer.Option("--share", help="Leave out ids, images and per-case values.")] = False,
@@ -234,7 +250,7 @@ def report(
         answer(str(api.report(run, share=share)))
 
 
-@app.command()
+@app.command(cls=Command)
 def kinds(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     quiet: Quiet = False,
@@ -283,14 +299,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C; training catches both for itself
+    open_missing_streams()
+    umask = os.umask(0o077)  # what a cohort and its models say is its owner's alone, whatever the shell allows
     try:
         code = _run(words)
         sys.stdout.flush()
         return code
     except typer.TyperException as error:
-        # typer hands on the words of its validator
-        message = error.format_message().replace("Value error, ", "").rstrip(".")
-        remark(f"error: {message}; see medmtl --help")
+        remark(f"error: {in_words(error)}")
         return InputError.exit_code
     except MedmtlError as error:
         if isinstance(error, CohortError):
@@ -301,9 +317,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         remark("interrupted")
         return InterruptedRun.exit_code
     except BrokenPipeError:
-        # whoever read the answer left; without this the interpreter would complain when it closes the stream
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return WorkError.exit_code
+        return WorkError.exit_code  # whoever read the answer left
     except OSError as error:
         place = f": {error.filename}" if error.filename is not None else ""
         remark(f"error: {error.strerror or error}{place}")
@@ -314,9 +328,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = "" if "--verbose" in words else "; --verbose shows where"
         remark(f"error: this is a bug in medmtl {__version__}: {type(error).__name__}: {error}{hint}")
         return MedmtlError.exit_code
+    finally:
+        os.umask(umask)
+        let_go_of_streams()
 
 
 def _run(words: list[str]) -> int:
+    check_words(words)
     command = typer.main.get_command(app)
     try:
         # not command.main(), which ends the process by itself and gives every interruption its own code

@@ -51,7 +51,7 @@ def test_help_answers_at_once_and_without_torch() -> None:
 def test_the_module_runs_and_gives_its_exit_code() -> None:
     done = subprocess.run([*PROGRAM, "trian"], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == "error: No such command 'trian'. Did you mean 'train'?; see medmtl --help\n"
+    assert done.stderr == "error: [B163] No such command 'trian'. Did you mean 'train'?; see medmtl --help\n"
     version = subprocess.run([*PROGRAM, "--version"], capture_output=True, text=True, check=True)
     assert version.stdout == f"medmtl {medmtl.__version__}\n"
 

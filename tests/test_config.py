@@ -53,45 +53,61 @@ def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path) -> None:
     assert config.cache.folder == tmp_path.parent / "cache"
 
 
+@pytest.mark.covers("B132", "B137", "B138", "B139", "B141", "B142", "B146")
 @pytest.mark.parametrize(
-    ("old", "new", "key", "line", "words"),
+    ("old", "new", "key", "line", "words", "code"),
     [
-        ("schema: 1\n", "", "schema", None, "missing"),
-        ("schema: 1", "schema: 2", "schema", 1, "should be 1"),
-        ("  case: case_id\n", "", "cohort.case", 2, "missing"),
-        ("  patient: patient_id", "  patiant: patient_id\n  patient: p", "cohort.patiant", 5, "did you mean 'patient'"),
-        ("steps: 10", "steps: 10\n  zzz: 1", "training.zzz", 13, "known: steps, minutes"),
-        ("steps: 10", "steps: 0", "training.steps", 12, "greater than or equal to 1 (found '0')"),
-        ("steps: 10", "steps: 10\n  minutes: 1", "training", 11, "exactly one of steps and minutes"),
-        ("steps: 10", "keep: 3", "training", 11, "exactly one of steps and minutes"),
-        ("steps: 10", "steps: 10\n  lr: fast", "training.lr", 13, "found 'fast'"),
-        ("steps: 10", "steps: 10\n  lr: 0", "training.lr", 13, "greater than 0"),
-        ("steps: 10", "steps: 10\n  seed: 4294967296", "training.seed", 13, "less than 4294967296"),
-        ("steps: 10", "steps: 10\nprimary: hart", "primary", 13, "no task of this file"),
-        ("steps: 10", "steps: 10\nsplit: {column: a, file: b}", "split", 13, "not both"),
-        ("steps: 10", "steps: 10\nsplit: {test: 1.0}", "split.test", 13, "less than 1"),
-        ("steps: 10", "steps: 10\nplan: {shape: [8, -8, 8]}", "plan.shape.1", 13, "greater than or equal to 1"),
-        ("steps: 10", "steps: 10\nplan: {normalisation: {edd: ct}}", "plan.normalisation.edd", 13, "did you mean 'ed'"),
-        ("steps: 10", "steps: 10\nweighting: equal", "weighting", 13, "mapping with a kind"),
-        ("steps: 10", "steps: 10\nweighting: {kind: equl}", "weighting.kind", 13, "Did you mean 'equal'"),
-        ("steps: 10", "steps: 10\nnetwork: {kind: unet, bloks: plain}", "network.bloks", 13, "'blocks'"),
-        ("  channels: {ed: image_ed}", "  channels: {}", "cohort.channels", 6, "at least 1"),
-        ("kind: segmentation", "kind: segmentaton", "tasks.heart.kind", 8, "Did you mean 'segmentation'"),
-        ("column: label,", "colunm: label, column: x,", "tasks.heart.colunm", 8, "'column'"),
-        ("rv: 2", "rv: 1", "tasks.heart", 8, "two labels have one value"),
-        ("heart:", "Heart:", "tasks", 8, "task name must match"),
-        ("lv: 1", "LV: 1", "tasks.heart.labels.LV", 8, "pattern"),
-        ('"no", "1e3"', '"no", "no"', "tasks.grade.classes", 9, "differ"),
-        ('"no", "1e3"', "a", "tasks.grade.classes", 9, "at least 2 items"),
-        ("unit: ml", "unit: ml, range: [9, 1]", "tasks.volume", 10, "lowest, highest"),
+        ("schema: 1\n", "", "schema", None, "missing", "B146"),
+        ("schema: 1", "schema: 2", "schema", 1, "should be 1", "B146"),
+        ("  case: case_id\n", "", "cohort.case", 2, "missing", "B132"),
+        (
+            "  patient: patient_id",
+            "  patiant: patient_id\n  patient: p",
+            "cohort.patiant",
+            5,
+            "did you mean 'patient'",
+            "B132",
+        ),
+        ("steps: 10", "steps: 10\n  zzz: 1", "training.zzz", 13, "known: steps, minutes", "B132"),
+        ("steps: 10", "steps: 0", "training.steps", 12, "greater than or equal to 1 (found '0')", "B138"),
+        ("steps: 10", "steps: 10\n  minutes: 1", "training", 11, "exactly one of steps and minutes", "B142"),
+        ("steps: 10", "keep: 3", "training", 11, "exactly one of steps and minutes", "B142"),
+        ("steps: 10", "steps: 10\n  lr: fast", "training.lr", 13, "found 'fast'", "B138"),
+        ("steps: 10", "steps: 10\n  lr: 0", "training.lr", 13, "greater than 0", "B138"),
+        ("steps: 10", "steps: 10\n  seed: 4294967296", "training.seed", 13, "less than 4294967296", "B139"),
+        ("steps: 10", "steps: 10\nprimary: hart", "primary", 13, "no task of this file", "B141"),
+        ("steps: 10", "steps: 10\nsplit: {column: a, file: b}", "split", 13, "not both", "B142"),
+        ("steps: 10", "steps: 10\nsplit: {test: 1.0}", "split.test", 13, "less than 1", "B138"),
+        ("steps: 10", "steps: 10\nplan: {shape: [8, -8, 8]}", "plan.shape.1", 13, "greater than or equal to 1", "B138"),
+        (
+            "steps: 10",
+            "steps: 10\nplan: {normalisation: {edd: ct}}",
+            "plan.normalisation.edd",
+            13,
+            "did you mean 'ed'",
+            "B132",
+        ),
+        ("steps: 10", "steps: 10\nweighting: equal", "weighting", 13, "mapping with a kind", "B137"),
+        ("steps: 10", "steps: 10\nweighting: {kind: equl}", "weighting.kind", 13, "Did you mean 'equal'", "B137"),
+        ("steps: 10", "steps: 10\nnetwork: {kind: unet, bloks: plain}", "network.bloks", 13, "'blocks'", "B132"),
+        ("  channels: {ed: image_ed}", "  channels: {}", "cohort.channels", 6, "at least 1", "B138"),
+        ("kind: segmentation", "kind: segmentaton", "tasks.heart.kind", 8, "Did you mean 'segmentation'", "B137"),
+        ("column: label,", "colunm: label, column: x,", "tasks.heart.colunm", 8, "'column'", "B132"),
+        ("rv: 2", "rv: 1", "tasks.heart", 8, "two labels have one value", "B141"),
+        ("heart:", "Heart:", "tasks", 8, "task name must match", "B141"),
+        ("lv: 1", "LV: 1", "tasks.heart.labels.LV", 8, "pattern", "B141"),
+        ('"no", "1e3"', '"no", "no"', "tasks.grade.classes", 9, "differ", "B141"),
+        ('"no", "1e3"', "a", "tasks.grade.classes", 9, "at least 2 items", "B141"),
+        ("unit: ml", "unit: ml, range: [9, 1]", "tasks.volume", 10, "lowest, highest", "B141"),
     ],
 )
 def test_a_fault_is_named_with_key_line_and_remedy(
-    tmp_path: Path, old: str, new: str, key: str, line: int | None, words: str
+    tmp_path: Path, old: str, new: str, key: str, line: int | None, words: str, code: str
 ) -> None:
     assert old in MINIMAL
     error = refusal(tmp_path, MINIMAL.replace(old, new, 1))
-    assert (error.key, error.line) == (key, line)
+    assert (error.code, error.key, error.line) == (code, key, line)
+    assert str(error).startswith(f"[{code}] ")
     assert words in str(error)
     assert str(error).count(key) == 1
 

@@ -79,7 +79,7 @@ def test_an_empty_word_is_empty_text_and_an_empty_value_is_null() -> None:
         ("_target_: os.system\n", "expressions", 1),
         ("$a: 1\n", "expressions", 1),
         ("a: 1\n---\nb: 2\n", "syntax", 2),
-        ("a: \x00\n", "syntax", None),
+        ("a: \x00\n", "syntax", 1),
         ("[" * 65 + "]" * 65, "levels", 1),
         ("[" + "1," * 10_001 + "]", "nodes", 1),
         ("a: " + "x" * (1 << 20), "larger", None),
