@@ -107,7 +107,7 @@ def train(
         target = place / f"fold-{number}" if fold == "all" else place
         if resume and _exists(target):
             run = RunFolder.open(target)
-            _refuse_changes(resolved, run)
+            _refuse_changes(resolved, run, number)
         elif resume and fold != "all":
             raise InputError(f"there is no run at {out} to resume; leave --resume away to start one", code="B165")
         else:
@@ -315,7 +315,10 @@ def _exists(path: Path) -> bool:
     return (path / "manifest.json").is_file()
 
 
-def _refuse_changes(config: Config, run: RunFolder) -> None:
+def _refuse_changes(config: Config, run: RunFolder, fold: FoldName) -> None:
+    trained = run.load_manifest()["fold"]
+    if trained != fold:
+        raise InputError(f"the run at {run.path} is of fold {trained}; resume it with --fold {trained}", code="B145")
     stored = _flat(run.load_config().model_dump(mode="json", by_alias=True, serialize_as_any=True))
     asked = _flat(config.model_dump(mode="json", by_alias=True, serialize_as_any=True))
     changed = [k for k in sorted({*stored, *asked}) if stored.get(k) != asked.get(k) and k not in FREE_ON_RESUME]

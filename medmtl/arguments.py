@@ -72,8 +72,10 @@ def in_words(error: typer.TyperException) -> str:
     """What the parser refused, as one sentence with its id."""
     # typer hands on the words of its validator
     message = error.format_message().replace("Value error, ", "").rstrip(".")
+    message = re.sub(r"Input should be a valid integer.*", "a whole number is expected", message)
     code = "B164" if message.startswith("Invalid value") else "B163"
     option = getattr(error, "option_name", "")
     if option.startswith("-") and not option.startswith("--"):
-        message += f"; a file whose name begins with - is given as ./{option}..."
-    return f"[{code}] {message}; see medmtl --help"
+        message += "; a file whose name begins with - is given as ./-NAME"
+    context = getattr(error, "ctx", None)
+    return f"[{code}] {message}; see {context.command_path if context else 'medmtl'} --help"

@@ -351,7 +351,7 @@ def _fold(text: str) -> int | Literal["all", "none"]:
     if text == "none":
         return "none"
     if not text.isascii() or not text.isdecimal():
-        raise InputError(f"--fold wants a number, all or none, found {text!r}")
+        raise InputError(f"--fold wants a number, all or none, found {text!r}", code="B164")
     return int(text)
 
 

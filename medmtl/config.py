@@ -346,7 +346,6 @@ def _check_columns(config: Config, built: Mapping[str, Task], lines: Lines, faul
         with faults.kept():
             inputs = [column for column in task.columns if column in channel_of]
             if inputs:
-                message = (
-                    f"its column {inputs[0]!r} is also the channel {channel_of[inputs[0]]!r}; a target is no input"
-                )
-                raise ConfigError(message, key=f"tasks.{name}", line=line_of(("tasks", name), lines), code="B129")
+                column, line = inputs[0], line_of(("tasks", name), lines)
+                message = f"its column {column!r} is also the channel {channel_of[column]!r}; a target is no input"
+                raise ConfigError(message, key=f"tasks.{name}", line=line, code="B129")
