@@ -137,6 +137,7 @@ def evaluate(
     Returns:
         Split -> scores.
     """
+    _refuse_run(out)
     runs = open_folds(Path(run))
     splits = runs[0].load_splits()
     chosen = [split] if split != "all" else ["train", "val", *(["test"] if splits.test else [])]
@@ -245,6 +246,7 @@ def predict(
     Raises:
         InputError: if an input cannot be used; the cases that can are predicted and written first.
     """
+    _refuse_run(out)
     predictor = Predictor(open_folds(Path(run)), device)
     make_private_folder(Path(out))
     cases = cases_of([str(item) for item in inputs], predictor.config, predictor.channels)
@@ -313,6 +315,11 @@ def _evaluation(runs: Sequence[RunFolder], run: PathLike, split: str) -> Path:
 
 def _exists(path: Path) -> bool:
     return (path / "manifest.json").is_file()
+
+
+def _refuse_run(out: PathLike | None) -> None:
+    if out is not None and _exists(Path(out)):
+        raise InputError(f"{out} is a run, and nothing is merged into one; choose another --out", code="B165")
 
 
 def _refuse_changes(config: Config, run: RunFolder, fold: FoldName) -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from medmtl import config as configuration
-from medmtl.config import parse_override
+from medmtl.config import parse_override, parse_overrides
 from medmtl.errors import ConfigError
 
 MINIMAL = """\
@@ -120,6 +121,20 @@ def test_several_faults_are_all_named(tmp_path: Path) -> None:
     assert "line 13: plan.batch" in message
 
 
+@pytest.mark.covers("B132", "B137")
+def test_faults_of_different_blocks_are_told_together(tmp_path: Path) -> None:
+    text = MINIMAL.replace("kind: segmentation", "kind: torch.nn.Linear").replace("unit: ml", "unti: ml")
+    error = refusal(tmp_path, text + "bogus: 1\nnetwork: {kind: unet, bloks: plain}\nsplit: {tune: 0.1}\n")
+    assert [(fault.code, fault.key, fault.line) for fault in error.faults] == [
+        ("B132", "split.tune", 15),
+        ("B132", "network.bloks", 14),
+        ("B137", "tasks.heart.kind", 8),
+        ("B132", "tasks.volume.unti", 10),
+        ("B132", "bogus", 13),
+    ]
+    assert all(str(fault) in str(error) for fault in error.faults)
+
+
 @pytest.mark.parametrize(
     ("addition", "key"),
     [
@@ -156,6 +171,7 @@ def test_the_contracts_way_to_say_no_to_later_keys_is_accepted(tmp_path: Path) -
     assert configuration.load(written(tmp_path, text)) == configuration.load(written(tmp_path))
 
 
+@pytest.mark.covers("B138")
 @pytest.mark.parametrize(
     ("addition", "words"),
     [
@@ -165,19 +181,26 @@ def test_the_contracts_way_to_say_no_to_later_keys_is_accepted(tmp_path: Path) -
     ],
 )
 def test_combinations_that_cannot_train_are_refused(tmp_path: Path, addition: str, words: str) -> None:
-    assert words in str(refusal(tmp_path, MINIMAL + addition + "\n"))
+    error = refusal(tmp_path, MINIMAL + addition + "\n")
+    assert (error.code, error.line) == ("B138", 13)
+    assert words in str(error)
 
 
+@pytest.mark.covers("B141")
 def test_a_derived_value_must_name_a_task_with_masks(tmp_path: Path) -> None:
     text = MINIMAL.replace("unit: ml", "unit: ml, derived_from: liver")
-    assert "liver" in str(refusal(tmp_path, text))
+    error = refusal(tmp_path, text)
+    assert (error.code, error.key, error.line) == ("B141", "tasks.volume.derived_from", 10)
+    assert "'liver' is no task with a mask; those of this file: heart" in str(error)
 
 
+@pytest.mark.covers("B131")
 @pytest.mark.parametrize("text", ["- a\n- b\n", "word\n"])
 def test_a_file_must_hold_keys(tmp_path: Path, text: str) -> None:
     assert "keys and values" in str(refusal(tmp_path, text))
 
 
+@pytest.mark.covers("B130")
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         configuration.load(tmp_path / "none.yaml")
@@ -186,6 +209,19 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"schema: 1 # \xe9\n")
     with pytest.raises(ConfigError, match="UTF-8 at byte 12"):
         configuration.load(tmp_path / "latin.yaml")
+    (tmp_path / "empty.yaml").write_bytes(b"")
+    with pytest.raises(ConfigError, match="empty"):
+        configuration.load(tmp_path / "empty.yaml")
+    (tmp_path / "large.yaml").write_bytes(b"# \xe2\x82\xac\n" + b"#" * (1 << 20))
+    with pytest.raises(ConfigError, match="larger than 1048576 bytes"):
+        configuration.load(tmp_path / "large.yaml")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="a pipe or a device"):  # and it does not wait for a writer
+        configuration.load(tmp_path / "pipe")
+    for name in ("none.yaml", "latin.yaml", "empty.yaml", "large.yaml", "pipe", "."):
+        with pytest.raises(ConfigError) as caught:
+            configuration.load(tmp_path / name)
+        assert (caught.value.code, caught.value.exit_code) == ("B130", 2)
 
 
 def test_steps_and_minutes_displace_each_other_when_set(tmp_path: Path) -> None:
@@ -220,10 +256,31 @@ def test_a_set_value_is_read_as_yaml_and_a_path_as_typed(text: str, key: str, va
     assert parse_override(text) == (key, value)
 
 
-@pytest.mark.parametrize("text", ["training.lr", "=1", "training.lr=${x}", "training.lr=012"])
-def test_a_malformed_setting_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError):
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        pytest.param("training.lr", "B164", marks=pytest.mark.covers("B164")),
+        pytest.param("=1", "B164", marks=pytest.mark.covers("B164")),
+        pytest.param("split.file=", "B164", marks=pytest.mark.covers("B164")),
+        pytest.param("training.lr=${x}", "B136", marks=pytest.mark.covers("B136")),
+        pytest.param("training.lr=012", "B134", marks=pytest.mark.covers("B134")),
+        pytest.param("cohort.site=\udce9", "B131", marks=pytest.mark.covers("B166")),
+        pytest.param("cohort.api_key=12", "B144", marks=pytest.mark.covers("B144")),
+    ],
+)
+def test_a_malformed_setting_is_refused(text: str, code: str) -> None:
+    with pytest.raises(ConfigError) as caught:
         parse_override(text)
+    assert caught.value.code == code
+    assert "12" not in str(caught.value).replace("012", "")
+
+
+@pytest.mark.covers("B163")
+def test_a_key_is_set_once() -> None:
+    assert parse_overrides(["training.lr=1", "training.seed=2"]) == {"training.lr": 1, "training.seed": 2}
+    with pytest.raises(ConfigError, match="gives it twice") as caught:
+        parse_overrides(["training.lr=1", "training.seed=1", "training.lr=1"])
+    assert (caught.value.code, caught.value.key) == ("B163", "training.lr")
 
 
 def test_a_fault_that_was_set_names_no_line(tmp_path: Path) -> None:
