@@ -312,8 +312,10 @@ def _shape(
 ) -> tuple[Triple, Literal["case", "patch"]]:
     shape = _round_up(whole, divisor)
     if config.plan.shape is not None and shape != config.plan.shape:
-        message = f"{list(config.plan.shape)} must be divisible by {list(divisor)}; nearest: {list(shape)}"
-        raise ConfigError(message, key="plan.shape", code="B140")
+        raise InputError(
+            f"plan.shape {list(config.plan.shape)} must be divisible by {list(divisor)}; nearest: {list(shape)}",
+            code="B140",
+        )
     seeing = [name for name, task in tasks.items() if not task.voxel and task.options.evidence != "anywhere"]
     smallest = 1 if seeing else MIN_BATCH
     if memory_bytes(network, shape, smallest, precision, device) <= budget:
