@@ -130,9 +130,9 @@ def train(
         target = place / f"fold-{number}" if fold == "all" else place
         if resume and _exists(target):
             run = RunFolder.open(target)
-            _refuse_changes(resolved, run)
+            _refuse_changes(resolved, run, number)
         elif resume and fold != "all":
-            raise InputError(f"there is no run at {out} to resume; leave --resume away to start one")
+            raise InputError(f"there is no run at {out} to resume; leave --resume away to start one", code="B165")
         else:
             ready = ready or make_ready(resolved, strict=strict, progress=progress)
             run = start_run(ready, target, number, device, progress)
@@ -172,6 +172,7 @@ def evaluate(
         InputError: if there is nothing to score, or another cohort does not fit the model or overlaps with its own.
         CohortError: if the check rejects another cohort, or the run's own changed since training.
     """
+    _refuse_run(out)
     runs = open_folds(Path(run))
     found: dict[str, Scores] = {}
     own = runs[0].load_config()
@@ -300,6 +301,7 @@ def predict(
     Raises:
         InputError: if an input cannot be used; the cases that can are predicted and written first.
     """
+    _refuse_run(out)
     predictor = Predictor(open_folds(Path(run)), device)
     cases = cases_of([str(item) for item in inputs], predictor.config, predictor.channels)
     table = Path(out) / "predictions.csv"
@@ -393,14 +395,23 @@ def _exists(path: Path) -> bool:
     return (path / "manifest.json").is_file()
 
 
-def _refuse_changes(config: Config, run: RunFolder) -> None:
+def _refuse_run(out: PathLike | None) -> None:
+    if out is not None and _exists(Path(out)):
+        raise InputError(f"{out} is a run, and nothing is merged into one; choose another --out", code="B165")
+
+
+def _refuse_changes(config: Config, run: RunFolder, fold: FoldName) -> None:
+    trained = run.load_manifest()["fold"]
+    if trained != fold:
+        raise InputError(f"the run at {run.path} is of fold {trained}; resume it with --fold {trained}", code="B145")
     stored = _flat(run.load_config().model_dump(mode="json", by_alias=True, serialize_as_any=True))
     asked = _flat(config.model_dump(mode="json", by_alias=True, serialize_as_any=True))
     changed = [k for k in sorted({*stored, *asked}) if stored.get(k) != asked.get(k) and k not in FREE_ON_RESUME]
     if changed:
         raise InputError(
-            f"[B145] the configuration differs from the run's in {', '.join(changed)}; resume with the run's own, or "
-            "start a new run"
+            f"the configuration differs from the run's in {', '.join(changed)}; resume with the run's own, or start a "
+            "new run",
+            code="B145",
         )
 
 

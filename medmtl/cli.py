@@ -13,16 +13,32 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from medmtl import __version__
-from medmtl.console import Screen, answer, finding_lines, kind_lines, metric_lines, plan_rows, remark, table, verdict
+from medmtl.arguments import Command, check_place, check_words, in_words
+from medmtl.console import (
+    Screen,
+    answer,
+    config_findings,
+    finding_lines,
+    kind_lines,
+    let_go_of_streams,
+    metric_lines,
+    open_missing_streams,
+    plan_rows,
+    remark,
+    table,
+    verdict,
+)
 from medmtl.disk import why
 from medmtl.errors import (
     CohortError,
+    ConfigError,
     InputError,
     InterruptedRun,
     MachineError,
@@ -47,7 +63,7 @@ ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The experime
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a folder of fold-K.")]
 
 
-@app.command()
+@app.command(cls=Command)
 def demo(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A new folder; by default the first free medmtl-demo-N.")
@@ -87,7 +103,7 @@ def demo(
     answer("\n".join(lines))
 
 
-@app.command()
+@app.command(cls=Command)
 def synth(
     out: Annotated[Path, typer.Option(metavar="DIR", help="A new or an empty folder.")],
     cases: Annotated[int, typer.Option(help="10 or more.")] = 60,
@@ -104,7 +120,7 @@ def synth(
         answer(str(api.synth(out, cases=cases, seed=seed, preset=preset, channels=channels)))
 
 
-@app.command()
+@app.command(cls=Command)
 def check(
     config: ConfigFile,
     json_file: Annotated[
@@ -116,6 +132,7 @@ def check(
     verbose: Verbose = False,
 ) -> None:
     """Run every check on every row and file, in one pass."""
+    check_place(json_file, "--json")
     from medmtl import api
     from medmtl.files import write_json
 
@@ -123,9 +140,10 @@ def check(
         _refuse_input(json_file, config)
         try:
             findings = api.check(config, headers=headers, progress=screen.progress)
-        except CohortError as error:
+        except (CohortError, ConfigError) as error:
+            faults = error.findings if isinstance(error, CohortError) else config_findings(error)
             if json_file is not None:
-                write_json(json_file, [finding.to_json() for finding in error.findings])
+                write_json(json_file, [finding.to_json() for finding in faults])
             raise
         if json_file is not None:
             write_json(json_file, [finding.to_json() for finding in findings])
@@ -141,12 +159,15 @@ def _refuse_input(out: Path | None, config: Path) -> None:
     from medmtl.build import build_tasks
     from medmtl.checking.outputs import cohort_files, refuse_overwriting
 
-    if out is not None:
+    if out is None:
+        return
+    refuse_overwriting([out], (config,))
+    with suppress(ConfigError):  # which the command itself tells
         resolved = configuration.load(config)
-        refuse_overwriting([out], (config, *cohort_files(resolved, build_tasks(resolved))))
+        refuse_overwriting([out], cohort_files(resolved, build_tasks(resolved)))
 
 
-@app.command()
+@app.command(cls=Command)
 def plan(
     config: ConfigFile,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the plan there, as JSON.")] = None,
@@ -154,6 +175,7 @@ def plan(
     verbose: Verbose = False,
 ) -> None:
     """Show what a training would do, and why."""
+    check_place(out, "--out")
     from medmtl import api
     from medmtl.files import write_json
 
@@ -165,7 +187,7 @@ def plan(
     answer(table([("planned", "value", "reason"), *plan_rows(planned)]))
 
 
-@app.command()
+@app.command(cls=Command)
 def train(
     config: ConfigFile,
     out: Annotated[Path, typer.Option(metavar="RUN", help="The run folder to make.")],
@@ -184,9 +206,9 @@ def train(
     """Check, plan, prepare and train."""
     chosen = _fold(fold)
     from medmtl import api
-    from medmtl.config import parse_override
+    from medmtl.config import parse_overrides
 
-    overrides = dict(parse_override(text) for text in settings or ())
+    overrides = parse_overrides(settings or ())
     with Screen(quiet=quiet, verbose=verbose) as screen:
         run = api.train(
             config,
@@ -201,7 +223,7 @@ def train(
     answer(str(run))
 
 
-@app.command()
+@app.command(cls=Command)
 def evaluate(
     run: Run,
     config: Annotated[
@@ -238,7 +260,7 @@ def evaluate(
         answer("\n".join([*metric_lines(found.metrics), "", f"report: {found.folder / 'report.html'}"]))
 
 
-@app.command()
+@app.command(cls=Command)
 def predict(
     run: Run,
     inputs: Annotated[
@@ -264,7 +286,7 @@ def predict(
     answer(str(written))
 
 
-@app.command()
+@app.command(cls=Command)
 def report(
     run: Run,
     share: Annotated[bool, typer.Option("--share", help="Leave out ids, images and per-case values.")] = False,
@@ -278,7 +300,7 @@ def report(
         answer(str(api.report(run, share=share)))
 
 
-@app.command()
+@app.command(cls=Command)
 def kinds(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     quiet: Quiet = False,
@@ -327,14 +349,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C; training catches both for itself
+    open_missing_streams()
+    umask = os.umask(0o077)  # what a cohort and its models say is its owner's alone, whatever the shell allows
     try:
         code = _run(words)
         sys.stdout.flush()
         return code
     except typer.TyperException as error:
-        # typer hands on the words of its validator
-        message = error.format_message().replace("Value error, ", "").rstrip(".")
-        remark(f"error: {message}; see medmtl --help")
+        remark(f"error: {in_words(error)}")
         return InputError.exit_code
     except MedmtlError as error:
         if isinstance(error, CohortError):
@@ -345,9 +367,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         remark("interrupted")
         return InterruptedRun.exit_code
     except BrokenPipeError:
-        # whoever read the answer left; without this the interpreter would complain when it closes the stream
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return WorkError.exit_code
+        return WorkError.exit_code  # whoever read the answer left
     except OSError as error:
         remark(f"error: {why(error)}")
         return WorkError.exit_code
@@ -360,9 +380,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = "" if "--verbose" in words else "; --verbose shows where"
         remark(f"error: this is a bug in medmtl {__version__}: {type(error).__name__}: {error}{hint}")
         return MedmtlError.exit_code
+    finally:
+        os.umask(umask)
+        let_go_of_streams()
 
 
 def _run(words: list[str]) -> int:
+    check_words(words)
     command = typer.main.get_command(app)
     try:
         # not command.main(), which ends the process by itself and gives every interruption its own code
@@ -379,7 +403,7 @@ def _fold(text: str) -> int | Literal["all", "none"]:
     if text == "none":
         return "none"
     if not text.isascii() or not text.isdecimal():
-        raise InputError(f"--fold wants a number, all or none, found {text!r}")
+        raise InputError(f"--fold wants a number, all or none, found {text!r}", code="B164")
     return int(text)
 
 

@@ -8,20 +8,30 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field
 
 from medmtl import networks, sharing, tasks, weighting
 from medmtl.data.formats import strict_yaml
 from medmtl.errors import ConfigError
 from medmtl.networks.unet import UnetOptions
 from medmtl.registry import Registry, nearest
+from medmtl.sections import (
+    AugmentationSection,
+    CacheSection,
+    CohortSection,
+    InferenceSection,
+    PlanSection,
+    Section,
+    SplitSection,
+    TrainingSection,
+)
 from medmtl.sharing.base import SharingOptions
-from medmtl.tasks.base import TaskOptions
-from medmtl.validation import Lines, line_of, validated
+from medmtl.tasks.base import Task, TaskOptions
+from medmtl.validation import Faults, Lines, Rule, line_of, validated
 from medmtl.weighting.base import WeightingOptions
 
 SCHEMA = 1
@@ -36,130 +46,17 @@ LATER = {
     "inference.tta": "test-time augmentation",
 }
 LATER_TASKS = ("survival",)
+# columns of the result tables that are no task's
+RESERVED = ("calibrated", "case_id", "model_sha256", "outside_training", "patient", "site")
 PATH_KEYS = ("cohort.table", "split.file", "cache.folder", "cohort.roots")
-
-Positive = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-Triple = tuple[Count, Count, Count]
-
-
-class Section(BaseModel):
-    """A block of the configuration; unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CohortSection(Section):
-    """Where the cases are. See the contract for each key."""
-
-    table: Path
-    case: str
-    patient: str
-    site: str | None = None
-    channels: dict[str, str] = Field(min_length=1)
-    missing: tuple[str, ...] = ("",)
-    roots: tuple[Path, ...] = ()
-    allow: tuple[Literal["shared-image", "constant"], ...] = ()
-    resample: Literal["none", "to_first"] = "none"
-
-
-class AugmentationSection(Section):
-    """What a plausible patient may look like.
-
-    Attributes:
-        kind: ``default`` or ``none``.
-        flips: axes (``x`` left-right, ``y`` front-back, ``z`` head-feet) along which a mirror image is plausible.
-    """
-
-    kind: Literal["default", "none"] = "default"
-    flips: Literal["none"] | tuple[Literal["x", "y", "z"], ...] = "none"
-
-
-class PlanSection(Section):
-    """The memory budget, and any planned value that the user fixes."""
-
-    memory_gb: Positive = 8.0
-    spacing: tuple[Positive, Positive, Positive] | None = None
-    shape: Triple | None = None
-    batch: Count | None = None
-    width: Annotated[int, Field(ge=4)] | None = None
-    max_width: Annotated[int, Field(ge=4)] | None = None
-    normalisation: dict[str, Literal["zscore", "zscore_nonzero", "ct", "none"]] = {}
-    precision: Literal["fp32", "bf16", "fp16"] | None = None
-    workers: Annotated[int, Field(ge=0)] | None = None
-    threads: Count | None = None
-
-
-class SplitSection(Section):
-    """How patients are divided: stratified folds, a column of the table, or a file."""
-
-    folds: Annotated[int, Field(ge=2)] = 5
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    test: Fraction = 0.0
-    column: str | None = None
-    file: Path | None = None
-
-    @model_validator(mode="after")
-    def _one_source(self) -> SplitSection:
-        if self.column and self.file:
-            raise ValueError("give either column or file, not both")
-        return self
-
-
-class TrainingSection(Section):
-    """How long and how fast.
-
-    Attributes:
-        steps, minutes: exactly one; minutes become a fixed number of steps after 20 warm ones.
-        lr: peak learning rate of the trunk (encoder, decoder and voxel heads).
-        head_lr: peak learning rate of the case heads; they want a lower one than a segmentation trunk.
-        weight_decay: of AdamW.
-        clip: largest gradient norm per parameter group.
-        average: train with averaged weights (EMA) for evaluation.
-        average_decay: decay per step of the average, reached by a warm-up.
-        checkpoint_every, keep: steps between commits, and how many are kept.
-    """
-
-    steps: Count | None = None
-    minutes: Positive | None = None
-    lr: Annotated[float, Field(gt=0, lt=10)] = 4e-3
-    head_lr: Annotated[float, Field(gt=0, lt=10)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0, lt=1)] = 3e-2
-    clip: Positive = 12.0
-    average: bool = True
-    average_decay: Annotated[float, Field(gt=0, lt=1)] = 0.99
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    checkpoint_every: Count = 250
-    keep: Annotated[int, Field(ge=2)] = 2
-
-    @model_validator(mode="after")
-    def _one_length(self) -> TrainingSection:
-        if (self.steps is None) == (self.minutes is None):
-            raise ValueError("give exactly one of steps and minutes")
-        return self
-
-
-class CacheSection(Section):
-    """Where prepared arrays lie; by default beside the run."""
-
-    folder: Path | None = None
-    max_gb: Positive | None = None
-
-
-class InferenceSection(Section):
-    """How whole cases are predicted where they do not fit one window."""
-
-    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    tta: Literal["none"] = "none"
 
 
 class Config(Section):
     """One experiment, fully resolved."""
 
-    schema_: Literal[1] = Field(alias="schema")
+    schema_: Annotated[Literal[1], Rule("B146", f"this version reads {SCHEMA}")] = Field(alias="schema")
     cohort: CohortSection
-    tasks: dict[str, TaskOptions] = Field(min_length=1)
+    tasks: Annotated[dict[str, TaskOptions], Rule("B141", "name at least one task")] = Field(min_length=1)
     primary: str | None = None
     network: UnetOptions
     sharing: SharingOptions
@@ -180,11 +77,11 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
         overrides: dotted key -> value, as given by ``--set``.
 
     Raises:
-        ConfigError: naming the key, its line and the nearest valid key.
+        ConfigError: naming the key, its line and the nearest valid key; its ``faults`` are all that were found.
     """
     document = strict_yaml.parse(_read_text(path))
     if not isinstance(document.data, dict):
-        raise ConfigError("the file must hold keys and values", line=1)
+        raise ConfigError("the file must hold keys and values", line=1, code="B131")
     data = document.data
     _anchor_paths(data, path.absolute().parent.resolve())
     lines = dict(document.lines)
@@ -197,13 +94,39 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """``key=value`` as typed after ``--set``; the value is read as YAML."""
+    """``key=value`` as typed after ``--set``; the value is read as YAML.
+
+    Raises:
+        ConfigError: it is no such pair, or the value is no plain data.
+    """
     key, equals, value = text.partition("=")
+    key = key.strip()
     if not equals or not key:
-        raise ConfigError(f"--set wants key=value, got {text!r}")
+        raise ConfigError(f"--set wants key=value, such as training.lr=1e-3, got {text!r}", code="B164")
+    strict_yaml.refuse_secret(tuple(key.split(".")))
     # a path is what was typed, whatever YAML would make of it; the roots are a list of them
-    raw = key.strip() in PATH_KEYS and key.strip() != "cohort.roots"
-    return key.strip(), value if raw else strict_yaml.parse_scalar(value)
+    if key in PATH_KEYS and key != "cohort.roots":
+        if not value:
+            raise ConfigError("a path is expected after =", key=key, code="B164")
+        return key, value
+    try:
+        return key, strict_yaml.parse_scalar(value)
+    except ConfigError as error:
+        raise ConfigError(error.sentence, key=key, code=error.code) from None
+
+
+def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
+    """Everything that was typed after ``--set``; see :func:`parse_override`.
+
+    Raises:
+        ConfigError: one of them is wrong, or a key is set twice.
+    """
+    found: dict[str, Any] = {}
+    for key, value in map(parse_override, texts):
+        if key in found:
+            raise ConfigError("--set gives it twice; give it once", key=key, code="B163")
+        found[key] = value
+    return found
 
 
 def dump(config: Config, folder: Path) -> str:
@@ -220,11 +143,18 @@ def dump(config: Config, folder: Path) -> str:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 at byte {error.start}") from None
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ConfigError(f"{path} is a pipe or a device, not a file", code="B130")
+        with path.open("rb") as file:
+            data = file.read(strict_yaml.MAX_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+        raise ConfigError(f"cannot read {path}: {error.strerror}", code="B130") from None
+    if len(data) > strict_yaml.MAX_BYTES:
+        raise ConfigError(f"{path} is larger than {strict_yaml.MAX_BYTES} bytes; is it a configuration?", code="B130")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8", code="B130") from None
 
 
 def _anchor_paths(data: dict[str, Any], folder: Path) -> None:
@@ -244,7 +174,7 @@ def _override(data: dict[str, Any], key: str, value: Any) -> None:
     for part in parts[:-1]:
         child = section.setdefault(part, {})
         if not isinstance(child, dict):
-            raise ConfigError(f"{part!r} holds no keys", key=key)
+            raise ConfigError(f"{part!r} holds no keys", key=key, code="B164")
         section = child
     if key in PATH_KEYS:
         listed = isinstance(value, list | tuple)
@@ -256,38 +186,64 @@ def _override(data: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _validate(data: dict[str, Any], lines: Lines) -> Config:
+    _check_schema(data, lines)
+    faults = Faults()
+    _refuse_later(data, lines, faults)
+    data = {"network": {"kind": "unet"}, "sharing": {"kind": "hard"}, "weighting": {"kind": "equal"}, **data}
+    components: dict[str, tuple[Registry[Any], BaseModel]] = {
+        "network": (networks.kinds, UnetOptions.model_construct()),
+        "sharing": (sharing.kinds, SharingOptions.model_construct()),
+        "weighting": (weighting.kinds, WeightingOptions.model_construct()),
+    }
+    for key, (family, stand_in) in components.items():
+        data[key] = _component(family, data[key], (key,), lines, faults, stand_in)
+    blocks = data.get("tasks")
+    if isinstance(blocks, dict):
+        stand_in = TaskOptions.model_construct()
+        data["tasks"] = {
+            name: _component(tasks.kinds, block, ("tasks", name), lines, faults, stand_in)
+            for name, block in blocks.items()
+        }
+    config: Config | None = None
+    with faults.kept():
+        config = validated(Config, data, (), lines)
+    faults.refuse()
+    assert config is not None  # or there was a fault
+    _check_names(config, lines, faults)
+    _check_combinations(config, lines, faults)
+    faults.refuse()
+    return config
+
+
+def _check_schema(data: Mapping[str, Any], lines: Lines) -> None:
+    found = data.get("schema", SCHEMA)
+    if type(found) is int and found == SCHEMA:
+        return
+    newer = type(found) is int and found > SCHEMA
+    fix = "a newer medmtl wrote the file: update medmtl" if newer else "there is no other that this version reads"
+    message = f"should be {SCHEMA} (found {str(found)[:40]!r}); {fix}"
+    raise ConfigError(message, key="schema", line=line_of(("schema",), lines), code="B146")
+
+
+def _refuse_later(data: dict[str, Any], lines: Lines, faults: Faults) -> None:
+    """Keys that the contract has and this version has not; where they ask for nothing they are dropped."""
     for key, meaning in LATER.items():
         section: Any = data
         for part in key.split("."):
             section = section.get(part) if isinstance(section, dict) else None
-        if section not in (None, "none"):
-            raise ConfigError(f"{meaning} is not in this version", key=key, line=lines.get(tuple(key.split("."))))
+        with faults.kept():
+            if section not in (None, "none"):
+                line = line_of(tuple(key.split(".")), lines)
+                raise ConfigError(f"{meaning} is not in this version", key=key, line=line, code="B132")
         _discard(data, key)
-    _refuse_optional_channels(data, lines)
-    data = dict(data)
-    data.setdefault("network", {"kind": "unet"})
-    data.setdefault("sharing", {"kind": "hard"})
-    data.setdefault("weighting", {"kind": "equal"})
-    for family in (networks.kinds, sharing.kinds, weighting.kinds):
-        key = "network" if family is networks.kinds else family.family
-        data[key] = _component(family, data[key], (key,), lines)
-    blocks = data.get("tasks")
-    if isinstance(blocks, dict):
-        data["tasks"] = {name: _component(tasks.kinds, block, ("tasks", name), lines) for name, block in blocks.items()}
-    config: Config = validated(Config, data, (), lines)
-    _check_names(config, lines)
-    _check_combinations(config, lines)
-    return config
-
-
-def _refuse_optional_channels(data: Mapping[str, Any], lines: Lines) -> None:
     cohort = data.get("cohort")
     channels = cohort.get("channels") if isinstance(cohort, dict) else None
     for name, column in channels.items() if isinstance(channels, dict) else ():
         if isinstance(column, dict):
             place = ("cohort", "channels", name)
             message = "optional channels are not in this version; give the column's name"
-            raise ConfigError(message, key=".".join(place), line=line_of(place, lines))
+            with faults.kept():
+                raise ConfigError(message, key=".".join(place), line=line_of(place, lines), code="B132")
 
 
 def _discard(data: dict[str, Any], key: str) -> None:
@@ -297,49 +253,99 @@ def _discard(data: dict[str, Any], key: str) -> None:
         section.pop(name, None)
 
 
-def _component(family: Registry[Any], block: Any, path: tuple[str, ...], lines: Lines) -> BaseModel:
-    key = ".".join(path)
-    if not isinstance(block, dict) or "kind" not in block:
-        raise ConfigError("a mapping with a kind is expected, such as {kind: ...}", key=key, line=lines.get(path))
-    if family is tasks.kinds and block["kind"] in LATER_TASKS and block["kind"] not in family.names():
-        raise ConfigError(f"{block['kind']} tasks are not in this version", key=key, line=line_of(path, lines))
-    try:
-        kind = family.get(block["kind"])
-    except ConfigError as error:
-        raise ConfigError(str(error), key=f"{key}.kind", line=line_of((*path, "kind"), lines)) from None
-    options: BaseModel = validated(kind.Options, block, path, lines)
+def _component(
+    family: Registry[Any], block: Any, path: tuple[str, ...], lines: Lines, faults: Faults, stand_in: BaseModel
+) -> BaseModel:
+    """A kind's options; where they are wrong, ``stand_in``, so that the rest of the file can be looked at."""
+    options = stand_in
+    with faults.kept():
+        key, line = ".".join(path), line_of(path, lines)
+        if not isinstance(block, dict) or "kind" not in block:
+            message = f"a mapping with a kind is expected, such as {{kind: {family.names()[0]}}}"
+            raise ConfigError(message, key=key, line=line, code="B137")
+        kind = block["kind"]
+        if family is tasks.kinds and kind in LATER_TASKS and kind not in family.names():
+            raise ConfigError(f"{kind} tasks are not in this version", key=key, line=line, code="B137")
+        model: type[BaseModel] = family.get(kind, key=f"{key}.kind", line=line_of((*path, "kind"), lines)).Options
+        options = validated(model, block, path, lines)
     return options
 
 
-def _check_names(config: Config, lines: Lines) -> None:
+def _check_names(config: Config, lines: Lines, faults: Faults) -> None:
     for name in config.tasks:
-        if not NAME.fullmatch(name):
-            raise ConfigError(
-                f"a task name must match {NAME.pattern}, found {name!r}", key="tasks", line=lines.get(("tasks", name))
-            )
+        place = ("tasks", name)
+        with faults.kept():
+            if not NAME.fullmatch(name):
+                message = f"a task name must match {NAME.pattern}, found {name!r}"
+                raise ConfigError(message, key="tasks", line=line_of(place, lines), code="B141")
+            if name in RESERVED:
+                message = f"{name!r} is a column of the result tables; give the task another name"
+                raise ConfigError(message, key=".".join(place), line=line_of(place, lines), code="B141")
     for channel in config.plan.normalisation:
-        if channel not in config.cohort.channels:
-            place = ("plan", "normalisation", channel)
-            guess = nearest(channel, config.cohort.channels)
-            hint = f"; did you mean {guess!r}?" if guess else ""
-            raise ConfigError(f"no such channel{hint}", key=".".join(place), line=line_of(place, lines))
-    if config.primary is not None and config.primary not in config.tasks:
-        raise ConfigError(f"{config.primary!r} is no task of this file", key="primary", line=lines.get(("primary",)))
+        with faults.kept():
+            _expect_channel(channel, config, lines)
+    with faults.kept():
+        if config.primary is not None and config.primary not in config.tasks:
+            guess = _guess(config.primary, config.tasks)
+            message = f"{config.primary!r} is no task of this file{guess}"
+            raise ConfigError(message, key="primary", line=line_of(("primary",), lines), code="B141")
 
 
-def _check_combinations(config: Config, lines: Lines) -> None:
+def _expect_channel(channel: str, config: Config, lines: Lines) -> None:
+    if channel not in config.cohort.channels:
+        place = ("plan", "normalisation", channel)
+        message = f"no such channel{_guess(channel, config.cohort.channels)}"
+        raise ConfigError(message, key=".".join(place), line=line_of(place, lines), code="B132")
+
+
+def _guess(name: str, known: Iterable[str]) -> str:
+    guess = nearest(name, known)
+    return f"; did you mean {guess!r}?" if guess else ""
+
+
+def _check_combinations(config: Config, lines: Lines, faults: Faults) -> None:
     built = {name: tasks.kinds.get(options.kind)(name, options) for name, options in config.tasks.items()}
-    method = weighting.kinds.get(config.weighting.kind)
+    _check_columns(config, built, lines, faults)
     for name, task in built.items():
-        if method.positive_losses and not task.positive_loss:
-            raise ConfigError(
-                f"weighting.kind {method.kind!r} needs positive losses, and tasks.{name} ({task.kind}) has one that "
-                "is not; choose another of the two",
-                line=lines.get(("weighting",)),
-            )
-    try:
-        method(config.weighting, list(built))
-        for task in built.values():
-            task.resolve(built)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+        with faults.kept():
+            try:
+                task.resolve(built)
+            except ValueError as error:
+                text, prefix = str(error), f"tasks.{name}"
+                key, _, message = text.partition(": ") if text.startswith(prefix) else (prefix, "", text)
+                line = line_of(("tasks", *key.split(".")[1:]), lines)
+                raise ConfigError(message, key=key, line=line, code="B141") from None
+    method = weighting.kinds.get(config.weighting.kind)
+    line = line_of(("weighting",), lines)
+    for name, task in built.items():
+        with faults.kept():
+            if method.positive_losses and not task.positive_loss:
+                raise ConfigError(
+                    f"weighting.kind {method.kind!r} needs positive losses, and tasks.{name} ({task.kind}) has one "
+                    "that is not; choose another of the two",
+                    line=line,
+                    code="B142",
+                )
+    with faults.kept():
+        try:
+            method(config.weighting, list(built))
+        except ValueError as error:
+            raise ConfigError(str(error), key="weighting", line=line, code="B138") from None
+
+
+def _check_columns(config: Config, built: Mapping[str, Task], lines: Lines, faults: Faults) -> None:
+    channel_of: dict[str, str] = {}
+    for channel, column in config.cohort.channels.items():
+        with faults.kept():
+            if column in channel_of:
+                place = ("cohort", "channels", channel)
+                message = f"the channels {channel_of[column]!r} and {channel!r} are one column, {column!r}"
+                raise ConfigError(message, key=".".join(place), line=line_of(place, lines), code="B142")
+            channel_of[column] = channel
+    for name, task in built.items():
+        with faults.kept():
+            inputs = [column for column in task.columns if column in channel_of]
+            if inputs:
+                column, line = inputs[0], line_of(("tasks", name), lines)
+                message = f"its column {column!r} is also the channel {channel_of[column]!r}; a target is no input"
+                raise ConfigError(message, key=f"tasks.{name}", line=line, code="B129")

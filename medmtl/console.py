@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections import defaultdict
@@ -16,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from medmtl.data.finding import Finding
+from medmtl.errors import ConfigError
 
 PER_CODE = 20  # findings shown of each code; all of them are in findings.json
 SILENCE_SECONDS = 30.0  # longest without a plain line
@@ -45,6 +47,23 @@ def _write(stream: TextIO, text: str) -> None:
     typer.echo(known, file=stream)
 
 
+def open_missing_streams() -> None:
+    """Give a stream that the caller closed (``>&-``) the null device: it is None, and a file would take its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+
+
+def let_go_of_streams() -> None:
+    """Throw away what cannot be written: the interpreter would complain of it at its end, with a code of its own."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 class Screen(logging.Handler):
     """Progress and log lines of one command; a context manager.
 
@@ -72,7 +91,8 @@ class Screen(logging.Handler):
         for logger in self._loggers:
             logger.addHandler(self)
             logger.setLevel(self._level)
-        if self._console.is_terminal and not self.quiet:
+        # not the console's own guess: FORCE_COLOR and its like would put bars into files
+        if sys.stderr.isatty() and not self.quiet:
             self._bars = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -171,6 +191,14 @@ def verdict(findings: Sequence[Finding], *, refused: bool, headers: bool) -> str
         judged = "no fault in the table and the headers"
     unread = "; voxels were not read, run the check without --headers before training" if headers else ""
     return f"{rejected} rejected, {warned} warned about, {fixed} repaired: {judged}{unread}"
+
+
+def config_findings(error: ConfigError) -> list[Finding]:
+    """The faults of a configuration as findings."""
+    return [
+        Finding(fault.code or "", "reject", key=fault.key, line=fault.line, fix=fault.sentence)
+        for fault in error.faults
+    ]
 
 
 def metric_lines(metrics: Mapping[str, Any]) -> list[str]:

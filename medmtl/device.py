@@ -41,7 +41,7 @@ def describe_device(name: Literal["auto", "cpu", "cuda"]) -> Device:
         MachineError: if ``cuda`` is asked for and absent; there is no silent CPU run.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise MachineError("no CUDA device is available; use --device cpu or auto")
+        raise MachineError("no CUDA device is available; use --device cpu or auto", code="B143")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if name != "cpu" and torch.cuda.is_available():
         return Device("cuda", torch.cuda.is_bf16_supported(including_emulation=False), cores)

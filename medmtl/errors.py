@@ -69,6 +69,10 @@ class ConfigError(InputError):
         key: dotted key such as ``training.lr``, where known.
         line: line of the YAML file (1-based), where known.
         code: as in :class:`MedmtlError`.
+
+    Attributes:
+        sentence: the message without code, line and key.
+        faults: every fault of the file that was found, each with its own code, key and line; usually this one.
     """
 
     def __init__(
@@ -76,8 +80,24 @@ class ConfigError(InputError):
     ) -> None:
         place = " ".join(part for part in (f"line {line}:" if line else "", f"{key}:" if key else "") if part)
         super().__init__(f"{place} {message}" if place else message, code=code)
+        self.sentence = message
         self.key = key
         self.line = line
+        self._others: tuple[ConfigError, ...] = ()
+
+    @property
+    def faults(self) -> tuple[ConfigError, ...]:
+        """Every fault of the file that was found."""
+        return self._others or (self,)
+
+    @staticmethod
+    def of(faults: Sequence[ConfigError]) -> ConfigError:
+        """One error for one or more faults; of several it has no code, key and line of its own."""
+        if len(faults) == 1:
+            return faults[0]
+        error = ConfigError("; ".join(map(str, faults)))
+        error._others = tuple(faults)
+        return error
 
 
 class CohortError(InputError):

@@ -20,7 +20,7 @@ from medmtl.data.fingerprint import Fingerprint
 from medmtl.data.prepared import Intensity, Preparation
 from medmtl.data.volume import Grid
 from medmtl.device import Device, memory_bytes
-from medmtl.errors import ArtefactError, InputError, MachineError
+from medmtl.errors import ArtefactError, ConfigError, InputError, MachineError
 from medmtl.networks.shape import NetworkShape, pooling_plan
 from medmtl.tasks.base import Task
 
@@ -285,6 +285,9 @@ def _network(
 
 
 def _precision(config: Config, device: Device, reasons: dict[str, str]) -> Literal["fp32", "bf16", "fp16"]:
+    if config.plan.precision == "fp16" and device.kind == "cpu":
+        message = "fp16 is for CUDA devices; use fp32 or bf16, or leave it to the planner"
+        raise ConfigError(message, key="plan.precision", code="B142")
     if config.plan.precision is not None:
         reasons["precision"] = "set in the configuration"
         return config.plan.precision
@@ -317,7 +320,8 @@ def _shape(
     shape = _round_up(whole, divisor)
     if config.plan.shape is not None and shape != config.plan.shape:
         raise InputError(
-            f"plan.shape {list(config.plan.shape)} must be divisible by {list(divisor)}; nearest: {list(shape)}"
+            f"plan.shape {list(config.plan.shape)} must be divisible by {list(divisor)}; nearest: {list(shape)}",
+            code="B140",
         )
     seeing = [name for name, task in tasks.items() if not task.voxel and task.options.evidence != "anywhere"]
     smallest = 1 if seeing else MIN_BATCH

@@ -43,15 +43,26 @@ class Registry(Generic[C]):
         self._kinds[kind] = cls
         return cls
 
-    def get(self, kind: str, *, key: str | None = None) -> type[C]:
-        """The class of ``kind``; an unknown one is refused with the nearest and all names."""
+    def get(self, kind: str, *, key: str | None = None, line: int | None = None) -> type[C]:
+        """The class of ``kind``.
+
+        Args:
+            kind: its name.
+            key, line: where the name stands in the configuration, for the message.
+
+        Raises:
+            ConfigError: the kind is unknown; with the nearest and all names.
+        """
         try:
             return self._kinds[kind]
         except (KeyError, TypeError):
             guess = nearest(kind, self._kinds)
             hint = f" Did you mean {guess!r}?" if guess else ""
             raise ConfigError(
-                f"unknown {self.family} kind {kind!r}.{hint} Known: {', '.join(self.names())}.", key=key
+                f"unknown {self.family} kind {str(kind)[:40]!r}.{hint} Known: {', '.join(self.names())}",
+                key=key,
+                line=line,
+                code="B137",
             ) from None
 
     def names(self) -> list[str]:

@@ -105,7 +105,8 @@ class RunFolder:
             out: its place; call :meth:`refuse_place` before the work that leads here.
             config: the resolved configuration.
             plan, splits, findings: as JSON.
-            manifest: ``fold``, ``seed``, ``device`` and hashes; the versions are added.
+            manifest: ``fold``, ``seed``, ``device`` and hashes; the versions are added, and the names of environment
+                variables that could change how Python or MONAI behave.
 
         Raises:
             InputError: if ``out`` exists and is not empty.
@@ -306,7 +307,7 @@ def _fill(
     write_json(run.plan, plan)
     write_json(run.splits, splits)
     write_json(run.findings, findings)
-    write_json(run.manifest, {**manifest, "versions": _versions()})
+    write_json(run.manifest, {**manifest, "versions": _versions(), "environment": _environment()})
     write_new(run.log_file, b"")
     make_private_folder(run.checkpoints)
 
@@ -325,6 +326,11 @@ def _remove_dead_stages(out: Path) -> None:
     for stage in [entry for entry in out.parent.iterdir() if pattern.fullmatch(entry.name)]:
         with suppress(BusyRunError), RunLock(stage):
             shutil.rmtree(stage, ignore_errors=True)
+
+
+def _environment() -> list[str]:
+    """Names only: a value may hold a path or a secret."""
+    return sorted(name for name in os.environ if name == "PYTHONPATH" or name.startswith(("MEDMTL_", "MONAI_")))
 
 
 def _versions() -> dict[str, str]:

@@ -2,22 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from medmtl.errors import ConfigError
 from medmtl.registry import nearest
 
-Lines = Mapping[tuple[str | int, ...], int]
+Place = tuple[str | int, ...]
+"""Keys from the top of the file, or of a model's data, to a value."""
+
+Lines = Mapping[Place, int]
 """Path of keys -> line of the file where the key stands, or 0 where it came from elsewhere."""
 
 M = TypeVar("M", bound=BaseModel)
 
+SHOWN = 40  # characters of a value in a message
+NUMBER_FAULTS = ("int_", "float_", "bool_", "greater_than", "less_than", "finite_number")
+# pydantic's words where they speak of Python
+PLAIN = {
+    "dict_type": "keys and values are expected",
+    "model_type": "keys and values are expected",
+    "model_attributes_type": "keys and values are expected",
+    "tuple_type": "a list is expected",
+    "list_type": "a list is expected",
+    "string_type": "text (in quotes) is expected",
+    "path_type": "a path is expected",
+    "int_type": "a whole number is expected",
+    "int_parsing": "a whole number is expected",
+    "int_from_float": "a whole number is expected",
+    "float_type": "a number such as 1e-3 is expected",
+    "float_parsing": "a number such as 1e-3 is expected",
+    "bool_type": "true or false is expected",
+    "bool_parsing": "true or false is expected",
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Metadata of a field: the rule of the catalogue that a bad or missing value breaks, where it is a special one.
+
+    Attributes:
+        code: its id.
+        fix: what to do where the key is missing.
+    """
+
+    code: str
+    fix: str = ""
+
+
+class Faults:
+    """Faults that are told together. Each key is named once: what else is wrong there may follow from the first."""
+
+    def __init__(self) -> None:
+        self._items: list[ConfigError] = []
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep the error that the block raises, and go on after it."""
+        try:
+            yield
+        except ConfigError as error:
+            named = {fault.key for fault in self._items} - {None}
+            self._items += [fault for fault in error.faults if fault.key not in named]
+
+    def refuse(self) -> None:
+        """Raise one error for all faults, if there are any.
+
+        Raises:
+            ConfigError: its ``faults`` are the faults.
+        """
+        if self._items:
+            raise ConfigError.of(self._items)
+
 
 def validated(model: type[M], data: Any, path: tuple[str, ...], lines: Lines) -> M:
     """Data as a record.
+
+    A number, a truth value and a word are three things: ``"10"`` is no number, and 1e3 is no count.
 
     Args:
         model: what it must be.
@@ -29,32 +97,92 @@ def validated(model: type[M], data: Any, path: tuple[str, ...], lines: Lines) ->
         ConfigError: naming every fault with its key, its line and the nearest valid key.
     """
     try:
-        return model.model_validate(data)
+        record = model.model_validate(data)
     except ValidationError as error:
-        faults = [_fault(model, data, dict(item), path, lines) for item in error.errors(include_url=False)]
-    raise faults[0] if len(faults) == 1 else ConfigError("; ".join(dict.fromkeys(map(str, faults))))
+        found = [(_place(data, item["loc"], item["type"]), dict(item)) for item in error.errors(include_url=False)]
+    else:
+        found = [
+            (place, {"type": kind, "msg": "", "input": given}) for place, kind, given in _changed(data, record, ())
+        ]
+        if not found:
+            return record
+    places = [place for place, _ in found]
+    # of the alternatives that a key has, the one that reached deepest is the one that was meant
+    found = [(place, item) for place, item in found if not any(_inside(other, place) for other in places)]
+    grouped = [(place, [item for _, item in items]) for place, items in groupby(found, key=lambda pair: pair[0])]
+    raise ConfigError.of([_fault(model, place, items, path, lines) for place, items in grouped])
+
+
+def _inside(place: Place, outer: Place) -> bool:
+    return len(place) > len(outer) and place[: len(outer)] == outer
 
 
 def _fault(
-    model: type[BaseModel], data: Any, item: Mapping[str, Any], path: tuple[str, ...], lines: Lines
+    model: type[BaseModel], place: Place, items: Sequence[Mapping[str, Any]], path: tuple[str, ...], lines: Lines
 ) -> ConfigError:
-    place = _place(data, item["loc"], item["type"])
     key = ".".join(map(str, (*path, *place))) or None
     line = line_of((*path, *place), lines)
-    if item["type"] == "missing":
-        return ConfigError("this key is missing", key=key, line=line)
-    if item["type"] == "extra_forbidden":
+    kind = items[0]["type"]
+    named = any(item["type"] in ("literal_error", "union_tag_invalid") for item in items)
+    rule = _rule(model, place)
+    if kind == "missing":
+        code = rule.code if rule else "B132"
+        fix = f"; {rule.fix}" if rule and rule.fix else ""
+        return ConfigError(f"this key is missing{fix}", key=key, line=line, code=code)
+    if kind == "extra_forbidden":
         known = _fields_at(model, place[:-1])
         guess = nearest(str(place[-1]), known)
         hint = f"did you mean {guess!r}?" if guess else f"known: {', '.join(known) or 'none'}"
-        return ConfigError(f"unknown key; {hint}", key=key, line=line)
-    text = item["msg"].removeprefix("Value error, ")
-    given = item.get("input")
-    shown = f" (found {str(given)[:40]!r})" if isinstance(given, str | int | float | bool) or given is None else ""
-    return ConfigError(f"{text[0].lower()}{text[1:]}{shown}", key=key, line=line)
+        return ConfigError(f"unknown key; {hint}", key=key, line=line, code="B132")
+    texts = [PLAIN.get(item["type"], item["msg"]) for item in items]
+    text = " or ".join(map(_sentence, dict.fromkeys(texts)))
+    code = rule.code if rule else "B137" if named else _usual_code(kind, (*path, *place))
+    return ConfigError(f"{text}{_found(items[0].get('input'))}", key=key, line=line, code=code)
 
 
-def _place(data: Any, location: Sequence[str | int], fault: str) -> tuple[str | int, ...]:
+def _sentence(text: str) -> str:
+    text = text.removeprefix("Value error, ").replace(" after validation", "")
+    return f"{text[0].lower()}{text[1:]}"
+
+
+def _usual_code(kind: str, place: Place) -> str:
+    if kind.startswith(NUMBER_FAULTS):
+        return "B138"
+    if place[:1] == ("tasks",):
+        return "B141"
+    return "B142" if kind == "value_error" else "B138"
+
+
+def _found(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return f" (found {json.dumps(value)})"
+    return f" (found {str(value)[:SHOWN]!r})" if isinstance(value, str | int | float) else ""
+
+
+def _changed(given: Any, taken: Any, place: Place) -> Iterator[tuple[Place, str, Any]]:
+    """Places where a value became one of another kind on its way into the record, with the fault that this is."""
+    if isinstance(given, Mapping) and isinstance(taken, BaseModel):
+        for name, field in type(taken).model_fields.items():
+            key = field.alias or name
+            if key in given:
+                yield from _changed(given[key], getattr(taken, name), (*place, key))
+    elif isinstance(given, Mapping) and isinstance(taken, Mapping):
+        for key in given.keys() & taken.keys():
+            yield from _changed(given[key], taken[key], (*place, key))
+    elif isinstance(given, list | tuple) and isinstance(taken, list | tuple):
+        for index, (one, other) in enumerate(zip(given, taken, strict=False)):
+            yield from _changed(one, other, (*place, index))
+    elif isinstance(taken, bool):
+        if not isinstance(given, bool):
+            yield place, "bool_type", given
+    elif isinstance(taken, int):
+        if isinstance(given, bool) or not isinstance(given, int):
+            yield place, "int_type", given
+    elif isinstance(taken, float) and (isinstance(given, bool) or not isinstance(given, int | float)):
+        yield place, "float_type", given
+
+
+def _place(data: Any, location: Sequence[str | int], fault: str) -> Place:
     """A fault's keys, without the names of alternatives that pydantic puts between them."""
     place: list[str | int] = []
     for index, part in enumerate(location):
@@ -67,16 +195,34 @@ def _place(data: Any, location: Sequence[str | int], fault: str) -> tuple[str | 
     return tuple(place)
 
 
-def _fields_at(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:
+def _fields_at(model: type[BaseModel], place: Place) -> list[str]:
+    """The keys that a model knows at a place."""
     current: Any = model
     for part in place:
-        fields = getattr(current, "model_fields", {})
-        current = fields[part].annotation if part in fields else None
-    fields = getattr(current, "model_fields", {})
-    return [field.alias or name for name, field in fields.items()]
+        field = _field(current, part)
+        current = field.annotation if field is not None else None
+    return [field.alias or name for name, field in getattr(current, "model_fields", {}).items()]
 
 
-def line_of(place: tuple[str | int, ...], lines: Lines) -> int | None:
+def _field(model: Any, key: str | int) -> FieldInfo | None:
+    fields: Mapping[str, FieldInfo] = getattr(model, "model_fields", {})
+    return next((field for name, field in fields.items() if key == (field.alias or name)), None)
+
+
+def _rule(model: type[BaseModel], place: Place) -> Rule | None:
+    """The special rule of the key at a place, or of one around it."""
+    current: Any = model
+    found: Rule | None = None
+    for part in place:
+        field = _field(current, part)
+        if field is None:
+            break
+        found = next((item for item in field.metadata if isinstance(item, Rule)), None)
+        current = field.annotation
+    return found
+
+
+def line_of(place: Place, lines: Lines) -> int | None:
     """The line of a key, or of the nearest key around it; None where it stands in no file."""
     for length in range(len(place), 0, -1):
         if place[:length] in lines:

@@ -51,7 +51,7 @@ def test_help_answers_at_once_and_without_torch() -> None:
 def test_the_module_runs_and_gives_its_exit_code() -> None:
     done = subprocess.run([*PROGRAM, "trian"], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == "error: No such command 'trian'. Did you mean 'train'?; see medmtl --help\n"
+    assert done.stderr == "error: [B163] No such command 'trian'. Did you mean 'train'?; see medmtl --help\n"
     version = subprocess.run([*PROGRAM, "--version"], capture_output=True, text=True, check=True)
     assert version.stdout == f"medmtl {medmtl.__version__}\n"
 
@@ -64,6 +64,7 @@ def test_every_command_can_be_quiet_and_verbose(command: str, capsys: Captured) 
     assert "--verbose" in out
 
 
+@pytest.mark.covers("B163", "B164")
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -93,6 +94,7 @@ def test_wrong_arguments_end_in_one_sentence(arguments: list[str], words: str, c
     assert words in err
 
 
+@pytest.mark.covers("B163")
 def test_options_cannot_be_abbreviated(capsys: Captured) -> None:
     assert main(["kinds", "--js"]) == 2
     assert "--json" in capsys.readouterr().err
@@ -162,14 +164,6 @@ def test_who_stops_the_work_gets_the_code_of_an_interruption(
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_a_reader_that_leaves_early_is_no_bug() -> None:
-    read, write = os.pipe()
-    os.close(read)
-    done = subprocess.run([*PROGRAM, "--version"], stdout=write, stderr=subprocess.PIPE, text=True)
-    os.close(write)
-    assert (done.returncode, done.stderr) == (8, "")
-
-
 def test_synth_answers_with_the_configuration(tmp_path: Path, capsys: Captured) -> None:
     assert main(["synth", "--out", str(tmp_path / "c"), "--cases", "10", "--channels", "2", "--seed", "3"]) == 0
     config = tmp_path / "c" / "config.yaml"
@@ -207,6 +201,39 @@ def test_check_writes_the_findings_of_a_table_that_cannot_be_read(
     assert main(["check", str(tmp_path / "config.yaml"), "--json", str(tmp_path / "f.json")]) == 2
     assert "B002 reject: 1" in capsys.readouterr().err
     assert [finding["code"] for finding in json.loads((tmp_path / "f.json").read_text())] == ["B002"]
+
+
+@pytest.mark.covers("B131", "B132")
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("schema: 1\ntasks: [\n", [("B131", None, 3)]),
+        ("schema: 1\ncohorte: {}\nplan: {batch: 0}\n", [("B132", "cohorte", 2), ("B138", "plan.batch", 3)]),
+    ],
+)
+def test_check_writes_the_faults_of_a_configuration(
+    text: str, expected: list[tuple[str, str | None, int]], tmp_path: Path, capsys: Captured
+) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    assert main(["check", str(tmp_path / "config.yaml"), "--json", str(tmp_path / "f.json")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: [B1")
+    assert err.count("\n") == 1
+    found = json.loads((tmp_path / "f.json").read_text())
+    assert {finding["severity"] for finding in found} == {"reject"}
+    assert set(expected) <= {(finding["code"], finding["key"], finding["line"]) for finding in found}
+    assert (tmp_path / "config.yaml").read_text() == text
+
+
+@pytest.mark.covers("B143")
+def test_a_device_that_is_absent_is_never_replaced(
+    tiny_cohort: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert main(["train", str(tiny_cohort), "--out", str(tmp_path / "run"), "--device", "cuda", "--quiet"]) == 3
+    assert capsys.readouterr().err == "error: [B143] no CUDA device is available; use --device cpu or auto\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_plan_gives_each_value_with_its_reason(tiny_cohort: Path, tmp_path: Path, capsys: Captured) -> None:
@@ -318,17 +345,37 @@ def test_evaluate_and_report_show_the_scores(demonstrated: tuple[Path, str], tmp
     assert "no test cases" in capsys.readouterr().err
 
 
+@pytest.mark.covers("B145", "B165")
 def test_resume_wants_a_run_and_its_own_configuration(
     demonstrated: tuple[Path, str], tmp_path: Path, capsys: Captured
 ) -> None:
     place, _ = demonstrated
     config = str(place / "cohort" / "config.yaml")
     assert main(["train", config, "--out", str(tmp_path / "none"), "--resume"]) == 2
-    assert "no run at" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("error: [B165] there is no run at")
     assert main(["train", config, "--out", str(place / "run"), "--resume"]) == 2
-    assert "training.steps" in capsys.readouterr().err
+    changed = ", ".join(sorted({*TINY, "plan.workers"} - {"plan.batch", "plan.workers"}))
+    assert (
+        f"[B145] the configuration differs from the run's in plan.batch, {changed}; resume" in capsys.readouterr().err
+    )
+    assert main(["train", config, "--out", str(place / "run"), "--resume", "--fold", "1"]) == 2
+    assert "[B145] the run at" in (said := capsys.readouterr().err)
+    assert "resume it with --fold 0" in said
     assert main(["train", config, "--out", str(place / "run")]) == 2
     assert "not empty" in capsys.readouterr().err
+
+
+@pytest.mark.covers("B165")
+def test_nothing_is_merged_into_a_run(demonstrated: tuple[Path, str], capsys: Captured) -> None:
+    run = demonstrated[0] / "run"
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    for words in (["evaluate", str(run), "--out", str(run)], ["predict", str(run), "x.nii.gz", "--out", str(run)]):
+        assert main(words) == 2
+        assert (
+            capsys.readouterr().err
+            == f"error: [B165] {run} is a run, and nothing is merged into one; choose another --out\n"
+        )
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
 def test_no_module_hides_a_function_of_the_library() -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from medmtl import config as configuration
-from medmtl.config import parse_override
+from medmtl.config import parse_override, parse_overrides
 from medmtl.errors import ConfigError
 
 MINIMAL = """\
@@ -53,45 +54,61 @@ def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path) -> None:
     assert config.cache.folder == tmp_path.parent / "cache"
 
 
+@pytest.mark.covers("B132", "B137", "B138", "B139", "B141", "B142", "B146")
 @pytest.mark.parametrize(
-    ("old", "new", "key", "line", "words"),
+    ("old", "new", "key", "line", "words", "code"),
     [
-        ("schema: 1\n", "", "schema", None, "missing"),
-        ("schema: 1", "schema: 2", "schema", 1, "should be 1"),
-        ("  case: case_id\n", "", "cohort.case", 2, "missing"),
-        ("  patient: patient_id", "  patiant: patient_id\n  patient: p", "cohort.patiant", 5, "did you mean 'patient'"),
-        ("steps: 10", "steps: 10\n  zzz: 1", "training.zzz", 13, "known: steps, minutes"),
-        ("steps: 10", "steps: 0", "training.steps", 12, "greater than or equal to 1 (found '0')"),
-        ("steps: 10", "steps: 10\n  minutes: 1", "training", 11, "exactly one of steps and minutes"),
-        ("steps: 10", "keep: 3", "training", 11, "exactly one of steps and minutes"),
-        ("steps: 10", "steps: 10\n  lr: fast", "training.lr", 13, "found 'fast'"),
-        ("steps: 10", "steps: 10\n  lr: 0", "training.lr", 13, "greater than 0"),
-        ("steps: 10", "steps: 10\n  seed: 4294967296", "training.seed", 13, "less than 4294967296"),
-        ("steps: 10", "steps: 10\nprimary: hart", "primary", 13, "no task of this file"),
-        ("steps: 10", "steps: 10\nsplit: {column: a, file: b}", "split", 13, "not both"),
-        ("steps: 10", "steps: 10\nsplit: {test: 1.0}", "split.test", 13, "less than 1"),
-        ("steps: 10", "steps: 10\nplan: {shape: [8, -8, 8]}", "plan.shape.1", 13, "greater than or equal to 1"),
-        ("steps: 10", "steps: 10\nplan: {normalisation: {edd: ct}}", "plan.normalisation.edd", 13, "did you mean 'ed'"),
-        ("steps: 10", "steps: 10\nweighting: equal", "weighting", 13, "mapping with a kind"),
-        ("steps: 10", "steps: 10\nweighting: {kind: equl}", "weighting.kind", 13, "Did you mean 'equal'"),
-        ("steps: 10", "steps: 10\nnetwork: {kind: unet, bloks: plain}", "network.bloks", 13, "'blocks'"),
-        ("  channels: {ed: image_ed}", "  channels: {}", "cohort.channels", 6, "at least 1"),
-        ("kind: segmentation", "kind: segmentaton", "tasks.heart.kind", 8, "Did you mean 'segmentation'"),
-        ("column: label,", "colunm: label, column: x,", "tasks.heart.colunm", 8, "'column'"),
-        ("rv: 2", "rv: 1", "tasks.heart", 8, "two labels have one value"),
-        ("heart:", "Heart:", "tasks", 8, "task name must match"),
-        ("lv: 1", "LV: 1", "tasks.heart.labels.LV", 8, "pattern"),
-        ('"no", "1e3"', '"no", "no"', "tasks.grade.classes", 9, "differ"),
-        ('"no", "1e3"', "a", "tasks.grade.classes", 9, "at least 2 items"),
-        ("unit: ml", "unit: ml, range: [9, 1]", "tasks.volume", 10, "lowest, highest"),
+        ("schema: 1\n", "", "schema", None, "missing", "B146"),
+        ("schema: 1", "schema: 2", "schema", 1, "should be 1", "B146"),
+        ("  case: case_id\n", "", "cohort.case", 2, "missing", "B132"),
+        (
+            "  patient: patient_id",
+            "  patiant: patient_id\n  patient: p",
+            "cohort.patiant",
+            5,
+            "did you mean 'patient'",
+            "B132",
+        ),
+        ("steps: 10", "steps: 10\n  zzz: 1", "training.zzz", 13, "known: steps, minutes", "B132"),
+        ("steps: 10", "steps: 0", "training.steps", 12, "greater than or equal to 1 (found '0')", "B138"),
+        ("steps: 10", "steps: 10\n  minutes: 1", "training", 11, "exactly one of steps and minutes", "B142"),
+        ("steps: 10", "keep: 3", "training", 11, "exactly one of steps and minutes", "B142"),
+        ("steps: 10", "steps: 10\n  lr: fast", "training.lr", 13, "found 'fast'", "B138"),
+        ("steps: 10", "steps: 10\n  lr: 0", "training.lr", 13, "greater than 0", "B138"),
+        ("steps: 10", "steps: 10\n  seed: 4294967296", "training.seed", 13, "less than 4294967296", "B139"),
+        ("steps: 10", "steps: 10\nprimary: hart", "primary", 13, "no task of this file", "B141"),
+        ("steps: 10", "steps: 10\nsplit: {column: a, file: b}", "split", 13, "not both", "B142"),
+        ("steps: 10", "steps: 10\nsplit: {test: 1.0}", "split.test", 13, "less than 1", "B138"),
+        ("steps: 10", "steps: 10\nplan: {shape: [8, -8, 8]}", "plan.shape.1", 13, "greater than or equal to 1", "B138"),
+        (
+            "steps: 10",
+            "steps: 10\nplan: {normalisation: {edd: ct}}",
+            "plan.normalisation.edd",
+            13,
+            "did you mean 'ed'",
+            "B132",
+        ),
+        ("steps: 10", "steps: 10\nweighting: equal", "weighting", 13, "mapping with a kind", "B137"),
+        ("steps: 10", "steps: 10\nweighting: {kind: equl}", "weighting.kind", 13, "Did you mean 'equal'", "B137"),
+        ("steps: 10", "steps: 10\nnetwork: {kind: unet, bloks: plain}", "network.bloks", 13, "'blocks'", "B132"),
+        ("  channels: {ed: image_ed}", "  channels: {}", "cohort.channels", 6, "at least 1", "B138"),
+        ("kind: segmentation", "kind: segmentaton", "tasks.heart.kind", 8, "Did you mean 'segmentation'", "B137"),
+        ("column: label,", "colunm: label, column: x,", "tasks.heart.colunm", 8, "'column'", "B132"),
+        ("rv: 2", "rv: 1", "tasks.heart", 8, "two labels have one value", "B141"),
+        ("heart:", "Heart:", "tasks", 8, "task name must match", "B141"),
+        ("lv: 1", "LV: 1", "tasks.heart.labels.LV", 8, "pattern", "B141"),
+        ('"no", "1e3"', '"no", "no"', "tasks.grade.classes", 9, "differ", "B141"),
+        ('"no", "1e3"', "a", "tasks.grade.classes", 9, "at least 2 items", "B141"),
+        ("unit: ml", "unit: ml, range: [9, 1]", "tasks.volume", 10, "lowest, highest", "B141"),
     ],
 )
 def test_a_fault_is_named_with_key_line_and_remedy(
-    tmp_path: Path, old: str, new: str, key: str, line: int | None, words: str
+    tmp_path: Path, old: str, new: str, key: str, line: int | None, words: str, code: str
 ) -> None:
     assert old in MINIMAL
     error = refusal(tmp_path, MINIMAL.replace(old, new, 1))
-    assert (error.key, error.line) == (key, line)
+    assert (error.code, error.key, error.line) == (code, key, line)
+    assert str(error).startswith(f"[{code}] ")
     assert words in str(error)
     assert str(error).count(key) == 1
 
@@ -102,6 +119,20 @@ def test_several_faults_are_all_named(tmp_path: Path) -> None:
     assert "training: this key is missing" in message
     assert "line 11: trainig: unknown key; did you mean 'training'?" in message
     assert "line 13: plan.batch" in message
+
+
+@pytest.mark.covers("B132", "B137")
+def test_faults_of_different_blocks_are_told_together(tmp_path: Path) -> None:
+    text = MINIMAL.replace("kind: segmentation", "kind: torch.nn.Linear").replace("unit: ml", "unti: ml")
+    error = refusal(tmp_path, text + "bogus: 1\nnetwork: {kind: unet, bloks: plain}\nsplit: {tune: 0.1}\n")
+    assert [(fault.code, fault.key, fault.line) for fault in error.faults] == [
+        ("B132", "split.tune", 15),
+        ("B132", "network.bloks", 14),
+        ("B137", "tasks.heart.kind", 8),
+        ("B132", "tasks.volume.unti", 10),
+        ("B132", "bogus", 13),
+    ]
+    assert all(str(fault) in str(error) for fault in error.faults)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +171,7 @@ def test_the_contracts_way_to_say_no_to_later_keys_is_accepted(tmp_path: Path) -
     assert configuration.load(written(tmp_path, text)) == configuration.load(written(tmp_path))
 
 
+@pytest.mark.covers("B138")
 @pytest.mark.parametrize(
     ("addition", "words"),
     [
@@ -149,19 +181,26 @@ def test_the_contracts_way_to_say_no_to_later_keys_is_accepted(tmp_path: Path) -
     ],
 )
 def test_combinations_that_cannot_train_are_refused(tmp_path: Path, addition: str, words: str) -> None:
-    assert words in str(refusal(tmp_path, MINIMAL + addition + "\n"))
+    error = refusal(tmp_path, MINIMAL + addition + "\n")
+    assert (error.code, error.line) == ("B138", 13)
+    assert words in str(error)
 
 
+@pytest.mark.covers("B141")
 def test_a_derived_value_must_name_a_task_with_masks(tmp_path: Path) -> None:
     text = MINIMAL.replace("unit: ml", "unit: ml, derived_from: liver")
-    assert "liver" in str(refusal(tmp_path, text))
+    error = refusal(tmp_path, text)
+    assert (error.code, error.key, error.line) == ("B141", "tasks.volume.derived_from", 10)
+    assert "'liver' is no task with a mask; those of this file: heart" in str(error)
 
 
+@pytest.mark.covers("B131")
 @pytest.mark.parametrize("text", ["- a\n- b\n", "word\n"])
 def test_a_file_must_hold_keys(tmp_path: Path, text: str) -> None:
     assert "keys and values" in str(refusal(tmp_path, text))
 
 
+@pytest.mark.covers("B130")
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         configuration.load(tmp_path / "none.yaml")
@@ -170,6 +209,19 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"schema: 1 # \xe9\n")
     with pytest.raises(ConfigError, match="UTF-8 at byte 12"):
         configuration.load(tmp_path / "latin.yaml")
+    (tmp_path / "empty.yaml").write_bytes(b"")
+    with pytest.raises(ConfigError, match="empty"):
+        configuration.load(tmp_path / "empty.yaml")
+    (tmp_path / "large.yaml").write_bytes(b"# \xe2\x82\xac\n" + b"#" * (1 << 20))
+    with pytest.raises(ConfigError, match="larger than 1048576 bytes"):
+        configuration.load(tmp_path / "large.yaml")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="a pipe or a device"):  # and it does not wait for a writer
+        configuration.load(tmp_path / "pipe")
+    for name in ("none.yaml", "latin.yaml", "empty.yaml", "large.yaml", "pipe", "."):
+        with pytest.raises(ConfigError) as caught:
+            configuration.load(tmp_path / name)
+        assert (caught.value.code, caught.value.exit_code) == ("B130", 2)
 
 
 def test_steps_and_minutes_displace_each_other_when_set(tmp_path: Path) -> None:
@@ -204,10 +256,31 @@ def test_a_set_value_is_read_as_yaml_and_a_path_as_typed(text: str, key: str, va
     assert parse_override(text) == (key, value)
 
 
-@pytest.mark.parametrize("text", ["training.lr", "=1", "training.lr=${x}", "training.lr=012"])
-def test_a_malformed_setting_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError):
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        pytest.param("training.lr", "B164", marks=pytest.mark.covers("B164")),
+        pytest.param("=1", "B164", marks=pytest.mark.covers("B164")),
+        pytest.param("split.file=", "B164", marks=pytest.mark.covers("B164")),
+        pytest.param("training.lr=${x}", "B136", marks=pytest.mark.covers("B136")),
+        pytest.param("training.lr=012", "B134", marks=pytest.mark.covers("B134")),
+        pytest.param("cohort.site=\udce9", "B131", marks=pytest.mark.covers("B166")),
+        pytest.param("cohort.api_key=12", "B144", marks=pytest.mark.covers("B144")),
+    ],
+)
+def test_a_malformed_setting_is_refused(text: str, code: str) -> None:
+    with pytest.raises(ConfigError) as caught:
         parse_override(text)
+    assert caught.value.code == code
+    assert "12" not in str(caught.value).replace("012", "")
+
+
+@pytest.mark.covers("B163")
+def test_a_key_is_set_once() -> None:
+    assert parse_overrides(["training.lr=1", "training.seed=2"]) == {"training.lr": 1, "training.seed": 2}
+    with pytest.raises(ConfigError, match="gives it twice") as caught:
+        parse_overrides(["training.lr=1", "training.seed=1", "training.lr=1"])
+    assert (caught.value.code, caught.value.key) == ("B163", "training.lr")
 
 
 def test_a_fault_that_was_set_names_no_line(tmp_path: Path) -> None:

@@ -11,8 +11,19 @@ import pytest
 from rich.console import Console
 
 from medmtl import console
-from medmtl.console import Screen, answer, escaped, finding_lines, kind_lines, metric_lines, remark, table
+from medmtl.console import (
+    Screen,
+    answer,
+    config_findings,
+    escaped,
+    finding_lines,
+    kind_lines,
+    metric_lines,
+    remark,
+    table,
+)
 from medmtl.data.finding import Finding
+from medmtl.errors import ConfigError
 
 
 def test_plain_progress_is_one_line_per_tenth(capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,6 +97,7 @@ def test_a_terminal_gets_bars_and_lines_above_them(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(console, "Console", partial(Console, force_terminal=True, width=100))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with Screen() as screen:
         for done in range(1, 5):
             screen.progress("train", done, 4, "loss [red]")
@@ -97,6 +109,19 @@ def test_a_terminal_gets_bars_and_lines_above_them(
     assert "warning: careful [bold]" in err
 
 
+@pytest.mark.covers("B168")
+@pytest.mark.parametrize("name", ["FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"])
+def test_no_setting_of_the_shell_draws_bars_into_a_file(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, "1")
+    with Screen() as screen:
+        screen.progress("train", 1, 1)
+        logging.getLogger("medmtl").warning("careful")
+    assert capsys.readouterr().err == "train 1/1\nwarning: careful\n"
+
+
+@pytest.mark.covers("B167")
 def test_work_goes_on_when_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     class Closed(io.StringIO):
         def write(self, text: str) -> int:
@@ -111,6 +136,7 @@ def test_work_goes_on_when_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None
         answer("an answer that is lost is an error")
 
 
+@pytest.mark.covers("B166", "B168")
 def test_names_cannot_steer_the_terminal_or_break_its_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     assert escaped("a\x1b[31mb\u202ec\nd") == "a\\x1b[31mb\\u202ec\nd"
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
@@ -118,6 +144,15 @@ def test_names_cannot_steer_the_terminal_or_break_its_encoding(monkeypatch: pyte
     answer("Größe \udcff")
     stream.flush()
     assert stream.buffer.getvalue() == b"Gr\\xf6\\xdfe \\udcff\n"
+
+
+@pytest.mark.covers("B131", "B132")
+def test_the_faults_of_a_configuration_are_findings_each() -> None:
+    faults = [ConfigError("unknown key", key="a.b", line=3, code="B132"), ConfigError("syntax", line=4, code="B131")]
+    assert config_findings(ConfigError.of(faults)) == [
+        Finding("B132", "reject", key="a.b", line=3, fix="unknown key"),
+        Finding("B131", "reject", line=4, fix="syntax"),
+    ]
 
 
 def test_a_table_is_aligned() -> None:

@@ -20,14 +20,14 @@ FLOORS = (
     ("data", "losses", "metrics"),
     ("networks",),
     ("tasks", "sharing", "weighting"),
-    ("config", "device", "planning", "model"),
+    ("sections", "config", "device", "planning", "model"),
     ("checking", "build", "checkpoint", "run_log", "run_place", "run_folder"),
     ("inference",),
     ("evaluation",),
     ("training",),
     ("studies",),
     ("catalogue", "api"),
-    ("console", "cli", "__init__", "__main__"),
+    ("arguments", "console", "cli", "__init__", "__main__"),
 )
 FLOOR = {
     name: (floor, place if (PACKAGE / f"{name}.py").is_file() else 0)

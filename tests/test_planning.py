@@ -17,7 +17,7 @@ from medmtl.config import Config, load
 from medmtl.data.fingerprint import Fingerprint
 from medmtl.data.volume import Grid
 from medmtl.device import Device, memory_bytes
-from medmtl.errors import ArtefactError, InputError, MachineError
+from medmtl.errors import ArtefactError, ConfigError, InputError, MachineError
 from medmtl.networks.shape import pooling_plan
 from medmtl.planning import Plan, TrainingFacts, make_plan, with_statistics
 from medmtl.training.start import make_ready, start_run
@@ -87,10 +87,19 @@ class TestShape:
         assert small.shape == (40, 56, 32)
         assert small.network.cumulative_strides()[-1] == (8, 8, 4)
 
+    @pytest.mark.covers("B140")
     def test_a_set_shape_must_fit_the_network(self, tmp_path: Path) -> None:
         config = configured(tmp_path, plan__shape=[33, 40, 32])
-        with pytest.raises(InputError, match=r"plan\.shape \[33, 40, 32\].*divisible by \[8, 8, 8\].*\[40, 40, 32\]"):
+        words = r"\[B140\] plan\.shape \[33, 40, 32\].*divisible by \[8, 8, 8\].*\[40, 40, 32\]"
+        with pytest.raises(InputError, match=words):
             planned(config, *map(fingerprint, SMALL))
+
+    @pytest.mark.covers("B142")
+    def test_half_precision_needs_a_cuda_device(self, tmp_path: Path) -> None:
+        config = configured(tmp_path, plan__precision="fp16")
+        with pytest.raises(ConfigError, match="fp16 is for CUDA devices") as caught:
+            planned(config, *map(fingerprint, SMALL))
+        assert (caught.value.code, caught.value.key) == ("B142", "plan.precision")
 
     def test_a_case_that_must_be_seen_whole_and_does_not_fit_is_refused(self, tmp_path: Path) -> None:
         config = configured(tmp_path, plan__memory_gb=1.2)

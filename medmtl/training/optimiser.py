@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from medmtl.config import TrainingSection
 from medmtl.model import MultiTaskModel
+from medmtl.sections import TrainingSection
 from medmtl.weighting.base import Weighting
 
 WARM_UP = 50

@@ -1,0 +1,81 @@
+"""The words of the command line: what is refused before a command runs, and in which words."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from medmtl.errors import InputError
+
+_EMPTY = re.compile(r"--[a-z-]+=")
+
+
+class Command(TyperCommand):
+    """A command whose options are given once each, and whose option values are not the names of options.
+
+    The parser itself lets the last of two win, and takes ``--out --resume`` for a folder called ``--resume``.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse, and refuse what the parser would guess.
+
+        Raises:
+            InputError: an option is given twice, or its value is missing.
+        """
+        values, _, order = self.make_parser(ctx).parse_args(list(args))
+        for param, count in Counter(order).items():
+            if param.param_type_name != "option" or getattr(param, "is_flag", False):
+                continue
+            name = param.opts[0]
+            if count > 1 and not getattr(param, "multiple", False):
+                raise InputError(f"{name} is given {count} times; give it once", code="B163")
+            given = values.get(param.name or "")
+            for value in given if isinstance(given, list) else [given]:
+                if isinstance(value, str) and value.startswith("--"):
+                    raise InputError(f"{name} has no value, only {value!r} behind it; give one", code="B163")
+        return super().parse_args(ctx, args)
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Refuse words that no command has a use for.
+
+    Raises:
+        InputError: one is empty, as of a shell variable that is not set.
+    """
+    for before, word in zip(("medmtl", *words), words, strict=False):
+        if word == "" or _EMPTY.fullmatch(word):
+            place = f"after {before!r}" if word == "" else f"in {word!r}"
+            raise InputError(f"there is an empty argument {place}; is a variable of your shell unset?", code="B164")
+
+
+def check_place(file: Path | None, option: str) -> None:
+    """Refuse a place for a file before the work whose answer is to lie there.
+
+    Raises:
+        InputError: it is a folder, or its folder does not exist.
+    """
+    if file is None:
+        return
+    if file.is_dir():
+        raise InputError(f"{option} {file} is a folder; give a file's name", code="B164")
+    if not file.absolute().parent.is_dir():
+        raise InputError(f"{option} {file} is in a folder that does not exist; make it first", code="B164")
+
+
+def in_words(error: typer.TyperException) -> str:
+    """What the parser refused, as one sentence with its id."""
+    # typer hands on the words of its validator
+    message = error.format_message().replace("Value error, ", "").rstrip(".")
+    message = re.sub(r"Input should be a valid integer.*", "a whole number is expected", message)
+    code = "B164" if message.startswith("Invalid value") else "B163"
+    option = getattr(error, "option_name", "")
+    if option.startswith("-") and not option.startswith("--"):
+        message += "; a file whose name begins with - is given as ./-NAME"
+    context = getattr(error, "ctx", None)
+    return f"[{code}] {message}; see {context.command_path if context else 'medmtl'} --help"

@@ -1,0 +1,141 @@
+"""The blocks of a configuration file and what each key may hold; defaults as in the contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from medmtl.validation import Rule
+
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32), Rule("B139")]
+Triple = tuple[Count, Count, Count]
+
+
+class Section(BaseModel):
+    """A block of the configuration; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class CohortSection(Section):
+    """Where the cases are. See the contract for each key."""
+
+    table: Path
+    case: str
+    patient: Annotated[str, Rule("B022", "name the column of patients, or that of cases where each is a person")]
+    site: str | None = None
+    channels: dict[str, str] = Field(min_length=1)
+    missing: tuple[str, ...] = ("",)
+    roots: tuple[Path, ...] = ()
+    allow: tuple[Literal["shared-image", "constant"], ...] = ()
+    resample: Literal["none", "to_first"] = "none"
+
+
+class AugmentationSection(Section):
+    """What a plausible patient may look like.
+
+    Attributes:
+        kind: ``default`` or ``none``.
+        flips: axes (``x`` left-right, ``y`` front-back, ``z`` head-feet) along which a mirror image is plausible.
+    """
+
+    kind: Literal["default", "none"] = "default"
+    flips: Literal["none"] | tuple[Literal["x", "y", "z"], ...] = "none"
+
+
+class PlanSection(Section):
+    """The memory budget, and any planned value that the user fixes."""
+
+    memory_gb: Positive = 8.0
+    spacing: tuple[Positive, Positive, Positive] | None = None
+    shape: Triple | None = None
+    batch: Count | None = None
+    width: Annotated[int, Field(ge=4)] | None = None
+    max_width: Annotated[int, Field(ge=4)] | None = None
+    normalisation: dict[str, Literal["zscore", "zscore_nonzero", "ct", "none"]] = {}
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    workers: Annotated[int, Field(ge=0)] | None = None
+    threads: Count | None = None
+
+    @model_validator(mode="after")
+    def _widths_agree(self) -> PlanSection:
+        if self.width is not None and self.max_width is not None and self.max_width < self.width:
+            raise ValueError(f"max_width {self.max_width} is below width {self.width}; raise it or leave it away")
+        return self
+
+
+class SplitSection(Section):
+    """How patients are divided: stratified folds, a column of the table, or a file."""
+
+    folds: Annotated[int, Field(ge=2)] = 5
+    seed: Seed = 0
+    test: Fraction = 0.0
+    column: str | None = None
+    file: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SplitSection:
+        if self.column and self.file:
+            raise ValueError("give either column or file, not both")
+        source = "column" if self.column else "file" if self.file else None
+        # a stored configuration names every key, so only another value than the default was asked for
+        ignored = [name for name in ("folds", "seed", "test") if getattr(self, name) != _default(self, name)]
+        if source and ignored:
+            raise ValueError(f"{source} decides the split, and {', '.join(ignored)} would be ignored; leave one away")
+        return self
+
+
+class TrainingSection(Section):
+    """How long and how fast.
+
+    Attributes:
+        steps, minutes: exactly one; minutes become a fixed number of steps after 20 warm ones.
+        lr: peak learning rate of the trunk (encoder, decoder and voxel heads).
+        head_lr: peak learning rate of the case heads; they want a lower one than a segmentation trunk.
+        weight_decay: of AdamW.
+        clip: largest gradient norm per parameter group.
+        average: train with averaged weights (EMA) for evaluation.
+        average_decay: decay per step of the average, reached by a warm-up.
+        checkpoint_every, keep: steps between commits, and how many are kept.
+    """
+
+    steps: Count | None = None
+    minutes: Positive | None = None
+    lr: Annotated[float, Field(gt=0, lt=10)] = 4e-3
+    head_lr: Annotated[float, Field(gt=0, lt=10)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] = 3e-2
+    clip: Positive = 12.0
+    average: bool = True
+    average_decay: Annotated[float, Field(gt=0, lt=1)] = 0.99
+    seed: Seed = 0
+    checkpoint_every: Count = 250
+    keep: Annotated[int, Field(ge=2)] = 2
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainingSection:
+        if (self.steps is None) == (self.minutes is None):
+            raise ValueError("give exactly one of steps and minutes")
+        return self
+
+
+class CacheSection(Section):
+    """Where prepared arrays lie; by default beside the run."""
+
+    folder: Path | None = None
+    max_gb: Positive | None = None
+
+
+class InferenceSection(Section):
+    """How whole cases are predicted where they do not fit one window."""
+
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    tta: Literal["none"] = "none"
+
+
+def _default(section: Section, name: str) -> object:
+    return type(section).model_fields[name].default
