@@ -18,7 +18,8 @@ from medmtl.cli import main
 from tests.conftest import TINY
 
 NAMES = (
-    "a b", "it's", 'say "x"', "$HOME", "*", "[a]", "-rf", "\U0001f9e0", "\u05e9\u05dc\u05d5\u05dd", "a;b,c", "=1+1", "%41",
+    "a b", "it's", 'say "x"', "$HOME", "*", "[a]", "-rf", "\U0001f9e0", "\u05e9\u05dc\u05d5\u05dd",
+    "a;b,c", "=1+1", "%41",
 )  # fmt: skip
 
 
@@ -68,7 +69,7 @@ def test_such_names_go_through_every_command(tiny_cohort: Path, tmp_path: Path) 
     scores = api.evaluate(run, split="all", device="cpu")
     with api.predict(run, [config], tmp_path / "out", device="cpu").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["case_id"].removeprefix("'") for row in rows] == [name for name in NAMES]
+    assert [row["case_id"].removeprefix("'") for row in rows] == list(NAMES)
     assert [row["case_id"] for row in rows if row["case_id"].startswith("'")] == ["'-rf", "'=1+1"]
     masks = [tmp_path / "out" / row["lesion_file"] for row in rows]
     assert all(mask.is_file() and mask.resolve().is_relative_to(tmp_path / "out") for mask in masks)
@@ -82,7 +83,7 @@ def test_such_names_go_through_every_command(tiny_cohort: Path, tmp_path: Path) 
 
 @pytest.mark.slow
 @pytest.mark.covers("B114")
-def test_no_hash_seed_changes_the_order_of_classes_or_the_folds(tiny_cohort: Path, tmp_path: Path) -> None:
+def test_no_hash_seed_changes_the_order_of_classes_or_the_folds(tiny_cohort: Path) -> None:
     script = (
         "import json, sys; from pathlib import Path; from medmtl import config; from medmtl.training.start import *; "
         "ready = make_ready(config.load(Path(sys.argv[1]))); task = ready.tasks['malignancy']; "
