@@ -44,8 +44,8 @@ def check_cohort(config: Config, tasks: Mapping[str, Task], progress: Progress =
     cohort, truths, splits = _check_table(config, tasks, findings)
     fingerprints: dict[str, Fingerprint] = {}
     hashes: dict[str, str] = {}
-    duplicates = Duplicates(places(config, splits), findings)
     folder = cohort.table.parent
+    duplicates = Duplicates(folder, config.cohort.channels, places(config, splits), findings)
     for case, look in _in_order(lambda case: look_at(case, config, tasks, folder), cohort.cases, progress):
         findings.extend(list(look.findings))
         hashes.update(look.sha256)
