@@ -14,11 +14,17 @@ class Duplicates:
     """Remembers the voxels of every image; one that comes again under another name is a finding on the later row.
 
     Args:
+        folder: the table's.
+        columns: channel -> column.
         places: case id -> its part in each fold, where the user chose the parts.
         findings: gets a warning where both cases are one patient's or lie in the same parts, otherwise a reject.
     """
 
-    def __init__(self, places: Mapping[str, tuple[str, ...]], findings: Findings) -> None:
+    def __init__(
+        self, folder: Path, columns: Mapping[str, str], places: Mapping[str, tuple[str, ...]], findings: Findings
+    ) -> None:
+        self._folder = folder
+        self._columns = columns
         self._places = places
         self._findings = findings
         self._first: dict[bytes, tuple[Case, Path]] = {}
@@ -42,7 +48,8 @@ class Duplicates:
                 "B020",
                 case=case.case_id,
                 row=case.row,
-                file=path.name,
+                column=self._columns[channel],
+                file=os.path.relpath(path, self._folder),
                 found=f"the same image as row {first.row}",
                 expected="one row per image",
                 fix="remove one row, or give both the same patient",

@@ -50,8 +50,8 @@ def check_cohort(
     seen: dict[str, Seen] = {}
     fingerprints: dict[str, Fingerprint] = {}
     hashes: dict[str, str] = {}
-    duplicates = Duplicates(places(config, splits), findings)
     folder = cohort.table.parent
+    duplicates = Duplicates(folder, config.cohort.channels, places(config, splits), findings)
     for case, look in _in_order(lambda case: look_at(case, config, tasks, folder), cohort.cases, progress):
         findings.extend(list(look.findings))
         hashes.update(look.sha256)

@@ -19,7 +19,7 @@ def test_equal_voxels_in_different_bytes_are_one_image(folder: Folder) -> None:
     (folder.path / "t1_3.nii.gz").write_bytes(gzip.compress(whole, 9, mtime=1))
     finding = folder.only()
     assert (finding.code, finding.severity, finding.case, finding.row) == ("B020", "reject", "case3", 5)
-    assert finding.found == "the same image as row 2"
+    assert (finding.column, finding.file, finding.found) == ("t1", "t1_3.nii.gz", "the same image as row 2")
     folder.rows[3]["person"] = "p0"
     assert (folder.only().code, folder.only().severity) == ("B020", "warn")
 

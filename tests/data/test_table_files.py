@@ -269,7 +269,12 @@ def test_b040_the_file_exists_under_another_spelling(folder: Path, there: str, w
 def test_b040_each_folder_is_listed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed: list[str] = []
     listdir = os.listdir
-    monkeypatch.setattr("medmtl.data.table_files.os.listdir", lambda path: listed.append(path) or listdir(path))
+
+    def count(path: str) -> list[str]:
+        listed.append(path)
+        return listdir(path)
+
+    monkeypatch.setattr("medmtl.data.table_files.os.listdir", count)
 
     _, findings = read(write(folder, *(f"c{n},p{n},GE,images/none{n}.nii.gz,,1,train" for n in range(50))))
 
