@@ -16,10 +16,11 @@ from medmtl.build import build_tasks
 from medmtl.config import Config, load
 from medmtl.data.fingerprint import Fingerprint
 from medmtl.data.volume import Grid
-from medmtl.device import Device, memory_bytes
+from medmtl.device import Device
 from medmtl.errors import ArtefactError, InputError, MachineError
 from medmtl.networks.shape import pooling_plan
 from medmtl.planning import Plan, TrainingFacts, make_plan, with_statistics
+from medmtl.planning.memory import memory_bytes
 from medmtl.training.start import make_ready, start_run
 
 CPU = Device("cpu", bf16=False, cores=2)
