@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from medmtl.api import (
         Model,
         check,
+        check_report,
         demo,
         evaluate,
         kinds,
@@ -32,6 +33,7 @@ __all__ = [
     "Model",
     "__version__",
     "check",
+    "check_report",
     "demo",
     "evaluate",
     "kinds",

@@ -11,13 +11,13 @@ from medmtl import config as configuration
 from medmtl import tasks
 from medmtl.build import build_tasks
 from medmtl.catalogue import describe_kinds
-from medmtl.checking import check_cohort
+from medmtl.checking import Expectation, check_cohort, expectations
 from medmtl.config import Config
 from medmtl.data.case import Case
 from medmtl.data.finding import Finding
 from medmtl.data.synthetic import write_cohort
 from medmtl.device import describe_device
-from medmtl.errors import InputError
+from medmtl.errors import CohortError, InputError
 from medmtl.evaluation.report import write_report
 from medmtl.evaluation.score import Scores, evaluate_split, load_scores
 from medmtl.files import make_private_folder
@@ -29,7 +29,7 @@ from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder, open_folds
 from medmtl.tasks.base import Cell, Task
 from medmtl.training.loop import train_run
-from medmtl.training.start import FoldName, Ready, make_ready, plan_fold, start_run
+from medmtl.training.start import FoldName, Ready, divide, make_ready, plan_fold, start_run
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 PathLike = str | Path
@@ -40,6 +40,19 @@ FREE_ON_RESUME = ("training.keep", "plan.workers", "cache.folder")  # what may d
 FAILURES_NAMED = 5  # in the error at the end of a prediction
 
 
+@dataclass(frozen=True)
+class CheckReport:
+    """What a check says.
+
+    Attributes:
+        findings: everything found.
+        expectations: per task, labelled cases and expected widths; empty where anything was rejected.
+    """
+
+    findings: tuple[Finding, ...]
+    expectations: tuple[Expectation, ...]
+
+
 def check(config: PathLike, *, overrides: Overrides | None = None, progress: Progress = silent) -> list[Finding]:
     """Run every check on every row and file of a cohort.
 
@@ -47,8 +60,21 @@ def check(config: PathLike, *, overrides: Overrides | None = None, progress: Pro
         ConfigError: if the configuration is wrong.
         CohortError: only if the table cannot be read at all; every other fault is a finding.
     """
+    return list(check_report(config, overrides=overrides, progress=progress).findings)
+
+
+def check_report(config: PathLike, *, overrides: Overrides | None = None, progress: Progress = silent) -> CheckReport:
+    """As :func:`check`, with what the cohort will let be said."""
     resolved = configuration.load(Path(config), overrides)
-    return list(check_cohort(resolved, build_tasks(resolved), progress).findings)
+    built = build_tasks(resolved)
+    checked = check_cohort(resolved, built, progress)
+    if checked.findings.rejected():
+        return CheckReport(tuple(checked.findings), ())
+    try:
+        splits = divide(resolved, built, checked)
+    except CohortError as error:
+        return CheckReport((*checked.findings, *error.findings), ())
+    return CheckReport(tuple(checked.findings), expectations(checked, built, splits))
 
 
 def plan(

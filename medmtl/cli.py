@@ -19,7 +19,17 @@ from typing import Annotated, Literal
 import typer
 
 from medmtl import __version__
-from medmtl.console import Screen, answer, finding_lines, kind_lines, metric_lines, plan_rows, remark, table
+from medmtl.console import (
+    Screen,
+    answer,
+    expectation_lines,
+    finding_lines,
+    kind_lines,
+    metric_lines,
+    plan_rows,
+    remark,
+    table,
+)
 from medmtl.errors import CohortError, InputError, InterruptedRun, MedmtlError, WorkError
 
 LATER = ("compare", "export", "convert", "profile", "view", "runs")
@@ -110,17 +120,19 @@ def check(
 
     with Screen(quiet=quiet, verbose=verbose) as screen:
         try:
-            findings = api.check(config, progress=screen.progress)
+            found = api.check_report(config, progress=screen.progress)
         except CohortError as error:
             if json_file is not None:
                 write_json(json_file, [finding.to_json() for finding in error.findings])
             raise
         if json_file is not None:
-            write_json(json_file, [finding.to_json() for finding in findings])
+            write_json(json_file, [finding.to_json() for finding in found.findings])
+    findings = found.findings
     counts = {name: sum(finding.severity == name for finding in findings) for name in ("reject", "warn", "fixed")}
     refused = bool(findings) if strict else counts["reject"] > 0
     closing = f"{counts['reject']} rejected, {counts['warn']} warned about, {counts['fixed']} repaired: "
-    answer("\n".join([*finding_lines(findings), closing + ("not fit for training" if refused else "fit for training")]))
+    verdict = closing + ("not fit for training" if refused else "fit for training")
+    answer("\n".join([*finding_lines(findings), *expectation_lines(found.expectations), verdict]))
     if refused:
         raise typer.Exit(InputError.exit_code)
 

@@ -9,13 +9,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from medmtl.data.finding import Finding
+
+if TYPE_CHECKING:
+    from medmtl.checking import Expectation
+    from medmtl.metrics.expected_width import ExpectedWidth
 
 PER_CODE = 20  # findings shown of each code; all of them are in findings.json
 SILENCE_SECONDS = 30.0  # longest without a plain line
@@ -161,6 +165,23 @@ def finding_lines(findings: Iterable[Finding]) -> list[str]:
         if len(found) > PER_CODE:
             lines.append(f"  and {len(found) - PER_CODE} more")
     return lines
+
+
+def expectation_lines(expectations: Iterable[Expectation]) -> list[str]:
+    """One table per task: labelled cases of each part of the split, and the width of the interval to expect."""
+    lines: list[str] = []
+    for expected in expectations:
+        first = expected.parts[0].width
+        about = f"; width of the 95 % interval of {first.metric} {first.assumption}" if first.metric else ""
+        rows = [("scored on", "labelled", "rarer class", "width", "")]
+        rows += [_expectation_row(part.name, part.labelled, part.width) for part in expected.parts]
+        lines += [f"{expected.task} ({expected.kind}){about}", table(rows), ""]
+    return lines
+
+
+def _expectation_row(name: str, labelled: int, expected: ExpectedWidth) -> tuple[str, str, str, str, str]:
+    rarer = "-" if expected.rarer is None else str(expected.rarer)
+    return name, str(labelled), rarer, "-" if expected.width is None else f"{expected.width:.2g}", expected.why or ""
 
 
 def metric_lines(metrics: Mapping[str, Any]) -> list[str]:

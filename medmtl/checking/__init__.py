@@ -7,7 +7,8 @@ is looked at as a whole.
 from __future__ import annotations
 
 from medmtl.checking.checked import Checked
+from medmtl.checking.expectation import Expectation, expectations
 from medmtl.checking.one_pass import check_cohort
 from medmtl.checking.targets import layout, read_targets
 
-__all__ = ["Checked", "check_cohort", "layout", "read_targets"]
+__all__ = ["Checked", "Expectation", "check_cohort", "expectations", "layout", "read_targets"]

@@ -18,6 +18,7 @@ from medmtl.data.volume import Volume
 from medmtl.losses.cross_entropy import best_constant_cross_entropy, best_constant_distribution, cross_entropy_loss
 from medmtl.metrics import probabilities, ranking
 from medmtl.metrics.estimate import Estimate
+from medmtl.metrics.expected_width import ExpectedWidth, auc_width
 from medmtl.metrics.figures import Figure, RocFigure
 from medmtl.networks.features import FeatureSpec
 from medmtl.networks.pooling import PooledHead
@@ -188,6 +189,15 @@ class Classification(CaseTask):
                 estimates[name] = replace(estimate, extra={**estimate.extra, **threshold})
         estimates["brier"] = probabilities.brier(class_N, probability_NK, patients)
         return estimates
+
+    def expected_width(self, folds: Sequence[Sequence[tuple[str, Any]]]) -> ExpectedWidth:
+        """Of the area under the ROC curve; see :func:`medmtl.metrics.expected_width.auc_width`."""
+        return auc_width(
+            [
+                [len({patient for patient, truth in fold if truth == name}) for name in self.options.classes]
+                for fold in folds
+            ]
+        )
 
     def figures(self, cases: Sequence[ScoredCase]) -> tuple[Figure, ...]:
         """A ROC curve per fold: of the positive class, or of each of several classes against the rest."""

@@ -63,7 +63,7 @@ def make_ready(config: Config, *, strict: bool = False, progress: Progress = sil
     tasks = build_tasks(config)
     checked = check_cohort(config, tasks, progress)
     checked.refuse(strict=strict)
-    return Ready(config, tasks, checked, _split(config, tasks, checked))
+    return Ready(config, tasks, checked, divide(config, tasks, checked))
 
 
 def plan_fold(ready: Ready, fold: FoldName, device: Device) -> Plan:
@@ -110,7 +110,12 @@ def open_cache(config: Config, out: Path, plan: Plan) -> PreparedCache:
     return PreparedCache(config.cache.folder or out.absolute().parent / ".medmtl-cache", plan.preparation)
 
 
-def _split(config: Config, tasks: Mapping[str, Task], checked: Checked) -> Splits:
+def divide(config: Config, tasks: Mapping[str, Task], checked: Checked) -> Splits:
+    """The patients of a checked cohort in folds, as ``split`` says.
+
+    Raises:
+        CohortError: if they cannot be divided so; carries the findings.
+    """
     cases = checked.cohort.cases
     strata = _strata(cases, tasks, checked.truths)
     if config.split.column is not None:
