@@ -24,7 +24,7 @@ from medmtl.files import make_private_folder
 from medmtl.inference.inputs import case_of_files, cases_of
 from medmtl.inference.predict import CasePrediction, Predictor
 from medmtl.inference.write import prediction_row, write_masks, write_table
-from medmtl.planning import Plan
+from medmtl.planning import Plan, decoder_count, with_duration
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder, open_folds
 from medmtl.tasks.base import Cell, Task
@@ -87,11 +87,13 @@ def plan(
 ) -> Plan:
     """What a training of a fold would do, and why; nothing is prepared or written.
 
+    The run time of a number of steps is predicted from a measurement of about a second.
+
     Raises:
         CohortError: if the check rejects anything.
     """
     ready = make_ready(configuration.load(Path(config), overrides), progress=progress)
-    return plan_fold(ready, fold, describe_device(device))
+    return with_duration(plan_fold(ready, fold, describe_device(device)), decoder_count(ready.config, ready.tasks))
 
 
 def train(

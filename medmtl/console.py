@@ -210,6 +210,7 @@ def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("spacing", " x ".join(f"{size:g}" for size in plan["preparation"]["spacing"]) + " mm"),
         ("view", plan["view"]),
         ("shape", _by(plan["shape"])),
+        *([("padding", "0")] if "padding" in reasons else []),
         ("batch", str(plan["batch"])),
         ("network", f"{len(network['channels'])} stages of {', '.join(map(str, network['channels']))} channels"),
         ("strides", ", ".join(_by(stride) for stride in network["strides"])),
@@ -219,6 +220,8 @@ def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("workers", str(plan["workers"])),
         ("length", length),
         ("memory", f"{plan['memory_bytes'] / 1e9:.2f} GB"),
+        ("disk", f"{plan['disk_bytes'] / 1e9:.2f} GB"),
+        ("time", "-" if plan["seconds"] is None else f"{plan['seconds'] / 60:.2g} minutes"),
     ]
     return [(name, value, reasons.get(name, "")) for name, value in rows]
 

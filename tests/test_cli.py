@@ -218,8 +218,14 @@ def test_plan_gives_each_value_with_its_reason(tiny_cohort: Path, tmp_path: Path
     written = json.loads((tmp_path / "plan.json").read_text())
     assert f"{written['batch']} " in lines["batch"]
     assert written["reasons"]["spacing"] in lines["spacing"]
-    assert lines["length"].split()[1:] == [str(written["steps"]), "steps"]
-    assert "GB" in lines["memory"]
+    assert lines["length"].split("  ")[-1] == written["reasons"]["length"]
+    assert lines["length"].split()[1:3] == [str(written["steps"]), "steps"]
+    for name, key in (("memory", "memory_bytes"), ("disk", "disk_bytes")):
+        assert lines[name].split()[1:3] == [f"{written[key] / 1e9:.2f}", "GB"]
+    assert lines["time"].split()[1:3] == [f"{written['seconds'] / 60:.2g}", "minutes"]
+    assert "within a factor of two" in lines["time"]
+    column = lines["planned"].index("reason")
+    assert all(len(line) > column for line in lines.values()), "each value has its reason"
 
 
 def test_kinds_are_listed_for_readers_and_for_programs(capsys: Captured) -> None:

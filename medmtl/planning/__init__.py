@@ -6,8 +6,18 @@ fold. The plan is frozen in ``plan.json``; training, resume, evaluation and pred
 
 from __future__ import annotations
 
+from medmtl.planning.duration import with_duration
+from medmtl.planning.network import decoder_count
 from medmtl.planning.plan import Plan
 from medmtl.planning.planner import make_plan
 from medmtl.planning.statistics import TrainingFacts, observed_range, with_statistics
 
-__all__ = ["Plan", "TrainingFacts", "make_plan", "observed_range", "with_statistics"]
+__all__ = [
+    "Plan",
+    "TrainingFacts",
+    "decoder_count",
+    "make_plan",
+    "observed_range",
+    "with_duration",
+    "with_statistics",
+]

@@ -3,42 +3,42 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
-
-import numpy as np
 
 from medmtl.config import Config
 from medmtl.data.fingerprint import Fingerprint
 from medmtl.device import Device
 from medmtl.networks.shape import NetworkShape, pooling_plan
 from medmtl.planning.plan import Triple
+from medmtl.tasks.base import Task, VoxelTask
 
 MAX_STAGES = 6
 
 
+def working_sizes(fingerprints: Sequence[Fingerprint], spacing: tuple[float, float, float]) -> tuple[Triple, ...]:
+    """Voxels of each case at a voxel size."""
+    sizes = []
+    for grid in (fingerprint.grid for fingerprint in fingerprints):
+        x, y, z = (
+            math.ceil(round(n * own / size, 3)) for n, own, size in zip(grid.shape, grid.spacing, spacing, strict=True)
+        )
+        sizes.append((x, y, z))
+    return tuple(sizes)
+
+
 def plan_network(
-    config: Config,
-    spacing: tuple[float, float, float],
-    fingerprints: Sequence[Fingerprint],
-    device: Device,
-    reasons: dict[str, str],
-) -> tuple[NetworkShape, Triple, Triple]:
-    """The network's measurements, the divisor of a sample's shape, and the voxels of the largest case.
+    config: Config, spacing: tuple[float, float, float], whole: Triple, device: Device, reasons: dict[str, str]
+) -> tuple[NetworkShape, Triple]:
+    """The network's measurements, and the divisor of a sample's shape.
 
     Args:
-        config: the resolved configuration; ``plan.shape``, ``plan.width`` and ``plan.max_width`` win.
+        config: the resolved configuration; ``plan.width`` and ``plan.max_width`` win.
         spacing: working voxel size in mm.
-        fingerprints: of all cases but the test split.
+        whole: voxels of the largest case, or the set shape.
         device: the machine; a CPU gets half the width.
         reasons: gets the reason.
     """
-    sizes = [
-        [math.ceil(round(n * s / w, 3)) for n, s, w in zip(f.grid.shape, f.grid.spacing, spacing, strict=True)]
-        for f in fingerprints
-    ]
-    largest = np.max(sizes, axis=0)
-    whole = config.plan.shape or (int(largest[0]), int(largest[1]), int(largest[2]))
     strides, kernels, divisor = pooling_plan(whole, spacing, MAX_STAGES)
     width = config.plan.width or (16 if device.kind == "cpu" else 32)
     widest = config.plan.max_width or (128 if device.kind == "cpu" else 320)
@@ -52,9 +52,22 @@ def plan_network(
         kernels=kernels,
         strides=strides,
         blocks=config.network.blocks,
-        levels=min(3, len(strides) - 1) if config.network.deep_supervision else 1,
+        # the deepest map is supervised only where it is the only one
+        levels=max(1, min(3, len(strides) - 1)) if config.network.deep_supervision else 1,
     )
-    return network, divisor, whole
+    reasons["strides"] = f"a sample's axes are multiples of {list(divisor)}"
+    return network, divisor
+
+
+def decoder_count(config: Config, tasks: Mapping[str, Task]) -> int:
+    """Decoders that stand on the encoder: none without a voxel task, otherwise one, or one per task."""
+    voxel = sum(task.voxel for task in tasks.values())
+    return voxel if config.network.decoder == "per_task" else min(voxel, 1)
+
+
+def output_count(tasks: Mapping[str, Task]) -> int:
+    """Channels of all voxel tasks' outputs together."""
+    return sum(len(task.legal_values()) for task in tasks.values() if isinstance(task, VoxelTask))
 
 
 def plan_precision(config: Config, device: Device, reasons: dict[str, str]) -> Literal["fp32", "bf16", "fp16"]:

@@ -29,7 +29,10 @@ class Plan:
         minutes: as configured, or None.
         tasks: per task what it learned from the training fold.
         training_range: what the training fold spans, by name; see :func:`observed_range`.
-        memory_bytes: predicted peak resident memory of training.
+        memory_bytes: predicted peak memory of the training process.
+        disk_bytes: predicted size of the run's checkpoints and of the prepared cases.
+        seconds: predicted time of training. None for a number of steps, but for ``medmtl plan``, which measures this
+            machine: in a run it would make equal runs differ.
         reasons: planned value -> one sentence.
     """
 
@@ -48,6 +51,8 @@ class Plan:
     steps: int | None
     minutes: float | None
     memory_bytes: int
+    disk_bytes: int = 0
+    seconds: float | None = None
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
     training_range: dict[str, tuple[float, float]] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)

@@ -8,18 +8,21 @@ from medmtl.config import Config
 from medmtl.data.fingerprint import Fingerprint
 from medmtl.data.prepared import Preparation
 from medmtl.device import Device
-from medmtl.planning.memory import memory_bytes
-from medmtl.planning.network import plan_network, plan_precision
+from medmtl.networks.cost import parameter_count
+from medmtl.planning.disk import cache_bytes, checkpoint_bytes, run_bytes
+from medmtl.planning.outline import Outline, outline
 from medmtl.planning.plan import Plan
-from medmtl.planning.sample import plan_batch, plan_shape
-from medmtl.planning.spacing import plan_spacing
-from medmtl.tasks.base import Task
+from medmtl.planning.remedy import remedy
+from medmtl.planning.sample import plan_batch, plan_shape, say_padding
+from medmtl.tasks.base import Task, VoxelTask
+
+MAX_WORKERS = 4
 
 
 def make_plan(
     config: Config, tasks: Mapping[str, Task], fingerprints: Sequence[Fingerprint], training_cases: int, device: Device
 ) -> Plan:
-    """Plan geometry, network and step; statistics are added by :func:`with_statistics`.
+    """Plan geometry, network and step; statistics are added by :func:`medmtl.planning.with_statistics`.
 
     Args:
         config: the resolved configuration.
@@ -29,22 +32,26 @@ def make_plan(
         device: the machine.
 
     Raises:
-        InputError: if the cohort needs two views, which this version does not have.
-        MachineError: if not even the smallest step fits ``plan.memory_gb``.
+        InputError: B140 if a set shape does not fit the network; B089 if what must be seen whole, or is set, does not
+            fit ``plan.memory_gb``.
+        MachineError: B089 if not even the smallest patch fits ``plan.memory_gb``.
     """
-    reasons: dict[str, str] = {}
-    spacing = plan_spacing(config, fingerprints, reasons)
-    network, divisor, whole = plan_network(config, spacing, fingerprints, device, reasons)
-    precision = plan_precision(config, device, reasons)
-    budget = config.plan.memory_gb * 1e9
-    shape, view = plan_shape(config, tasks, network, divisor, whole, precision, budget, device, reasons)
-    batch = plan_batch(config, network, shape, precision, budget, training_cases, device, reasons)
-    threads = config.plan.threads or device.cores
-    workers = config.plan.workers if config.plan.workers is not None else min(4, max(1, device.cores // 2))
-    reasons["workers"] = "one loader process per two cores, at most four"
+    reasons = {"device": "as asked for; a CUDA device where there is one and nothing was asked"}
+    drawn = outline(config, tasks, fingerprints, device, reasons)
+    shape, view = plan_shape(
+        config,
+        tasks,
+        drawn.budget,
+        drawn.divisor,
+        drawn.whole,
+        reasons,
+        lambda: remedy(config, tasks, fingerprints, device),
+    )
+    say_padding(drawn.sizes, shape, view, reasons)
+    batch = plan_batch(config, drawn.budget, shape, training_cases, reasons)
     return Plan(
         preparation=Preparation(
-            spacing=spacing,
+            spacing=drawn.spacing,
             channels=tuple(config.cohort.channels),
             labels={name: task.columns[0] for name, task in tasks.items() if task.voxel},
             resample_to_first=config.cohort.resample == "to_first",
@@ -53,13 +60,58 @@ def make_plan(
         view=view,
         shape=shape,
         batch=batch,
-        network=network,
+        network=drawn.network,
         device=device.kind,
-        precision=precision,
-        threads=threads,
-        workers=workers,
+        precision=drawn.precision,
+        threads=_threads(config, device, reasons),
+        workers=_workers(config, device, reasons),
         steps=config.training.steps,
         minutes=config.training.minutes,
-        memory_bytes=memory_bytes(network, shape, batch, precision, device),
+        memory_bytes=_memory(drawn, shape, batch, reasons),
+        disk_bytes=_disk(config, tasks, drawn, reasons),
+        seconds=_seconds(config, reasons),
         reasons=reasons,
     )
+
+
+def _threads(config: Config, device: Device, reasons: dict[str, str]) -> int:
+    reasons["threads"] = "set in the configuration" if config.plan.threads else "one per core of this process"
+    return config.plan.threads or device.cores
+
+
+def _workers(config: Config, device: Device, reasons: dict[str, str]) -> int:
+    if config.plan.workers is not None:
+        reasons["workers"] = "set in the configuration"
+        return config.plan.workers
+    reasons["workers"] = "one loader process per two cores, at most four"
+    return min(MAX_WORKERS, max(1, device.cores // 2))
+
+
+def _memory(drawn: Outline, shape: tuple[int, int, int], batch: int, reasons: dict[str, str]) -> int:
+    where = "this GPU" if drawn.budget.device.kind == "cuda" else "the training process"
+    reasons["memory"] = (
+        f"predicted peak of {where}, of plan.memory_gb {drawn.budget.limit_bytes / 1e9:g}; meant to be at most a "
+        "quarter too high"
+    )
+    return drawn.budget.need(shape, batch)
+
+
+def _disk(config: Config, tasks: Mapping[str, Task], drawn: Outline, reasons: dict[str, str]) -> int:
+    parameters = parameter_count(drawn.network, drawn.decoders)
+    checkpoint = checkpoint_bytes(parameters, average=config.training.average)
+    labels = [max(task.legal_values()) for task in tasks.values() if isinstance(task, VoxelTask)]
+    cache = cache_bytes(drawn.sizes, len(config.cohort.channels), labels)
+    reasons["disk"] = (
+        f"{config.training.keep} + 1 checkpoints of {checkpoint / 1e6:.1f} MB ({parameters / 1e6:.2f} million "
+        f"parameters), and {cache / 1e9:.3f} GB of prepared cases, which runs with equal settings share"
+    )
+    return run_bytes(checkpoint, config.training.keep, cache)
+
+
+def _seconds(config: Config, reasons: dict[str, str]) -> float | None:
+    if config.training.minutes is None:
+        reasons["length"] = "set in the configuration"
+        return None
+    reasons["length"] = "set in the configuration; becomes a fixed number of steps after 20 warm ones"
+    reasons["time"] = "the minutes that were given, without preparation"
+    return 60 * config.training.minutes
