@@ -14,20 +14,20 @@ from medmtl.catalogue import describe_kinds
 from medmtl.checking import Expectation, check_cohort, expectations
 from medmtl.config import Config
 from medmtl.data.case import Case
-from medmtl.data.finding import Finding
+from medmtl.data.finding import Finding, Findings
 from medmtl.data.synthetic import write_cohort
 from medmtl.device import describe_device
 from medmtl.errors import CohortError, InputError
 from medmtl.evaluation.report import write_report
 from medmtl.evaluation.score import Scores, evaluate_split, load_scores
-from medmtl.files import make_private_folder
+from medmtl.inference.batch import predict_all
 from medmtl.inference.inputs import case_of_files, cases_of
 from medmtl.inference.predict import CasePrediction, Predictor
-from medmtl.inference.write import prediction_row, write_masks, write_table
+from medmtl.inference.write import TABLE, open_output, prediction_row, write_masks, write_table
 from medmtl.planning import Plan, decoder_count, with_duration
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder, open_folds
-from medmtl.tasks.base import Cell, Task
+from medmtl.tasks.base import Task
 from medmtl.training.loop import train_run
 from medmtl.training.start import FoldName, Ready, divide, make_ready, plan_fold, start_run
 
@@ -37,7 +37,6 @@ Overrides = Mapping[str, Any]
 
 DEMO_CASES = 100  # enough that a fifth of them holds lesions, lesion-free cases and both classes
 FREE_ON_RESUME = ("training.keep", "plan.workers", "cache.folder")  # what may differ without changing the result
-FAILURES_NAMED = 5  # in the error at the end of a prediction
 
 
 @dataclass(frozen=True)
@@ -198,9 +197,9 @@ class Prediction(CasePrediction):
 
     def save(self, out: PathLike) -> Path:
         """Write the masks and a one-row ``predictions.csv`` into ``out``; returns the table."""
-        make_private_folder(Path(out))
+        open_output(Path(out))
         write_masks(self, Path(out))
-        table = Path(out) / "predictions.csv"
+        table = Path(out) / TABLE
         write_table([prediction_row(self, self.model_sha256)], table)
         return table
 
@@ -263,7 +262,7 @@ def predict(
         run: a run folder or a folder of folds.
         inputs: one cohort configuration, one table, ``CHANNEL=FILE`` for one case, or bare files for a model of one
             channel.
-        out: folder for masks and ``predictions.csv``.
+        out: folder for masks and ``predictions.csv``; of earlier predictions there, those of equal names are replaced.
         device: ``auto``, ``cpu`` or ``cuda``.
         progress: called once per case.
 
@@ -271,31 +270,13 @@ def predict(
         The table.
 
     Raises:
-        InputError: if an input cannot be used; the cases that can are predicted and written first.
+        InputError: if a row or a file cannot be used; the cases that can are predicted and written first.
+        NumericError: if the only cases that failed got an answer that is not finite; as above.
     """
     predictor = Predictor(open_folds(Path(run)), device)
-    make_private_folder(Path(out))
-    cases = cases_of([str(item) for item in inputs], predictor.config, predictor.channels)
-    rows: list[dict[str, Cell]] = []
-    failed: list[str] = []
-    for count, case in enumerate(cases, start=1):
-        try:
-            prediction = predictor.predict(case)
-        except InputError as error:
-            failed.append(f"{case.case_id}: {error}")
-        else:
-            write_masks(prediction, Path(out))
-            rows.append(prediction_row(prediction, predictor.model_sha256))
-        progress("predict", count, len(cases))
-    table = Path(out) / "predictions.csv"
-    write_table(rows, table)
-    if failed:
-        more = f"; and {len(failed) - FAILURES_NAMED} more" if len(failed) > FAILURES_NAMED else ""
-        raise InputError(
-            f"{len(failed)} of {len(cases)} cases were not predicted, the others are in {table}; "
-            f"{'; '.join(failed[:FAILURES_NAMED])}{more}"
-        )
-    return table
+    findings = Findings()
+    cases = cases_of([str(item) for item in inputs], predictor.config, predictor.channels, findings)
+    return predict_all(predictor, cases, findings, Path(out), progress)
 
 
 def kinds() -> dict[str, list[dict[str, Any]]]:
