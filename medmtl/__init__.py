@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medmtl.api import (
-        Model,
         check,
+        check_report,
         demo,
         evaluate,
         kinds,
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         train,
     )
     from medmtl.errors import MedmtlError
+    from medmtl.loaded import Model
 
 __version__ = "0.1.0"
 
@@ -32,6 +33,7 @@ __all__ = [
     "Model",
     "__version__",
     "check",
+    "check_report",
     "demo",
     "evaluate",
     "kinds",

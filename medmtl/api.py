@@ -12,11 +12,10 @@ from medmtl import config as configuration
 from medmtl import tasks
 from medmtl.build import build_tasks
 from medmtl.catalogue import describe_kinds
-from medmtl.checking import check_cohort, check_headers
+from medmtl.checking import Expectation, check_cohort, check_headers, expectations
 from medmtl.checking.outputs import cohort_files, refuse_overwriting
 from medmtl.config import Config
-from medmtl.data.case import Case
-from medmtl.data.finding import Finding
+from medmtl.data.finding import Finding, Findings
 from medmtl.data.synthetic import write_cohort
 from medmtl.device import describe_device
 from medmtl.errors import InputError
@@ -24,14 +23,16 @@ from medmtl.evaluation.external import EXTERNAL_SPLIT, external_selection
 from medmtl.evaluation.report import write_report
 from medmtl.evaluation.score import Scores, evaluate_selection, load_scores, own_selection
 from medmtl.evaluation.selection import parts_of
-from medmtl.files import make_private_folder, safe_name
-from medmtl.inference.inputs import case_of_files, cases_of
-from medmtl.inference.predict import CasePrediction, Predictor
-from medmtl.inference.write import mask_file, prediction_row, write_masks, write_table
-from medmtl.planning import Plan
+from medmtl.files import safe_name
+from medmtl.inference.batch import predict_all
+from medmtl.inference.inputs import cases_of
+from medmtl.inference.predict import Predictor
+from medmtl.inference.write import TABLE, mask_file
+from medmtl.loaded import Model
+from medmtl.planning import Plan, decoder_count, with_duration
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder, open_folds
-from medmtl.tasks.base import Cell, Task
+from medmtl.tasks.base import Task
 from medmtl.training.loop import train_run
 from medmtl.training.start import FoldName, Ready, make_ready, plan_fold, start_run
 
@@ -44,7 +45,20 @@ Overrides = Mapping[str, Any]
 DEMO_CASES = 100  # enough that a fifth of them holds lesions, lesion-free cases and both classes
 FREE_ON_RESUME = ("training.keep", "plan.workers", "cache.folder")  # what may differ without changing the result
 RESULTS = ("metrics.json", "cases.csv", "activations.json", "report.html")  # of an evaluation, beside its masks
-FAILURES_NAMED = 5  # in the error at the end of a prediction
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a check says.
+
+    Attributes:
+        findings: everything found.
+        expectations: per task, labelled cases and expected widths; empty where anything was rejected or voxels were
+            not read.
+    """
+
+    findings: tuple[Finding, ...]
+    expectations: tuple[Expectation, ...] = ()
 
 
 def check(
@@ -67,11 +81,21 @@ def check(
         ConfigError: if the configuration is wrong.
         CohortError: only if the table cannot be read at all; every other fault is a finding.
     """
+    return list(check_report(config, headers=headers, overrides=overrides, progress=progress).findings)
+
+
+def check_report(
+    config: PathLike, *, headers: bool = False, overrides: Overrides | None = None, progress: Progress = silent
+) -> CheckReport:
+    """As :func:`check`, with what the cohort will let be said."""
     resolved = configuration.load(Path(config), overrides)
-    tasks = build_tasks(resolved)
+    built = build_tasks(resolved)
     if headers:
-        return list(check_headers(resolved, tasks, progress))
-    return list(check_cohort(resolved, tasks, progress).findings)
+        return CheckReport(tuple(check_headers(resolved, built, progress)))
+    checked = check_cohort(resolved, built, progress)
+    if checked.splits is None or checked.findings.rejected():
+        return CheckReport(tuple(checked.findings))
+    return CheckReport(tuple(checked.findings), expectations(checked, built, checked.splits))
 
 
 def plan(
@@ -84,11 +108,13 @@ def plan(
 ) -> Plan:
     """What a training of a fold would do, and why; nothing is prepared or written.
 
+    The run time of a number of steps is predicted from a measurement of about a second.
+
     Raises:
         CohortError: if the check rejects anything.
     """
     ready = make_ready(configuration.load(Path(config), overrides), progress=progress)
-    return plan_fold(ready, fold, describe_device(device))
+    return with_duration(plan_fold(ready, fold, describe_device(device)), decoder_count(ready.config, ready.tasks))
 
 
 def train(
@@ -214,64 +240,6 @@ def report(run: PathLike, *, config: PathLike | None = None, split: str = "val",
     return write_report(load_scores(own_selection(runs, split), _evaluation(runs, run, split)), runs, share=share)
 
 
-@dataclass(frozen=True)
-class Prediction(CasePrediction):
-    """What a model says of one case, by task.
-
-    Attributes:
-        model_sha256: of the weights that said it.
-    """
-
-    model_sha256: str
-
-    def save(self, out: PathLike) -> Path:
-        """Write the masks and a one-row ``predictions.csv`` into ``out``; returns the table."""
-        make_private_folder(Path(out))
-        write_masks(self, Path(out))
-        table = Path(out) / "predictions.csv"
-        write_table([prediction_row(self, self.model_sha256)], table)
-        return table
-
-
-class Model:
-    """A trained run ready to predict.
-
-    Args:
-        run: a run folder, or a folder of folds, whose predictions are averaged.
-        device: where to compute.
-    """
-
-    def __init__(self, run: PathLike, device: DeviceName = "auto") -> None:
-        self._predictor = Predictor(open_folds(Path(run)), device)
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        """Names that :meth:`predict` wants."""
-        return self._predictor.channels
-
-    def predict(
-        self, images: Mapping[str, PathLike], *, case_id: str = "case", covariates: Mapping[str, Any] | None = None
-    ) -> Prediction:
-        """Predict one case.
-
-        Args:
-            images: channel -> file.
-            covariates: clinical inputs; not in this version, which refuses any.
-            case_id: the case's name in files that are saved.
-
-        Raises:
-            InputError: if a channel is missing or unknown, or a file cannot be used.
-        """
-        if covariates:
-            raise InputError("clinical covariates are not in this version")
-        found = self._predictor.predict(case_of_files(images, self.channels, case_id))
-        return Prediction(**vars(found), model_sha256=self._predictor.model_sha256)
-
-    def training_cohort(self) -> tuple[Case, ...]:
-        """The cases of the cohort that the model was trained on, where its table is still in place."""
-        return cases_of([], self._predictor.config, self.channels)
-
-
 def load(run: PathLike, device: DeviceName = "auto") -> Model:
     """A trained run as a model."""
     return Model(run, device)
@@ -291,7 +259,7 @@ def predict(
         run: a run folder or a folder of folds.
         inputs: one cohort configuration, one table, ``CHANNEL=FILE`` for one case, or bare files for a model of one
             channel.
-        out: folder for masks and ``predictions.csv``.
+        out: folder for masks and ``predictions.csv``; of earlier predictions there, those of equal names are replaced.
         device: ``auto``, ``cpu`` or ``cuda``.
         progress: called once per case.
 
@@ -299,45 +267,17 @@ def predict(
         The table.
 
     Raises:
-        InputError: if an input cannot be used; the cases that can are predicted and written first.
+        InputError: if a row or a file cannot be used; the cases that can are predicted and written first.
+        NumericError: if the only cases that failed got an answer that is not finite; as above.
     """
     _refuse_run(out)
     predictor = Predictor(open_folds(Path(run)), device)
-    cases = cases_of([str(item) for item in inputs], predictor.config, predictor.channels)
-    table = Path(out) / "predictions.csv"
+    findings = Findings()
+    cases = cases_of([str(item) for item in inputs], predictor.config, predictor.channels, findings)
+    table = Path(out) / TABLE
     masks = (Path(out) / mask_file(n, c.case_id) for n, task in predictor.tasks.items() if task.voxel for c in cases)
     refuse_overwriting((table, *masks), (*map(Path, inputs), *(path for c in cases for path in c.images.values())))
-    make_private_folder(Path(out))
-    rows: list[dict[str, Cell]] = []
-    failed: list[str] = []
-    outside: list[str] = []
-    for count, case in enumerate(cases, start=1):
-        try:
-            prediction = predictor.predict(case)
-        except InputError as error:
-            failed.append(f"{case.case_id}: {error}")
-        else:
-            write_masks(prediction, Path(out))
-            if prediction.outside_training:
-                outside.append(f"{case.case_id} ({', '.join(prediction.outside_training)})")
-            rows.append(prediction_row(prediction, predictor.model_sha256))
-        progress("predict", count, len(cases))
-    write_table(rows, table)
-    if outside:
-        logger.warning(
-            "[B162] %d of %d cases lie outside what the model was trained on, see outside_training in %s: %s",
-            len(outside),
-            len(cases),
-            table.name,
-            "; ".join(outside[:FAILURES_NAMED]),
-        )
-    if failed:
-        more = f"; and {len(failed) - FAILURES_NAMED} more" if len(failed) > FAILURES_NAMED else ""
-        raise InputError(
-            f"{len(failed)} of {len(cases)} cases were not predicted, the others are in {table}; "
-            f"{'; '.join(failed[:FAILURES_NAMED])}{more}"
-        )
-    return table
+    return predict_all(predictor, cases, findings, Path(out), progress)
 
 
 def kinds() -> dict[str, list[dict[str, Any]]]:

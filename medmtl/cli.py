@@ -11,7 +11,6 @@ import os
 import shlex
 import signal
 import sys
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -20,31 +19,26 @@ from typing import Annotated, Literal
 import typer
 
 from medmtl import __version__
-from medmtl.arguments import Command, check_place, check_words, in_words
+from medmtl.arguments import Command, check_place, check_words
 from medmtl.console import (
     Screen,
     answer,
     config_findings,
+    expectation_lines,
     finding_lines,
     kind_lines,
     let_go_of_streams,
     metric_lines,
     open_missing_streams,
     plan_rows,
-    remark,
     table,
     verdict,
 )
-from medmtl.disk import why
+from medmtl.ending import told
 from medmtl.errors import (
     CohortError,
     ConfigError,
     InputError,
-    InterruptedRun,
-    MachineError,
-    MedmtlError,
-    WorkError,
-    out_of_memory,
 )
 
 LATER = ("compare", "export", "convert", "profile", "view", "runs")
@@ -139,16 +133,17 @@ def check(
     with Screen(quiet=quiet, verbose=verbose) as screen:
         _refuse_input(json_file, config)
         try:
-            findings = api.check(config, headers=headers, progress=screen.progress)
+            found = api.check_report(config, headers=headers, progress=screen.progress)
         except (CohortError, ConfigError) as error:
             faults = error.findings if isinstance(error, CohortError) else config_findings(error)
             if json_file is not None:
                 write_json(json_file, [finding.to_json() for finding in faults])
             raise
         if json_file is not None:
-            write_json(json_file, [finding.to_json() for finding in findings])
-    refused = any(strict or finding.severity == "reject" for finding in findings)
-    answer("\n".join([*finding_lines(findings), verdict(findings, refused=refused, headers=headers)]))
+            write_json(json_file, [finding.to_json() for finding in found.findings])
+    refused = any(strict or finding.severity == "reject" for finding in found.findings)
+    closing = verdict(found.findings, refused=refused, headers=headers)
+    answer("\n".join([*finding_lines(found.findings), *expectation_lines(found.expectations), closing]))
     if refused:
         raise typer.Exit(InputError.exit_code)
 
@@ -196,7 +191,6 @@ def train(
     ] = "0",
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run at RUN.")] = False,
-    strict: Strict = False,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as training.lr=1e-3.")
     ] = None,
@@ -216,7 +210,6 @@ def train(
             fold=chosen,
             device=device,
             resume=resume,
-            strict=strict,
             overrides=overrides,
             progress=screen.progress,
         )
@@ -355,31 +348,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _run(words)
         sys.stdout.flush()
         return code
-    except typer.TyperException as error:
-        remark(f"error: {in_words(error)}")
-        return InputError.exit_code
-    except MedmtlError as error:
-        if isinstance(error, CohortError):
-            remark("\n".join(finding_lines(error.findings)))
-        remark(f"error: {error}")
-        return error.exit_code
-    except KeyboardInterrupt:
-        remark("interrupted")
-        return InterruptedRun.exit_code
-    except BrokenPipeError:
-        return WorkError.exit_code  # whoever read the answer left
-    except OSError as error:
-        remark(f"error: {why(error)}")
-        return WorkError.exit_code
-    except Exception as error:
-        if (wanted := out_of_memory(error)) is not None:
-            remark(f"error: {wanted}; lower plan.memory_gb or plan.workers, or use a machine with more memory")
-            return MachineError.exit_code
-        if "--verbose" in words:
-            remark(traceback.format_exc())
-        hint = "" if "--verbose" in words else "; --verbose shows where"
-        remark(f"error: this is a bug in medmtl {__version__}: {type(error).__name__}: {error}{hint}")
-        return MedmtlError.exit_code
+    except (Exception, KeyboardInterrupt) as error:
+        return told(error, verbose="--verbose" in words)
     finally:
         os.umask(umask)
         let_go_of_streams()

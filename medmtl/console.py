@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -18,6 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from medmtl.data.finding import Finding
 from medmtl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from medmtl.checking import Expectation
+    from medmtl.metrics.expected_width import ExpectedWidth
 
 PER_CODE = 20  # findings shown of each code; all of them are in findings.json
 SILENCE_SECONDS = 30.0  # longest without a plain line
@@ -201,6 +205,23 @@ def config_findings(error: ConfigError) -> list[Finding]:
     ]
 
 
+def expectation_lines(expectations: Iterable[Expectation]) -> list[str]:
+    """One table per task: labelled cases of each part of the split, and the width of the interval to expect."""
+    lines: list[str] = []
+    for expected in expectations:
+        first = expected.parts[0].width
+        about = f"; width of the 95 % interval of {first.metric} {first.assumption}" if first.metric else ""
+        rows = [("scored on", "labelled", "rarer class", "width", "")]
+        rows += [_expectation_row(part.name, part.labelled, part.width) for part in expected.parts]
+        lines += [f"{expected.task} ({expected.kind}){about}", table(rows), ""]
+    return lines
+
+
+def _expectation_row(name: str, labelled: int, expected: ExpectedWidth) -> tuple[str, str, str, str, str]:
+    rarer = "-" if expected.rarer is None else str(expected.rarer)
+    return name, str(labelled), rarer, "-" if expected.width is None else f"{expected.width:.2g}", expected.why or ""
+
+
 def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
     """The content of ``metrics.json`` as one table per task."""
     lines = [f"{metrics['split']}: {metrics['cases']} cases; {metrics['note']}"]
@@ -227,6 +248,7 @@ def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("spacing", " x ".join(f"{size:g}" for size in plan["preparation"]["spacing"]) + " mm"),
         ("view", plan["view"]),
         ("shape", _by(plan["shape"])),
+        *([("padding", "0")] if "padding" in reasons else []),
         ("batch", str(plan["batch"])),
         ("network", f"{len(network['channels'])} stages of {', '.join(map(str, network['channels']))} channels"),
         ("strides", ", ".join(_by(stride) for stride in network["strides"])),
@@ -236,6 +258,8 @@ def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("workers", str(plan["workers"])),
         ("length", length),
         ("memory", f"{plan['memory_bytes'] / 1e9:.2f} GB"),
+        ("disk", f"{plan['disk_bytes'] / 1e9:.2f} GB"),
+        ("time", "-" if plan["seconds"] is None else f"{plan['seconds'] / 60:.2g} minutes"),
     ]
     return [(name, value, reasons.get(name, "")) for name, value in rows]
 

@@ -179,6 +179,7 @@ def test_check_lists_counts_and_writes_the_findings(tiny_cohort: Path, tmp_path:
     assert out.splitlines()[-1].startswith("0 rejected, ")
     assert out.splitlines()[-1].endswith(": fit for training")
     assert "check 12/12" in err
+    assert "malignancy (classification); width of the 95 % interval of auc at an AUC of 0.8" in out.splitlines()
     written = json.loads((tmp_path / "f.json").read_text())
     assert len(written) == len(medmtl.check(tiny_cohort))
     assert {"code", "severity", "case", "row", "column", "key", "line", "file", "found", "expected", "fix"} == set(
@@ -242,8 +243,14 @@ def test_plan_gives_each_value_with_its_reason(tiny_cohort: Path, tmp_path: Path
     written = json.loads((tmp_path / "plan.json").read_text())
     assert f"{written['batch']} " in lines["batch"]
     assert written["reasons"]["spacing"] in lines["spacing"]
-    assert lines["length"].split()[1:] == [str(written["steps"]), "steps"]
-    assert "GB" in lines["memory"]
+    assert lines["length"].split("  ")[-1] == written["reasons"]["length"]
+    assert lines["length"].split()[1:3] == [str(written["steps"]), "steps"]
+    for name, key in (("memory", "memory_bytes"), ("disk", "disk_bytes")):
+        assert lines[name].split()[1:3] == [f"{written[key] / 1e9:.2f}", "GB"]
+    assert lines["time"].split()[1:3] == [f"{written['seconds'] / 60:.2g}", "minutes"]
+    assert "within a factor of two" in lines["time"]
+    column = lines["planned"].index("reason")
+    assert all(len(line) > column for line in lines.values()), "each value has its reason"
 
 
 def test_kinds_are_listed_for_readers_and_for_programs(capsys: Captured) -> None:

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "medmtl"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
-# Packages of one floor do not see each other; of the single modules of one floor, each may import those to its left.
+# A floor of packages only: they do not see each other. A floor with single modules: each may import those to its left.
 FLOORS = (
     ("errors", "registry", "validation", "files", "disk", "rng", "progress"),
     ("data", "losses", "metrics"),
@@ -26,11 +26,11 @@ FLOORS = (
     ("evaluation",),
     ("training",),
     ("studies",),
-    ("catalogue", "api"),
-    ("arguments", "console", "cli", "__init__", "__main__"),
+    ("catalogue", "loaded", "api"),
+    ("arguments", "console", "ending", "cli", "__init__", "__main__"),
 )
 FLOOR = {
-    name: (floor, place if (PACKAGE / f"{name}.py").is_file() else 0)
+    name: (floor, place if any((PACKAGE / f"{other}.py").is_file() for other in names) else 0)
     for floor, names in enumerate(FLOORS)
     for place, name in enumerate(names)
 }

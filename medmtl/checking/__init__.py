@@ -7,7 +7,16 @@ at as a whole, and its files are opened.
 from __future__ import annotations
 
 from medmtl.checking.checked import Checked
+from medmtl.checking.expectation import Expectation, expectations
 from medmtl.checking.one_pass import check_cohort, check_headers
 from medmtl.checking.targets import layout, read_targets
 
-__all__ = ["Checked", "check_cohort", "check_headers", "layout", "read_targets"]
+__all__ = [
+    "Checked",
+    "Expectation",
+    "check_cohort",
+    "check_headers",
+    "expectations",
+    "layout",
+    "read_targets",
+]

@@ -21,7 +21,8 @@ from medmtl.data.formats.nifti import read_label
 from medmtl.data.geometry import canonical
 from medmtl.data.preparation import to_grid, working_grid
 from medmtl.data.volume import Grid, Volume
-from medmtl.planning import CT_AIR, working_spacing
+from medmtl.planning.spacing import plan_spacing
+from medmtl.planning.statistics import CT_AIR
 from medmtl.tasks.base import Task, VoxelTask
 
 OUTLIER = 5.0  # times the median, or a fifth of it
@@ -52,7 +53,7 @@ def check_population(
         _orientations(sound, findings)
         _outliers(sound, config, folder, findings)
         _intensities(sound, config, folder, findings)
-        spacing = working_spacing(config, [fingerprint for _, fingerprint in sound], {})
+        spacing = plan_spacing(config, [fingerprint for _, fingerprint in sound], {})
         _small(sound, config, spacing, folder, findings)
         _lost_labels(sound, tasks, spacing, folder, findings)
 

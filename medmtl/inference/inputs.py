@@ -16,7 +16,9 @@ ENDINGS = (".nii.gz", ".nii")
 TABLES = (".csv", ".tsv")
 
 
-def cases_of(inputs: Sequence[str], trained: Config, channels: tuple[str, ...]) -> tuple[Case, ...]:
+def cases_of(
+    inputs: Sequence[str], trained: Config, channels: tuple[str, ...], findings: Findings | None = None
+) -> tuple[Case, ...]:
     """Cases from whatever was given.
 
     Args:
@@ -25,22 +27,23 @@ def cases_of(inputs: Sequence[str], trained: Config, channels: tuple[str, ...]) 
             the trained cohort.
         trained: the run's configuration.
         channels: the model's channels.
+        findings: gets the faults of a table's rows, which are then left out; None refuses a table with a bad row.
 
     Raises:
         InputError: if the inputs are none of these.
-        CohortError: if a table is refused; carries the findings.
+        CohortError: if a table cannot be read as one, or has a bad row and no ``findings`` to say so; carries them.
     """
     if not inputs:
-        return _table(trained.cohort.table, trained, channels, trained.cohort.patient)
+        return _table(trained.cohort.table, trained, channels, trained.cohort.patient, findings)
     first = Path(inputs[0])
     if len(inputs) == 1 and first.suffix.lower() in (".yaml", ".yml"):
         given = configuration.load(first)
         missing = [name for name in channels if name not in given.cohort.channels]
         if missing:
             raise InputError(f"{first} has no channel {', '.join(missing)}; the model wants {', '.join(channels)}")
-        return _table(given.cohort.table, given, channels, given.cohort.case)
+        return _table(given.cohort.table, given, channels, given.cohort.case, findings)
     if len(inputs) == 1 and first.suffix.lower() in TABLES:
-        return _table(first, trained, channels, trained.cohort.case)
+        return _table(first, trained, channels, trained.cohort.case, findings)
     if len(inputs) == 1 and first.is_dir():
         raise InputError(f"{first} is a folder; DICOM series are not in this version, give NIfTI files or a table")
     named = [item.partition("=") for item in inputs]
@@ -78,7 +81,9 @@ def _stem(path: Path) -> str:
     return next((path.name.removesuffix(ending) for ending in ENDINGS if path.name.endswith(ending)), path.name)
 
 
-def _table(table: Path, config: Config, channels: tuple[str, ...], patient: str) -> tuple[Case, ...]:
+def _table(
+    table: Path, config: Config, channels: tuple[str, ...], patient: str, findings: Findings | None
+) -> tuple[Case, ...]:
     section = config.cohort
     layout = CohortLayout(
         table,
@@ -90,9 +95,9 @@ def _table(table: Path, config: Config, channels: tuple[str, ...], patient: str)
         # a leak between splits is the harm of a shared image, and prediction has no splits
         allow_shared_image=True,
     )
-    findings = Findings()
-    cohort = read_cohort(layout, findings)
-    rejected = findings.rejected()
-    if rejected:
-        raise CohortError(f"{table.name} has {len(rejected)} faults; first: {rejected[0].sentence()}", list(findings))
+    found = Findings() if findings is None else findings
+    cohort = read_cohort(layout, found)
+    rejected = found.rejected()
+    if rejected and findings is None:
+        raise CohortError(f"{table.name} has {len(rejected)} faults; first: {rejected[0].sentence()}", list(found))
     return cohort.cases

@@ -6,11 +6,31 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medmtl.data.formats.nifti import write_mask
+from medmtl.errors import InputError
 from medmtl.files import make_private_folder, safe_name, write_atomic
 from medmtl.inference.predict import CasePrediction
 from medmtl.tasks.base import Cell
 
+TABLE = "predictions.csv"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def open_output(out: Path) -> None:
+    """Make the folder for predictions, for the owner only, or take one that holds predictions.
+
+    What is predicted again replaces its files, each as a whole, also where another model wrote them; the table, which
+    names the model of each row, lists what was predicted last. Masks of other cases stay where they are.
+
+    Raises:
+        InputError: B042 if the folder has ``masks`` that were not written here.
+    """
+    if (out / "masks").exists() and not (out / TABLE).exists():
+        raise InputError(
+            f"{out} holds masks/ but no {TABLE}, so these are not predictions and may be somebody's drawings; choose "
+            "another folder",
+            code="B042",
+        )
+    make_private_folder(out)
 
 
 def mask_file(task: str, case_id: str) -> str:

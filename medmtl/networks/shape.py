@@ -9,6 +9,7 @@ from typing import Literal
 from medmtl.networks.features import FeatureSpec, Stride
 
 MIN_SIZE = 4  # voxels that an axis keeps at the deepest stage
+MIN_LONE = 6  # voxels that an axis keeps where it is halved alone, as in nnU-Net
 ISOTROPIC = 2.0  # spacings within this factor of the finest count as alike, as in nnU-Net
 
 
@@ -56,7 +57,10 @@ def pooling_plan(
 
     An axis is halved while that leaves it at least 4 voxels and while its voxels are within twice the finest axis', so
     that thick slices are not pooled before the in-plane axes have caught up. Its kernel is 1 until then, and 3 from
-    then on. After Isensee et al. 2021, https://doi.org/10.1038/s41592-020-01008-z.
+    then on. An axis that would be halved alone must keep 6 voxels: a further stage, with twice the channels, is not
+    worth a last halving of one axis. After Isensee et al. 2021, https://doi.org/10.1038/s41592-020-01008-z, and the
+    code of nnU-Net v2 (``get_pool_and_conv_props``). It deviates in one point: halves are not rounded up, so that 31
+    voxels are halved twice and not three times.
 
     Args:
         shape: voxels per axis.
@@ -76,7 +80,7 @@ def pooling_plan(
             min(s for s, n in zip(mm, size, strict=True) if n >= 2 * MIN_SIZE) if max(size) >= 2 * MIN_SIZE else 0.0
         )
         halved = [n >= 2 * MIN_SIZE and s < ISOTROPIC * finest for n, s in zip(size, mm, strict=True)]
-        if not any(halved):
+        if not any(halved) or (sum(halved) == 1 and size[halved.index(True)] < 2 * MIN_LONE):
             break
         step = [2 if half else 1 for half in halved]
         size = [n / k for n, k in zip(size, step, strict=True)]

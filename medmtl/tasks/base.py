@@ -15,6 +15,7 @@ from torch import nn
 from medmtl.data.case import Case
 from medmtl.data.volume import Volume
 from medmtl.metrics.estimate import Estimate
+from medmtl.metrics.expected_width import ExpectedWidth
 from medmtl.metrics.figures import Figure
 from medmtl.networks.features import FeatureSpec
 
@@ -219,6 +220,14 @@ class Task(ABC):
     @abstractmethod
     def metrics(self, cases: Sequence[ScoredCase]) -> dict[str, Estimate]:
         """Metrics over labelled cases by name; the first is the primary one."""
+
+    def expected_width(self, folds: Sequence[Sequence[tuple[str, Any]]]) -> ExpectedWidth:
+        """The 95 % interval of the primary metric to expect, from the labels alone; nothing by default.
+
+        Args:
+            folds: per fold, patient and target of each labelled validation case.
+        """
+        return ExpectedWidth(why="this kind does not say what to expect")
 
     @abstractmethod
     def figures(self, cases: Sequence[ScoredCase]) -> tuple[Figure, ...]:

@@ -19,6 +19,7 @@ from medmtl.data.volume import Volume
 from medmtl.losses.cross_entropy import best_constant_cross_entropy, best_constant_distribution, cross_entropy_loss
 from medmtl.metrics import calibration, probabilities, ranking
 from medmtl.metrics.estimate import Estimate
+from medmtl.metrics.expected_width import ExpectedWidth, auc_width
 from medmtl.metrics.figures import CalibrationFigure, Figure, RocFigure
 from medmtl.networks.features import FeatureSpec
 from medmtl.networks.pooling import PooledHead
@@ -247,6 +248,15 @@ class Classification(CaseTask):
             estimate = probabilities.brier(class_N, calibrated_NK, patients)
             estimates["brier_calibrated"] = replace(estimate, extra={"calibrator": CALIBRATED})
         return estimates
+
+    def expected_width(self, folds: Sequence[Sequence[tuple[str, Any]]]) -> ExpectedWidth:
+        """Of the area under the ROC curve; see :func:`medmtl.metrics.expected_width.auc_width`."""
+        return auc_width(
+            [
+                [len({patient for patient, truth in fold if truth == name}) for name in self.options.classes]
+                for fold in folds
+            ]
+        )
 
     def figures(self, cases: Sequence[ScoredCase]) -> tuple[Figure, ...]:
         """A ROC curve per fold, and the calibration over all folds where there are cases enough.

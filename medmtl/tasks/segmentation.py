@@ -19,6 +19,7 @@ from medmtl.losses.deep_supervision import deep_supervision
 from medmtl.losses.dice_bce import dice_bce_loss
 from medmtl.losses.dice_ce import dice_ce_loss
 from medmtl.metrics.estimate import Better, Estimate
+from medmtl.metrics.expected_width import ExpectedWidth, dice_width
 from medmtl.metrics.figures import Figure, StripFigure
 from medmtl.metrics.intervals import mean_estimate
 from medmtl.metrics.overlap import dice, outcome, volume_ml
@@ -280,6 +281,10 @@ class Segmentation(VoxelTask):
                 key = f"{metric}/{name}" if name else metric
                 estimates[key] = mean_estimate([case.scores[key] for case in cases], patients, better, unit, counts)
         return estimates
+
+    def expected_width(self, folds: Sequence[Sequence[tuple[str, Any]]]) -> ExpectedWidth:
+        """Of the mean Dice; see :func:`medmtl.metrics.expected_width.dice_width`."""
+        return dice_width(len({patient for fold in folds for patient, _ in fold}))
 
     def figures(self, cases: Sequence[ScoredCase]) -> tuple[Figure, ...]:
         """Dice of every case, by label and region."""

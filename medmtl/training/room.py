@@ -48,14 +48,18 @@ class DiskNeed:
     entry_files: Mapping[str, int]
 
     @property
+    def reason(self) -> str:
+        """What takes it."""
+        cache = sum(self.entry_bytes.values())
+        return (
+            f"{_size(self.run_bytes)} of checkpoints and log, and {_size(cache)} of prepared cases, which runs with "
+            "equal settings share"
+        )
+
+    @property
     def bytes(self) -> int:
         """All of it, as if the cache were empty."""
         return self.run_bytes + sum(self.entry_bytes.values())
-
-
-def predicted_disk_bytes(config: Config, checked: Checked, plan: Plan, cases: Iterable[Case]) -> int:
-    """Bytes that training a fold will take on disk: its checkpoints and the entries of ``cases`` in an empty cache."""
-    return predict_disk(config, checked, plan, cases).bytes
 
 
 def predict_disk(config: Config, checked: Checked, plan: Plan, cases: Iterable[Case]) -> DiskNeed:

@@ -74,11 +74,13 @@ def make_ready(config: Config, *, strict: bool = False, progress: Progress = sil
 
 
 def plan_fold(ready: Ready, fold: FoldName, device: Device) -> Plan:
-    """Geometry, network and step for a fold, before anything is prepared."""
-    train, _ = ready.members(fold)
+    """Geometry, network, step and room on disk for a fold, before anything is prepared."""
+    train, val = ready.members(fold)
     held = set(ready.splits.test)
     fingerprints = [f for name, f in ready.checked.fingerprints.items() if name not in held]
-    return make_plan(ready.config, ready.tasks, fingerprints, len(train), device)
+    plan = make_plan(ready.config, ready.tasks, fingerprints, len(train), device)
+    need = predict_disk(ready.config, ready.checked, plan, [*train, *val])
+    return replace(plan, disk_bytes=need.bytes, reasons={**plan.reasons, "disk": need.reason})
 
 
 def start_run(

@@ -10,6 +10,7 @@ import pytest
 from medmtl import api
 from medmtl import config as configuration
 from medmtl.config import Config
+from medmtl.data.finding import Findings
 from medmtl.errors import CohortError, InputError
 from medmtl.inference.inputs import case_of_files, cases_of
 
@@ -104,6 +105,26 @@ def test_bare_files_are_one_case_each(images: list[Path], trained: Config, tmp_p
     assert [list(case.images) for case in cases] == [["image"], ["image"]]
 
 
+def test_a_faulty_row_is_left_out_where_somebody_listens(images: list[Path], trained: Config, tmp_path: Path) -> None:
+    rows = [
+        ("case_id", "image"),
+        ("a", images[0].name),
+        ("b", "absent.nii.gz"),
+        ("a", images[1].name),
+        ("c", images[1].name),
+    ]
+    findings = Findings()
+    cases = cases_of([str(write_rows(tmp_path / "new.csv", rows))], trained, ONE, findings)
+    assert [case.case_id for case in cases] == ["a", "c"]
+    assert [(finding.code, finding.row) for finding in findings.rejected()] == [("B032", 3), ("B017", 4)]
+
+
+def test_a_table_that_is_none_is_refused_also_then(images: list[Path], trained: Config, tmp_path: Path) -> None:
+    table = write_rows(tmp_path / "new.csv", [("case_id", "scan"), ("a", images[0].name)])
+    with pytest.raises(CohortError, match="lacks a declared column"):
+        cases_of([str(table)], trained, ONE, Findings())
+
+
 @pytest.mark.parametrize(
     ("inputs", "channels", "message"),
     [
@@ -134,22 +155,6 @@ def test_channels_from_python_must_be_the_models(images: list[Path]) -> None:
     assert case_of_files({"es": images[1], "ed": str(images[0])}, TWO, "x").images == {"ed": images[0], "es": images[1]}
     with pytest.raises(InputError, match="wants the channels ed, es; found ed, t1"):
         case_of_files({"ed": images[0], "t1": images[1]}, TWO, "x")
-
-
-def test_a_bad_case_of_a_batch_is_named_and_the_rest_is_kept(
-    images: list[Path], trained_run: Path, tmp_path: Path
-) -> None:
-    images[1].write_bytes(images[1].read_bytes()[:-200])
-    third = Path(shutil.copy(images[0], tmp_path / "third.nii.gz"))
-    out = tmp_path / "out"
-    with pytest.raises(InputError, match=r"1 of 3 cases were not predicted.*case_001") as raised:
-        api.predict(trained_run, [*images, third], out, device="cpu")
-    assert raised.value.exit_code == 2
-    with (out / "predictions.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["case_id"] for row in rows] == ["case_000", "third"]
-    assert all((out / row["lesion_file"]).is_file() for row in rows)
-    assert len(list((out / "masks" / "lesion").iterdir())) == 2
 
 
 def test_a_table_without_patients_and_labels_is_predicted(

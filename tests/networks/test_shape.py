@@ -11,10 +11,17 @@ CUBE = (2, 2, 2)
 
 def test_isotropic_voxels_are_pooled_on_every_axis() -> None:
     strides, kernels, divisor = pooling_plan((48, 64, 48), (1.0, 1.0, 1.0), 6)
-    # 48 -> 24 -> 12 -> 6, and 64 -> 32 -> 16 -> 8 -> 4: only the longer axis can be halved a fourth time
-    assert strides == ((1, 1, 1), CUBE, CUBE, CUBE, (1, 2, 1))
-    assert kernels == ((3, 3, 3),) * 5
-    assert divisor == (8, 16, 8)
+    # 48 -> 24 -> 12 -> 6, and 64 -> 32 -> 16 -> 8: the longer axis alone would be left 4
+    assert strides == ((1, 1, 1), CUBE, CUBE, CUBE)
+    assert kernels == ((3, 3, 3),) * 4
+    assert divisor == (8, 8, 8)
+
+
+@pytest.mark.parametrize(("length", "halved"), [(88, False), (95, False), (96, True), (128, True)])
+def test_a_lone_axis_is_halved_where_it_keeps_six_voxels(length: int, halved: bool) -> None:
+    strides, _, divisor = pooling_plan((48, length, 48), (1.0, 1.0, 1.0), 6)
+    assert strides == ((1, 1, 1), CUBE, CUBE, CUBE, *([(1, 2, 1)] if halved else []))
+    assert divisor == (8, 16 if halved else 8, 8)
 
 
 def test_thick_slices_wait_for_the_axes_in_plane() -> None:

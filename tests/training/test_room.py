@@ -52,9 +52,7 @@ def test_the_prediction_is_what_a_training_takes_or_up_to_a_quarter_more(
     assert run <= need.run_bytes <= 1.25 * run
     entries = taken(*(path for path in (trained_run.parent / ".medmtl-cache").iterdir()))
     assert entries <= sum(need.entry_bytes.values()) <= 1.25 * entries
-    assert room.predicted_disk_bytes(ready.config, ready.checked, plan, cases) == need.run_bytes + sum(
-        need.entry_bytes.values()
-    )
+    assert need.bytes == need.run_bytes + sum(need.entry_bytes.values())
     files = len(list(newest.rglob("*"))) + 1
     assert files <= room.CHECKPOINT_FILES
     per_case = len([p for p in (trained_run.parent / ".medmtl-cache").rglob("*")]) / len(cases)

@@ -19,6 +19,7 @@ from medmtl.data.volume import Volume
 from medmtl.losses.huber import constant_huber, huber_loss
 from medmtl.metrics import regression
 from medmtl.metrics.estimate import Estimate
+from medmtl.metrics.expected_width import ExpectedWidth, mae_width
 from medmtl.metrics.figures import Figure, ScatterFigure
 from medmtl.networks.features import FeatureSpec
 from medmtl.networks.pooling import PooledHead
@@ -323,6 +324,10 @@ class Regression(CaseTask):
             "spearman": regression.spearman(observed, predicted, patients, unit),
             "skill": regression.skill(observed, predicted, median, patients, unit),
         }
+
+    def expected_width(self, folds: Sequence[Sequence[tuple[str, Any]]]) -> ExpectedWidth:
+        """Of the mean absolute error; see :func:`medmtl.metrics.expected_width.mae_width`."""
+        return mae_width(len({patient for fold in folds for patient, _ in fold}))
 
     def figures(self, cases: Sequence[ScoredCase]) -> tuple[Figure, ...]:
         """Predicted against observed, and derived against observed where declared."""

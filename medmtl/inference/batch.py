@@ -1,0 +1,76 @@
+"""Many cases, of which some may be bad: the rest is predicted and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from medmtl.data.case import Case
+from medmtl.data.finding import Finding, Findings
+from medmtl.errors import InputError, NumericError
+from medmtl.inference.predict import Predictor
+from medmtl.inference.write import TABLE, open_output, prediction_row, write_masks, write_table
+from medmtl.progress import Progress
+from medmtl.tasks.base import Cell
+
+FAILURES_NAMED = 5  # in the error at the end
+
+
+def predict_all(predictor: Predictor, cases: Sequence[Case], findings: Findings, out: Path, progress: Progress) -> Path:
+    """Predict cases and write their masks and one table.
+
+    Args:
+        predictor: the model.
+        cases: those that can be tried.
+        findings: of the rows that were refused before.
+        out: see :func:`medmtl.inference.write.open_output`.
+        progress: called once per case.
+
+    Returns:
+        The table.
+
+    Raises:
+        InputError: if a row or a file cannot be used; all others are predicted and written first.
+        NumericError: if the only cases that failed got an answer that is not finite; as above.
+    """
+    open_output(out)
+    rows: list[dict[str, Cell]] = []
+    failed: list[InputError | NumericError] = _refused_rows(findings)
+    total = len(cases) + len(failed)
+    try:
+        for count, case in enumerate(cases, start=1):
+            try:
+                prediction = predictor.predict(case)
+            except NumericError as error:
+                failed.append(error)
+            except InputError as error:
+                failed.append(InputError(f"{case.case_id}: {error}"))
+            else:
+                write_masks(prediction, out)
+                rows.append(prediction_row(prediction, predictor.model_sha256))
+            progress("predict", count, len(cases))
+    finally:
+        # also when it is stopped half-way: a mask without its row would be an orphan
+        if rows:
+            write_table(rows, out / TABLE)
+    if failed:
+        raise _incomplete(failed, total, out / TABLE if rows else None)
+    return out / TABLE
+
+
+def _refused_rows(findings: Findings) -> list[InputError | NumericError]:
+    """One error per row of a table that cannot be used."""
+    first: dict[int | None, Finding] = {}
+    for finding in findings.rejected():
+        first.setdefault(finding.row, finding)
+    return [InputError(finding.sentence()) for finding in first.values()]
+
+
+def _incomplete(
+    failed: Sequence[InputError | NumericError], total: int, table: Path | None
+) -> InputError | NumericError:
+    kind = InputError if any(isinstance(error, InputError) for error in failed) else NumericError
+    rest = f"the others are in {table}" if table else "and no table was written"
+    more = f"; and {len(failed) - FAILURES_NAMED} more" if len(failed) > FAILURES_NAMED else ""
+    named = "; ".join(str(error) for error in failed[:FAILURES_NAMED])
+    return kind(f"{len(failed)} of {total} cases were not predicted, {rest}; {named}{more}")

@@ -1,0 +1,23 @@
+"""Everything that is decided before the first step, with its reason.
+
+Geometry is planned from all cases but the test split; statistics of intensities and targets come from the training
+fold. The plan is frozen in ``plan.json``; training, resume, evaluation and prediction read it and decide nothing again.
+"""
+
+from __future__ import annotations
+
+from medmtl.planning.duration import with_duration
+from medmtl.planning.network import decoder_count
+from medmtl.planning.plan import Plan
+from medmtl.planning.planner import make_plan
+from medmtl.planning.statistics import TrainingFacts, observed_range, with_statistics
+
+__all__ = [
+    "Plan",
+    "TrainingFacts",
+    "decoder_count",
+    "make_plan",
+    "observed_range",
+    "with_duration",
+    "with_statistics",
+]

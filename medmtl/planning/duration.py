@@ -1,0 +1,96 @@
+"""How long a training will take on this machine: operations by arithmetic, their speed by a short measurement."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+
+from medmtl.networks.cost import forward_operations
+from medmtl.networks.decoder import UnetDecoder
+from medmtl.networks.shape import NetworkShape
+from medmtl.networks.unet import UnetEncoder
+from medmtl.planning.plan import Plan, Triple
+
+BACKWARD = 2  # passes that the backward pass is worth
+MEASURED_SECONDS = 1.0
+MEASURED_VOXELS = 60_000
+BESIDES = 1.3  # losses, the optimiser, and loading that competes for the processor
+
+
+def with_duration(plan: Plan, decoders: int) -> Plan:
+    """The plan with its predicted training time, within a factor of about two; takes about a second to measure.
+
+    Args:
+        plan: of :func:`medmtl.planning.make_plan`.
+        decoders: how many stand on the encoder.
+    """
+    if plan.steps is None:
+        return plan
+    operations = plan.batch * (1 + BACKWARD) * forward_operations(plan.network, decoders, plan.shape)
+    speed = measure_operations_per_second(plan, decoders)
+    seconds = plan.steps * BESIDES * operations / speed
+    reason = (
+        f"{operations / 1e9:.3g} billion operations a step, of which this machine made {speed / 1e9:.3g} billion a "
+        "second just now; rough, within a factor of two, and without preparation and validation"
+    )
+    return replace(plan, seconds=seconds, reasons={**plan.reasons, "time": reason})
+
+
+def measure_operations_per_second(plan: Plan, decoders: int) -> float:
+    """Speed of the planned network's forward and backward pass on a sample small enough to take a second in all.
+
+    Args:
+        plan: its network, precision, device and threads are used.
+        decoders: how many stand on the encoder.
+    """
+    device = torch.device(plan.device)
+    shape = measured_shape(plan.network, plan.shape)
+    with _threads(plan.threads), torch.random.fork_rng():
+        encoder = UnetEncoder(plan.network).to(device)
+        stack = [UnetDecoder(plan.network).to(device) for _ in range(decoders)]
+        image = torch.randn(1, plan.network.in_channels, *shape, device=device)
+        _pass(encoder, stack, image, plan.precision)  # the first one also chooses kernels
+        passes, begin = 0, time.perf_counter()
+        while not passes or time.perf_counter() - begin < MEASURED_SECONDS:
+            _pass(encoder, stack, image, plan.precision)
+            passes += 1
+        seconds = time.perf_counter() - begin
+    return passes * (1 + BACKWARD) * forward_operations(plan.network, decoders, shape) / seconds
+
+
+def measured_shape(network: NetworkShape, shape: Triple) -> Triple:
+    """A shape of about 60,000 voxels at most, if the deepest map keeps two voxels on the halved axes."""
+    least = [min(n, 2 * d) for n, d in zip(shape, network.cumulative_strides()[-1], strict=True)]
+    x, y, z = shape
+    while math.prod((x, y, z)) > MEASURED_VOXELS:
+        axis = max(range(3), key=lambda axis: (x, y, z)[axis] / least[axis])
+        if (x, y, z)[axis] <= least[axis]:
+            break
+        divisor = network.cumulative_strides()[-1][axis]
+        x, y, z = (n - divisor if i == axis else n for i, n in enumerate((x, y, z)))
+    return x, y, z
+
+
+def _pass(encoder: UnetEncoder, decoders: list[UnetDecoder], image_BCDHW: torch.Tensor, precision: str) -> None:
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    with torch.autocast(image_BCDHW.device.type, dtype=dtype, enabled=precision != "fp32"):
+        maps = encoder(image_BCDHW)
+        ends = [decoder(maps)[0] for decoder in decoders] or [maps[-1]]
+    sum(end.float().square().mean() for end in ends).backward()
+    if image_BCDHW.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

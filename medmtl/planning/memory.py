@@ -1,0 +1,66 @@
+"""The memory that a training will take."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from medmtl.device import Device
+from medmtl.networks.cost import parameter_count, stage_voxels
+from medmtl.networks.shape import NetworkShape
+from medmtl.planning.plan import Triple
+
+# Fitted to the peaks that benchmarks/memory_model.py measures, and raised until none was underestimated.
+PROCESS_BYTES = 710_000_000  # interpreter, torch, MONAI and the loader, resident before the first step
+ENCODER_MAPS = 4.5  # per stage: two convolutions' outputs, each also normalised, and what the backward pass adds
+DECODER_MAPS = 8.0  # per stage: the skip's concatenation, which is two, the same four, and what the backward pass adds
+INPUT_COPIES = 7  # fp32: batches made ahead, the one in use, its channels-last copy
+OUTPUT_COPIES = 6  # fp32: logits, probabilities, targets and gradients of the losses
+PARAMETER_BYTES = 48  # weight, gradient, two moments, average; a validation's copy; a commit's copies
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a training of one network needs, against what it may have.
+
+    Attributes:
+        network, decoders: the encoder, and how many decoders stand on it.
+        outputs: channels of all voxel tasks' outputs together.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        device: the machine.
+        limit_bytes: ``plan.memory_gb``.
+    """
+
+    network: NetworkShape
+    decoders: int
+    outputs: int
+    precision: str
+    device: Device
+    limit_bytes: int
+
+    def need(self, shape: Triple, batch: int) -> int:
+        """Predicted peak bytes of the training process: resident memory on a CPU, device memory on a GPU.
+
+        The process itself, parameters with their gradients, moments and copies, and per sample the maps of every stage,
+        the input and the outputs. Meant to be at most a quarter too high and never too low.
+
+        Args:
+            shape: voxels of a sample per axis.
+            batch: samples per step.
+        """
+        sizes = list(zip(self.network.channels, stage_voxels(self.network, shape), strict=True))
+        encoder = ENCODER_MAPS * sum(channels * voxels for channels, voxels in sizes)
+        decoder = DECODER_MAPS * self.decoders * sum(channels * voxels for channels, voxels in sizes[:-1])
+        maps = (encoder + decoder) * (4 if self.precision == "fp32" else 2) * self.device.activation_factor
+        whole = 4 * math.prod(shape) * (INPUT_COPIES * self.network.in_channels + OUTPUT_COPIES * self.outputs)
+        parameters = PARAMETER_BYTES * parameter_count(self.network, self.decoders)
+        process = PROCESS_BYTES if self.device.kind == "cpu" else 0
+        return math.ceil(process + parameters + batch * (maps + whole))
+
+    def fits(self, shape: Triple, batch: int) -> bool:
+        """Whether the need is within the limit."""
+        return self.need(shape, batch) <= self.limit_bytes
+
+    def largest_batch(self, shape: Triple, bound: int) -> int:
+        """The most samples that fit, from 1 to ``bound``; 1 also where not even one fits."""
+        return next((batch for batch in range(bound, 1, -1) if self.fits(shape, batch)), 1)

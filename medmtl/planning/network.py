@@ -1,0 +1,93 @@
+"""The network and its arithmetic, from voxel size and the largest case."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from medmtl.config import Config
+from medmtl.data.fingerprint import Fingerprint
+from medmtl.device import Device
+from medmtl.errors import ConfigError
+from medmtl.networks.shape import NetworkShape, pooling_plan
+from medmtl.planning.plan import Triple
+from medmtl.tasks.base import Task, VoxelTask
+
+MAX_STAGES = 6
+
+
+def working_sizes(fingerprints: Sequence[Fingerprint], spacing: tuple[float, float, float]) -> tuple[Triple, ...]:
+    """Voxels of each case at a voxel size."""
+    sizes = []
+    for grid in (fingerprint.grid for fingerprint in fingerprints):
+        x, y, z = (
+            math.ceil(round(n * own / size, 3)) for n, own, size in zip(grid.shape, grid.spacing, spacing, strict=True)
+        )
+        sizes.append((x, y, z))
+    return tuple(sizes)
+
+
+def plan_network(
+    config: Config, spacing: tuple[float, float, float], whole: Triple, device: Device, reasons: dict[str, str]
+) -> tuple[NetworkShape, Triple]:
+    """The network's measurements, and the divisor of a sample's shape.
+
+    Args:
+        config: the resolved configuration; ``plan.width`` and ``plan.max_width`` win.
+        spacing: working voxel size in mm.
+        whole: voxels of the largest case, or the set shape.
+        device: the machine; a CPU gets half the width.
+        reasons: gets the reason.
+    """
+    strides, kernels, divisor = pooling_plan(whole, spacing, MAX_STAGES)
+    width = config.plan.width or (16 if device.kind == "cpu" else 32)
+    widest = config.plan.max_width or (128 if device.kind == "cpu" else 320)
+    reasons["network"] = (
+        f"axes are halved while they keep 4 voxels and their spacing is within twice the finest; {width} channels, "
+        f"doubled per stage up to {widest}: what a {device.kind} trains in minutes"
+    )
+    network = NetworkShape(
+        in_channels=len(config.cohort.channels),
+        channels=tuple(min(width * 2**stage, widest) for stage in range(len(strides))),
+        kernels=kernels,
+        strides=strides,
+        blocks=config.network.blocks,
+        # the deepest map is supervised only where it is the only one
+        levels=max(1, min(3, len(strides) - 1)) if config.network.deep_supervision else 1,
+    )
+    reasons["strides"] = f"a sample's axes are multiples of {list(divisor)}"
+    return network, divisor
+
+
+def decoder_count(config: Config, tasks: Mapping[str, Task]) -> int:
+    """Decoders that stand on the encoder: none without a voxel task, otherwise one, or one per task."""
+    voxel = sum(task.voxel for task in tasks.values())
+    return voxel if config.network.decoder == "per_task" else min(voxel, 1)
+
+
+def output_count(tasks: Mapping[str, Task]) -> int:
+    """Channels of all voxel tasks' outputs together."""
+    return sum(len(task.legal_values()) for task in tasks.values() if isinstance(task, VoxelTask))
+
+
+def plan_precision(config: Config, device: Device, reasons: dict[str, str]) -> Literal["fp32", "bf16", "fp16"]:
+    """bf16 where the device has it; otherwise fp16 on a GPU and fp32 on a CPU. ``plan.precision`` wins.
+
+    Raises:
+        ConfigError: B142 for fp16 on a CPU.
+    """
+    if config.plan.precision == "fp16" and device.kind == "cpu":
+        message = "fp16 is for CUDA devices; use fp32 or bf16, or leave it to the planner"
+        raise ConfigError(message, key="plan.precision", code="B142")
+    if config.plan.precision is not None:
+        reasons["precision"] = "set in the configuration"
+        return config.plan.precision
+    if device.bf16:
+        reasons["precision"] = f"this {device.kind} computes in bfloat16; losses and metrics stay in fp32"
+        return "bf16"
+    if device.kind == "cuda":
+        reasons["precision"] = "this GPU has no bfloat16; fp16 with a gradient scaler"
+        return "fp16"
+    reasons["precision"] = "this processor has no bfloat16"
+    return "fp32"

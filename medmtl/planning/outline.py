@@ -1,0 +1,68 @@
+"""What follows from voxel size and the largest case: the network, and what its samples cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from medmtl.config import Config
+from medmtl.data.fingerprint import Fingerprint
+from medmtl.device import Device
+from medmtl.networks.shape import NetworkShape
+from medmtl.planning.memory import Budget
+from medmtl.planning.network import decoder_count, output_count, plan_network, plan_precision, working_sizes
+from medmtl.planning.plan import Triple
+from medmtl.planning.spacing import plan_spacing
+from medmtl.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A plan before its samples are chosen.
+
+    Attributes:
+        spacing: working voxel size in mm.
+        sizes: voxels of each case at that size.
+        whole: voxels of the largest case per axis, or the set shape.
+        network, decoders: the network, and how many decoders stand on its encoder.
+        divisor: what the network divides a sample's axes by.
+        precision: of the arithmetic.
+        budget: of memory.
+    """
+
+    spacing: tuple[float, float, float]
+    sizes: tuple[Triple, ...]
+    whole: Triple
+    network: NetworkShape
+    decoders: int
+    divisor: Triple
+    precision: Literal["fp32", "bf16", "fp16"]
+    budget: Budget
+
+
+def outline(
+    config: Config,
+    tasks: Mapping[str, Task],
+    fingerprints: Sequence[Fingerprint],
+    device: Device,
+    reasons: dict[str, str],
+) -> Outline:
+    """Everything up to the choice of samples.
+
+    Args:
+        config: the resolved configuration.
+        tasks: the unfitted tasks.
+        fingerprints: of all cases but the test split.
+        device: the machine.
+        reasons: gets the reasons.
+    """
+    spacing = plan_spacing(config, fingerprints, reasons)
+    sizes = working_sizes(fingerprints, spacing)
+    whole = config.plan.shape or (max(s[0] for s in sizes), max(s[1] for s in sizes), max(s[2] for s in sizes))
+    network, divisor = plan_network(config, spacing, whole, device, reasons)
+    precision = plan_precision(config, device, reasons)
+    decoders = decoder_count(config, tasks)
+    limit = round(config.plan.memory_gb * 1e9)
+    budget = Budget(network, decoders, output_count(tasks), precision, device, limit)
+    return Outline(spacing, sizes, whole, network, decoders, divisor, precision, budget)

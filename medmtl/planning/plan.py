@@ -1,0 +1,75 @@
+"""The record that a run freezes in ``plan.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from medmtl.data.prepared import Intensity, Preparation
+from medmtl.errors import ArtefactError
+from medmtl.networks.shape import NetworkShape
+
+Triple = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The frozen plan of one fold.
+
+    Attributes:
+        preparation: the deterministic half of the transforms; part of the cache key.
+        intensities: normalisation per channel, in input order.
+        view: ``case`` (every sample is a whole case) or ``patch``.
+        shape: samples' voxels per axis.
+        batch, network, precision, threads, workers, device: of the training step.
+        steps: optimiser steps; None while ``minutes`` has not yet been turned into steps.
+        minutes: as configured, or None.
+        tasks: per task what it learned from the training fold.
+        training_range: what the training fold spans, by name; see :func:`observed_range`.
+        memory_bytes: predicted peak memory of the training process.
+        disk_bytes: predicted size of the run's checkpoints and of the prepared cases.
+        seconds: predicted time of training. None for a number of steps, but for ``medmtl plan``, which measures this
+            machine: in a run it would make equal runs differ.
+        reasons: planned value -> one sentence.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    preparation: Preparation
+    intensities: tuple[Intensity, ...]
+    view: Literal["case", "patch"]
+    shape: Triple
+    batch: int
+    network: NetworkShape
+    device: Literal["cpu", "cuda"]
+    precision: Literal["fp32", "bf16", "fp16"]
+    threads: int
+    workers: int
+    steps: int | None
+    minutes: float | None
+    memory_bytes: int
+    disk_bytes: int = 0
+    seconds: float | None = None
+    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    training_range: dict[str, tuple[float, float]] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As written to ``plan.json``."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_json(data: Any) -> Plan:
+        """Read ``plan.json`` strictly.
+
+        Raises:
+            ArtefactError: on missing, unknown or ill-typed entries.
+        """
+        try:
+            return TypeAdapter(Plan).validate_python(data)
+        except ValidationError as error:
+            place = ".".join(map(str, error.errors()[0]["loc"]))
+            raise ArtefactError(f"plan.json was refused at {place}: {error.errors()[0]['msg']}") from None

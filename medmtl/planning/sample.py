@@ -1,0 +1,158 @@
+"""What one step works on: whole cases or patches, of which shape, and how many."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from medmtl.config import Config
+from medmtl.errors import InputError, MachineError
+from medmtl.planning.memory import Budget
+from medmtl.planning.plan import Triple
+from medmtl.tasks.base import Task
+
+CPU_VOXELS = 600_000  # voxels per step at which two cores still make more than one step a second
+MIN_BATCH = 2
+MAX_BATCH = 16
+
+
+def seeing_tasks(tasks: Mapping[str, Task]) -> list[str]:
+    """Tasks that must see the whole case."""
+    return [name for name, task in tasks.items() if not task.voxel and task.options.evidence != "anywhere"]
+
+
+def smallest_batch(config: Config, tasks: Mapping[str, Task]) -> int:
+    """The fewest samples that a step may have: as set, else one whole case, else two patches."""
+    return config.plan.batch or (1 if seeing_tasks(tasks) else MIN_BATCH)
+
+
+def plan_shape(
+    config: Config,
+    tasks: Mapping[str, Task],
+    budget: Budget,
+    divisor: Triple,
+    whole: Triple,
+    reasons: dict[str, str],
+    remedy: Callable[[], str],
+) -> tuple[Triple, Literal["case", "patch"]]:
+    """Voxels of a sample, and whether it is a whole case or a patch.
+
+    Args:
+        config: the resolved configuration; ``plan.shape`` wins.
+        tasks: the unfitted tasks.
+        budget: of memory.
+        divisor: what the network divides a sample's axes by.
+        whole: voxels of the largest case, or the set shape.
+        reasons: gets the reason.
+        remedy: what would fit, in words; asked only where nothing does.
+
+    Raises:
+        InputError: B140 if a set shape does not fit the network; B089 if a set shape or batch, or a case that must be
+            seen whole, does not fit the budget.
+        MachineError: B089 if not even the smallest patch fits the budget.
+    """
+    shape = round_up(whole, divisor)
+    if config.plan.shape is not None and shape != config.plan.shape:
+        raise InputError(
+            f"plan.shape {list(config.plan.shape)} must be divisible by {list(divisor)}; nearest: {list(shape)}",
+            code="B140",
+        )
+    seeing, batch = seeing_tasks(tasks), smallest_batch(config, tasks)
+    if budget.fits(shape, batch):
+        return shape, _chosen(config, bool(seeing), reasons)
+    if seeing or config.plan.shape is not None:
+        raise InputError(_too_large(budget, shape, batch, seeing) + remedy(), code="B089")
+    while not budget.fits(shape, batch):
+        axis = int(np.argmax([n / d for n, d in zip(shape, divisor, strict=True)]))
+        if shape[axis] <= divisor[axis]:
+            raise MachineError(
+                f"no patch fits plan.memory_gb {budget.limit_bytes / 1e9:g}: the smallest, {batch} of {list(shape)} "
+                f"voxels, needs {_gigabytes(budget.need(shape, batch))} GB; raise it or lower plan.width",
+                code="B089",
+            )
+        lowered = list(shape)
+        lowered[axis] -= divisor[axis]
+        shape = (lowered[0], lowered[1], lowered[2])
+    reasons["shape"] = (
+        f"whole cases do not fit the memory budget: the largest axis was shortened until {batch} patches do"
+    )
+    reasons["view"] = "no task must see the whole case"
+    return shape, "patch"
+
+
+def plan_batch(config: Config, budget: Budget, shape: Triple, training_cases: int, reasons: dict[str, str]) -> int:
+    """Samples per step: as many as fit the budget, up to a bound. ``plan.batch`` wins.
+
+    Args:
+        config: the resolved configuration.
+        budget: of memory.
+        shape: voxels of a sample.
+        training_cases: number of cases in the training fold; bounds the batch.
+        reasons: gets the reason.
+    """
+    if config.plan.batch is not None:
+        reasons["batch"] = "set in the configuration"
+        return config.plan.batch
+    cpu = budget.device.kind == "cpu"
+    bound = max(MIN_BATCH, CPU_VOXELS // math.prod(shape)) if cpu else MAX_BATCH
+    bound = max(1, min(bound, MAX_BATCH, training_cases))
+    batch = budget.largest_batch(shape, bound)
+    reasons["batch"] = f"as many samples as fit the memory budget, at most {bound}" + (
+        " (about 600,000 voxels a step on a CPU, two samples at least)" if cpu else ""
+    )
+    return batch
+
+
+def say_padding(
+    sizes: Sequence[Sequence[int]], shape: Triple, view: Literal["case", "patch"], reasons: dict[str, str]
+) -> None:
+    """Tell how many cases do not fill a sample, and how many whole cases are cut.
+
+    Args:
+        sizes: voxels of each case at working spacing.
+        shape: voxels of a sample.
+        view: of the plan.
+        reasons: gets what is told.
+    """
+    smaller = sum(any(n < m for n, m in zip(size, shape, strict=True)) for size in sizes)
+    if smaller:
+        reasons["padding"] = (
+            f"{smaller} of {len(sizes)} cases are smaller than a sample on some axis; around them is 0, which is the "
+            "mean after normalisation and the background of a label"
+        )
+    larger = sum(any(n > m for n, m in zip(size, shape, strict=True)) for size in sizes)
+    if larger and view == "case":
+        reasons["shape"] += f"; {larger} of {len(sizes)} cases are larger, and training sees their centre only"
+
+
+def round_up(shape: Sequence[int], divisor: Sequence[int]) -> Triple:
+    """The smallest multiple of the divisor, per axis, that holds the shape."""
+    rounded = [math.ceil(n / d) * d for n, d in zip(shape, divisor, strict=True)]
+    return (rounded[0], rounded[1], rounded[2])
+
+
+def _chosen(config: Config, seeing: bool, reasons: dict[str, str]) -> Literal["case", "patch"]:
+    if config.plan.shape is None:
+        reasons["shape"] = "the largest case at working spacing fits the memory budget: every sample is a whole case"
+    else:
+        reasons["shape"] = "set in the configuration"
+    if config.plan.shape is None or seeing:
+        reasons["view"] = "a task must see the whole case" if seeing else "whole cases fit the memory budget"
+        return "case"
+    reasons["view"] = "a shape was set, and no task must see the whole case"
+    return "patch"
+
+
+def _too_large(budget: Budget, shape: Triple, batch: int, seeing: Sequence[str]) -> str:
+    why = f", for tasks that must see the whole case ({', '.join(seeing)})," if seeing else ""
+    return (
+        f"{batch} x {list(shape)} voxels{why} need {_gigabytes(budget.need(shape, batch))} GB, and "
+        f"plan.memory_gb is {budget.limit_bytes / 1e9:g}"
+    )
+
+
+def _gigabytes(amount: int) -> str:
+    return f"{math.ceil(amount / 1e7) / 100:.2f}"

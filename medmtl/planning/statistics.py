@@ -1,0 +1,106 @@
+"""What the plan learns from the training fold: normalisation, targets, and the range that was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from medmtl.config import Config
+from medmtl.data.prepared import Intensity
+from medmtl.data.volume import Grid
+from medmtl.planning.plan import Plan
+from medmtl.tasks.base import Task
+
+CT_AIR = -500.0  # Hounsfield units: no MR or normalised scan has a typical minimum below
+MASKED_SHARE = 0.25  # share of exact zeros from which a scan counts as masked, as in nnU-Net's cropping rule
+
+
+class CaseFacts(Protocol):
+    """The part of :class:`medmtl.data.prepared.Prepared` that planning reads."""
+
+    @property
+    def native(self) -> Grid:
+        """Grid of the file."""
+
+    @property
+    def statistics(self) -> tuple[Mapping[str, float], ...]:
+        """Per channel."""
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """What statistics may be learned from: the training fold and nothing else.
+
+    Attributes:
+        prepared: the fold's cases.
+        truths: task -> targets of the fold's labelled cases.
+    """
+
+    prepared: Sequence[CaseFacts]
+    truths: Mapping[str, Sequence[Any]]
+
+
+def with_statistics(plan: Plan, config: Config, tasks: Mapping[str, Task], training: TrainingFacts) -> Plan:
+    """The plan completed by what is learned from the training fold.
+
+    Args:
+        plan: of :func:`make_plan`.
+        config: the resolved configuration.
+        tasks: the unfitted tasks.
+        training: facts of the training fold's cases only.
+    """
+    reasons = dict(plan.reasons)
+    intensities = tuple(
+        _intensity(channel, index, config, training.prepared, reasons)
+        for index, channel in enumerate(plan.preparation.channels)
+    )
+    fitted = {name: {**task.fit(training.truths[name]), **task.resolve(tasks)} for name, task in tasks.items()}
+    seen: dict[str, list[float]] = {}
+    for prepared in training.prepared:
+        for name, value in observed_range(prepared, plan.preparation.channels).items():
+            seen.setdefault(name, []).append(value)
+    return replace(
+        plan,
+        intensities=intensities,
+        tasks=fitted,
+        training_range={name: (min(values), max(values)) for name, values in seen.items()},
+        reasons=reasons,
+    )
+
+
+def observed_range(prepared: CaseFacts, channels: Sequence[str]) -> dict[str, float]:
+    """What is compared with the training range: native voxel size per axis and each channel's 99.5th percentile."""
+    sizes = dict(zip(("spacing_0", "spacing_1", "spacing_2"), sorted(prepared.native.spacing), strict=True))
+    return {**sizes, **{f"intensity_{c}": float(s["p995"]) for c, s in zip(channels, prepared.statistics, strict=True)}}
+
+
+def _intensity(
+    channel: str, index: int, config: Config, cases: Sequence[CaseFacts], reasons: dict[str, str]
+) -> Intensity:
+    statistics = [case.statistics[index] for case in cases]
+    kind = config.plan.normalisation.get(channel)
+    reason = "set in the configuration"
+    if kind is None:
+        lowest = float(np.median([s["min"] for s in statistics]))
+        background = float(np.median([1 - s["nonzero_fraction"] for s in statistics]))
+        if lowest <= CT_AIR:
+            kind, reason = "ct", f"the median minimum is {lowest:g}, as in Hounsfield units"
+        elif background >= MASKED_SHARE:
+            kind, reason = "zscore_nonzero", f"{background:.0%} of the voxels are 0: the scan is masked"
+        else:
+            kind, reason = (
+                "zscore",
+                "no Hounsfield units and no masked background: each scan by its own mean and deviation",
+            )
+    reasons[f"normalisation.{channel}"] = reason
+    if kind != "ct":
+        return Intensity(kind)
+    return Intensity(
+        kind,
+        clip=(float(np.median([s["p005"] for s in statistics])), float(np.median([s["p995"] for s in statistics]))),
+        mean=float(np.mean([s["mean"] for s in statistics])),
+        std=float(np.sqrt(np.mean([s["std"] ** 2 for s in statistics]))),
+    )

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medmtl import api
+from medmtl.checking.expectation import Expectation
+from medmtl.console import expectation_lines
+from medmtl.metrics.expected_width import auc_width, dice_width
+
+
+def of(config: Path, **overrides: Any) -> dict[str, Expectation]:
+    report = api.check_report(config, overrides={key.replace("__", "."): value for key, value in overrides.items()})
+    return {expected.task: expected for expected in report.expectations}
+
+
+@pytest.fixture(scope="module")
+def rows(tiny_cohort: Path) -> list[dict[str, str]]:
+    with (tiny_cohort.parent / "cohort.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_task_is_told_per_fold_and_pooled(tiny_cohort: Path, rows: list[dict[str, str]]) -> None:
+    found = of(tiny_cohort, split__folds=3)
+    assert list(found) == ["lesion", "malignancy", "risk"]
+    for name, column in (("lesion", "lesion"), ("malignancy", "malignancy"), ("risk", "risk")):
+        parts = {part.name: part for part in found[name].parts}
+        assert list(parts) == ["fold 0", "fold 1", "fold 2", "all folds"]
+        labelled = sum(bool(row[column]) for row in rows)
+        assert parts["all folds"].labelled == labelled == sum(parts[f"fold {k}"].labelled for k in range(3))
+    pooled = found["malignancy"].parts[-1].width
+    assert pooled.rarer == min(sum(row["malignancy"] == name for row in rows) for name in ("benign", "malignant"))
+    assert pooled.width is None
+    assert pooled.why == "fewer than 10 patients in the rarest class"
+
+
+def test_the_test_part_stands_apart(tiny_cohort: Path) -> None:
+    names = [part.name for part in of(tiny_cohort, split__test=0.25, split__folds=2)["risk"].parts]
+    assert names == ["fold 0", "fold 1", "all folds", "test"]
+
+
+def test_an_empty_mask_counts_as_labelled_but_not_for_the_width(tmp_path: Path) -> None:
+    config = api.synth(tmp_path / "c", cases=30)
+    report = api.check_report(config)
+    (lesion,) = (expected for expected in report.expectations if expected.task == "lesion")
+    empty = sum(finding.code == "B105" for finding in report.findings)
+    assert empty > 0
+    assert lesion.parts[-1].width == dice_width(lesion.parts[-1].labelled - empty)
+
+
+def test_a_cohort_with_a_fault_is_not_told_what_to_expect(tiny_cohort: Path) -> None:
+    report = api.check_report(tiny_cohort, overrides={"tasks.malignancy.classes": ["benign", "other"]})
+    assert any(finding.severity == "reject" for finding in report.findings)
+    assert report.expectations == ()
+
+
+@pytest.mark.covers("B024")
+def test_a_split_that_cannot_be_made_is_a_fault_of_the_check(tiny_cohort: Path) -> None:
+    findings = api.check(tiny_cohort, overrides={"split.folds": 13})
+    (fault,) = (finding for finding in findings if finding.severity == "reject")
+    assert (fault.code, fault.key) == ("B024", "split.folds")
+
+
+def test_the_console_shows_one_table_per_task(tiny_cohort: Path) -> None:
+    text = "\n".join(expectation_lines(of(tiny_cohort, split__folds=2).values()))
+    blocks = [block.splitlines() for block in text.strip().split("\n\n")]
+    assert [block[0].split(";")[0] for block in blocks] == [
+        "lesion (segmentation)",
+        "malignancy (classification)",
+        "risk (regression)",
+    ]
+    assert auc_width([(1, 1)]).assumption in blocks[1][0]
+    assert [line.split()[:2] for line in blocks[1][1:]] == [
+        ["scored", "on"],
+        ["fold", "0"],
+        ["fold", "1"],
+        ["all", "folds"],
+    ]
+    assert "fewer than 10 patients in the rarest class" in blocks[1][-1]

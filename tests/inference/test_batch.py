@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medmtl import api
+from medmtl.cli import main
+from medmtl.data.case import Case
+from medmtl.errors import InputError, NumericError
+from medmtl.inference.predict import CasePrediction, Predictor
+
+
+@pytest.fixture
+def images(tiny_cohort: Path, tmp_path: Path) -> list[Path]:
+    """Two scans in a folder of their own."""
+    sources = [tiny_cohort.parent / "images" / f"case_00{number}.nii.gz" for number in (0, 1)]
+    return [Path(shutil.copy(source, tmp_path / source.name)) for source in sources]
+
+
+def write_rows(path: Path, rows: Sequence[Sequence[str]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+    return path
+
+
+def read(table: Path) -> list[dict[str, str]]:
+    with table.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_bad_case_of_a_batch_is_named_and_the_rest_is_kept(
+    images: list[Path], trained_run: Path, tmp_path: Path
+) -> None:
+    images[1].write_bytes(images[1].read_bytes()[:-200])
+    third = Path(shutil.copy(images[0], tmp_path / "third.nii.gz"))
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match=r"1 of 3 cases were not predicted.*case_001") as raised:
+        api.predict(trained_run, [*images, third], out, device="cpu")
+    assert raised.value.exit_code == 2
+    with (out / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["case_id"] for row in rows] == ["case_000", "third"]
+    assert all((out / row["lesion_file"]).is_file() for row in rows)
+    assert len(list((out / "masks" / "lesion").iterdir())) == 2
+
+
+@pytest.mark.covers("B032", "B017", "B008")
+def test_bad_rows_of_a_table_are_told_and_the_rest_is_kept(
+    images: list[Path], trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        ("case_id", "image"),
+        ("a", images[0].name),
+        ("b", "absent.nii.gz"),
+        ("a", images[1].name),
+        ("too", "many", "cells"),
+        ("c", images[1].name),
+    ]
+    table = write_rows(tmp_path / "new.csv", rows)
+    before = table.read_bytes()
+    out = tmp_path / "out"
+    assert main(["predict", str(trained_run), str(table), "--out", str(out), "--device", "cpu", "--quiet"]) == 2
+    err = capsys.readouterr().err
+    assert "3 of 5 cases were not predicted, the others are in" in err
+    assert all(words in err for words in ("[B032] row 3, case b", "[B017] row 4, case a", "[B008] row 5"))
+    assert [row["case_id"] for row in read(out / "predictions.csv")] == ["a", "c"]
+    assert sorted(path.name for path in (out / "masks" / "lesion").iterdir()) == ["a.nii.gz", "c.nii.gz"]
+    assert table.read_bytes() == before
+
+
+def test_where_nothing_can_be_predicted_there_is_no_table(
+    images: list[Path], trained_run: Path, tmp_path: Path
+) -> None:
+    table = write_rows(tmp_path / "new.csv", [("case_id", "image"), ("a", "absent.nii.gz")])
+    with pytest.raises(InputError, match="1 of 1 cases were not predicted, and no table was written"):
+        api.predict(trained_run, [table], tmp_path / "out", device="cpu")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def broken_for(name: str, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Predictor.predict
+
+    def predict(self: Predictor, case: Case) -> CasePrediction:
+        if case.case_id == name:
+            raise error
+        return whole(self, case)
+
+    monkeypatch.setattr(Predictor, "predict", predict)
+
+
+def test_an_answer_that_is_not_finite_does_not_cost_the_others(
+    images: list[Path], trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken_for("case_000", NumericError("case 'case_000': not finite"), monkeypatch)
+    with pytest.raises(NumericError, match="1 of 2 cases were not predicted") as raised:
+        api.predict(trained_run, images, tmp_path / "out", device="cpu")
+    assert raised.value.exit_code == 4
+    assert [row["case_id"] for row in read(tmp_path / "out" / "predictions.csv")] == ["case_001"]
+    images[1].write_bytes(b"no image")
+    with pytest.raises(InputError, match="2 of 2 cases"):
+        api.predict(trained_run, images, tmp_path / "out", device="cpu")
+
+
+def test_what_was_predicted_before_a_stop_is_in_the_table(
+    images: list[Path], trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken_for("case_001", KeyboardInterrupt(), monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        api.predict(trained_run, images, tmp_path / "out", device="cpu")
+    assert [row["case_id"] for row in read(tmp_path / "out" / "predictions.csv")] == ["case_000"]
+
+
+@pytest.mark.covers("B042")
+def test_predictions_of_another_model_are_replaced_and_the_row_names_the_model(
+    images: list[Path], trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    api.predict(trained_run, images, out, device="cpu")
+    loaded: Any = Predictor.__init__
+
+    def other(self: Predictor, *arguments: Any, **options: Any) -> None:
+        loaded(self, *arguments, **options)
+        self.model_sha256 = "0" * 64
+
+    monkeypatch.setattr(Predictor, "__init__", other)
+    (row,) = read(api.predict(trained_run, images[:1], out, device="cpu"))
+    assert row["model_sha256"] == "0" * 64
+    # masks of cases that were not predicted again stay; the table does not list them
+    assert len(list((out / "masks" / "lesion").iterdir())) == 2
+
+
+@pytest.mark.covers("B042")
+def test_a_folder_of_somebodys_masks_is_not_written_into(images: list[Path], trained_run: Path, tmp_path: Path) -> None:
+    drawn = tmp_path / "masks" / "lesion" / "case_000.nii.gz"
+    drawn.parent.mkdir(parents=True)
+    drawn.write_bytes(b"drawn by hand")
+    with pytest.raises(InputError, match=r"\[B042\].*holds masks/ but no predictions\.csv") as raised:
+        api.predict(trained_run, images, tmp_path, device="cpu")
+    assert raised.value.exit_code == 2
+    assert drawn.read_bytes() == b"drawn by hand"
+    with pytest.raises(InputError, match="B042"):
+        api.load(trained_run, device="cpu").predict({"image": images[0]}).save(tmp_path)

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from medmtl.planning import Plan
+from tests.planning.cohorts import GPU, budget_of
+
+
+def test_memory_grows_with_batch_shape_and_precision(small: Plan) -> None:
+    def need(shape: tuple[int, int, int] = (32, 32, 32), batch: int = 2, precision: str = "bf16") -> int:
+        return budget_of(small, precision).need(shape, batch)
+
+    assert need() < need(batch=4) < need(batch=8)
+    assert need() < need(shape=(64, 32, 32)) == need(shape=(32, 32, 64))
+    assert need() < need(precision="fp32")
+    # all but what is there before the first sample grows in proportion
+    assert need(batch=8) - need(batch=4) == pytest.approx(2 * (need(batch=4) - need(batch=2)), abs=4)
+    assert need(shape=(64, 32, 32), batch=2) == pytest.approx(need(batch=4), abs=4)
+
+
+def test_memory_grows_with_what_stands_on_the_encoder(small: Plan) -> None:
+    def need(**changed: int) -> int:
+        return replace(budget_of(small), **changed).need((32, 32, 32), 2)
+
+    assert need(decoders=0, outputs=0) < need(decoders=1) < need(decoders=2)
+    assert need(outputs=2) < need(outputs=8)
+
+
+def test_a_gpu_holds_no_process(small: Plan) -> None:
+    budget = budget_of(small)
+    assert budget.need((32, 32, 32), 2) - replace(budget, device=GPU).need((32, 32, 32), 2) == 710_000_000
+
+
+def test_the_largest_batch_is_the_last_that_fits(small: Plan) -> None:
+    need = budget_of(small).need((32, 32, 32), 5)
+    budget = replace(budget_of(small), limit_bytes=need)
+    assert budget.largest_batch((32, 32, 32), 16) == 5
+    assert budget.largest_batch((32, 32, 32), 3) == 3
+    assert replace(budget, limit_bytes=1).largest_batch((32, 32, 32), 16) == 1

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from medmtl import api
+from medmtl.build import build_tasks
+from medmtl.device import Device
+from medmtl.planning.network import decoder_count, output_count
+from medmtl.run_folder import RunFolder
+from tests.conftest import TINY
+from tests.planning.cohorts import CPU, GPU, SMALL, configured, fingerprint, planned
+
+
+@pytest.mark.parametrize(
+    ("device", "precision"),
+    [
+        (CPU, "fp32"),
+        (replace(CPU, bf16=True), "bf16"),
+        (GPU, "bf16"),
+        (replace(GPU, bf16=False), "fp16"),
+    ],
+)
+def test_precision_follows_the_device(tmp_path: Path, device: Device, precision: str) -> None:
+    plan = planned(configured(tmp_path), *map(fingerprint, SMALL), device=device)
+    assert (plan.precision, plan.device) == (precision, device.kind)
+
+
+def test_a_set_precision_is_taken(tmp_path: Path) -> None:
+    config = configured(tmp_path, plan__precision="fp32")
+    assert planned(config, *map(fingerprint, SMALL), device=GPU).precision == "fp32"
+
+
+def test_cases_too_small_to_be_halved_are_trained_on_and_predicted(tiny_cohort: Path, tmp_path: Path) -> None:
+    coarse = {**TINY, "plan.spacing": [6, 6, 8], "training.steps": 2}
+    run = api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=coarse)
+    plan = RunFolder.open(run).load_plan()
+    assert max(plan.shape) < 8
+    assert (len(plan.network.channels), plan.network.levels) == (1, 1)
+    image = tiny_cohort.parent / "images" / "case_000.nii.gz"
+    table = api.predict(run, [image], tmp_path / "out", device="cpu")
+    assert "masks/lesion/case_000.nii.gz" in table.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("decoder", "decoders"), [("shared", 1), ("per_task", 2)])
+def test_decoders_and_outputs_are_those_of_the_voxel_tasks(tmp_path: Path, decoder: str, decoders: int) -> None:
+    config = configured(
+        tmp_path,
+        network__kind="unet",
+        network__decoder=decoder,
+        tasks__organ={"kind": "segmentation", "column": "organ", "labels": {"liver": 1, "spleen": 2}},
+    )
+    assert decoder_count(config, build_tasks(config)) == decoders
+    assert output_count(build_tasks(config)) == 2 + 3
+
+
+def test_without_a_voxel_task_there_is_no_decoder(tmp_path: Path) -> None:
+    config = configured(tmp_path, network__kind="unet", network__decoder="per_task")
+    tasks = {name: task for name, task in build_tasks(config).items() if not task.voxel}
+    assert (decoder_count(config, tasks), output_count(tasks)) == (0, 0)

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medmtl.build import build_tasks
+from medmtl.errors import ArtefactError
+from medmtl.planning import Plan, with_statistics
+from tests.planning.cohorts import configured, facts, scan
+
+
+class TestStorage:
+    def test_a_plan_survives_the_file(self, small: Plan, tmp_path: Path) -> None:
+        config = configured(tmp_path)
+        plan = with_statistics(small, config, build_tasks(config), facts(scan(), scan()))
+        assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+    @pytest.mark.parametrize("place", [(), ("network",), ("preparation",), ("intensities", 0)])
+    def test_unknown_keys_are_refused(self, small: Plan, tmp_path: Path, place: tuple[Any, ...]) -> None:
+        config = configured(tmp_path)
+        plan = with_statistics(small, config, build_tasks(config), facts(scan()))
+        data = json.loads(json.dumps(plan.to_json()))
+        section = data
+        for key in place:
+            section = section[key]
+        section["colour"] = 1
+        with pytest.raises(ArtefactError, match=r"plan\.json.*colour"):
+            Plan.from_json(data)
+
+    def test_a_missing_key_is_refused(self, small: Plan) -> None:
+        data = json.loads(json.dumps(small.to_json()))
+        del data["batch"]
+        with pytest.raises(ArtefactError, match="batch"):
+            Plan.from_json(data)
