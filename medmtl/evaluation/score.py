@@ -223,7 +223,7 @@ def read_again(config: Config, run: RunFolder) -> tuple[Cohort, Mapping[str, Map
         raise CohortError(
             "[B031] the cohort's table changed since this run was trained; restore it, or train a new run"
         )
-    return with_hashes(cohort, manifest["files_sha256"]), truths
+    return with_hashes(cohort, manifest.get("files_sha256", {})), truths
 
 
 def score_case(
