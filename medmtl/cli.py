@@ -282,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code; see :mod:`medmtl.errors`.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C; training catches both for itself
+    _stop_as_by_ctrl_c()
     try:
         code = _run(words)
         sys.stdout.flush()
@@ -314,6 +314,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = "" if "--verbose" in words else "; --verbose shows where"
         remark(f"error: this is a bug in medmtl {__version__}: {type(error).__name__}: {error}{hint}")
         return MedmtlError.exit_code
+
+
+def _stop_as_by_ctrl_c() -> None:
+    """SIGTERM and a lost terminal end as Ctrl-C does, unless they are ignored; training catches all for itself."""
+    for number in (getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
 
 
 def _run(words: list[str]) -> int:
