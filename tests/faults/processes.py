@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medmtl import checkpoint
 from medmtl.cli import main
 from medmtl.files import sha256_file
 from medmtl.run_folder import RunFolder
 from tests.conftest import TINY
 
 FAST: dict[str, Any] = {**TINY, "plan.max_width": 4, "plan.spacing": [6, 6, 6], "plan.shape": [8, 8, 8]}
+SHORT: dict[str, Any] = {**FAST, "training.steps": 24, "training.checkpoint_every": 3, "plan.workers": 1}
 
 CONTEXT = multiprocessing.get_context("forkserver")
 # the optimiser imports torch._dynamo when it is made, which takes longer than all else
@@ -137,11 +139,12 @@ def descendants(pid: int) -> list[int]:
     return found[1:]
 
 
-def is_alive(pid: int) -> bool:
+def state(pid: int) -> str:
+    """The kernel's letter for it: ``T`` stopped, ``Z`` dead and not yet waited for, empty for none."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
-        return False
+        return ""
 
 
 def end(pid: int) -> None:
@@ -153,7 +156,7 @@ def end(pid: int) -> None:
 def no_survivors(pids: Sequence[int], seconds: float = 20) -> Iterator[None]:
     """All of these processes are gone soon after the block."""
     yield
-    wait_until(lambda: not any(map(is_alive, pids)), seconds=seconds)
+    wait_until(lambda: all(state(pid) in ("", "Z") for pid in pids), seconds=seconds)
 
 
 def fingerprint(run: Path) -> dict[str, str]:
@@ -170,6 +173,23 @@ def records(run: Path) -> list[dict[str, Any]]:
         if "timing" not in record:
             kept.append(record)
     return kept
+
+
+def assert_ends_as(alone: Path, config: Path, run: Path, overrides: Mapping[str, Any] = SHORT) -> None:
+    """Resumed, a run ends with the bytes of the one that nothing happened to, and without leftovers."""
+    child = start_training(config, run, overrides, resume=True)
+    assert child.wait() == 0, child.said()
+    assert fingerprint(run) == fingerprint(alone)
+    assert records(run) == records(alone)
+    assert leftovers(run) == []
+
+
+def newest_whole(run: Path) -> int:
+    """The step of the newest commit, all of whose hashes match."""
+    stored = checkpoint.load(run / "checkpoints")
+    assert stored is not None
+    assert stored.step == committed(run), "the newest commit is damaged"
+    return stored.step
 
 
 def leftovers(folder: Path) -> list[str]:
