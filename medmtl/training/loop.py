@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from medmtl import checkpoint
 from medmtl.data.batch import Batch
 from medmtl.data.workers import make_loader
 from medmtl.errors import InterruptedRun, WorkError
@@ -56,6 +57,7 @@ def train_run(run: RunFolder, *, resumed: bool = False, progress: Progress = sil
         BusyRunError: if another process is training this run.
     """
     with run.lock(), Requests() as requests:
+        checkpoint.tidy(run.checkpoints, keep=run.load_config().training.keep)
         if run.is_finished():
             logger.info("%s is already trained to its last step", run.path.name)
             return

@@ -86,7 +86,16 @@ def start_training(
 ) -> Child:
     """Run ``medmtl train`` on the CPU."""
     settings = [word for key, value in overrides.items() for word in ("--set", f"{key}={json.dumps(value)}")]
-    words = ["train", config, "--out", run, "--device", "cpu", *settings, *(["--resume"] if resume else [])]
+    words: list[str | Path] = [
+        "train",
+        config,
+        "--out",
+        run,
+        "--device",
+        "cpu",
+        *settings,
+        *(["--resume"] if resume else []),
+    ]
     return start(words, run.with_suffix(".txt"), before)
 
 

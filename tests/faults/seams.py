@@ -10,31 +10,32 @@ from medmtl.data import workers
 from medmtl.data.loader import StepDataset
 from medmtl.inference.predict import Predictor
 from medmtl.training import loop
+from medmtl.training.step import train_step
 
 HANGING = 8  # the step at which a sample hangs, or a batch fails
 
 
 def slow_steps() -> None:
     """Each step takes 30 ms longer."""
-    step = loop.train_step
+    step = train_step
 
     def slower(*arguments: Any) -> Any:
         time.sleep(0.03)
         return step(*arguments)
 
-    loop.train_step = slower
+    setattr(loop, "train_step", slower)  # noqa: B010
 
 
 def endless_step() -> None:
     """The fifth step takes a minute."""
-    step = loop.train_step
+    step = train_step
 
     def endless(learner: Any, batch: Any, factor: float) -> Any:
         if batch.step == 4:
             time.sleep(60)
         return step(learner, batch, factor)
 
-    loop.train_step = endless
+    setattr(loop, "train_step", endless)  # noqa: B010
 
 
 def slow_disk() -> None:
@@ -45,7 +46,7 @@ def slow_disk() -> None:
         time.sleep(0.05)
         fsync(descriptor)
 
-    os.fsync = slower
+    setattr(os, "fsync", slower)  # noqa: B010
 
 
 def slow_prediction() -> None:

@@ -158,6 +158,9 @@ def verify_commit(folder: Path, done: list[Call]) -> None:
     torch.manual_seed(found.step)
     assert torch.equal(found.tensors["model"]["w"], torch.randn(5, 3))
     assert sum(checkpoint._is_whole(path, int(path.name[5:])) for path in folder.glob("step-*")) >= 2
+    checkpoint.tidy(folder, keep=2)
+    assert {path.name for path in folder.iterdir()} == {f"step-{found.step - 1:06}", f"step-{found.step:06}", "last"}
+    assert (folder / "last").read_text() == f"step-{found.step:06}\n"
     commit(folder, 4)
     assert {path.name for path in folder.iterdir()} <= {"step-000002", "step-000003", "step-000004", "last"}
     assert (folder / "last").read_text() == "step-000004\n"

@@ -117,7 +117,7 @@ def test_ctrl_c_while_the_loader_starts(alone: Path, tiny_cohort: Path, tmp_path
 
 @pytest.mark.covers("F11")
 def test_ctrl_c_while_cases_are_evaluated(alone: Path, tmp_path: Path) -> None:
-    words = ["evaluate", alone, "--device", "cpu", "--out", tmp_path / "scores", "--quiet"]
+    words: list[str | Path] = ["evaluate", alone, "--device", "cpu", "--out", tmp_path / "scores", "--quiet"]
     child = start(words, tmp_path / "said.txt", seams.slow_prediction)
     wait_until(lambda: list(tmp_path.glob("scores/masks/*/*")), child)
     child.send(signal.SIGINT)

@@ -108,7 +108,17 @@ def test_too_little_shared_memory_is_named(tiny_cohort: Path, tmp_path: Path) ->
     if unshare is None or subprocess.run([unshare, "-m", "true"], check=False).returncode:
         pytest.skip("a small shared memory needs a mount namespace of its own")
     settings = {**FAST, "plan.shape": [32, 32, 32], "plan.workers": 1}
-    train = [sys.executable, "-m", "medmtl", "train", tiny_cohort, "--out", tmp_path / "run", "--device", "cpu"]
+    train: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "medmtl",
+        "train",
+        tiny_cohort,
+        "--out",
+        tmp_path / "run",
+        "--device",
+        "cpu",
+    ]
     train += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     mount = ["sh", "-c", 'mount -t tmpfs -o size=200k none /dev/shm && exec "$@"', "sh"]
     found = subprocess.run([unshare, "-m", *mount, *train], capture_output=True, text=True, timeout=100, check=False)

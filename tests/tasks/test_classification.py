@@ -134,6 +134,7 @@ def test_ranking_and_roc_stay_within_a_fold() -> None:
     assert [name for name, *_ in figure.curves] == ["high, fold 0", "high, fold 1"]  # type: ignore[union-attr]
 
 
+@pytest.mark.covers("F46")
 def test_a_single_class_has_no_auc_but_says_why() -> None:
     task = build(truths=["low", "high"])
     metrics = task.metrics(scored(task, ["low", "low"], np.array([[0.4, 0.6], [0.7, 0.3]]), [0, 0]))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -53,8 +54,8 @@ def test_a_request_during_a_validation_is_met_at_once_and_made_up_for(
     trained_run: Path, tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    losses = loop.task_losses
-    validated = []
+    losses = step.task_losses
+    validated: list[int] = []
 
     def signal_then_losses(*arguments: Any) -> Any:
         validated.append(len(validated))
@@ -104,7 +105,7 @@ def test_what_is_not_finite_reaches_no_commit_and_no_log(
 def test_a_validation_that_is_not_finite_is_null_and_chooses_nothing(
     trained_run: Path, tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses = loop.task_losses
+    losses = step.task_losses
     monkeypatch.setattr(loop, "task_losses", lambda *a: {k: v * math.nan for k, v in losses(*a).items()})
     api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=TINY)
     found = [record["validation"] for record in records(tmp_path / "run") if "validation" in record]
@@ -140,6 +141,19 @@ def test_an_error_of_a_kind_s_own_code_names_the_case_and_keeps_its_trace(traine
     with pytest.raises(WorkError, match=r"case '.*' \(row \d+\) .*: ZeroDivisionError: in a task kind") as caught:
         next(make_loader(dataset, 0, 2, workers, torch.device("cpu")))
     assert "in own_encode" in caught.value.__notes__[0]
+
+
+@pytest.mark.covers("F07")
+def test_a_run_killed_after_its_last_rename_is_tidied_by_the_next_start(
+    trained_run: Path, tiny_cohort: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(trained_run, tmp_path / "run"))
+    (run / "checkpoints" / "last").write_text("step-000004\n")
+    shutil.copytree(run / "checkpoints" / "step-000004", run / "checkpoints" / ".step-000002.tmp-1")
+    (run / "checkpoints" / "step-000002").mkdir()
+    api.train(tiny_cohort, run, device="cpu", overrides=TINY, resume=True)
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"step-000004", "step-000006", "last"}
+    assert fingerprint(run) == fingerprint(trained_run)
 
 
 def test_resume_refuses_another_configuration_and_names_the_keys(trained_run: Path, tiny_cohort: Path) -> None:

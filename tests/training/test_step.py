@@ -139,7 +139,7 @@ def test_an_infinite_gradient_is_skipped_counted_and_refused_at_the_tenth(sessio
 def test_an_infinite_gradient_without_a_scaler_is_refused_at_once(session: Session) -> None:
     learner = session.learner
     parameter = learner.model.head_parameters("risk")[0]
-    parameter.register_hook(lambda gradient: gradient * math.inf)
+    parameter.register_hook(lambda gradient: gradient * math.inf)  # type: ignore[no-untyped-call]
     before = [p.detach().clone() for p in learner.model.parameters()]
     with pytest.raises(NumericError, match=r"the gradient of risk is not finite \(cases .* \(row \d+\)"):
         train_step(learner, labelled_everywhere(session), 1.0)
