@@ -341,7 +341,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code; see :mod:`medmtl.errors`.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C; training catches both for itself
+    _stop_as_by_ctrl_c()
     open_missing_streams()
     umask = os.umask(0o077)  # what a cohort and its models say is its owner's alone, whatever the shell allows
     try:
@@ -353,6 +353,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         os.umask(umask)
         let_go_of_streams()
+
+
+def _stop_as_by_ctrl_c() -> None:
+    """SIGTERM and a lost terminal end as Ctrl-C does, unless they are ignored; training catches all for itself."""
+    for number in (getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
 
 
 def _run(words: list[str]) -> int:

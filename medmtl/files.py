@@ -337,6 +337,7 @@ class RunLock:
             os.close(descriptor)
             raise
         self._descriptor = descriptor
+        _held.add(self)
         return self
 
     def _lock(self, descriptor: int) -> None:
@@ -357,5 +358,21 @@ class RunLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._descriptor)
+        self._release()
+
+    def _release(self) -> None:
+        _held.discard(self)
+        if self._descriptor != -1:
+            os.close(self._descriptor)
         self._descriptor = -1
+
+
+def _release_in_child() -> None:
+    """A forked process lets go: a worker that outlives a killed training must not hold its run."""
+    for lock in list(_held):
+        lock._release()
+
+
+_held: set[RunLock] = set()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_release_in_child)

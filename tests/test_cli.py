@@ -274,7 +274,7 @@ def test_train_hands_on_what_was_typed(monkeypatch: pytest.MonkeyPatch, capsys: 
         return out
 
     monkeypatch.setattr(api, "train", train)
-    words = ["train", "c.yaml", "--out", "r", "--fold", "all", "--resume", "--strict", "--device", "cpu"]
+    words = ["train", "c.yaml", "--out", "r", "--fold", "all", "--resume", "--device", "cpu"]
     assert main([*words, "--set", "training.lr=1e-3", "--set", "training.steps=5"]) == 0
     assert capsys.readouterr().out == "r\n"
     (call,) = calls
@@ -285,7 +285,6 @@ def test_train_hands_on_what_was_typed(monkeypatch: pytest.MonkeyPatch, capsys: 
         "fold": "all",
         "device": "cpu",
         "resume": True,
-        "strict": True,
         "overrides": {"training.lr": 1e-3, "training.steps": 5},
     }
 

@@ -101,7 +101,7 @@ def test_a_reader_that_leaves_early_is_no_bug() -> None:
     ("line", "code", "said"),
     [
         ('"$@" --version >&-', 0, ""),
-        ('"$@" --version >/dev/full', 8, "error: No space left on device\n"),
+        ('"$@" --version >/dev/full', 8, "error: No space left on device; free space or inodes on that disk\n"),
         ('"$@" --version <&- >&- 2>&-', 0, ""),
         ('"$@" trian 2>&-', 2, ""),
         ('"$@" trian 2>/dev/full', 2, ""),

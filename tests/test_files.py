@@ -256,6 +256,7 @@ def test_run_lock_is_exclusive_and_names_its_holder(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.covers("F51")
 def test_run_lock_ignores_a_stale_file_and_refuses_a_link(tmp_path: Path) -> None:
     (tmp_path / ".lock").write_text(f"elsewhere {os.getpid()}\n")
     with files.RunLock(tmp_path):

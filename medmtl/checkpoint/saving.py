@@ -70,12 +70,29 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensors], state: Mapping
         if os.path.lexists(target):
             _remove(target)
         _commit(target, step, tensors, state_bytes)
-    files.write_atomic(folder / LAST_NAME, f"{target.name}\n".encode())
-    try:
-        _prune(folder, step, keep)
-    except OSError as error:
-        _log.warning("old checkpoints in %s could not be removed: %s", folder, error)
+    _finish(target, step, keep)
     return target
+
+
+def tidy(folder: Path, *, keep: int = 2) -> None:
+    """Do what a kill may have left undone: remove leftovers and old checkpoints, and let ``last`` name the newest.
+
+    Arguments and errors are those of :func:`save`; ``folder`` may be missing.
+    """
+    candidates = step_folders(folder)
+    if folder.is_dir():
+        _remove_leftovers(folder)
+    for step in sorted(candidates, reverse=True):
+        if is_whole(candidates[step], step):
+            return _finish(candidates[step], step, keep)
+
+
+def _finish(target: Path, step: int, keep: int) -> None:
+    files.write_atomic(target.parent / LAST_NAME, f"{target.name}\n".encode())
+    try:
+        _prune(target.parent, step, keep)
+    except OSError as error:
+        _log.warning("old checkpoints in %s could not be removed: %s", target.parent, error)
 
 
 def _checked(name: str, tensors: Mapping[str, Tensors], state: Mapping[str, Any]) -> bytes:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from medmtl.data.case import named
+
 
 @dataclass(frozen=True)
 class ViewBatch:
@@ -17,12 +19,18 @@ class ViewBatch:
         targets: task -> tensor whose first axis is B; where a sample is not labelled the entry is an arbitrary valid
         value. present: task -> bool tensor of shape (B,), True where the sample is labelled.
         case_ids: B ids, in order.
+        rows: their B rows of the table.
     """
 
     image_BCDHW: torch.Tensor
     targets: Mapping[str, torch.Tensor]
     present: Mapping[str, torch.Tensor]
     case_ids: tuple[str, ...]
+    rows: tuple[int, ...]
+
+    def named(self) -> str:
+        """The cases with their rows, for a message."""
+        return named(self.case_ids, self.rows)
 
     def labelled(self) -> tuple[str, ...]:
         """Tasks for which at least one sample is labelled. The others are absent from this step."""

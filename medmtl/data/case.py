@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,3 +47,9 @@ class Case:
                 "differs); put the old file back, or train a new run",
                 code="B093",
             )
+
+
+def named(case_ids: Sequence[str], rows: Sequence[int]) -> str:
+    """Cases with their rows, as a message names them: ``cases 'a' (row 2), 'b' (row 7)``."""
+    listed = ", ".join(f"{case_id!r} (row {row})" for case_id, row in zip(case_ids, rows, strict=True))
+    return f"case{'s' if len(case_ids) > 1 else ''} {listed}"

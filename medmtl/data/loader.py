@@ -6,27 +6,19 @@ the uninterrupted one got.
 
 from __future__ import annotations
 
-import itertools
-import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from medmtl import errors
 from medmtl.data.augmentation import Augmentation, Draw
 from medmtl.data.batch import Batch, ViewBatch
 from medmtl.data.cache import PreparedCache
-from medmtl.data.case import Case
+from medmtl.data.case import Case, named
 from medmtl.data.crop import Triple, centre_start, draw_start
 from medmtl.data.preparation import normalise
 from medmtl.data.prepared import Intensity, Prepared
@@ -35,8 +27,6 @@ from medmtl.rng import generator
 
 Encoder = Callable[[Any], torch.Tensor]
 Sample = tuple[torch.Tensor, dict[str, torch.Tensor], dict[str, bool]]
-
-PREFETCH = 2  # batches made ahead per worker
 
 
 class StepDataset(Dataset[Batch]):
@@ -114,7 +104,7 @@ class StepDataset(Dataset[Batch]):
             MachineError: if memory runs out; names the case.
             WorkError: if a sample cannot be made for another reason; names the case.
         """
-        chosen = [self._case(step, slot) for slot in range(self.batch)]
+        chosen = self._chosen(step)
         with _one_thread():
             samples = [self._guarded_sample(case, step, slot) for slot, case in enumerate(chosen)]
         view = ViewBatch(
@@ -122,8 +112,17 @@ class StepDataset(Dataset[Batch]):
             targets={name: torch.stack([targets[name] for _, targets, _ in samples]) for name in self.encoders},
             present={name: torch.tensor([present[name] for _, _, present in samples]) for name in self.encoders},
             case_ids=tuple(case.case_id for case in chosen),
+            rows=tuple(case.row for case in chosen),
         )
         return Batch(step, {self.view: view})
+
+    def named(self, step: int) -> str:
+        """The cases of a step with their rows, for a message; nothing is loaded."""
+        chosen = self._chosen(step)
+        return named([case.case_id for case in chosen], [case.row for case in chosen])
+
+    def _chosen(self, step: int) -> list[Case]:
+        return [self._case(step, slot) for slot in range(self.batch)]
 
     def _case(self, step: int, slot: int) -> Case:
         if self.augmentation is None:
@@ -182,112 +181,6 @@ class StepDataset(Dataset[Batch]):
                 targets[name] = encode(truth)
             present[name] = present[name] and not self.sensitive[name] & draw.changes
         return targets, present
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """An error as a worker hands it over: as data, so that every one arrives and its sentence stays whole."""
-
-    kind: type[MedmtlError]
-    message: str
-
-
-class _Handover(Dataset[Batch | _Failure]):
-    """A dataset whose errors are returned instead of raised."""
-
-    def __init__(self, dataset: StepDataset) -> None:
-        self._dataset = dataset
-
-    def __getitem__(self, step: int) -> Batch | _Failure:
-        try:
-            return self._dataset[step]
-        except MedmtlError as error:
-            # a subclass of elsewhere may want other arguments than a message
-            kind = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
-            return _Failure(kind, str(error))
-
-
-def make_loader(
-    dataset: StepDataset, first: int, limit: int | None, workers: int, device: torch.device
-) -> Generator[Batch, None, None]:
-    """Batches of the steps from ``first``, made ahead by worker processes.
-
-    Args:
-        dataset: the view.
-        first: first step.
-        limit: one past the last step; None for no end.
-        workers: processes; 0 makes batches in this process.
-        device: memory is pinned for a CUDA device.
-
-    Raises:
-        MachineError, WorkError: as :class:`StepDataset`; also WorkError if a worker dies, with its cause.
-    """
-    loader = DataLoader(
-        _Handover(dataset),
-        batch_size=None,
-        sampler=_steps(first, limit),
-        num_workers=workers,
-        prefetch_factor=PREFETCH if workers else None,
-        worker_init_fn=_start_worker if workers else None,
-        multiprocessing_context="fork" if workers and os.name == "posix" else None,
-        pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # its own, so that making a loader draws nothing from the training's
-    )
-    batches, processes = _start(loader)
-    try:
-        for step in _steps(first, limit):
-            try:
-                batch = next(batches)
-            except RuntimeError as error:
-                lost = _cause_of_death(processes)
-                if lost is None:
-                    raise
-                raise WorkError(
-                    f"{lost} while step {step} was loaded; set plan.workers: 0 to load without it"
-                ) from error
-            if isinstance(batch, _Failure):
-                raise batch.kind(batch.message)
-            yield batch
-    finally:
-        # ends the workers here: a traceback keeps this frame, and the collector may come in a thread that they wait for
-        del batches
-
-
-def _steps(first: int, limit: int | None) -> Iterable[int]:
-    return itertools.count(first) if limit is None else range(first, limit)
-
-
-def _start(loader: DataLoader[Batch | _Failure]) -> tuple[Iterator[Batch | _Failure], list[BaseProcess]]:
-    """Start the workers; a dead one is found by whoever waits for its batch.
-
-    torch would also raise from a handler of SIGCHLD, that is between any two lines of the main thread, in the middle of
-    a step or of a commit. So that handler is taken out again.
-    """
-    others = set(multiprocessing.active_children())
-    main = os.name == "posix" and threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGCHLD) if main else None
-    batches = iter(loader)
-    if main:
-        signal.signal(signal.SIGCHLD, handler)
-    return batches, [process for process in multiprocessing.active_children() if process not in others]
-
-
-def _cause_of_death(processes: Sequence[BaseProcess]) -> str | None:
-    for code in (process.exitcode for process in processes):
-        if code is not None and code < 0:
-            name = signal.Signals(-code).name
-            memory = ", probably for lack of memory," if name == "SIGKILL" else ""
-            return f"a loader process was killed by {name} (signal {-code}){memory}"
-        if code:
-            return f"a loader process ended with code {code}"
-    return None
-
-
-def _start_worker(index: int) -> None:
-    """A worker leaves signals to its parent, which commits and then ends it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager

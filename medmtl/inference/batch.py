@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from medmtl.inference.write import TABLE, open_output, prediction_row, write_mas
 from medmtl.progress import Progress
 from medmtl.tasks.base import Cell
 
-FAILURES_NAMED = 5  # in the error at the end
+logger = logging.getLogger(__name__)
+
+NAMED = 5  # cases in a message at the end
 
 
 def predict_all(predictor: Predictor, cases: Sequence[Case], findings: Findings, out: Path, progress: Progress) -> Path:
@@ -35,6 +38,7 @@ def predict_all(predictor: Predictor, cases: Sequence[Case], findings: Findings,
     """
     open_output(out)
     rows: list[dict[str, Cell]] = []
+    outside: list[str] = []
     failed: list[InputError | NumericError] = _refused_rows(findings)
     total = len(cases) + len(failed)
     try:
@@ -47,12 +51,22 @@ def predict_all(predictor: Predictor, cases: Sequence[Case], findings: Findings,
                 failed.append(InputError(f"{case.case_id}: {error}"))
             else:
                 write_masks(prediction, out)
+                if prediction.outside_training:
+                    outside.append(f"{case.case_id} ({', '.join(prediction.outside_training)})")
                 rows.append(prediction_row(prediction, predictor.model_sha256))
             progress("predict", count, len(cases))
     finally:
         # also when it is stopped half-way: a mask without its row would be an orphan
         if rows:
             write_table(rows, out / TABLE)
+    if outside:
+        logger.warning(
+            "[B162] %d of %d cases lie outside what the model was trained on, see outside_training in %s: %s",
+            len(outside),
+            len(cases),
+            TABLE,
+            "; ".join(outside[:NAMED]),
+        )
     if failed:
         raise _incomplete(failed, total, out / TABLE if rows else None)
     return out / TABLE
@@ -71,6 +85,6 @@ def _incomplete(
 ) -> InputError | NumericError:
     kind = InputError if any(isinstance(error, InputError) for error in failed) else NumericError
     rest = f"the others are in {table}" if table else "and no table was written"
-    more = f"; and {len(failed) - FAILURES_NAMED} more" if len(failed) > FAILURES_NAMED else ""
-    named = "; ".join(str(error) for error in failed[:FAILURES_NAMED])
+    more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
+    named = "; ".join(str(error) for error in failed[:NAMED])
     return kind(f"{len(failed)} of {total} cases were not predicted, {rest}; {named}{more}")

@@ -6,6 +6,7 @@ import itertools
 import logging
 import resource
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from statistics import median
@@ -13,7 +14,9 @@ from typing import Any
 
 import torch
 
-from medmtl.data.loader import make_loader
+from medmtl import checkpoint
+from medmtl.data.batch import Batch
+from medmtl.data.workers import make_loader
 from medmtl.errors import InterruptedRun, WorkError
 from medmtl.files import write_json
 from medmtl.progress import Progress, silent
@@ -54,6 +57,7 @@ def train_run(run: RunFolder, *, resumed: bool = False, progress: Progress = sil
         BusyRunError: if another process is training this run.
     """
     with run.lock(), Requests() as requests:
+        checkpoint.tidy(run.checkpoints, keep=run.load_config().training.keep)
         if run.is_finished():
             logger.info("%s is already trained to its last step", run.path.name)
             return
@@ -70,12 +74,16 @@ def _loop(session: Session, first: int, requests: Requests, progress: Progress) 
     limit = session.plan.steps
     schedule = Schedule(limit, fixed_warm_up=session.plan.minutes is not None)
     loader = make_loader(session.training, first, limit, session.plan.workers, session.learner.device)
-    step, failed = first, 0
+    step, failed, committed = first, 0, first
+    if _owes_validation(session, first):
+        _validate(session, first, requests)
     with closing(loader):
         while limit is None or step < limit:
-            asked = time.perf_counter()
-            batch = next(loader)
-            clock.waiting += time.perf_counter() - asked
+            batch = _next(loader, clock, requests)
+            if batch is None:
+                if step != committed:
+                    _commit(session, step, failed, last=True)
+                raise _interrupted(requests, step)
             factor = schedule.factor(step)
             record = train_step(session.learner, batch, factor)
             step += 1
@@ -86,16 +94,39 @@ def _loop(session: Session, first: int, requests: Requests, progress: Progress) 
                 schedule = replace(schedule, steps=limit)
             due = step % session.config.training.checkpoint_every == 0 or step == limit
             if due:
-                _validate(session, step)
+                _validate(session, step, requests)
             if step == limit:
                 _judge_heads(session, step)
             if due or requests.commit or requests.stop:
                 requests.commit = False
                 failed = _commit(session, step, failed, last=step == limit or requests.stop is not None)
+                committed = step if not failed else committed
             progress("train", step, limit or 0, _note(record))
             if requests.stop and step != limit:
-                raise InterruptedRun(f"stopped by {requests.stop} after step {step}; go on with --resume")
+                raise _interrupted(requests, step)
     _tell_timing(session, step, first, clock)
+
+
+def _next(loader: Iterator[Batch], clock: _Clock, requests: Requests) -> Batch | None:
+    """The next batch; None where the run is asked to stop instead.
+
+    Whoever stops a whole group of processes ends the workers too: then their end is no failure.
+    """
+    if requests.stop:
+        return None
+    asked = time.perf_counter()
+    try:
+        batch = next(loader)
+    except WorkError:
+        if requests.stop:
+            return None
+        raise
+    clock.waiting += time.perf_counter() - asked
+    return batch
+
+
+def _interrupted(requests: Requests, step: int) -> InterruptedRun:
+    return InterruptedRun(f"stopped by {requests.stop} after step {step}; go on with --resume")
 
 
 def _commit(session: Session, step: int, failed: int, *, last: bool) -> int:
@@ -152,13 +183,25 @@ def _log_record(session: Session, record: StepRecord, step: int, factor: float, 
         "weights": dict(record.weights),
         "gradient_norms": dict(record.gradient_norms),
         "rate_factor": factor,
+        **({"skipped": True} if record.skipped else {}),
         "seconds": round(time.perf_counter() - clock.begin, 3),
     }
 
 
+def _owes_validation(session: Session, first: int) -> bool:
+    """Whether the run was stopped at the validation of its newest commit."""
+    if not first or first % session.config.training.checkpoint_every:
+        return False
+    return not any(record["step"] == first and "validation" in record for record in session.run.read_log())
+
+
 @torch.inference_mode()
-def _validate(session: Session, step: int) -> None:
-    """Losses of the averaged weights on some validation cases: a curve to look at, never a choice."""
+def _validate(session: Session, step: int, requests: Requests) -> None:
+    """Losses of the averaged weights on some validation cases: a curve to look at, never a choice.
+
+    Left out where the run is asked to stop, which may not wait for it; a resume makes up for that. Not at the last
+    step, after which there is no resume.
+    """
     if session.validation is None:
         return
     learner = session.learner
@@ -168,10 +211,14 @@ def _validate(session: Session, step: int) -> None:
     learner.model.eval()
     sums: dict[str, list[float]] = {}
     for index in range(len(session.validation)):
+        if requests.stop and step != session.plan.steps:
+            break
         (view,) = session.validation[index].views.values()
         for name, loss in task_losses(learner, view.to(learner.device)).items():
             sums.setdefault(name, []).append(float(loss.detach()))
     learner.model.load_weights(weights)
+    if requests.stop and step != session.plan.steps:
+        return
     session.run.log({"step": step, "validation": {name: sum(v) / len(v) for name, v in sums.items()}})
 
 

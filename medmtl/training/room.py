@@ -16,14 +16,13 @@ from medmtl.config import Config
 from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case
 from medmtl.data.fingerprint import Fingerprint
-from medmtl.data.loader import PREFETCH
 from medmtl.data.preparation import FOREGROUND_SAMPLES, working_grid
+from medmtl.data.workers import PREFETCH, SHARED_MEMORY
 from medmtl.disk import room_at
 from medmtl.errors import MachineError
 from medmtl.planning import Plan
 from medmtl.tasks.base import Task
 
-SHARED_MEMORY = Path("/dev/shm")  # where torch hands batches from the loader's processes to the training
 MARGIN = 1.1
 BLOCK = 4096  # bytes that a file system gives at once
 LOG_BYTES = 500  # of one step's line

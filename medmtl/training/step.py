@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -32,6 +32,8 @@ class Learner:
         seed: of dropout and the like.
         device: where the model lies.
         prior_scale: whether losses are divided by that of the best constant predictor.
+        skipped: steps in a row that the scaler has left out.
+        last: each task's newest finite loss, for the message about one that is not.
     """
 
     model: MultiTaskModel
@@ -46,6 +48,7 @@ class Learner:
     device: torch.device
     prior_scale: bool
     skipped: int = 0
+    last: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,11 +59,13 @@ class StepRecord:
         losses: per present task, on the frozen loss scale.
         weights: as used by the weighting, or empty.
         gradient_norms: per clipping group, before clipping.
+        skipped: whether the scaler left the update out.
     """
 
     losses: Mapping[str, float]
     weights: Mapping[str, float] = field(default_factory=dict)
     gradient_norms: Mapping[str, float] = field(default_factory=dict)
+    skipped: bool = False
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -87,33 +92,37 @@ def train_step(learner: Learner, batch: Batch, rate_factor: float) -> StepRecord
     """Update the model once.
 
     Raises:
-        NumericError: if a loss or a gradient is NaN or infinite; the step, the task and the cases are named.
+        NumericError: if a loss, a gradient or a weight is NaN or infinite; the step, the task and the cases are named.
+            The learner is then of no use: nothing of it may be kept.
     """
     (view,) = batch.views.values()
     torch.manual_seed(derive_seed(learner.seed, "step", batch.step))
     learner.model.train()
     learner.optimiser.zero_grad(set_to_none=True)
     losses = task_losses(learner, view.to(learner.device))
-    values = {name: float(loss.detach()) for name, loss in losses.items()}
-    _refuse_not_finite(values, batch.step, view)
     if not losses:
         return StepRecord({})
+    values = dict(zip(losses, _read(list(losses.values())), strict=True))
+    _refuse_losses(learner, values, batch.step, view)
+    learner.last |= values
     scale = learner.scaler.scale if learner.scaler is not None else (lambda loss: loss)
     weights = learner.weighting.backward(
         losses, shared=learner.model.shared_parameters(), penalty=learner.model.penalty(), scale=scale
     )
     norms = _update(learner, rate_factor, batch.step, view)
+    _refuse_weights(learner, batch.step, view)
     learner.weighting.after_step(values)
     if learner.average is not None:
         learner.average.update(batch.step + 1)
-    return StepRecord(values, dict(weights or {}), norms)
+    return StepRecord(values, dict(weights or {}), norms, skipped=learner.skipped > 0)
 
 
 def _update(learner: Learner, rate_factor: float, step: int, view: ViewBatch) -> dict[str, float]:
     set_rates(learner.optimiser, rate_factor)
     if learner.scaler is not None:
         learner.scaler.unscale_(learner.optimiser)
-    norms = {name: float(norm) for name, norm in clip_groups(learner.optimiser, learner.clip).items()}
+    clipped = clip_groups(learner.optimiser, learner.clip)
+    norms = dict(zip(clipped, _read(list(clipped.values())), strict=True))
     broken = [name for name, norm in norms.items() if not math.isfinite(norm)]
     if learner.scaler is not None:
         learner.scaler.step(learner.optimiser)
@@ -123,19 +132,43 @@ def _update(learner: Learner, rate_factor: float, step: int, view: ViewBatch) ->
             return norms
     if broken:
         raise NumericError(
-            f"step {step}: the gradient of {', '.join(broken)} is not finite (cases {', '.join(view.case_ids)}); "
-            "lower training.lr or check the named cases"
+            f"step {step}: the gradient of {', '.join(broken)} is not finite{_again(learner)} ({view.named()}); "
+            "nothing of this step was kept; lower training.lr or check the named cases"
         )
     if learner.scaler is None:
         learner.optimiser.step()
     return norms
 
 
-def _refuse_not_finite(values: Mapping[str, float], step: int, view: ViewBatch) -> None:
+def _read(scalars: Sequence[torch.Tensor]) -> list[float]:
+    """The values of scalars, with one wait for the device."""
+    values: list[float] = torch.stack([scalar.detach() for scalar in scalars]).tolist()
+    return values
+
+
+def _again(learner: Learner) -> str:
+    return f" for the {learner.skipped}th time in a row" if learner.skipped else ""
+
+
+def _refuse_losses(learner: Learner, values: Mapping[str, float], step: int, view: ViewBatch) -> None:
     broken = [name for name, value in values.items() if not math.isfinite(value)]
     if broken:
-        finite = {name: round(value, 4) for name, value in values.items() if math.isfinite(value)}
+        finite = learner.last | {name: value for name, value in values.items() if name not in broken}
+        last = {name: round(value, 4) for name, value in finite.items()}
         raise NumericError(
-            f"step {step}: the loss of {', '.join(broken)} is not finite (cases {', '.join(view.case_ids)}; finite "
-            f"losses {finite}); nothing of this step was kept; lower training.lr or check the named cases"
+            f"step {step}: the loss of {', '.join(broken)} is not finite ({view.named()}; last finite losses "
+            f"{last}); nothing of this step was kept; lower training.lr or check the named cases"
+        )
+
+
+@torch.no_grad()
+def _refuse_weights(learner: Learner, step: int, view: ViewBatch) -> None:
+    """Look at the weights themselves: finite gradients can make infinite weights, and a loss need not show them."""
+    groups = learner.optimiser.param_groups
+    largest = torch._foreach_norm([p for group in groups for p in group["params"]], float("inf"))
+    if not all(map(math.isfinite, _read(largest))):
+        broken = [group["name"] for group in groups if any(not bool(p.isfinite().all()) for p in group["params"])]
+        raise NumericError(
+            f"step {step}: the weights of {', '.join(broken)} are not finite after the update ({view.named()}); "
+            "nothing of this step was kept; lower training.lr"
         )

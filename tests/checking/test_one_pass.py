@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+from medmtl import api
 from medmtl import config as configuration
 from medmtl.build import build_tasks
 from medmtl.checking import check_cohort
@@ -277,12 +278,10 @@ def test_the_command_has_the_exit_code_of_its_findings(folder: Folder, capsys: p
     assert said.splitlines()[-1] == "1 rejected, 0 warned about, 0 repaired: not fit for training"
 
 
-def test_strict_training_starts_nothing(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_strict_training_starts_nothing(folder: Folder) -> None:
     folder.rows[2]["size"] = ""
     folder.write()
     run = folder.path / "run"
-    assert main(["train", str(folder.path / "config.yaml"), "--out", str(run), "--strict", "--quiet"]) == 2
-    err = capsys.readouterr().err
-    assert "B116 warn: 1" in err
-    assert err.splitlines()[-1].startswith("error: the check found 1 faults (B116 x1)")
+    with pytest.raises(CohortError, match=r"^the check found 1 faults \(B116 x1\)"):
+        api.train(folder.path / "config.yaml", run, device="cpu", strict=True)
     assert not run.exists()

@@ -12,15 +12,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import dataloader
 
+from medmtl.data import workers as worker_processes
 from medmtl.data.augmentation import Augmentation
 from medmtl.data.batch import Batch
 from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case
 from medmtl.data.formats import ImageError
-from medmtl.data.loader import StepDataset, make_loader
+from medmtl.data.loader import StepDataset
 from medmtl.data.prepared import Intensity, Preparation, Prepared
+from medmtl.data.workers import make_loader
 from medmtl.errors import InputError, MachineError, WorkError
 
 CASES = 5
@@ -106,8 +107,8 @@ def assert_equal(one: Batch, other: Batch) -> None:
 
 @pytest.fixture
 def quick_watch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch looks for dead workers every 5 s; a test has less time."""
-    monkeypatch.setattr(dataloader._MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.2,))
+    """Workers are looked at every 5 s; a test has less time."""
+    monkeypatch.setattr(worker_processes, "LOOK_SECONDS", 0.2)
 
 
 @pytest.mark.parametrize("view", ["case", "patch"])
@@ -283,8 +284,12 @@ def test_an_error_arrives_as_one_sentence(
 @pytest.mark.parametrize(
     ("case_id", "cause"),
     [
-        ("deadly", r"killed by SIGKILL \(signal 9\), probably for lack of memory, while step 3 was loaded"),
-        ("leaving", r"ended with code 3 while step 3 was loaded"),
+        (
+            "deadly",
+            r"loader process 0 was killed by SIGKILL \(signal 9\), probably for lack of memory, while step 3 was "
+            r"loaded: cases 'deadly' \(row 41\), 'deadly' \(row 41\)",
+        ),
+        ("leaving", r"loader process 0 ended with code 3 while step 3 was loaded: cases 'leaving' \(row 41\)"),
     ],
 )
 def test_a_dead_worker_is_an_error_with_its_cause(

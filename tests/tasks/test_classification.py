@@ -282,7 +282,7 @@ def test_other_classes_or_another_order_are_another_target() -> None:
             build().same_target(build(classes))
 
 
-@pytest.mark.covers("B025")
+@pytest.mark.covers("B025", "F46")
 def test_a_single_class_has_no_auc_but_says_why() -> None:
     task = build(truths=["low", "high"])
     metrics = task.metrics(scored(task, ["low", "low"], np.array([[0.4, 0.6], [0.7, 0.3]]), [0, 0]))

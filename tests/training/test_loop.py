@@ -1,96 +1,28 @@
 from __future__ import annotations
 
-import json
+import math
 import os
-import random
+import shutil
 import signal
-import subprocess
-import sys
-import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from medmtl import api
-from medmtl.errors import BusyRunError, InputError, InterruptedRun
-from medmtl.files import RunLock, sha256_file
+from medmtl.data.batch import Batch
+from medmtl.data.workers import make_loader
+from medmtl.errors import BusyRunError, InputError, InterruptedRun, NumericError, WorkError
+from medmtl.files import RunLock
 from medmtl.run_folder import RunFolder
-from medmtl.training import loop
+from medmtl.training import loop, step
 from medmtl.training.optimiser import Schedule
+from medmtl.training.session import open_session
+from medmtl.training.step import Learner
 from tests.conftest import TINY
-
-CHILD = """
-import json, sys
-from medmtl import api
-overrides = json.loads(sys.argv[3])
-api.train(sys.argv[1], sys.argv[2], device="cpu", overrides=overrides, resume=sys.argv[4] == "resume")
-"""
-
-
-def fingerprint(run: Path) -> dict[str, str]:
-    """Hashes of the last checkpoint's files."""
-    last = run / "checkpoints" / (run / "checkpoints" / "last").read_text().strip()
-    return {path.name: sha256_file(path) for path in sorted(last.iterdir())}
-
-
-def records(run: Path) -> list[dict[str, Any]]:
-    """The log without its times."""
-    kept = []
-    for record in RunFolder.open(run).read_log():
-        record.pop("seconds", None)
-        if "timing" not in record:
-            kept.append(record)
-    return kept
-
-
-def child(config: Path, out: Path, overrides: dict[str, Any], mode: str) -> subprocess.Popen[bytes]:
-    """A training in a process of its own."""
-    arguments = [sys.executable, "-c", CHILD, str(config), str(out), json.dumps(overrides), mode]
-    return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def wait_for_commit(process: subprocess.Popen[bytes], out: Path, seconds: float = 120) -> None:
-    """Until the first commit, or the end of the process."""
-    end = time.monotonic() + seconds
-    while not (out / "checkpoints" / "last").exists() and process.poll() is None:
-        assert time.monotonic() < end, "no commit in time"
-        time.sleep(0.02)
-
-
-def kill_and_resume(config: Path, folder: Path, overrides: dict[str, Any], kills: int, seed: int) -> tuple[Path, Path]:
-    """A run left alone and one killed ``kills`` times after its first commit; both ended."""
-    alone, killed = folder / "alone", folder / "killed"
-    assert child(config, alone, overrides, "fresh").wait() == 0
-    length = RunFolder.open(alone).read_log()[-1]["timing"]["seconds"]
-    rng = random.Random(seed)
-    process = child(config, killed, overrides, "fresh")
-    for _ in range(kills):
-        wait_for_commit(process, killed)
-        try:
-            process.wait(timeout=rng.uniform(0, length / 2))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        process = child(config, killed, overrides, "resume")
-    assert process.wait() == 0
-    return alone, killed
-
-
-def test_a_killed_run_resumes_to_the_same_bytes(tiny_cohort: Path, tmp_path: Path) -> None:
-    overrides = {**TINY, "training.steps": 60, "training.checkpoint_every": 5, "plan.workers": 1}
-    alone, killed = kill_and_resume(tiny_cohort, tmp_path, overrides, kills=2, seed=0)
-    assert fingerprint(killed) == fingerprint(alone)
-    assert records(killed) == records(alone)
-    assert "average.safetensors" in fingerprint(alone)
-
-
-@pytest.mark.slow
-def test_ten_random_kills_end_with_the_same_bytes(tiny_cohort: Path, tmp_path: Path) -> None:
-    overrides = {**TINY, "training.steps": 150, "training.checkpoint_every": 5, "plan.workers": 1}
-    alone, killed = kill_and_resume(tiny_cohort, tmp_path, overrides, kills=10, seed=1)
-    assert fingerprint(killed) == fingerprint(alone)
-    assert records(killed) == records(alone)
+from tests.faults.processes import fingerprint, records
 
 
 def test_the_number_of_loader_processes_changes_nothing(trained_run: Path, tiny_cohort: Path, tmp_path: Path) -> None:
@@ -102,10 +34,9 @@ def test_a_signal_commits_and_ends_with_an_interruption(
     tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
-    step = loop.train_step
 
     def step_then_signal(*arguments: Any) -> Any:
-        record = step(*arguments)
+        record = step.train_step(*arguments)
         if arguments[1].step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         return record
@@ -117,6 +48,112 @@ def test_a_signal_commits_and_ends_with_an_interruption(
     assert (out / "checkpoints" / "last").read_text().strip() == "step-000003"
     api.train(tiny_cohort, out, device="cpu", overrides=TINY, resume=True)
     assert (out / "checkpoints" / "last").read_text().strip() == "step-000006"
+
+
+def test_a_request_during_a_validation_is_met_at_once_and_made_up_for(
+    trained_run: Path, tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    losses = step.task_losses
+    validated: list[int] = []
+
+    def signal_then_losses(*arguments: Any) -> Any:
+        validated.append(len(validated))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return losses(*arguments)
+
+    monkeypatch.setattr(loop, "task_losses", signal_then_losses)
+    with pytest.raises(InterruptedRun, match="SIGTERM after step 2"):
+        api.train(tiny_cohort, out, device="cpu", overrides=TINY)
+    monkeypatch.undo()
+    assert validated == [0]
+    assert not any("validation" in record for record in records(out))
+    api.train(tiny_cohort, out, device="cpu", overrides=TINY, resume=True)
+    assert fingerprint(out) == fingerprint(trained_run)
+    assert records(out) == records(trained_run)
+
+
+@pytest.mark.covers("F42", "F45")
+@pytest.mark.parametrize("what", ["loss", "weights"])
+def test_what_is_not_finite_reaches_no_commit_and_no_log(
+    trained_run: Path, tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    out = tmp_path / "run"
+
+    def broken(learner: Learner, batch: Batch, factor: float) -> Any:
+        if batch.step == 3 and what == "loss":
+            (view,) = batch.views.values()
+            batch = Batch(3, {"case": replace(view, image_BCDHW=view.image_BCDHW * math.nan)})
+        if batch.step == 3 and what == "weights":
+            monkeypatch.setattr(
+                learner.optimiser, "step", lambda: learner.model.trunk_parameters()[0].data.fill_(math.inf)
+            )
+        return step.train_step(learner, batch, factor)
+
+    monkeypatch.setattr(loop, "train_step", broken)
+    with pytest.raises(NumericError, match=rf"step 3: the {what} of .* not finite.* \(row \d+\)") as caught:
+        api.train(tiny_cohort, out, device="cpu", overrides=TINY)
+    assert caught.value.exit_code == 4
+    monkeypatch.undo()
+    assert (out / "checkpoints" / "last").read_text().strip() == "step-000002"
+    assert [record["step"] for record in records(out) if "losses" in record] == [1, 2, 3]
+    api.train(tiny_cohort, out, device="cpu", overrides=TINY, resume=True)
+    assert fingerprint(out) == fingerprint(trained_run)
+
+
+@pytest.mark.covers("F46")
+def test_a_validation_that_is_not_finite_is_null_and_chooses_nothing(
+    trained_run: Path, tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = step.task_losses
+    monkeypatch.setattr(loop, "task_losses", lambda *a: {k: v * math.nan for k, v in losses(*a).items()})
+    api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=TINY)
+    found = [record["validation"] for record in records(tmp_path / "run") if "validation" in record]
+    assert len(found) == 3 and all(set(validation.values()) == {None} for validation in found)
+    assert fingerprint(tmp_path / "run") == fingerprint(trained_run)
+    assert not (tmp_path / "run" / "best").exists()
+
+
+@pytest.mark.covers("F66")
+def test_an_error_of_a_callback_is_the_caller_s_and_leaves_the_commit(
+    trained_run: Path, tiny_cohort: Path, tmp_path: Path
+) -> None:
+    def own_callback(stage: str, done: int, total: int, note: str = "") -> None:
+        if stage == "train" and done == 3:
+            raise ZeroDivisionError("in a callback")
+
+    with pytest.raises(ZeroDivisionError, match="in a callback") as caught:
+        api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=TINY, progress=own_callback)
+    assert caught.traceback[-1].name == "own_callback"
+    assert (tmp_path / "run" / "checkpoints" / "last").read_text().strip() == "step-000002"
+    api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=TINY, resume=True)
+    assert fingerprint(tmp_path / "run") == fingerprint(trained_run)
+
+
+@pytest.mark.covers("F66")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_a_kind_s_own_code_names_the_case_and_keeps_its_trace(trained_run: Path, workers: int) -> None:
+    def own_encode(truth: Any) -> Any:
+        raise ZeroDivisionError("in a task kind")
+
+    dataset = open_session(RunFolder.open(trained_run)).training
+    dataset.encoders["risk"] = own_encode
+    with pytest.raises(WorkError, match=r"case '.*' \(row \d+\) .*: ZeroDivisionError: in a task kind") as caught:
+        next(make_loader(dataset, 0, 2, workers, torch.device("cpu")))
+    assert "in own_encode" in caught.value.__notes__[0]
+
+
+@pytest.mark.covers("F07")
+def test_a_run_killed_after_its_last_rename_is_tidied_by_the_next_start(
+    trained_run: Path, tiny_cohort: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(trained_run, tmp_path / "run"))
+    (run / "checkpoints" / "last").write_text("step-000004\n")
+    shutil.copytree(run / "checkpoints" / "step-000004", run / "checkpoints" / ".step-000002.tmp-1")
+    (run / "checkpoints" / "step-000002").mkdir()
+    api.train(tiny_cohort, run, device="cpu", overrides=TINY, resume=True)
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"step-000004", "step-000006", "last"}
+    assert fingerprint(run) == fingerprint(trained_run)
 
 
 def test_resume_refuses_another_configuration_and_names_the_keys(trained_run: Path, tiny_cohort: Path) -> None:

@@ -24,7 +24,6 @@ from tests.faults.disk import Worker
 
 covers = pytest.mark.covers
 Captured = pytest.CaptureFixture[str]
-SETTINGS = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +124,9 @@ def test_too_many_loader_processes_for_the_shared_memory_are_refused(
     room.refuse_small_shared_memory(replace(plan, workers=0), ready.tasks)
 
 
-def train(config: Path, out: Path, *more: str) -> int:
-    return main(["train", str(config), "--out", str(out), "--device", "cpu", "--quiet", *SETTINGS, *more])
+def train(config: Path, out: Path, workers: int = 0) -> int:
+    settings = [w for key, v in {**TINY, "plan.workers": workers}.items() for w in ("--set", f"{key}={v}")]
+    return main(["train", str(config), "--out", str(out), "--device", "cpu", "--quiet", *settings])
 
 
 @covers("B045", "B046")
@@ -139,8 +139,7 @@ def test_a_training_that_has_no_room_ends_with_code_3_and_leaves_nothing(
     else:
         monkeypatch.setattr(room, "SHARED_MEMORY", tmp_path)
         small(monkeypatch, 1000)
-    more = ("--set", "plan.workers=2") if code == "B046" else ()
-    assert train(tiny_cohort, tmp_path / "runs" / "run", *more) == 3
+    assert train(tiny_cohort, tmp_path / "runs" / "run", workers=2 if code == "B046" else 0) == 3
     assert capsys.readouterr().err.startswith(f"error: [{code}] ")
     assert os.listdir(tmp_path) == []
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -83,13 +86,22 @@ def test_a_batch_without_any_label_changes_nothing(session: Session) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in learner.model.state_dict().items())
 
 
+@pytest.mark.covers("F42", "F43")
 def test_a_loss_that_is_not_finite_names_step_task_and_cases(session: Session) -> None:
     batch = labelled_everywhere(session)
     ((name, view),) = batch.views.items()
     broken = replace(view, targets={**view.targets, "risk": torch.full_like(view.targets["risk"], torch.inf)})
     before = {key: tensor.clone() for key, tensor in session.learner.model.state_dict().items() if "heads" not in key}
-    with pytest.raises(NumericError, match=rf"step {batch.step}: the loss of risk is not finite.*{view.case_ids[0]}"):
+    session.learner.last = {"risk": 0.12345, "lesion": 1.0}
+    with pytest.raises(NumericError) as caught:
         train_step(session.learner, Batch(batch.step, {name: broken}), 1.0)
+    cases = re.escape(", ".join(f"'{name}' (row {row})" for name, row in zip(view.case_ids, view.rows, strict=True)))
+    losses = r"\{'risk': 0.1235, 'lesion': \d\.\d+, 'malignancy': \d\.\d+\}"
+    assert re.fullmatch(
+        rf"step {batch.step}: the loss of risk is not finite \(cases {cases}; last finite losses {losses}\); nothing "
+        "of this step was kept; lower training.lr or check the named cases",
+        str(caught.value),
+    )
     after = session.learner.model.state_dict()
     assert all(torch.equal(after[key], tensor) for key, tensor in before.items())
 
@@ -100,3 +112,54 @@ def test_every_parameter_is_in_one_group_and_case_heads_are_clipped_alone(sessio
     assert len(found) == len({id(p) for p in found}) == len(list(session.learner.model.parameters()))
     assert {group["clip_group"] for group in groups} == {"trunk", "malignancy", "risk"}
     assert all(group["weight_decay"] == 0 for group in groups if group["name"].endswith("other"))
+
+
+@pytest.mark.covers("F44")
+def test_an_infinite_gradient_is_skipped_counted_and_refused_at_the_tenth(session: Session) -> None:
+    learner = session.learner
+    # so large that the scaled loss is infinite, and stays so
+    learner.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, backoff_factor=0.999)
+    batch = labelled_everywhere(session)
+    before = [p.detach().clone() for p in learner.model.parameters()]
+    for count in range(1, 10):
+        record = train_step(learner, batch, 1.0)
+        assert record.skipped and learner.skipped == count
+        assert not math.isfinite(record.gradient_norms["trunk"])
+        assert all(map(math.isfinite, record.losses.values()))
+    assert all(torch.equal(p, old) for p, old in zip(learner.model.parameters(), before, strict=True))
+    with pytest.raises(NumericError, match=r"the gradient of trunk.* is not finite for the 10th time in a row .*row"):
+        train_step(learner, batch, 1.0)
+
+    learner.scaler.update(1024.0)
+    assert not train_step(learner, batch, 1.0).skipped
+    assert learner.skipped == 0
+    assert not all(torch.equal(p, old) for p, old in zip(learner.model.parameters(), before, strict=True))
+
+
+def test_an_infinite_gradient_without_a_scaler_is_refused_at_once(session: Session) -> None:
+    learner = session.learner
+    parameter = learner.model.head_parameters("risk")[0]
+    parameter.register_hook(lambda gradient: gradient * math.inf)  # type: ignore[no-untyped-call]
+    before = [p.detach().clone() for p in learner.model.parameters()]
+    with pytest.raises(NumericError, match=r"the gradient of risk is not finite \(cases .* \(row \d+\)"):
+        train_step(learner, labelled_everywhere(session), 1.0)
+    assert all(torch.equal(p, old) for p, old in zip(learner.model.parameters(), before, strict=True))
+
+
+@pytest.mark.covers("F45")
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_weight_that_is_not_finite_after_the_update_is_seen_at_once(session: Session, value: float) -> None:
+    learner = session.learner
+    assert learner.average is not None
+    batch = labelled_everywhere(session)
+    update = learner.optimiser.step
+
+    def broken(*arguments: Any) -> None:
+        update(*arguments)
+        with torch.no_grad():
+            learner.model.head_parameters("malignancy")[0].view(-1)[0] = value
+
+    learner.optimiser.step = broken  # type: ignore[assignment,method-assign]
+    with pytest.raises(NumericError, match=rf"step {batch.step}: the weights of malignancy/\w+ are not finite after"):
+        train_step(learner, batch, 1.0)
+    assert all(bool(tensor.isfinite().all()) for tensor in learner.average.tensors.values())
