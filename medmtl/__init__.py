@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+ELSEWHERE = {"MedmtlError": "medmtl.errors", "Model": "medmtl.loaded"}
+
 __all__ = [
     "MedmtlError",
     "Model",
@@ -50,4 +52,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'medmtl' has no attribute {name!r}")
-    return getattr(import_module("medmtl.errors" if name == "MedmtlError" else "medmtl.api"), name)
+    return getattr(import_module(ELSEWHERE.get(name, "medmtl.api")), name)

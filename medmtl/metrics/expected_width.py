@@ -13,7 +13,7 @@ from scipy.special import expit, logit
 
 from medmtl.metrics.intervals import MINIMUM, TOO_FEW_OF_A_CLASS, TOO_FEW_PATIENTS, Z95
 
-DICE_SD = 0.1  # as El Jurdi and Colliot assume; 0.03 where every case succeeds, 0.2 where some fail
+DICE_SD = 0.1  # a middle value; El Jurdi et al. 2023 call 0.03 a low spread, and difficult tasks have higher ones
 AUC = 0.8
 NOTHING_TO_RANK = "no fold holds two classes"
 

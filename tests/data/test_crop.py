@@ -11,6 +11,7 @@ SIZE = (30, 8, 20)
 PATCH = (10, 12, 20)
 
 
+@pytest.mark.covers("B088")
 @pytest.mark.parametrize("start", [(0, 0, 0), (-2, 1, 3), (3, -4, 2), (9, 9, 9), (-9, 0, 0)])
 def test_a_window_is_what_a_loop_over_its_voxels_gives(start: tuple[int, int, int]) -> None:
     array = np.random.default_rng(0).normal(size=(2, 5, 4, 6))

@@ -91,6 +91,7 @@ def mean(window_BCDHW: torch.Tensor) -> torch.Tensor:
     return window_BCDHW.mean(dim=(2, 3, 4))
 
 
+@pytest.mark.covers("B088")
 def test_a_small_case_is_padded_around_and_given_back_as_it_was() -> None:
     model = Model({"voxels": lambda window: window, "size": mean})
     image = random_image(5, 8, 3)

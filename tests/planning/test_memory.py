@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -39,3 +42,12 @@ def test_the_largest_batch_is_the_last_that_fits(small: Plan) -> None:
     assert budget.largest_batch((32, 32, 32), 16) == 5
     assert budget.largest_batch((32, 32, 32), 3) == 3
     assert replace(budget, limit_bytes=1).largest_batch((32, 32, 32), 16) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cine", "cube, no segmentation", "wide"])
+def test_a_real_training_takes_what_was_planned(name: str) -> None:
+    program = Path(__file__).parents[2] / "benchmarks" / "memory_model.py"
+    done = subprocess.run([sys.executable, program, name], capture_output=True, text=True, check=True)
+    ratio = float(done.stdout.splitlines()[-1].split("|")[-2])
+    assert 1.0 <= ratio <= 1.25
