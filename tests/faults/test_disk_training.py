@@ -19,7 +19,7 @@ from medmtl.errors import NumericError, WorkError
 from medmtl.run_folder import RunFolder
 from medmtl.training import loop, session
 from tests.conftest import TINY
-from tests.training.test_loop import child, fingerprint
+from tests.faults.processes import fingerprint
 
 covers = pytest.mark.covers
 EVERY_STEP = {**TINY, "training.checkpoint_every": 1}
@@ -159,17 +159,6 @@ def test_weights_that_are_not_finite_are_not_committed(
         api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=TINY)
     assert NumericError.exit_code == 4
     assert newest(tmp_path / "run") == 2
-
-
-@pytest.mark.slow
-@covers("F52")
-def test_two_trainings_share_one_cold_cache(trained_run: Path, tiny_cohort: Path, tmp_path: Path) -> None:
-    for number in range(3):
-        overrides = {**TINY, "cache.folder": str(tmp_path / f"cache-{number}")}
-        places = [tmp_path / f"{number}-{name}" for name in ("a", "b")]
-        pair = [child(tiny_cohort, place, overrides, "fresh") for place in places]
-        assert [process.wait(timeout=300) for process in pair] == [0, 0]
-        assert all(fingerprint(place) == fingerprint(trained_run) for place in places)
 
 
 HUNGRY = """
