@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
@@ -39,7 +40,11 @@ IMAGE, META = "image.npy", "meta.json"
 MAX_META_BYTES = 1 << 20
 LEFTOVER = ".tmp-"
 LEFTOVER_SECONDS = 24 * 3600  # older temporary folders belong to nobody who still lives
-DAMAGE = (ArtefactError, FileNotFoundError, ValueError, KeyError, TypeError)
+# what reading an entry can meet where its content is not what was written, numpy's header parser included
+DAMAGE = (
+    ArtefactError, FileNotFoundError, EOFError, ValueError, KeyError, TypeError, AttributeError, OverflowError,
+    TokenError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def parse(text: str) -> Document:
     Raises:
         ConfigError: on any syntax error, tag, anchor, duplicate key, expression or ambiguous scalar, with its line.
     """
-    if len(text.encode()) > MAX_BYTES:
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise ConfigError(f"the file is larger than {MAX_BYTES} bytes")
     try:
         _refuse_anchors(text)
