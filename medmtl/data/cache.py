@@ -228,7 +228,13 @@ def _save(path: Path, array: npt.NDArray[Any]) -> str:
 
 
 def _load(path: Path, mmap_mode: Literal["r"] | None) -> npt.NDArray[Any]:
-    array: npt.NDArray[Any] = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    # not numpy.load, which also opens archives
+    array: npt.NDArray[Any]
+    if mmap_mode is not None:
+        array = np.lib.format.open_memmap(path, mode=mmap_mode)
+    else:
+        with path.open("rb") as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
     return array
 
 

@@ -29,7 +29,7 @@ from medmtl.data.formats.nifti import read_header, read_image, read_label
 from medmtl.data.prepared import Preparation
 from medmtl.data.split import Splits, from_file
 from medmtl.device import describe_device
-from medmtl.errors import InputError
+from medmtl.errors import InputError, MedmtlError
 from medmtl.inference.inputs import cases_of
 from medmtl.planning import Plan
 from medmtl.run_folder import RunFolder
@@ -188,7 +188,7 @@ def _read_checkpoint(folder: Path, name: str, data: bytes) -> None:
 def read_cache_meta(folder: Path, data: bytes) -> None:
     """Changed metadata of a cache entry; where they are JSON still, under a hash that vouches for them."""
     try:
-        content = json.loads(data)
+        content = json.loads(data.decode())
         data = files.json_bytes({"content": content, "sha256": files.sha256_bytes(files.json_bytes(content))})
     except (ValueError, RecursionError):
         pass
@@ -213,3 +213,23 @@ def _read_cache(folder: Path, name: str, data: bytes, meta: bytes | None = None)
     if meta is not None:
         (entry / META).write_bytes(meta)
     PreparedCache(target, PREPARATION).get(case(folder)).image_CDHW.tobytes()
+
+
+def read_run_config(folder: Path, data: bytes) -> None:
+    """A changed configuration, plan and splits in a run folder."""
+    run = RunFolder(folder / "changed_run")
+    run.path.mkdir(exist_ok=True)
+    for file in (run.config, run.plan, run.splits, run.manifest):
+        file.write_bytes(data)
+    run = RunFolder.open(run.path)
+    with suppress(MedmtlError):
+        run.load_plan()
+    with suppress(MedmtlError):
+        run.load_splits()
+    run.load_config()
+
+
+def read_activations(folder: Path, data: bytes) -> None:
+    """Changed answers of a network, from which a report would be written."""
+    (folder / "activations.json").write_bytes(data)
+    files.read_json(folder / "activations.json", limit_bytes=1 << 28)
