@@ -18,7 +18,7 @@ from typing import Any
 
 from medmtl.errors import MedmtlError
 from tests.reliability import hostile
-from tests.reliability.entry_points import CONFIG, furnish
+from tests.reliability.entry_points import CONFIG, Feed, furnish, read_config
 
 SUSPECT = (
     "exec", "import", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.startfile", "os.system",
@@ -55,7 +55,7 @@ class Watch:
 
 
 def _annotation() -> bool:
-    """Whether what is executed is the text of an annotation of our own classes, which pydantic reads when first used."""
+    """Whether what runs is the text of an annotation of our own classes, which pydantic reads when it is first used."""
     caller = sys._getframe(2).f_code.co_filename
     return caller.endswith(("/typing.py", "/dataclasses.py")) or "/pydantic/_internal/" in caller
 
@@ -78,7 +78,7 @@ def main() -> None:
     # what the library imports when it first reads a file of each kind is no doing of the file
     for _, door, data in attacks[::7]:
         run(watch, folder, door, data)
-    hostile.entry_points.read_config(folder, CONFIG)
+    read_config(folder, CONFIG)
     watch.on = True
     if "--control" in sys.argv:
         control(canary)
@@ -86,10 +86,10 @@ def main() -> None:
         outcomes = [run(watch, folder, door, data, name) for name, door, data in attacks]
     watch.on = False
     faults = [] if "--control" in sys.argv else [outcome for outcome in outcomes if outcome is not None]
-    print(json.dumps({"attacks": len(attacks), "events": watch.events, "faults": faults}))
+    sys.stdout.write(json.dumps({"attacks": len(attacks), "events": watch.events, "faults": faults}) + "\n")
 
 
-def run(watch: Watch, folder: Path, door: hostile.Feed, data: bytes, name: str = "") -> str | None:
+def run(watch: Watch, folder: Path, door: Feed, data: bytes, name: str = "") -> str | None:
     """What a door answered, where that is no error of medmtl's own."""
     watch.where = f"{name} at {door.__name__}"
     start = time.monotonic()
