@@ -37,6 +37,8 @@ class Watch:
         self.on = False
         self.where = ""
         self.events: list[str] = []
+        self.accepted: list[str] = []
+        self.codes: dict[str, set[int]] = {}
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self.on:
@@ -79,6 +81,8 @@ def main() -> None:
     for _, door, data in attacks[::7]:
         run(watch, folder, door, data)
     read_config(folder, CONFIG)
+    watch.accepted.clear()
+    watch.codes.clear()
     watch.on = True
     if "--control" in sys.argv:
         control(canary)
@@ -86,7 +90,9 @@ def main() -> None:
         outcomes = [run(watch, folder, door, data, name) for name, door, data in attacks]
     watch.on = False
     faults = [] if "--control" in sys.argv else [outcome for outcome in outcomes if outcome is not None]
-    sys.stdout.write(json.dumps({"attacks": len(attacks), "events": watch.events, "faults": faults}) + "\n")
+    said = {"attacks": len(attacks), "events": watch.events, "faults": faults, "accepted": watch.accepted}
+    codes = {door: sorted(found) for door, found in watch.codes.items()}
+    sys.stdout.write(json.dumps({**said, "codes": codes}) + "\n")
 
 
 def run(watch: Watch, folder: Path, door: Feed, data: bytes, name: str = "") -> str | None:
@@ -95,8 +101,9 @@ def run(watch: Watch, folder: Path, door: Feed, data: bytes, name: str = "") -> 
     start = time.monotonic()
     try:
         door(folder, data)
-    except MedmtlError:
-        pass
+        watch.accepted.append(watch.where)
+    except MedmtlError as error:
+        watch.codes.setdefault(door.__name__, set()).add(error.exit_code)
     except Exception as error:
         return f"{watch.where}: {type(error).__name__}: {str(error)[:120]}"
     return f"{watch.where}: took too long" if time.monotonic() - start > 10 else None

@@ -37,6 +37,15 @@ def test_hostile_files_run_no_code_start_nothing_and_reach_nobody(tmp_path: Path
     assert seen["attacks"] > 300
     assert seen["events"] == []
     assert seen["faults"] == []
+    # no configuration and no checkpoint of them passes; elsewhere a cell may hold any text
+    strict = ("read_config", "read_run_config", "read_tensors", "read_commit")
+    assert [where for where in seen["accepted"] if where.endswith(strict)] == []
+    assert {door: seen["codes"][door] for door in strict} == {
+        "read_config": [2],
+        "read_run_config": [2],
+        "read_tensors": [7],
+        "read_commit": [7],
+    }
     assert not (tmp_path / "canary").exists()
     assert os.listdir(tmp_path / "elsewhere") == []
     assert sorted(os.listdir(tmp_path)) == ["elsewhere", "inputs"]
