@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint types docs
+.PHONY: demo test test-slow lint types docs reliability
 .DEFAULT_GOAL := test
 
 # The stamp is written last, so that an installation that was cut short is done again.
@@ -29,3 +29,8 @@ types: .venv/installed
 
 docs: .venv/installed
 	$(BIN)/python docs/make_kinds.py
+
+# the page is written in any case: it shows what failed
+reliability: .venv/installed
+	$(BIN)/pytest -q --reliability .venv/reliability.json; code=$$?; \
+	$(BIN)/python -m docs.make_reliability .venv/reliability.json && exit $$code

@@ -9,6 +9,8 @@ import pytest
 
 from medmtl import api
 
+pytest_plugins = ["tests.reliability.record"]
+
 TINY: dict[str, Any] = {
     "plan.width": 4,
     "plan.max_width": 8,

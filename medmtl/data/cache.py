@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
@@ -41,7 +42,11 @@ IMAGE, META = "image.npy", "meta.json"
 MAX_META_BYTES = 1 << 20
 LEFTOVER = ".tmp-"
 LEFTOVER_SECONDS = 24 * 3600  # older temporary folders belong to nobody who still lives
-DAMAGE = (ArtefactError, FileNotFoundError, ValueError, KeyError, TypeError, AttributeError)
+# what reading an entry can meet where its content is not what was written, numpy's header parser included
+DAMAGE = (
+    ArtefactError, FileNotFoundError, EOFError, ValueError, KeyError, TypeError, AttributeError, OverflowError,
+    TokenError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -292,7 +297,13 @@ def _save(path: Path, array: npt.NDArray[Any]) -> str:
 
 
 def _load(path: Path, mmap_mode: Literal["r"] | None) -> npt.NDArray[Any]:
-    array: npt.NDArray[Any] = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    # not numpy.load, which also opens archives
+    array: npt.NDArray[Any]
+    if mmap_mode is not None:
+        array = np.lib.format.open_memmap(path, mode=mmap_mode)
+    else:
+        with path.open("rb") as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
     return array
 
 

@@ -66,7 +66,7 @@ def write_report(scores: Scores, runs: Sequence[RunFolder], *, share: bool = Fal
         summary=tables.summary_table(scores),
         sections=[_section(scores, name, share) for name in scores.tasks],
         curves=_loss_curves(first, list(scores.tasks)),
-        training=[collapse, tables.machine_table(runs)],
+        training=[collapse],
         data=[
             tables.finding_table(read_json(_findings(scores, first), limit_bytes=MAX_JSON_BYTES), share),
             tables.split_table(first.load_splits()),

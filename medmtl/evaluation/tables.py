@@ -202,28 +202,6 @@ def collapse_table(runs: Sequence[RunFolder]) -> Table:
     return Table("Do the case heads use the image?", columns, rows, columns[3:5])
 
 
-def machine_table(runs: Sequence[RunFolder]) -> Table:
-    """Waiting for data, and memory against the plan, of each run's last session."""
-    rows = []
-    for run in runs:
-        timings = [record["timing"] for record in run.read_log() if "timing" in record]
-        if timings:
-            last = timings[-1]
-            peak = last["peak_memory_bytes"] + last["worker_peak_memory_bytes"]
-            rows.append(
-                (
-                    _fold(run),
-                    str(last["steps"]),
-                    f"{100 * last['waiting_share']:.0f} %",
-                    f"{peak / 1e9:.2f} GB",
-                    f"{last['planned_memory_bytes'] / 1e9:.2f} GB",
-                )
-            )
-    columns = ("fold", "steps", "time spent waiting for data", "peak memory", "planned memory")
-    note = "Peak memory is that of the training process and of its largest loader process together."
-    return Table("Machine", columns, tuple(rows), columns[1:], note)
-
-
 def _within_site(scores: Scores, name: str) -> dict[str, dict[str, Any]]:
     """The metrics that change when only pairs of one fold and site are compared."""
     cases = scores.cases[name]

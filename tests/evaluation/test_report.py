@@ -305,7 +305,7 @@ def test_findings_are_grouped_and_counted(page: str) -> None:
 
 def test_training_and_plan_are_shown(page: str) -> None:
     tables = Rows(page).tables
-    assert tables["Machine"][1] == ["0", "400", "3 %", "1.75 GB", "2.50 GB"]
+    assert "Machine" not in tables  # measured times and memory differ from run to run, and the page must not
     assert tables["Do the case heads use the image?"][1][:3] == ["0", "grade", "collapsed"]
     assert tables["Decisions and reasons"][1] == ["spacing", "1 × 1 × 4 mm", "median voxel size of the cohort"]
     assert tables["Decisions and reasons"][2][:2] == ["normalisation.t1", "zscore"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
@@ -85,7 +84,7 @@ def start_training(
     before: Callable[[], None] | None = None,
 ) -> Child:
     """Run ``medmtl train`` on the CPU."""
-    settings = [word for key, value in overrides.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    settings = [word for key, value in overrides.items() for word in ("--set", f"{key}={value}")]
     words: list[str | Path] = [
         "train",
         config,

@@ -38,7 +38,8 @@ def affine_of(path: Path, header: Nifti1Header, shape: tuple[int, int, int]) -> 
     unit = int(header["xyzt_units"]) & 0b111
     if unit not in (0, 2):
         raise ImageError(path, "B079", found=f"space unit {unit}", expected="2 (mm)", fix=FIX_HEADER)
-    affines = _coded_affines(path, header)
+    with np.errstate(invalid="ignore"):  # a signalling NaN, which is refused below
+        affines = _coded_affines(path, header)
     if not affines:
         raise ImageError(path, "B081", found="sform_code 0, qform_code 0", expected="one of them set", fix=FIX_HEADER)
     for affine in affines:

@@ -1,0 +1,71 @@
+"""What medmtl has to withstand: every rule's id, what it is about, and how it must end.
+
+Ids are stable. ``B``: bad inputs. ``F``: faults while it works. ``P``: promises. A test names the rules that it shows
+by ``@pytest.mark.covers("B051")``; ``docs/make_reliability.py`` makes ``docs/reliability.md`` of them and the results.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tests.reliability.catalogue_of_faults import FAULTS, PROMISES
+from tests.reliability.catalogue_of_files import FILES
+from tests.reliability.catalogue_of_settings import SETTINGS
+
+Class = Literal["reject", "warn", "fixed", "holds"]
+
+CLASSES = {"R": "reject", "W": "warn", "F": "fixed", "H": "holds"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One entry.
+
+    Attributes:
+        id: such as ``B051``.
+        section: heading under which it stands.
+        title: what it is about.
+        classes: how it must end; two where it depends on the case.
+    """
+
+    id: str
+    section: str
+    title: str
+    classes: tuple[str, ...]
+
+
+def _rules() -> dict[str, Rule]:
+    rules: dict[str, Rule] = {}
+    for part in (FILES, SETTINGS, FAULTS, PROMISES):
+        for section, lines in part.items():
+            for line in lines.strip().splitlines():
+                name, letters, title = line.split(None, 2)
+                assert name not in rules, f"{name} stands twice"
+                rules[name] = Rule(name, section, title, tuple(CLASSES[letter] for letter in letters))
+    return rules
+
+
+RULES = _rules()
+
+# Why a rule has no test here: what one machine cannot show, and what this version does not have.
+NOT_SHOWN: dict[str, str] = {
+    "B047": "a network drive that stalls cannot be made on one machine without a file system in user space",
+    "B102": "an ignore value in label files is not in this version: every undeclared value is refused as B100",
+    "B111": "labels of which only some classes are drawn are not in this version",
+    "B123": "survival targets are not in this version",
+    "B124": "survival targets are not in this version",
+    "B125": "survival targets are not in this version",
+    "B126": "survival targets are not in this version",
+    "B127": "survival targets are not in this version",
+    "B128": "survival targets are not in this version",
+    "B129": "clinical covariates are not in this version",
+    "F56": "training on several processes is not in this version",
+    "F57": "training on several processes is not in this version",
+    "F58": "training on several processes is not in this version",
+    "F59": "training on several processes is not in this version",
+    "F60": "needs a GPU; the tests run without one",
+    "P08": "needs a GPU; the tests run without one",
+    "P25": "a rule for contributors, not a property of the program: every bug leaves the test that shows it",
+    **{f"B{number}": "DICOM is not in this version" for number in range(173, 198)},
+}
