@@ -32,6 +32,7 @@ def endless_step() -> None:
 
     def endless(learner: Any, batch: Any, factor: float) -> Any:
         if batch.step == 4:
+            os.write(1, b"in the endless step\n")
             time.sleep(60)
         return step(learner, batch, factor)
 

@@ -17,7 +17,7 @@ def test_a_killed_check_leaves_nothing_and_finds_the_same_again(tiny_cohort: Pat
     for _ in range(3):
         child = start(["check", tiny_cohort], tmp_path / "said.txt")
         child.process.join(rng.uniform(0, 0.3))
-        child.send(signal.SIGKILL)
+        child.process.kill()
         assert child.wait() in (0, -signal.SIGKILL)
     assert [path.name for path in tmp_path.iterdir()] == ["said.txt"]
     found = set()

@@ -12,7 +12,7 @@ import pytest
 from medmtl.evaluation.score import evaluate_split
 from medmtl.files import sha256_file
 from medmtl.run_folder import RunFolder
-from tests.faults.processes import FAST, committed, fingerprint, leftovers, records, start_training, wait_until
+from tests.faults.processes import FAST, committed, fingerprint, leftovers, records, start, start_training, wait_until
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def kill_at_random(config: Path, folder: Path, overrides: dict[str, Any], kills:
             child.process.join(rng.uniform(0, LIFE_SECONDS) if done < kills else None)
             if not child.is_running():
                 break
-            child.send(signal.SIGKILL)
+            child.process.kill()
             assert child.wait() in (0, -signal.SIGKILL), child.said()
             done += 1
             assert len(list((run / "checkpoints").glob("step-*"))) <= KEEP + 1
@@ -75,3 +75,23 @@ def test_after_random_kills_every_byte_is_as_without(
     for run in kill_at_random(tiny_cohort, tmp_path, overrides, kills, seed=kills + workers):
         assert (fingerprint(run), records(run), scores(run, run.with_name(f"scores-{run.name}"))) == expected
         assert leftovers(run) == []
+
+
+@pytest.mark.slow
+@pytest.mark.covers("F05")
+def test_a_killed_evaluation_is_absent_or_whole_and_the_next_one_equal(alone: Path, tmp_path: Path) -> None:
+    expected = scores(alone, tmp_path / "whole")
+    rng = random.Random(5)
+    folder = tmp_path / "scores"
+    for _ in range(10):
+        child = start(["evaluate", alone, "--device", "cpu", "--out", folder], tmp_path / "said.txt")
+        child.process.join(rng.uniform(0, LIFE_SECONDS))
+        child.process.kill()
+        assert child.wait() in (0, -signal.SIGKILL)
+        for name in ("metrics.json", "cases.csv", "activations.json"):
+            assert not (folder / name).exists() or sha256_file(folder / name) == expected[name]
+        for name in leftovers(folder):
+            (folder / name).unlink()
+    found = scores(alone, folder)
+    assert {name: found[name] for name in expected} == expected
+    assert set(found) - set(expected) <= {"report.html"}
