@@ -59,7 +59,7 @@ class Child:
         return int(self.process.exitcode)
 
     def said(self) -> str:
-        return self.output.read_text()
+        return self.output.read_text() if self.output.exists() else ""
 
 
 def start(arguments: Sequence[str | Path], output: Path, before: Callable[[], None] | None = None) -> Child:
