@@ -84,6 +84,7 @@ def _loop(session: Session, first: int, requests: Requests, progress: Progress) 
                 if step != committed:
                     _commit(session, step, failed, last=True)
                 raise _interrupted(requests, step)
+            requests.watch()
             factor = schedule.factor(step)
             record = train_step(session.learner, batch, factor)
             step += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from types import FrameType, TracebackType
 
 # by name: not every platform has them all
@@ -24,6 +25,7 @@ class Requests:
         self.stop: str | None = None
         self.commit = False
         self._previous: dict[int, object] = {}
+        self._pipe: _Pipe | None = None
 
     def __enter__(self) -> Requests:
         try:
@@ -31,6 +33,7 @@ class Requests:
                 for number in numbers:
                     if signal.getsignal(number) is not signal.SIG_IGN:
                         self._previous[number] = signal.signal(number, handler)
+            self._pipe = _Pipe()
         except ValueError:
             self._previous.clear()
         return self
@@ -40,14 +43,70 @@ class Requests:
     ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+        if self._pipe is not None:
+            self._pipe.close()
+
+    def watch(self) -> None:
+        """From now on leave at a second request even while the main thread computes and no handler can run.
+
+        It takes a thread: call it once the loader's workers are forked.
+        """
+        if self._pipe is not None:
+            self._pipe.watch()
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         if self.stop is not None:
-            # asked twice: the commit on disk is whole, and whoever asks twice does not want to wait
-            for process in multiprocessing.active_children():
-                process.kill()
-            os._exit(5)
+            _leave()
         self.stop = signal.Signals(number).name
 
     def _on_commit(self, number: int, frame: FrameType | None) -> None:
         self.commit = True
+
+
+class _Pipe:
+    """Where the interpreter writes the number of each signal as it comes, long before the main thread may handle it."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        self._previous = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self._watched = False
+        _open.add(self)
+
+    def watch(self) -> None:
+        if not self._watched:
+            self._watched = True
+            threading.Thread(target=self._read, name="signals", daemon=True).start()
+
+    def close(self) -> None:
+        _open.discard(self)
+        signal.set_wakeup_fd(self._previous)
+        os.close(self._writer)
+        if not self._watched:
+            os.close(self._reader)
+
+    def _read(self) -> None:
+        stops = 0
+        while numbers := os.read(self._reader, 64):
+            stops += sum(number in STOPPING for number in numbers)
+            if stops > 1:
+                _leave()
+        os.close(self._reader)
+
+
+def _leave() -> None:
+    """Asked twice: the commit on disk is whole, and whoever asks twice does not want to wait."""
+    for process in multiprocessing.active_children():
+        process.kill()
+    os._exit(5)
+
+
+def _forget_in_child() -> None:
+    # what a forked worker hears is no second request to its parent
+    if _open:
+        signal.set_wakeup_fd(-1)
+
+
+_open: set[_Pipe] = set()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)

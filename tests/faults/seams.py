@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from typing import Any
@@ -26,17 +27,15 @@ def slow_steps() -> None:
     setattr(loop, "train_step", slower)  # noqa: B010
 
 
-def endless_step() -> None:
-    """The fifth step takes a minute."""
-    step = train_step
+def deaf_step() -> None:
+    """The fifth step is where no handler of Python runs for minutes."""
 
-    def endless(learner: Any, batch: Any, factor: float) -> Any:
+    def deaf(learner: Any, batch: Any, factor: float) -> Any:
         if batch.step == 4:
-            os.write(1, b"in the endless step\n")
-            time.sleep(60)
-        return step(learner, batch, factor)
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+        return train_step(learner, batch, factor)
 
-    setattr(loop, "train_step", endless)  # noqa: B010
+    setattr(loop, "train_step", deaf)  # noqa: B010
 
 
 def slow_disk() -> None:
