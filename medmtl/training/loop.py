@@ -17,6 +17,7 @@ import torch
 from medmtl import checkpoint
 from medmtl.data.batch import Batch
 from medmtl.data.workers import make_loader
+from medmtl.disk import why
 from medmtl.errors import InterruptedRun, WorkError
 from medmtl.files import write_json
 from medmtl.progress import Progress, silent
@@ -141,10 +142,10 @@ def _commit(session: Session, step: int, failed: int, *, last: bool) -> int:
     except OSError as error:
         if last or failed + 1 == SAVE_TRIES:
             raise WorkError(
-                f"step {step} could not be committed ({error.strerror}); the commit before it is whole: free "
-                "the disk and go on with --resume"
+                f"step {step} could not be committed ({why(error)}); the commit before it is whole: go on "
+                "with --resume"
             ) from error
-        logger.warning("step %d could not be committed (%s); trying again at the next interval", step, error.strerror)
+        logger.warning("step %d could not be committed (%s); trying again at the next interval", step, why(error))
         return failed + 1
     return 0
 

@@ -57,7 +57,7 @@ def test_a_commit_that_fails_is_tried_again_at_the_next_interval(
 ) -> None:
     monkeypatch.setattr(files, "write_verified", failing(files.write_verified, number, range(1)))
     api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=TINY)
-    assert f"step 2 could not be committed ({os.strerror(number)})" in caplog.text
+    assert f"step 2 could not be committed ({os.strerror(number)}" in caplog.text
     assert sorted(os.listdir(tmp_path / "run" / "checkpoints")) == ["last", "step-000004", "step-000006"]
     assert fingerprint(tmp_path / "run") == fingerprint(trained_run)
 
