@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -84,7 +85,8 @@ def start_training(
     before: Callable[[], None] | None = None,
 ) -> Child:
     """Run ``medmtl train`` on the CPU."""
-    settings = [word for key, value in overrides.items() for word in ("--set", f"{key}={value}")]
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in overrides.items()}
+    settings = [word for key, text in texts.items() for word in ("--set", f"{key}={text}")]
     words: list[str | Path] = [
         "train",
         config,
@@ -202,4 +204,4 @@ def newest_whole(run: Path) -> int:
 
 def leftovers(folder: Path) -> list[str]:
     """Temporary files and folders anywhere below."""
-    return [path.name for path in folder.rglob("*") if ".tmp-" in path.name]
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if ".tmp-" in path.name]

@@ -28,10 +28,11 @@ def slow_steps() -> None:
 
 
 def deaf_step() -> None:
-    """The fifth step is where no handler of Python runs for minutes."""
+    """The fifth step says so and goes where no handler of Python runs for minutes."""
 
     def deaf(learner: Any, batch: Any, factor: float) -> Any:
         if batch.step == 4:
+            os.write(1, b"deaf\n")
             hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
         return train_step(learner, batch, factor)
 

@@ -72,3 +72,4 @@ def test_two_runs_on_one_cold_cache(alone: Path, tiny_cohort: Path, tmp_path: Pa
             assert fingerprint(run) == fingerprint(alone)
             assert records(run) == records(alone)
         assert leftovers(cache) == []
+        assert len(list(cache.iterdir())) == 12

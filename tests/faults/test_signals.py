@@ -83,7 +83,7 @@ def test_who_asks_twice_does_not_wait(
 ) -> None:
     run = tmp_path / "run"
     child = start_training(tiny_cohort, run, SHORT, before=seams.deaf_step)
-    wait_until(lambda: steps_done(run) == 4, child)
+    wait_until(lambda: "deaf" in child.said(), child)
     with no_survivors([child.pid, *descendants(child.pid)], seconds=2):
         child.send(numbers[0])
         time.sleep(0.1)  # of two equal signals that wait, the kernel delivers one
