@@ -31,6 +31,7 @@ tasks:
   organ: {kind: segmentation, column: organ, labels: {organ: 1}}
   grade: {kind: classification, column: grade, classes: [low, high]}
   size:  {kind: regression, column: size}
+split: {folds: 2}
 training: {steps: 1}
 """
 

@@ -151,7 +151,7 @@ def _undeclared(tasks: Mapping[str, Task], seen: Mapping[str, Seen], findings: F
 def _copied_labels(
     cohort: Cohort, tasks: Mapping[str, Task], seen: Mapping[str, Seen], folder: Path, findings: Findings
 ) -> None:
-    """A mask that serves two cases; empty ones are often equal, and rightly so."""
+    """A mask that serves two images; empty ones are often equal, and rightly so."""
     owners: dict[str, Case] = {}
     for case in cohort.cases:
         look = seen[case.case_id]
@@ -162,7 +162,7 @@ def _copied_labels(
                 continue
             where = _where(case, task.columns[0], case.files[task.columns[0]], folder)
             first = owners.setdefault(look.sha256[where["file"]], case)
-            if first is not case:
+            if set(first.images.values()) != set(case.images.values()):
                 found, fix = f"the mask of row {first.row}", "name each case's own label file"
                 findings.warn("B109", **where, found=found, expected="a mask of its own", fix=fix)
 

@@ -19,11 +19,12 @@ import pytest
 import torch
 
 from medmtl import checkpoint
+from medmtl.checkpoint.reading import is_whole
 from medmtl.data.cache import LEFTOVER_SECONDS, PreparedCache
 from medmtl.data.case import Case
 from medmtl.data.prepared import Preparation
 from medmtl.evaluation.report import write_report
-from medmtl.evaluation.score import evaluate_split, load_scores
+from medmtl.evaluation.score import evaluate_split, load_scores, own_selection
 from medmtl.files import make_private_folder
 from medmtl.run_folder import RunFolder
 from tests.faults.processes import CONTEXT, state, wait_until
@@ -157,7 +158,7 @@ def verify_commit(folder: Path, done: list[Call]) -> None:
     assert found is not None and found.step == (3 if appeared else 2)
     torch.manual_seed(found.step)
     assert torch.equal(found.tensors["model"]["w"], torch.randn(5, 3))
-    assert sum(checkpoint._is_whole(path, int(path.name[5:])) for path in folder.glob("step-*")) >= 2
+    assert sum(is_whole(path, int(path.name[5:])) for path in folder.glob("step-*")) >= 2
     checkpoint.tidy(folder, keep=2)
     assert {path.name for path in folder.iterdir()} == {f"step-{found.step - 1:06}", f"step-{found.step:06}", "last"}
     assert (folder / "last").read_text() == f"step-{found.step:06}\n"
@@ -218,7 +219,7 @@ def test_a_cache_entry(tmp_path: Path, record_property: Callable[[str, object], 
 
 def ready_to_report(run: Path, folder: Path) -> Work:
     runs = [RunFolder.open(run)]
-    scores = load_scores(runs, "val", folder)
+    scores = load_scores(own_selection(runs, "val"), folder)
     return lambda: write_report(scores, runs)
 
 
@@ -241,4 +242,4 @@ def test_a_report(trained_run: Path, tmp_path: Path, record_property: Callable[[
     calls = kill_at_every_call(tmp_path, prepare, ready_to_report, verify)
     record_property("killed before", f"{len(calls)} calls: {dict(Counter(call.name for call in calls))}")
     assert [call.name for call in calls if not call.name.startswith(("open", "write"))] == ["fsync", "rename", "fsync"]
-    assert write_report(load_scores(runs, "val", tmp_path / "scores"), runs).read_bytes() == whole
+    assert write_report(load_scores(own_selection(runs, "val"), tmp_path / "scores"), runs).read_bytes() == whole
