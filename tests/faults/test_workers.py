@@ -121,7 +121,7 @@ def test_too_little_shared_memory_is_named(tiny_cohort: Path, tmp_path: Path) ->
     ]
     train += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     mount = ["sh", "-c", 'mount -t tmpfs -o size=200k none /dev/shm && exec "$@"', "sh"]
-    found = subprocess.run([unshare, "-m", *mount, *train], capture_output=True, text=True, timeout=100, check=False)
+    found = subprocess.run([unshare, "-m", *mount, *train], capture_output=True, text=True, timeout=300, check=False)
     last = found.stderr.splitlines()[-1]
     assert found.returncode == 3, found.stderr
     assert re.search(r"step 0 takes 0\.\d MB of shared memory .*; /dev/shm is 0\.2 MB: enlarge it", last), last
