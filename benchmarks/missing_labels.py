@@ -18,6 +18,7 @@ from typing import Any
 from medmtl import api, config
 from medmtl.build import build_tasks
 from medmtl.config import Config
+from medmtl.data.formats import strict_yaml
 from medmtl.training.start import make_ready
 
 SHARE = 0.5
@@ -83,10 +84,10 @@ def scores(source: Path, run: Path, overrides: dict[str, Any], only: str | None 
     """Train and evaluate, or read what an earlier call left; returns the tasks of ``metrics.json``."""
     text = source
     if only is not None:
-        document = config.strict_yaml.parse(source.read_text()).data
+        document = strict_yaml.parse(source.read_text()).data
         document["tasks"] = {only: {k: v for k, v in document["tasks"][only].items() if k != "derived_from"}}
         text = run.parent / f"{only}.yaml"
-        text.write_text(config.yaml.safe_dump(document, sort_keys=False))
+        text.write_text(strict_yaml.dump(document))
     if not (run / "manifest.json").exists():
         api.train(text, run, device="cpu", overrides=overrides)
     return dict(api.evaluate(run, device="cpu")["val"].metrics["tasks"])
