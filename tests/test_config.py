@@ -54,7 +54,7 @@ def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path) -> None:
     assert config.cache.folder == tmp_path.parent / "cache"
 
 
-@pytest.mark.covers("B132", "B137", "B138", "B139", "B141", "B142", "B146")
+@pytest.mark.covers("B132", "B137", "B138", "B139", "B141", "B142", "B146", "P23")
 @pytest.mark.parametrize(
     ("old", "new", "key", "line", "words", "code"),
     [

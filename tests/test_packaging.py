@@ -61,6 +61,7 @@ def test_a_requirement_is_a_floor_that_the_pinned_version_satisfies(requirement:
 
 
 @pytest.mark.parametrize("name", sorted(SAFE))
+@pytest.mark.covers("P24")
 def test_no_floor_admits_a_release_with_an_advisory(name: str) -> None:
     floors = [floor(requirement) for requirement in DECLARED if canonicalize_name(requirement.name) == name]
     assert floors

@@ -104,8 +104,6 @@ def _loop(session: Session, first: int, requests: Requests, progress: Progress) 
                 failed = _commit(session, step, failed, last=step == limit or requests.stop is not None)
                 committed = step if not failed else committed
             progress("train", step, limit or 0, _note(record))
-            if requests.stop and step != limit:
-                raise _interrupted(requests, step)
     _tell_timing(session, step, first, clock)
 
 
@@ -142,8 +140,7 @@ def _commit(session: Session, step: int, failed: int, *, last: bool) -> int:
     except OSError as error:
         if last or failed + 1 == SAVE_TRIES:
             raise WorkError(
-                f"step {step} could not be committed ({why(error)}); the commit before it is whole: go on "
-                "with --resume"
+                f"step {step} could not be committed ({why(error)}); the commit before it is whole: go on with --resume"
             ) from error
         logger.warning("step %d could not be committed (%s); trying again at the next interval", step, why(error))
         return failed + 1

@@ -17,7 +17,7 @@ def cohort(folder: Path) -> Cohort:
     return Cohort(folder / "cohort.csv", (case,), "0" * 64, ())
 
 
-@covers("B093")
+@covers("B093", "P02")
 @pytest.mark.parametrize("folder", ["/data/cohort", "/copied/elsewhere"])
 def test_a_case_knows_what_its_files_were_wherever_the_cohort_lies(folder: str) -> None:
     (case,) = with_hashes(cohort(Path(folder)), {"images/a.nii": "1", "masks/a.nii": "2"}).cases

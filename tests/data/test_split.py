@@ -65,7 +65,7 @@ def assert_sound(splits: Splits, cases: Sequence[Case]) -> None:
 
 
 class TestMakeSplits:
-    @pytest.mark.covers("B021")
+    @pytest.mark.covers("B021", "P15")
     @pytest.mark.parametrize("folds", [2, 3, 5])
     @pytest.mark.parametrize("test", [0.0, 0.2])
     @pytest.mark.parametrize("per_patient", [1, 3])

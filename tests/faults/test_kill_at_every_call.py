@@ -168,6 +168,7 @@ def verify_commit(folder: Path, done: list[Call]) -> None:
 
 
 @pytest.mark.covers("F02", "F06", "F07")
+@pytest.mark.covers("P09", "P10")
 def test_a_commit(tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     calls = kill_at_every_call(tmp_path, two_commits, ready_to_commit, verify_commit)
     record_property("killed before", f"{len(calls)} calls: {dict(Counter(call.name for call in calls))}")

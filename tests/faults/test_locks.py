@@ -61,6 +61,7 @@ def test_the_lock_of_a_dead_process_whose_number_lives_on_is_free(
 
 @pytest.mark.covers("F52")
 @pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.covers("P14")
 def test_two_runs_on_one_cold_cache(alone: Path, tiny_cohort: Path, tmp_path: Path, rounds: int) -> None:
     for number in range(rounds):
         cache = tmp_path / f"cache-{number}"

@@ -63,6 +63,7 @@ def kill_at_random(config: Path, folder: Path, overrides: dict[str, Any], kills:
         pytest.param(100, STEPS, 2, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.covers("P07", "P09")
 def test_after_random_kills_every_byte_is_as_without(
     tiny_cohort: Path, tmp_path: Path, kills: int, steps: int, workers: int
 ) -> None:

@@ -37,6 +37,7 @@ from tests.faults.processes import (
         signal.SIGINT,
     ],
 )
+@pytest.mark.covers("P11")
 def test_a_request_to_stop_commits_the_step_it_met(
     alone: Path, tiny_cohort: Path, tmp_path: Path, number: signal.Signals
 ) -> None:

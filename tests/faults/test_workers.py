@@ -34,7 +34,7 @@ INTERVAL = 3
         pytest.param(
             signal.SIGKILL,
             r"killed by SIGKILL \(signal 9\), probably for lack of memory,",
-            marks=pytest.mark.covers("F34"),
+            marks=pytest.mark.covers("F34", "P13"),
         ),
         pytest.param(signal.SIGSEGV, r"killed by SIGSEGV \(signal 11\)", marks=pytest.mark.covers("F35")),
         pytest.param(signal.SIGABRT, r"killed by SIGABRT \(signal 6\)", marks=pytest.mark.covers("F35")),

@@ -103,6 +103,7 @@ def clear_threshold(model: medmtl.Model, path: Path, monkeypatch: pytest.MonkeyP
     return float(window[gap : gap + 2].mean())
 
 
+@pytest.mark.covers("P16")
 def test_every_orientation_gives_one_mask_in_the_patient(
     scan: nib.Nifti1Image, trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,7 +73,7 @@ def test_a_request_during_a_validation_is_met_at_once_and_made_up_for(
     assert records(out) == records(trained_run)
 
 
-@pytest.mark.covers("F42", "F45")
+@pytest.mark.covers("F42", "F45", "P12")
 @pytest.mark.parametrize("what", ["loss", "weights"])
 def test_what_is_not_finite_reaches_no_commit_and_no_log(
     trained_run: Path, tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str

@@ -40,6 +40,7 @@ def taken(*folders: Path) -> int:
 
 
 @covers("B045")
+@pytest.mark.covers("P20")
 def test_the_prediction_is_what_a_training_takes_or_up_to_a_quarter_more(
     planned: tuple[Ready, Plan, list[Case]], trained_run: Path
 ) -> None:

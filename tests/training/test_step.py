@@ -40,6 +40,7 @@ def labelled_everywhere(session: Session) -> Batch:
 
 
 @pytest.mark.parametrize("absent", ["lesion", "malignancy", "risk"])
+@pytest.mark.covers("P18")
 def test_an_absent_task_gets_no_gradient_and_its_optimiser_state_is_untouched(session: Session, absent: str) -> None:
     learner = session.learner
     batch = labelled_everywhere(session)

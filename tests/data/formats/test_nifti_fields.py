@@ -112,7 +112,7 @@ def test_b080_pixdim_against_the_affine(tmp_path: Path, factor: float, refused: 
         np.testing.assert_allclose(read_image(path).grid.affine, AFFINE, atol=1e-6)
 
 
-@pytest.mark.covers("B081")
+@pytest.mark.covers("B081", "P17")
 def test_b081_no_code(tmp_path: Path) -> None:
     def edit(header: Any) -> None:
         header["sform_code"] = header["qform_code"] = 0
