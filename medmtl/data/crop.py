@@ -1,8 +1,9 @@
-"""Samples of a fixed shape from cases of any shape, by padding and cropping only."""
+"""Samples of a given shape from cases of any shape, by padding and cropping only."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from types import EllipsisType
 from typing import Any
 
@@ -12,6 +13,29 @@ import numpy.typing as npt
 Triple = tuple[int, int, int]
 
 FOREGROUND_SHARE = 1 / 3  # of patches, as in nnU-Net
+LEAST = 2  # voxels that an axis keeps at the deepest stage; a norm over a single voxel is 0 whatever it holds
+
+
+def round_up(shape: Sequence[int], divisor: Sequence[int]) -> Triple:
+    """The smallest multiple of the divisor, per axis, that holds the shape."""
+    rounded = [math.ceil(n / d) * d for n, d in zip(shape, divisor, strict=True)]
+    return (rounded[0], rounded[1], rounded[2])
+
+
+def whole_shape(sizes: Iterable[Sequence[int]], limit: Sequence[int], divisor: Sequence[int]) -> Triple:
+    """The smallest shape that a network takes and that holds whole cases, but no larger than the planned one.
+
+    Around a small case in a sample of the largest one's shape there is little but padding, and a step costs as much as
+    its voxels.
+
+    Args:
+        sizes: voxels of each case.
+        limit: the planned shape, a multiple of ``divisor``.
+        divisor: what the network divides a sample's axes by.
+    """
+    largest = [max(axis) for axis in zip(*sizes, strict=True)]
+    held = round_up([max(n, LEAST * d) for n, d in zip(largest, divisor, strict=True)], divisor)
+    return (min(held[0], limit[0]), min(held[1], limit[1]), min(held[2], limit[2]))
 
 
 def centre_start(size: Sequence[int], shape: Sequence[int]) -> Triple:

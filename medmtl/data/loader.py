@@ -19,7 +19,7 @@ from medmtl.data.augmentation import Augmentation, Draw
 from medmtl.data.batch import Batch, ViewBatch
 from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case, named
-from medmtl.data.crop import Triple, centre_start, draw_start
+from medmtl.data.crop import Triple, centre_start, draw_start, whole_shape
 from medmtl.data.preparation import normalise
 from medmtl.data.prepared import Intensity, Prepared
 from medmtl.errors import MachineError, MedmtlError, WorkError, out_of_memory
@@ -39,7 +39,8 @@ class StepDataset(Dataset[Batch]):
         voxel: names of the voxel tasks.
         truths: task -> case id -> target; a case without an entry is not labelled for the task.
         view: ``case`` (the whole case, centred) or ``patch`` (a random window).
-        shape: voxels per sample.
+        shape: voxels per patch; the most per whole case, whose samples are only as large as the step's cases need.
+        divisor: what the network divides a sample's axes by.
         batch: samples per step.
         seed: of order, windows and augmentation.
         intensities: normalisation per channel.
@@ -57,6 +58,7 @@ class StepDataset(Dataset[Batch]):
         *,
         view: Literal["case", "patch"],
         shape: Triple,
+        divisor: Triple,
         batch: int,
         seed: int,
         intensities: Sequence[Intensity],
@@ -70,6 +72,7 @@ class StepDataset(Dataset[Batch]):
         self.truths = truths
         self.view = view
         self.shape = shape
+        self.divisor = divisor
         self.batch = batch if augmentation is not None else 1
         self.seed = seed
         self.intensities = tuple(intensities)
@@ -90,6 +93,7 @@ class StepDataset(Dataset[Batch]):
             self.truths,
             view=self.view,
             shape=self.shape,
+            divisor=self.divisor,
             batch=1,
             seed=self.seed,
             intensities=self.intensities,
@@ -106,7 +110,12 @@ class StepDataset(Dataset[Batch]):
         """
         chosen = self._chosen(step)
         with _one_thread():
-            samples = [self._guarded_sample(case, step, slot) for slot, case in enumerate(chosen)]
+            prepared = [self._prepared(case) for case in chosen]
+            shape = self._shape(prepared)
+            samples = [
+                self._sample(case, held, shape, step, slot)
+                for slot, (case, held) in enumerate(zip(chosen, prepared, strict=True))
+            ]
         view = ViewBatch(
             image_BCDHW=torch.stack([image for image, _, _ in samples]),
             targets={name: torch.stack([targets[name] for _, targets, _ in samples]) for name in self.encoders},
@@ -130,57 +139,69 @@ class StepDataset(Dataset[Batch]):
         epoch, place = divmod(step * self.batch + slot, len(self.cases))
         return self.cases[int(generator(self.seed, "epoch", epoch).permutation(len(self.cases))[place])]
 
-    def _guarded_sample(self, case: Case, step: int, slot: int) -> Sample:
-        where = f"case {case.case_id!r} (row {case.row}) could not be loaded"
-        try:
-            return self._sample(case, step, slot)
-        except MedmtlError:
-            raise
-        except Exception as error:
-            if (wanted := out_of_memory(error)) is not None:
-                raise MachineError(f"{where}: {wanted}; lower plan.workers or plan.memory_gb") from error
-            raise WorkError(f"{where}: {type(error).__name__}: {error}") from error
+    def _prepared(self, case: Case) -> Prepared:
+        with _naming(case):
+            return self.cache.get(case)
 
-    def _sample(self, case: Case, step: int, slot: int) -> Sample:
-        prepared = self.cache.get(case)
-        rng = generator(self.seed, "sample", step, slot)
-        size = prepared.image_CDHW.shape[1:]
-        start, draw = centre_start(size, self.shape), Draw()
-        if self.augmentation is not None:
-            if self.view == "patch":
-                start = draw_start(rng, size, self.shape, prepared.foreground)
-            labelled = [name for name in self.encoders if self._is_labelled(name, case, prepared)]
-            draw = self.augmentation.draw(rng, [self.sensitive[name] for name in labelled])
-        settings = self.augmentation or Augmentation.off((1.0, 1.0, 1.0))
-        part = settings.reach(draw, start, self.shape, size)
-        image, labels = settings.place(
-            # normalised before it is placed, so that what lies outside the case is the mean
-            normalise(prepared.image_CDHW[(slice(None), *part)], prepared.statistics, self.intensities),
-            {name: np.asarray(label[part]) for name, label in prepared.labels.items() if name in self.voxel},
-            draw,
-            [s - p.start for s, p in zip(start, part, strict=True)],
-            self.shape,
-        )
-        return settings.recolour(image, draw).contiguous(), *self._targets(case, labels, draw)
+    def _shape(self, prepared: Sequence[Prepared]) -> Triple:
+        if self.view == "patch":
+            return self.shape
+        return whole_shape((held.image_CDHW.shape[1:] for held in prepared), self.shape, self.divisor)
+
+    def _sample(self, case: Case, prepared: Prepared, shape: Triple, step: int, slot: int) -> Sample:
+        with _naming(case):
+            rng = generator(self.seed, "sample", step, slot)
+            size = prepared.image_CDHW.shape[1:]
+            start, draw = centre_start(size, shape), Draw()
+            if self.augmentation is not None:
+                if self.view == "patch":
+                    start = draw_start(rng, size, shape, prepared.foreground)
+                labelled = [name for name in self.encoders if self._is_labelled(name, case, prepared)]
+                draw = self.augmentation.draw(rng, [self.sensitive[name] for name in labelled])
+            settings = self.augmentation or Augmentation.off((1.0, 1.0, 1.0))
+            part = settings.reach(draw, start, shape, size)
+            image, labels = settings.place(
+                # normalised before it is placed, so that what lies outside the case is the mean
+                normalise(prepared.image_CDHW[(slice(None), *part)], prepared.statistics, self.intensities),
+                {name: np.asarray(label[part]) for name, label in prepared.labels.items() if name in self.voxel},
+                draw,
+                [s - p.start for s, p in zip(start, part, strict=True)],
+                shape,
+            )
+            return settings.recolour(image, draw).contiguous(), *self._targets(case, labels, shape, draw)
 
     def _is_labelled(self, name: str, case: Case, prepared: Prepared) -> bool:
         return name in prepared.labels if name in self.voxel else case.case_id in self.truths[name]
 
     def _targets(
-        self, case: Case, labels: Mapping[str, npt.NDArray[np.integer[Any]]], draw: Draw
+        self, case: Case, labels: Mapping[str, npt.NDArray[np.integer[Any]]], shape: Triple, draw: Draw
     ) -> tuple[dict[str, torch.Tensor], dict[str, bool]]:
         targets: dict[str, torch.Tensor] = {}
         present: dict[str, bool] = {}
         for name, encode in self.encoders.items():
             if name in self.voxel:
                 present[name] = name in labels
-                targets[name] = encode(labels[name] if present[name] else np.zeros(self.shape, np.uint8))
+                targets[name] = encode(labels[name] if present[name] else np.zeros(shape, np.uint8))
             else:
                 truth = self.truths[name].get(case.case_id)
                 present[name] = truth is not None
                 targets[name] = encode(truth)
             present[name] = present[name] and not self.sensitive[name] & draw.changes
         return targets, present
+
+
+@contextmanager
+def _naming(case: Case) -> Iterator[None]:
+    """Faults inside say which case they are about."""
+    where = f"case {case.case_id!r} (row {case.row}) could not be loaded"
+    try:
+        yield
+    except MedmtlError:
+        raise
+    except Exception as error:
+        if (wanted := out_of_memory(error)) is not None:
+            raise MachineError(f"{where}: {wanted}; lower plan.workers or plan.memory_gb") from error
+        raise WorkError(f"{where}: {type(error).__name__}: {error}") from error
 
 
 @contextmanager

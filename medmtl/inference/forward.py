@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from monai.data.utils import compute_importance_map, dense_patch_slices
 
+from medmtl.data.crop import Triple, whole_shape
 from medmtl.model import MultiTaskModel
 from medmtl.planning import Plan
 from medmtl.tasks.base import Task
@@ -43,7 +44,8 @@ def activations(
     Returns:
         Case tasks: (K,). Voxel tasks: (K, D, H, W) on the image's grid. Both fp32 on the CPU.
     """
-    shape = plan.shape
+    size = tuple(image_CDHW.shape[1:])
+    shape = whole_shape([size], plan.shape, plan.network.divisor) if plan.view == "case" else plan.shape
     padded, start = _pad(image_CDHW, shape)
     inside = tuple(slice(s, s + n) for s, n in zip(start, image_CDHW.shape[1:], strict=True))
     device = next(model.parameters()).device
@@ -53,19 +55,19 @@ def activations(
             name: (value[0][(slice(None), *inside)] if tasks[name].voxel else value[0]).float().cpu()
             for name, value in outputs.items()
         }
-    return _slide(model, tasks, plan, padded, inside, overlap, device)
+    return _slide(model, tasks, plan, shape, padded, inside, overlap, device)
 
 
 def _slide(
     model: MultiTaskModel,
     tasks: Mapping[str, Task],
     plan: Plan,
+    shape: Triple,
     padded_CDHW: torch.Tensor,
     inside: tuple[slice, ...],
     overlap: float,
     device: torch.device,
 ) -> dict[str, torch.Tensor]:
-    shape = plan.shape
     size = tuple(padded_CDHW.shape[1:])
     whole = tuple(name for name, task in tasks.items() if not task.voxel and plan.view == "case")
     tiled = tuple(name for name in tasks if name not in whole)
@@ -108,7 +110,7 @@ def _forward(
     return {name: tasks[name].activate(output) for name, output in outputs.items()}
 
 
-def _pad(image_CDHW: torch.Tensor, shape: tuple[int, int, int]) -> tuple[torch.Tensor, tuple[int, ...]]:
+def _pad(image_CDHW: torch.Tensor, shape: Triple) -> tuple[torch.Tensor, tuple[int, ...]]:
     """Pad with 0 (the mean after normalisation) to at least ``shape``, the case in the middle."""
     missing = [max(0, wanted - size) for wanted, size in zip(shape, image_CDHW.shape[1:], strict=True)]
     before = [m // 2 for m in missing]

@@ -42,6 +42,11 @@ class NetworkShape:
             result.append(total)
         return tuple(result)
 
+    @property
+    def divisor(self) -> Stride:
+        """What a sample's axes must be multiples of."""
+        return self.cumulative_strides()[-1]
+
     def spec(self, voxel: bool) -> FeatureSpec:
         """What a head reads; decoder maps only for a voxel task."""
         strides = self.cumulative_strides()

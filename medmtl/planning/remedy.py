@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 from medmtl.config import Config
+from medmtl.data.crop import round_up
 from medmtl.data.fingerprint import Fingerprint
 from medmtl.device import Device
 from medmtl.planning.outline import Outline, outline
 from medmtl.planning.plan import Triple
-from medmtl.planning.sample import round_up, seeing_tasks, smallest_batch
+from medmtl.planning.sample import seeing_tasks, smallest_batch
 from medmtl.tasks.base import Task
 
 SPACING_STEP = 1.05

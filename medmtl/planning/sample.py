@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from medmtl.config import Config
+from medmtl.data.crop import round_up
 from medmtl.errors import InputError, MachineError
 from medmtl.planning.memory import Budget
 from medmtl.planning.plan import Triple
@@ -128,15 +129,12 @@ def say_padding(
         reasons["shape"] += f"; {larger} of {len(sizes)} cases are larger, and training sees their centre only"
 
 
-def round_up(shape: Sequence[int], divisor: Sequence[int]) -> Triple:
-    """The smallest multiple of the divisor, per axis, that holds the shape."""
-    rounded = [math.ceil(n / d) * d for n, d in zip(shape, divisor, strict=True)]
-    return (rounded[0], rounded[1], rounded[2])
-
-
 def _chosen(config: Config, seeing: bool, reasons: dict[str, str]) -> Literal["case", "patch"]:
     if config.plan.shape is None:
-        reasons["shape"] = "the largest case at working spacing fits the memory budget: every sample is a whole case"
+        reasons["shape"] = (
+            "the largest case at working spacing fits the memory budget: every sample is a whole case, and a step's "
+            "samples are only as large as its cases"
+        )
     else:
         reasons["shape"] = "set in the configuration"
     if config.plan.shape is None or seeing:

@@ -216,6 +216,7 @@ def _dataset(
         truths,
         view=plan.view,
         shape=plan.shape,
+        divisor=plan.network.divisor,
         batch=plan.batch,
         seed=config.training.seed,
         intensities=plan.intensities,

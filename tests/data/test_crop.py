@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from medmtl.data.crop import FOREGROUND_SHARE, centre_start, draw_start, window
+from medmtl.data.crop import FOREGROUND_SHARE, centre_start, draw_start, whole_shape, window
 
 SIZE = (30, 8, 20)
 PATCH = (10, 12, 20)
@@ -63,3 +63,18 @@ def test_a_patch_around_a_voxel_holds_it_in_its_middle() -> None:
     voxel = {"organ": {1: np.array([[14, 3, 9]], np.int32)}}
     starts = [draw_start(np.random.default_rng(seed), (30, 30, 30), (6, 6, 6), voxel) for seed in range(200)]
     assert 40 < starts.count((11, 0, 6)) < 100
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([(30, 17, 9)], (32, 20, 9)),
+        ([(30, 17, 9), (10, 21, 3)], (32, 24, 9)),  # the largest of each axis
+        ([(70, 90, 30)], (64, 64, 16)),  # never more than planned
+        ([(3, 3, 1)], (16, 8, 2)),  # two voxels are left where the network is coarsest
+    ],
+)
+def test_whole_cases_get_no_more_room_than_they_need(
+    sizes: list[tuple[int, int, int]], expected: tuple[int, int, int]
+) -> None:
+    assert whole_shape(sizes, (64, 64, 16), (8, 4, 1)) == expected

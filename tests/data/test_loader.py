@@ -84,6 +84,7 @@ def make(cohort: tuple[list[Case], PreparedCache], **changes: Any) -> StepDatase
     options: dict[str, Any] = {
         "view": "case",
         "shape": SHAPE,
+        "divisor": SHAPE,
         "batch": 2,
         "seed": 7,
         "intensities": [Intensity("none")],
@@ -103,6 +104,16 @@ def assert_equal(one: Batch, other: Batch) -> None:
         for task in view.targets:
             assert torch.equal(view.targets[task], twin.targets[task])
             assert torch.equal(view.present[task], twin.present[task])
+
+
+def test_a_steps_samples_are_as_large_as_its_cases(cohort: tuple[list[Case], PreparedCache]) -> None:
+    """9 x 11 x 8 voxels, on a network that wants multiples of 4, 4 and 2, in a plan for larger cases."""
+    dataset = make(cohort, shape=(32, 32, 32), divisor=(4, 4, 2), augmentation=EVERYTHING)
+    for step in range(6):
+        view = dataset[step].views["case"]
+        assert view.image_BCDHW.shape[2:] == view.targets["organ"].shape[1:] == (12, 12, 8)
+    patch = make(cohort, view="patch", shape=(16, 16, 16), divisor=(4, 4, 2))[0].views["patch"]
+    assert patch.image_BCDHW.shape[2:] == (16, 16, 16)
 
 
 @pytest.fixture

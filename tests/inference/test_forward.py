@@ -25,7 +25,7 @@ PLAN = Plan(
     view="case",
     shape=WINDOW,
     batch=1,
-    network=NetworkShape(1, (4,), ((3, 3, 3),), ((1, 1, 1),)),
+    network=NetworkShape(1, (4, 4), ((3, 3, 3),) * 2, ((1, 1, 1), WINDOW)),
     device="cpu",
     precision="fp32",
     threads=1,
@@ -55,10 +55,11 @@ class Model(nn.Module):
         super().__init__()
         self.anchor = nn.Parameter(torch.zeros(1))
         self.answers = answers
+        self.window = WINDOW
         self.seen: dict[str, list[torch.Tensor]] = {name: [] for name in answers}
 
     def forward(self, image_BCDHW: torch.Tensor, names: Sequence[str]) -> dict[str, torch.Tensor]:
-        assert image_BCDHW.shape[2:] == WINDOW
+        assert image_BCDHW.shape[2:] == self.window
         for name in names:
             self.seen[name].append(image_BCDHW[0].clone())
         return {name: self.answers[name](image_BCDHW) for name in names}
@@ -101,6 +102,16 @@ def test_a_small_case_is_padded_around_and_given_back_as_it_was() -> None:
     torch.testing.assert_close(window[:, 1:6, :, 2:5], image, rtol=0, atol=0)
     assert window.count_nonzero() == image.count_nonzero()
     torch.testing.assert_close(found["size"], image.sum().reshape(1) / 512)
+
+
+def test_a_small_case_is_padded_no_further_than_the_network_needs() -> None:
+    model = Model({"voxels": lambda window: window})
+    model.window = (6, 8, 4)
+    network = NetworkShape(1, (4, 4), ((3, 3, 3),) * 2, ((1, 1, 1), (2, 4, 2)))
+    image = random_image(5, 4, 3)
+    tasks = {"voxels": cast(Task, Whole(voxel=True))}
+    found = activations(cast(MultiTaskModel, model), tasks, replace(PLAN, network=network), image, overlap=0.5)
+    torch.testing.assert_close(found["voxels"], image, rtol=0, atol=0)
 
 
 def test_a_case_of_the_windows_size_is_one_window() -> None:

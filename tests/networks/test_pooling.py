@@ -75,9 +75,13 @@ def test_it_computes_in_fp32_under_autocast() -> None:
         assert head(features).dtype == torch.float32
 
 
+@pytest.mark.parametrize("room", [16, 32])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_it_learns_extent_from_instance_normalised_maps(seed: int) -> None:
-    """One channel of each map shows a box among noise; its volume is the target. All are instance-normalised."""
+def test_it_learns_extent_from_instance_normalised_maps(seed: int, room: int) -> None:
+    """One channel of each map shows a box among noise; its volume is the target. All are instance-normalised.
+
+    Every other batch has its boxes in a frame of another depth.
+    """
     torch.manual_seed(seed)
     side = torch.randint(4, 11, (96,))
     volume = (side.float() ** 3 - 300) / 400
@@ -88,7 +92,9 @@ def test_it_learns_extent_from_instance_normalised_maps(seed: int) -> None:
     def encode(start: int, stop: int) -> Features:
         levels = []
         for channels, stride in zip(SPEC.channels, SPEC.strides, strict=True):
-            pooled = functional.avg_pool3d(image[start:stop], stride)
+            depth = room if start % 8 else 16
+            whole = torch.cat([image, 0.3 * torch.randn(96, 1, 16, 16, 16)], dim=4)[start:stop, ..., :depth]
+            pooled = functional.avg_pool3d(whole, stride)
             noise = torch.randn(stop - start, channels - 1, *pooled.shape[2:])
             levels.append(functional.leaky_relu(functional.instance_norm(torch.cat([pooled, noise], 1)), 0.01))
         return Features(tuple(levels))
