@@ -30,7 +30,8 @@ def build_model(config: Config, plan: Plan, fitted_tasks: Mapping[str, Task]) ->
     """The network with one head per task, its weights drawn from torch's current random state."""
     kind = sharing.kinds.get(config.sharing.kind)
     voxel = {name: task.voxel for name, task in fitted_tasks.items()}
-    return MultiTaskModel(kind(config.sharing, plan.network, config.network, voxel), fitted_tasks)
+    shared = kind(config.sharing, plan.network, config.network, voxel)
+    return MultiTaskModel(shared, fitted_tasks, config.training.head_gradient)
 
 
 def build_weighting(config: Config) -> Weighting:

@@ -19,11 +19,13 @@ class MultiTaskModel(nn.Module):
     Args:
         sharing: gives the features.
         tasks: fitted tasks by name; each builds its head.
+        head_gradient: share of a case head's gradient that reaches the features; see ``training.head_gradient``.
     """
 
-    def __init__(self, sharing: Sharing, tasks: Mapping[str, Task]) -> None:
+    def __init__(self, sharing: Sharing, tasks: Mapping[str, Task], head_gradient: float = 1.0) -> None:
         super().__init__()
         self.sharing = sharing
+        self._share = {name: 1.0 if task.voxel else head_gradient for name, task in tasks.items()}
         self.heads = {name: task.head(sharing.spec[name]) for name, task in tasks.items()}
         for name, head in self.heads.items():
             # not a ModuleDict, which refuses a task called like an attribute of a module, such as ``type``
@@ -38,7 +40,7 @@ class MultiTaskModel(nn.Module):
         """Outputs of the named tasks, or of all; what only other tasks need is not run."""
         names = self.tasks if tasks is None else tuple(tasks)
         features = self.sharing.features(image_BCDHW, names) if names else {}
-        return {name: self.heads[name](features[name]) for name in names}
+        return {name: self.heads[name](features[name].damped(self._share[name])) for name in names}
 
     def shared_parameters(self) -> list[nn.Parameter]:
         """Parameters that more than one task can reach."""

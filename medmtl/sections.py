@@ -97,6 +97,8 @@ class TrainingSection(Section):
         steps, minutes: exactly one; minutes become a fixed number of steps after 20 warm ones.
         lr: peak learning rate of the trunk (encoder, decoder and voxel heads).
         head_lr: peak learning rate of the case heads; they want a lower one than a segmentation trunk.
+        head_gradient: share of a case head's gradient that reaches the trunk. A case label is one number per scan and
+            its gradient mostly noise at the batch sizes of 3D: undamped it is many times a mask's and drowns it.
         weight_decay: of AdamW.
         clip: largest gradient norm per parameter group.
         average: train with averaged weights (EMA) for evaluation.
@@ -108,6 +110,7 @@ class TrainingSection(Section):
     minutes: Positive | None = None
     lr: Annotated[float, Field(gt=0, lt=10)] = 4e-3
     head_lr: Annotated[float, Field(gt=0, lt=10)] = 1e-3
+    head_gradient: Annotated[float, Field(ge=0, le=1)] = 0.1
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 3e-2
     clip: Positive = 12.0
     average: bool = True

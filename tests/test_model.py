@@ -19,14 +19,14 @@ SEGMENTATION = {"kind": "segmentation", "column": "mask", "labels": {"liver": 1}
 CLASSIFICATION = {"kind": "classification", "column": "grade", "classes": ["low", "high"]}
 
 
-def make(decoder: Any = "shared", **kinds: type[Task]) -> MultiTaskModel:
+def make(decoder: Any = "shared", head_gradient: float = 1.0, **kinds: type[Task]) -> MultiTaskModel:
     tasks: dict[str, Task] = {}
     for name, kind in (kinds or {"organ": Segmentation, "edge": Segmentation, "grade": Classification}).items():
         options = kind.Options.model_validate(SEGMENTATION if kind is Segmentation else CLASSIFICATION)
         fitted = {} if kind is Segmentation else kind(name, options).fit(["low", "low", "high"])
         tasks[name] = kind(name, options, fitted)
     sharing = build(Hard, {"kind": "hard"}, {name: task.voxel for name, task in tasks.items()}, decoder)
-    return MultiTaskModel(sharing, tasks).train()
+    return MultiTaskModel(sharing, tasks, head_gradient).train()
 
 
 def energy(outputs: dict[str, Any]) -> torch.Tensor:
@@ -53,6 +53,32 @@ def test_only_named_tasks_are_run() -> None:
     model = make()
     assert list(model(image(FLAT), ["grade"])) == ["grade"]
     assert model(image(FLAT), []) == {}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+def test_a_case_head_sends_a_share_of_its_gradient_into_the_trunk(share: float) -> None:
+    def gradients(head_gradient: float, tasks: list[str]) -> dict[str, torch.Tensor | None]:
+        torch.manual_seed(0)
+        model = make(head_gradient=head_gradient)
+        torch.manual_seed(0)
+        energy(model(image(FLAT), tasks)).backward()
+        return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+    whole, damped = gradients(1.0, ["grade"]), gradients(share, ["grade"])
+    both, organ = gradients(share, ["organ", "grade"]), gradients(share, ["organ"])
+    for name, gradient in whole.items():
+        found = damped[name]
+        if gradient is None or (share == 0 and name.startswith("sharing")):
+            assert found is None
+            continue
+        factor = share if name.startswith("sharing") else 1.0
+        torch.testing.assert_close(found, gradient * factor)
+    # what the mask sends is whole, wherever the two meet
+    assert organ["sharing.encoder.stages.0.conv1.conv.weight"] is not None
+    for name, gradient in organ.items():
+        parts = [part for part in (gradient, damped[name]) if part is not None]
+        if parts:
+            torch.testing.assert_close(both[name], torch.stack(parts).sum(0), rtol=1e-4, atol=1e-6)
 
 
 def test_parameters_are_trunk_or_one_heads() -> None:

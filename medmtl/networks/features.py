@@ -36,3 +36,23 @@ class Features:
 
     encoder: tuple[torch.Tensor, ...]
     decoder: tuple[torch.Tensor, ...] = ()
+
+    def damped(self, share: float) -> Features:
+        """The same maps, into which a head sends only a share of its gradient.
+
+        Args:
+            share: 0 (none) to 1 (all of it).
+        """
+        if share == 1:
+            return self
+        encoder, decoder = (tuple(_damped(level, share) for level in maps) for maps in (self.encoder, self.decoder))
+        return Features(encoder, decoder)
+
+
+def _damped(map_BCDHW: torch.Tensor, share: float) -> torch.Tensor:
+    if share == 0 or not map_BCDHW.requires_grad:
+        return map_BCDHW.detach()
+    # another name for the same values: the hook must not see what other heads send into the map
+    alias_BCDHW = map_BCDHW.view_as(map_BCDHW)
+    alias_BCDHW.register_hook(lambda gradient: gradient * share)  # type: ignore[no-untyped-call]
+    return alias_BCDHW
