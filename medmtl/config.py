@@ -24,6 +24,7 @@ from medmtl.sections import (
     CacheSection,
     CohortSection,
     InferenceSection,
+    InitSection,
     PlanSection,
     Section,
     SplitSection,
@@ -39,7 +40,6 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 LATER = {
     "cohorts": "several cohorts in one training",
     "views": "a choice of views",
-    "init": "starting from another run",
     "cohort.covariates": "clinical covariates",
     "split.tune": "a tuning split",
     "training.select": "selection of a best checkpoint",
@@ -48,7 +48,7 @@ LATER = {
 LATER_TASKS = ("survival",)
 # columns of the result tables that are no task's
 RESERVED = ("calibrated", "case_id", "model_sha256", "outside_training", "patient", "site")
-PATH_KEYS = ("cohort.table", "split.file", "cache.folder", "cohort.roots")
+PATH_KEYS = ("cohort.table", "split.file", "cache.folder", "cohort.roots", "init.run")
 
 
 class Config(Section):
@@ -67,6 +67,7 @@ class Config(Section):
     training: TrainingSection
     cache: CacheSection = CacheSection()
     inference: InferenceSection = InferenceSection()
+    init: InitSection | None = None
 
 
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:

@@ -17,6 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from medmtl import checkpoint
 from medmtl import config as configuration
 from medmtl.config import Config
@@ -58,6 +60,7 @@ NOT_DECISIVE = (
     "training.minutes",
     "training.keep",
     "training.checkpoint_every",
+    "init.run",
 )
 _FOLD = re.compile(r"fold-([0-9]+)")
 
@@ -80,6 +83,7 @@ class RunFolder:
         self.findings = path / "findings.json"
         self.log_file = path / "log.jsonl"
         self.checkpoints = path / "checkpoints"
+        self.initial = path / "init"
         self.test_access = path / "test_access.jsonl"
         self._place: tuple[int, int] | None = None
         self._log = RunLog(self.log_file)
@@ -98,6 +102,7 @@ class RunFolder:
         splits: Mapping[str, Any],
         findings: Sequence[Mapping[str, Any]],
         manifest: Mapping[str, Any],
+        initial: Mapping[str, torch.Tensor] | None = None,
     ) -> RunFolder:
         """Make a run folder appear complete, by rename; it is on disk when this returns.
 
@@ -107,6 +112,7 @@ class RunFolder:
             plan, splits, findings: as JSON.
             manifest: ``fold``, ``seed``, ``device`` and hashes; the versions are added, and the names of environment
                 variables that could change how Python or MONAI behave.
+            initial: weights to start from, in the form of a commit; a resume needs nothing outside the folder.
 
         Raises:
             InputError: if ``out`` exists and is not empty.
@@ -120,7 +126,10 @@ class RunFolder:
         staged.mkdir(mode=0o700)
         try:
             with RunLock(staged):
-                _fill(RunFolder(staged), configuration.dump(config, out), plan, splits, findings, manifest)
+                run = RunFolder(staged)
+                _fill(run, configuration.dump(config, out), plan, splits, findings, manifest)
+                if initial is not None:
+                    checkpoint.save(run.initial, 0, {"model": initial}, {})
                 os.rename(staged, out)
         except OSError as error:
             if is_taken(out):
@@ -209,6 +218,17 @@ class RunFolder:
                 code="B153",
             )
         return stored
+
+    def load_initial(self) -> Mapping[str, torch.Tensor]:
+        """The weights that the run starts from, as :meth:`create` got them.
+
+        Raises:
+            ArtefactError: if they are damaged or missing.
+        """
+        stored = checkpoint.load(self.initial)
+        if stored is None or "model" not in stored.tensors:
+            raise ArtefactError(f"{self.initial} lacks the weights that the run starts from", code="B147")
+        return stored.tensors["model"]
 
     def weights_sha256(self) -> str:
         """Hash of the weights that evaluation and prediction use: the average where there is one.

@@ -126,6 +126,18 @@ class TrainingSection(Section):
         return self
 
 
+class InitSection(Section):
+    """Another run, whose trunk this one starts from.
+
+    Attributes:
+        run: its folder; must have held out whom this run holds out.
+        freeze: steps for which what came from it is held still, so that new heads settle first.
+    """
+
+    run: Path
+    freeze: Annotated[int, Field(ge=0)] = 0
+
+
 class CacheSection(Section):
     """Where prepared arrays lie; by default beside the run."""
 

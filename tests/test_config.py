@@ -140,7 +140,6 @@ def test_faults_of_different_blocks_are_told_together(tmp_path: Path) -> None:
     [
         ("cohorts: [a]", "cohorts"),
         ("views: {case: 1}", "views"),
-        ("init: {run: x}", "init"),
         ("split: {tune: 0.1}", "split.tune"),
         ("inference: {tta: flips}", "inference.tta"),
     ],

@@ -27,6 +27,7 @@ from medmtl.training.optimiser import make_optimiser
 from medmtl.training.room import refuse_small_shared_memory
 from medmtl.training.start import open_cache
 from medmtl.training.step import Learner
+from medmtl.training.transfer import load_trunk
 
 VALIDATION_CASES = 16
 STATE_PARTS = ("made_with", "optimiser", "weighting", "scaler", "skipped")
@@ -70,6 +71,11 @@ def open_session(run: RunFolder) -> Session:
     device = torch.device(plan.device)
     torch.manual_seed(config.training.seed)
     model = build_model(config, plan, tasks).to(device)
+    held: tuple[str, ...] = ()
+    if config.init is not None:
+        initial = run.load_initial()
+        load_trunk(model, initial)
+        held = tuple(initial) if config.init.freeze else ()
     weighting = build_weighting(config).to(device)
     case_tasks = frozenset(name for name, task in tasks.items() if not task.voxel)
     learner = Learner(
@@ -84,6 +90,8 @@ def open_session(run: RunFolder) -> Session:
         seed=config.training.seed,
         device=device,
         prior_scale=config.weighting.loss_scale == "prior",
+        frozen=held,
+        frozen_steps=config.init.freeze if config.init else 0,
     )
     training = _dataset(run, config, plan, tasks, train, truths, augment=True)
     watched = val[:VALIDATION_CASES]

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from medmtl.build import build_tasks
+import torch
+
+from medmtl.build import build_model, build_tasks
 from medmtl.checking import Checked, check_cohort
 from medmtl.config import Config
 from medmtl.data.cache import PreparedCache
@@ -23,6 +25,7 @@ from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import Task
 from medmtl.training.room import predict_disk, refuse_full_disk, refuse_small_shared_memory
+from medmtl.training.transfer import Initial, refuse_leak, take_trunk
 
 FoldName = int | Literal["none"]
 
@@ -93,6 +96,7 @@ def start_run(
         MachineError: if the device is absent, or the plan does not fit memory, disk or shared memory.
     """
     RunFolder.refuse_place(out, ready.config.cohort.table, *_folders(ready.checked.cohort.cases))
+    donor = _donor(ready, fold)
     plan = plan_fold(ready, fold, describe_device(device))
     refuse_small_shared_memory(plan, ready.tasks)
     train, val = ready.members(fold)
@@ -101,6 +105,7 @@ def start_run(
     refuse_full_disk(out, need, cache, [*train, *val])
     cache.ensure([*train, *val], plan.workers, lambda done, total: progress("prepare", done, total))
     plan = with_statistics(plan, ready.config, ready.tasks, _facts(ready, train, cache))
+    initial = _initial(ready.config, plan, donor)
     return RunFolder.create(
         out,
         config=ready.config,
@@ -115,13 +120,34 @@ def start_run(
             "table_sha256": ready.checked.cohort.sha256,
             "patients": sorted({case.patient for case in ready.checked.cohort.cases}),
             "files_sha256": dict(ready.checked.sha256),
+            **({"init": dict(initial.record)} if initial else {}),
         },
+        initial=initial.tensors if initial else None,
     )
 
 
 def open_cache(config: Config, out: Path, plan: Plan) -> PreparedCache:
     """The cache of prepared arrays: as configured, or ``.medmtl-cache`` beside the run."""
     return PreparedCache(config.cache.folder or out.absolute().parent / ".medmtl-cache", plan.preparation)
+
+
+def _donor(ready: Ready, fold: FoldName) -> RunFolder | None:
+    """The run whose trunk this one starts from, after a look at whom it was trained on."""
+    if ready.config.init is None:
+        return None
+    place = ready.config.init.run
+    # a cross-validated donor is one run per fold, of which the same one held out the same cases
+    donor = RunFolder.open(own if (own := place / f"fold-{fold}").is_dir() else place)
+    held_out = {*(case.case_id for case in ready.members(fold)[1]), *ready.splits.test}
+    refuse_leak(donor, [case for case in ready.checked.cohort.cases if case.case_id in held_out])
+    return donor
+
+
+def _initial(config: Config, plan: Plan, donor: RunFolder | None) -> Initial | None:
+    if donor is None:
+        return None
+    with torch.random.fork_rng():
+        return take_trunk(donor, build_model(config, plan, build_tasks(config, plan.tasks)))
 
 
 def _folders(cases: Sequence[Case]) -> set[Path]:

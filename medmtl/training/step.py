@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -32,6 +32,7 @@ class Learner:
         seed: of dropout and the like.
         device: where the model lies.
         prior_scale: whether losses are divided by that of the best constant predictor.
+        frozen, frozen_steps: names of the parameters that the first steps leave as they are, and how many do.
         skipped: steps in a row that the scaler has left out.
         last: each task's newest finite loss, for the message about one that is not.
     """
@@ -47,6 +48,8 @@ class Learner:
     seed: int
     device: torch.device
     prior_scale: bool
+    frozen: tuple[str, ...] = ()
+    frozen_steps: int = 0
     skipped: int = 0
     last: dict[str, float] = field(default_factory=dict)
 
@@ -98,6 +101,8 @@ def train_step(learner: Learner, batch: Batch, rate_factor: float) -> StepRecord
     (view,) = batch.views.values()
     torch.manual_seed(derive_seed(learner.seed, "step", batch.step))
     learner.model.train()
+    if learner.frozen:
+        freeze(learner.model, learner.frozen, batch.step < learner.frozen_steps)
     learner.optimiser.zero_grad(set_to_none=True)
     losses = task_losses(learner, view.to(learner.device))
     if not losses:
@@ -159,6 +164,13 @@ def _refuse_losses(learner: Learner, values: Mapping[str, float], step: int, vie
             f"step {step}: the loss of {', '.join(broken)} is not finite ({view.named()}; last finite losses "
             f"{last}); nothing of this step was kept; lower training.lr or check the named cases"
         )
+
+
+def freeze(model: MultiTaskModel, names: Collection[str], frozen: bool) -> None:
+    """Hold the named parameters still, or let them go: without a gradient neither they nor their moments change."""
+    for name, parameter in model.named_parameters():
+        if name in names:
+            parameter.requires_grad_(not frozen)
 
 
 @torch.no_grad()

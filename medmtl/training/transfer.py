@@ -1,0 +1,129 @@
+"""Starting from another run's trunk: which of its tensors fit, and whether that keeps validation honest."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from medmtl.data.case import Case, named
+from medmtl.errors import ArtefactError, InputError
+from medmtl.model import MultiTaskModel
+from medmtl.run_folder import RunFolder, no_checkpoint
+
+logger = logging.getLogger(__name__)
+
+TRUNK = "sharing."
+SHOWN = 3  # cases and tensors that a message names
+
+
+@dataclass(frozen=True)
+class Initial:
+    """What a run starts from.
+
+    Attributes:
+        tensors: name -> tensor of the donor that fits the new trunk.
+        record: what is written to the manifest: ``weights_sha256`` of the donor, how many tensors ``matched``, and the
+            names that are ``absent`` there or have ``other_shape``.
+    """
+
+    tensors: Mapping[str, torch.Tensor]
+    record: Mapping[str, Any]
+
+
+def take_trunk(donor: RunFolder, model: MultiTaskModel) -> Initial:
+    """The donor's newest trunk, averaged where it has an average, as far as name and shape of a tensor agree.
+
+    Args:
+        donor: a run with a commit; its heads are left alone.
+        model: the new model, on the CPU.
+
+    Raises:
+        InputError: B141 if nothing fits.
+        ArtefactError: if the donor has no whole commit.
+    """
+    stored = donor.newest()
+    if stored is None:
+        raise no_checkpoint(donor)
+    group = "average" if "average" in stored.tensors else "model"
+    theirs = stored.tensors[group]
+    own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(TRUNK)}
+    absent = sorted(own.keys() - theirs.keys())
+    other = sorted(name for name in own.keys() & theirs.keys() if not _fits(own[name], theirs[name]))
+    matched = {name: theirs[name] for name in own if name not in {*absent, *other}}
+    if not matched:
+        raise InputError(
+            f"nothing of the trunk of {donor.path.name} fits the network of this plan (tensors are matched by name and "
+            "shape); set plan.width, plan.max_width, plan.spacing and network as they are in its plan.json",
+            code="B141",
+        )
+    logger.info("%d of %d tensors of the trunk come from %s", len(matched), len(own), donor.path.name)
+    if absent or other:
+        shown = ", ".join([*absent, *other][:SHOWN])
+        logger.warning(
+            "%d tensors start afresh: %d are absent in %s and %d have another shape there (%s%s)",
+            len(absent) + len(other), len(absent), donor.path.name, len(other), shown,
+            ", ..." if len(absent) + len(other) > SHOWN else "",
+        )  # fmt: skip
+    record = {
+        "weights_sha256": stored.sha256[group],
+        "matched": len(matched),
+        "absent": absent,
+        "other_shape": other,
+    }
+    return Initial(matched, record)
+
+
+def refuse_leak(donor: RunFolder, held_out: Sequence[Case]) -> None:
+    """Refuse a donor that was trained on what this run holds out: its score would not be one of unseen patients.
+
+    A held-out case is known to the donor if its patient, or one of its images, is in the donor's cohort. It was not
+    trained on if the donor held out the case of that id, in the fold that it was trained for or in its test part.
+
+    Args:
+        donor: the other run.
+        held_out: validation and test cases of this run, with the hashes of their files.
+
+    Raises:
+        InputError: names the first cases.
+    """
+    manifest = donor.load_manifest()
+    patients, files = set(manifest.get("patients", ())), set(manifest.get("files_sha256", {}).values())
+    spared = _spared(donor, manifest["fold"])
+    seen = [
+        case
+        for case in held_out
+        if case.case_id not in spared
+        and (case.patient in patients or any(case.sha256.get(path) in files for path in case.images.values()))
+    ]
+    if seen:
+        shown = named([case.case_id for case in seen[:SHOWN]], [case.row for case in seen[:SHOWN]])
+        raise InputError(
+            f"init.run {donor.path.name} may have been trained on {len(seen)} of the cases that this run holds out "
+            f"({shown}); start from a run that held them out, such as the same fold of the same split"
+        )
+
+
+def load_trunk(model: MultiTaskModel, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Put the matched tensors into a model.
+
+    Raises:
+        ArtefactError: if one does not fit, which means that the run folder was changed.
+    """
+    own = model.state_dict()
+    wrong = [name for name, tensor in tensors.items() if name not in own or not _fits(own[name], tensor)]
+    if wrong:
+        raise ArtefactError(f"the initial weights do not fit this model: {', '.join(wrong[:SHOWN])}", code="B151")
+    model.load_state_dict(dict(tensors), strict=False)
+
+
+def _fits(own: torch.Tensor, other: torch.Tensor) -> bool:
+    return own.shape == other.shape and own.dtype == other.dtype
+
+
+def _spared(donor: RunFolder, fold: int | str) -> set[str]:
+    splits = donor.load_splits()
+    return {*splits.test, *(() if isinstance(fold, str) else splits.folds[fold].val)}

@@ -1,0 +1,134 @@
+"""Starting from another run's trunk: what is taken, what is refused, and that a resume needs the run folder alone."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from medmtl import api
+from medmtl.checkpoint import load
+from medmtl.errors import ArtefactError, InputError
+from medmtl.run_folder import RunFolder
+from medmtl.training.session import open_session
+from tests.conftest import TINY
+
+STEM = "sharing.encoder.stages.0.conv1.conv.weight"
+
+
+def start(config: Path, donor: Path, out: Path, **changes: Any) -> Path:
+    return api.train(config, out, device="cpu", overrides={**TINY, "init.run": str(donor), **changes})
+
+
+def weights(run: Path, group: str = "average") -> dict[str, torch.Tensor]:
+    stored = load(RunFolder.open(run).checkpoints)
+    assert stored is not None
+    return dict(stored.tensors[group])
+
+
+@pytest.fixture(scope="module")
+def begun(tiny_cohort: Path, trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six steps from the trunk of the trained run, the first four of which hold it still."""
+    out = tmp_path_factory.mktemp("transfer") / "run"
+    return start(tiny_cohort, trained_run, out, **{"init.freeze": 4, "training.seed": 3, "training.keep": 3})
+
+
+def test_the_trunk_is_the_donors_average_and_the_heads_are_new(begun: Path, trained_run: Path) -> None:
+    donor, session = weights(trained_run), open_session(RunFolder.open(begun))
+    for name, tensor in session.learner.model.state_dict().items():
+        if name.startswith("sharing."):
+            assert torch.equal(tensor, donor[name])
+    own = dict(session.learner.model.named_parameters())
+    linear = next(name for name in own if name.endswith("linear.weight"))
+    assert not torch.equal(own[linear], donor[linear])
+    record = json.loads((begun / "manifest.json").read_text())["init"]
+    assert record["matched"] == sum(name.startswith("sharing.") for name in donor)
+    assert (record["absent"], record["other_shape"]) == ([], [])
+    assert record["weights_sha256"] == RunFolder.open(trained_run).weights_sha256()
+
+
+def test_what_is_frozen_stays_and_moves_afterwards(begun: Path, trained_run: Path) -> None:
+    donor = weights(trained_run)
+    at_four, at_six = (load_step(begun, step) for step in (4, 6))
+    assert torch.equal(at_four["model"][STEM], donor[STEM])
+    assert not any(STEM in name for name in at_four["optimiser"])
+    assert not torch.equal(at_six["model"][STEM], donor[STEM])
+    assert any(STEM in name for name in at_six["optimiser"])
+
+
+def load_step(run: Path, step: int) -> dict[str, Any]:
+    stored = load(only(run, step))
+    assert stored is not None and stored.step == step
+    return dict(stored.tensors)
+
+
+def only(run: Path, step: int) -> Path:
+    """A copy of the run's checkpoints with one step in it."""
+    folder = run.parent / f"only-{step}"
+    if not folder.exists():
+        shutil.copytree(run / "checkpoints" / f"step-{step:06}", folder / f"step-{step:06}")
+    return folder
+
+
+@pytest.mark.parametrize("kept", [4, None], ids=["while frozen", "before the first commit"])
+def test_a_resume_is_exact_and_needs_no_donor(
+    tiny_cohort: Path, trained_run: Path, begun: Path, tmp_path: Path, kept: int | None
+) -> None:
+    donor = tmp_path / "donor"
+    shutil.copytree(trained_run, donor)
+    out = tmp_path / "run"
+    changes = {"init.freeze": 4, "training.seed": 3, "training.keep": 3}
+    start(tiny_cohort, donor, out, **changes)
+    shutil.rmtree(donor)
+    for folder in (out / "checkpoints").glob("step-*"):
+        if kept is None or folder.name != f"step-{kept:06}":
+            shutil.rmtree(folder)
+    api.train(tiny_cohort, out, device="cpu", resume=True, overrides={**TINY, "init.run": str(donor), **changes})
+    ours, theirs = weights(out), weights(begun)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_donor_that_learned_from_held_out_cases_is_refused(tiny_cohort: Path, tmp_path: Path) -> None:
+    donor = api.train(tiny_cohort, tmp_path / "other", device="cpu", fold=1, overrides={**TINY, "training.steps": 1})
+    with pytest.raises(InputError, match=r"init\.run other may have been trained on \d of the cases .* \(case"):
+        start(tiny_cohort, donor, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_cross_validated_donor_gives_each_fold_its_own(tiny_cohort: Path, trained_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained_run, tmp_path / "donor" / "fold-0")
+    run = start(tiny_cohort, tmp_path / "donor", tmp_path / "run", **{"training.steps": 1})
+    assert json.loads((run / "manifest.json").read_text())["init"]["matched"] > 0
+
+
+def test_another_network_gives_what_fits(
+    tiny_cohort: Path, trained_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        run = start(tiny_cohort, trained_run, tmp_path / "run", **{"plan.max_width": 12, "training.steps": 1})
+    record = json.loads((run / "manifest.json").read_text())["init"]
+    assert record["matched"] > 0 and record["other_shape"]
+    assert "tensors start afresh" in caplog.text
+
+
+def test_a_network_of_which_nothing_fits_is_refused(tiny_cohort: Path, trained_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"\[B141\] nothing of the trunk of run fits"):
+        start(tiny_cohort, trained_run, tmp_path / "out", **{"plan.width": 5, "plan.max_width": 5})
+
+
+def test_a_folder_that_is_no_run_is_refused(tiny_cohort: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no run folder"):
+        start(tiny_cohort, tmp_path / "nothing", tmp_path / "out")
+
+
+def test_lost_initial_weights_are_refused(begun: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(begun, run)
+    shutil.rmtree(run / "init")
+    with pytest.raises(ArtefactError, match=r"\[B147\] .*lacks the weights"):
+        RunFolder.open(run).load_initial()
