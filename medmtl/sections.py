@@ -110,7 +110,7 @@ class TrainingSection(Section):
     minutes: Positive | None = None
     lr: Annotated[float, Field(gt=0, lt=10)] = 4e-3
     head_lr: Annotated[float, Field(gt=0, lt=10)] = 1e-3
-    head_gradient: Annotated[float, Field(ge=0, le=1)] = 0.1
+    head_gradient: Annotated[float, Field(ge=0, le=1)] = 0.02
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 3e-2
     clip: Positive = 12.0
     average: bool = True
