@@ -4,7 +4,7 @@ Each is the share of comparable pairs in which the case that is known to have ha
 equal risks counting half; they differ in which pairs are compared and how much each counts. As for every ranking, pairs
 are formed within a fold only.
 
-The variance is that of a ratio of two U-statistics, from each case's first-order influence, summed within patients: with
+The variance is that of a ratio of two U-statistics, by each case's first-order influence, summed within patients: with
 A_i the weight of the pairs of case i that are ranked rightly, B_i that of all its pairs, and D that of all pairs::
 
     Var(C) = sum over patients of (sum over their cases of (A_i - C B_i) / D)^2
@@ -97,7 +97,7 @@ def uno_c(
     first_N = np.where(event_N, weight_N, 0.0) ** 2
 
     def later(row: int, rows: IntArray) -> BoolArray:
-        return (time_N[rows] > time_N[row]) | ((time_N[rows] == time_N[row]) & ~event_N[rows])
+        return np.asarray((time_N[rows] > time_N[row]) | ((time_N[rows] == time_N[row]) & ~event_N[rows]))
 
     patient_N = patient_codes(patients, len(time_N))
     few = TOO_FEW_PATIENTS if len(np.unique(patient_N)) < MINIMUM else None
