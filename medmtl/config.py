@@ -45,7 +45,6 @@ LATER = {
     "training.select": "selection of a best checkpoint",
     "inference.tta": "test-time augmentation",
 }
-LATER_TASKS = ("survival",)
 # columns of the result tables that are no task's
 RESERVED = ("calibrated", "case_id", "model_sha256", "outside_training", "patient", "site")
 PATH_KEYS = ("cohort.table", "split.file", "cache.folder", "cohort.roots", "init.run")
@@ -265,8 +264,6 @@ def _component(
             message = f"a mapping with a kind is expected, such as {{kind: {family.names()[0]}}}"
             raise ConfigError(message, key=key, line=line, code="B137")
         kind = block["kind"]
-        if family is tasks.kinds and kind in LATER_TASKS and kind not in family.names():
-            raise ConfigError(f"{kind} tasks are not in this version", key=key, line=line, code="B137")
         model: type[BaseModel] = family.get(kind, key=f"{key}.kind", line=line_of((*path, "kind"), lines)).Options
         options = validated(model, block, path, lines)
     return options

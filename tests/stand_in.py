@@ -14,6 +14,7 @@ from medmtl.config import Config, load
 from medmtl.tasks.base import Task, VoxelTask
 from medmtl.tasks.classification import ClassificationOptions
 from medmtl.tasks.regression.task import RegressionOptions
+from medmtl.tasks.survival import SurvivalOptions
 
 SHAPE = (16, 20, 12)
 CASES = 12
@@ -51,10 +52,13 @@ def _row(config: Config, number: int, folder: Path, rng: np.random.Generator) ->
         image = rng.normal(100.0, 20.0, SHAPE).astype(np.float32)
         row[column] = _write(image, spacing, folder / f"case{number:02}_{column}.nii.gz")
     for place, (name, task) in enumerate(build_tasks(config).items()):
-        (column,) = task.columns
+        column = task.columns[0]
         if isinstance(task, VoxelTask):
             mask = _mask(sorted(task.legal_values() - {0}), number)
             row[column] = _write(mask, spacing, folder / f"case{number:02}_{name}.nii.gz")
+        elif isinstance(task.options, SurvivalOptions):
+            row[column] = str(round(task.options.horizon * (0.3 + 0.15 * number)))
+            row[task.options.event] = str(int(number % 3 > 0))
         else:
             row[column] = _cell(task, number, place)
     return row

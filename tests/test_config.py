@@ -156,7 +156,6 @@ def test_what_comes_later_is_refused_by_name(tmp_path: Path, addition: str, key:
         ("  case:", "  covariates: {age: number}\n  case:", "cohort.covariates"),
         ("{ed: image_ed}", "{ed: {column: image_ed, optional: true}}", "cohort.channels.ed"),
         ("steps: 10", "steps: 10\n  select: heart/dice", "training.select"),
-        ("tasks:", "tasks:\n  death: {kind: survival, time: t, event: e}", "tasks.death"),
     ],
 )
 def test_later_keys_inside_a_block_are_refused_by_name(tmp_path: Path, old: str, new: str, key: str) -> None:

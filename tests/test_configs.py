@@ -18,7 +18,7 @@ by_name = pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 
 
 def test_there_are_configurations() -> None:
-    assert {path.stem for path in CONFIGS} >= {"brats", "cine", "hippocampus"}
+    assert {path.stem for path in CONFIGS} >= {"brats", "cine", "hippocampus", "survival"}
 
 
 @by_name

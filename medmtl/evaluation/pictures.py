@@ -16,7 +16,7 @@ from matplotlib.figure import Figure as Canvas
 
 from medmtl.data.geometry import canonical
 from medmtl.data.volume import Grid, Volume
-from medmtl.metrics.figures import CalibrationFigure, Figure, RocFigure, ScatterFigure
+from medmtl.metrics.figures import CalibrationFigure, Figure, KaplanMeierFigure, RocFigure, ScatterFigure
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; first on white, then on a grey scan
 ON_WHITE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -104,6 +104,8 @@ def draw(figure: Figure) -> Picture | None:
             return _roc(figure) if figure.curves else None
         if isinstance(figure, CalibrationFigure):
             return _calibration(figure) if figure.curves else None
+        if isinstance(figure, KaplanMeierFigure):
+            return _kaplan_meier(figure) if figure.groups else None
         return _strips(figure.title, figure.groups, figure.unit) if any(v for _, v in figure.groups) else None
 
 
@@ -150,6 +152,17 @@ def _calibration(figure: CalibrationFigure) -> Picture:
     axes.set(xlabel="predicted probability", ylabel="observed share")
     caption = f"{figure.title}, groups of equal size with 95 % intervals; dashed grey: perfect"
     return Picture(_uri(canvas, "svg"), caption, legend=tuple(legend))
+
+
+def _kaplan_meier(figure: KaplanMeierFigure) -> Picture:
+    canvas, axes = _axes(4.6, 3.4)
+    legend = []
+    for index, (name, times, values) in enumerate(figure.groups):
+        colour, dashes = ON_WHITE[index % len(ON_WHITE)], DASHES[index % len(DASHES)]
+        axes.step(times, values, where="post", color=colour, linestyle=dashes, linewidth=1.6)
+        legend.append((name, colour, dashes))
+    axes.set(xlim=(0, None), ylim=(-0.02, 1.02), xlabel="time", ylabel="share without the event")
+    return Picture(_uri(canvas, "svg"), f"{figure.title}; Kaplan-Meier", legend=tuple(legend))
 
 
 def _strips(title: str, groups: Sequence[tuple[str, Sequence[float]]], unit: str | None) -> Picture:

@@ -131,7 +131,7 @@ def evaluate_selection(
     entries: list[dict[str, Any]] = []
     for group in selection.groups:
         predictor = Predictor(group.models, device)
-        reference = group.reference()
+        reference, fitted = group.reference(), group.fitted()
         if selection.split == "test":
             for run in group.models:
                 append_line(run.test_access, f'{{"split": "test", "cases": {len(group.case_ids)}}}')
@@ -139,10 +139,10 @@ def evaluate_selection(
             case = selection.cases[case_id]
             prediction = predictor.predict(case)
             write_masks(prediction, out)
-            found = score_case(selection, case, prediction, group.fold_number, reference)
+            found = score_case(selection, case, prediction, group.fold_number, reference, fitted)
             _collect(scored, found)
             entries.append({"case_id": case_id, "fold": group.fold, "activations": prediction.activations})
-            rows[case_id] = _row(case, found)
+            rows[case_id] = _row(selection.scored, case, found)
             progress("evaluate", len(rows), selection.total)
     scores = _scores(selection, scored, out)
     for name, cases in scores.cases.items():
@@ -170,7 +170,7 @@ def load_scores(selection: Selection, folder: Path) -> Scores:
         raise InputError(f"{folder.name} was evaluated on other cases than there are now; evaluate again")
     scored: dict[str, list[ScoredCase]] = {name: [] for name in selection.scored}
     for group in selection.groups:
-        reference = group.reference()
+        reference, fitted = group.reference(), group.fitted()
         for case_id in group.case_ids:
             masks = {
                 name: read_label(folder / mask_file(name, case_id))
@@ -178,7 +178,8 @@ def load_scores(selection: Selection, folder: Path) -> Scores:
                 if task.voxel
             }
             results = assemble(selection.tasks, masks, entries[case_id]["activations"])
-            _collect(scored, score_case(selection, selection.cases[case_id], results, group.fold_number, reference))
+            case = selection.cases[case_id]
+            _collect(scored, score_case(selection, case, results, group.fold_number, reference, fitted))
     return _scores(selection, scored, folder)
 
 
@@ -232,8 +233,17 @@ def score_case(
     results: Mapping[str, Result],
     fold: int,
     reference: Mapping[str, Mapping[str, float]],
+    fitted: Mapping[str, Task],
 ) -> dict[str, ScoredCase]:
     """Each scored task's prediction beside its reference; ``truth`` is None where the case is not labelled.
+
+    Args:
+        selection: what is scored.
+        case: one of its cases.
+        results: what the model says of it.
+        fold: of the model.
+        reference: numbers that scores refer to.
+        fitted: the tasks with what the model's training fold taught.
 
     Raises:
         CohortError: if a label no longer has the shape of its image.
@@ -255,8 +265,10 @@ def score_case(
             case.refuse_change(truth, label.sha256)
             scores = task.mask_scores(result.mask.array, label.array, label.grid.spacing)
             entry = replace(entry, scores=scores)
-        elif truth is not None and isinstance(task, CaseTask):
-            entry = replace(entry, scores=task.result_scores(result, truth))
+        elif truth is not None:
+            owner = fitted[name]
+            assert isinstance(owner, CaseTask)
+            entry = replace(entry, scores=owner.result_scores(result, truth))
         found[name] = entry
     return found
 
@@ -303,16 +315,18 @@ def metrics_json(
     return {**head, "tasks": body}
 
 
-def _row(case: Case, found: Mapping[str, ScoredCase]) -> dict[str, dict[str, Cell]]:
+def _row(tasks: Mapping[str, Task], case: Case, found: Mapping[str, ScoredCase]) -> dict[str, dict[str, Cell]]:
     """Who it is, then one part per task."""
     parts: dict[str, dict[str, Cell]] = {"": {"case_id": case.case_id, "patient": case.patient, "site": case.site}}
     for name, entry in found.items():
+        task = tasks[name]
         row: dict[str, Cell] = {}
         if entry.result.mask is not None:
             row[f"{name}_true"] = "" if entry.truth is None else entry.truth.name
             row[name] = mask_file(name, case.case_id)
         else:
-            row[f"{name}_true"] = entry.truth
+            assert isinstance(task, CaseTask)
+            row.update(task.truth_cells(entry.truth))
         row.update(entry.result.cells(name))
         row.update({f"{name}/{metric}": value for metric, value in entry.scores.items()})
         parts[name] = row

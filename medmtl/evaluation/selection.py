@@ -37,6 +37,10 @@ class Group:
         """The fold as a number; 0 for ``none``."""
         return fold_number(self.fold)
 
+    def fitted(self) -> dict[str, Task]:
+        """The tasks with what the model's training fold taught; of several models, the first one's."""
+        return build_tasks(self.models[0].load_config(), self.models[0].load_plan().tasks)
+
     def reference(self) -> dict[str, dict[str, float]]:
         """Task -> numbers that scores refer to; of several models, which answer by their average, the average."""
         found: dict[str, dict[str, float]] = {}

@@ -15,7 +15,10 @@ from medmtl.metrics.intervals import MINIMUM, TOO_FEW_OF_A_CLASS, TOO_FEW_PATIEN
 
 DICE_SD = 0.1  # a middle value; El Jurdi et al. 2023 call 0.03 a low spread, and difficult tasks have higher ones
 AUC = 0.8
+C_INDEX = 0.7
+C_INDEX_SD = 0.26  # of one event
 NOTHING_TO_RANK = "no fold holds two classes"
+TOO_FEW_EVENTS = f"fewer than {MINIMUM} patients with an event"
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class ExpectedWidth:
     Attributes:
         metric: the metric, or empty where the kind says nothing.
         assumption: what the width rests on.
-        rarer: patients in the rarest class, for a classification.
+        rarer: patients in the rarest class, for a classification; with an event, for a survival.
         width: upper less lower bound; of ``mae`` as a share of its value. None with ``why``.
         why: why there is none.
     """
@@ -74,6 +77,30 @@ def mae_width(patients: int) -> ExpectedWidth:
     if patients < MINIMUM:
         return ExpectedWidth("mae", assumption, why=TOO_FEW_PATIENTS)
     return ExpectedWidth("mae", assumption, width=2 * Z95 * math.sqrt((math.pi / 2 - 1) / patients))
+
+
+def c_index_width(patients: int, events: int) -> ExpectedWidth:
+    """Width of the interval of a concordance index of 0.7, symmetric on the logit scale as scoring makes it.
+
+    ::
+
+        SE(C) = 0.26 / sqrt(events)
+
+    Simulated under proportional hazards, where it holds within a tenth whether one case in five is censored or four; a
+    test repeats it.
+
+    Args:
+        patients: scored; below 10 there will be no interval.
+        events: patients with the event; below 10 there will be no interval.
+    """
+    assumption = f"at a C-index of {C_INDEX:g} under proportional hazards"
+    if patients < MINIMUM or events < MINIMUM:
+        why = TOO_FEW_PATIENTS if patients < MINIMUM else TOO_FEW_EVENTS
+        return ExpectedWidth("c_index", assumption, events, why=why)
+    half = Z95 * C_INDEX_SD / math.sqrt(events) / (C_INDEX * (1 - C_INDEX))
+    return ExpectedWidth(
+        "c_index", assumption, events, float(expit(logit(C_INDEX) + half) - expit(logit(C_INDEX) - half))
+    )
 
 
 def auc_width(folds: Sequence[Sequence[int]]) -> ExpectedWidth:

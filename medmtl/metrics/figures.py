@@ -42,4 +42,12 @@ class CalibrationFigure:
     curves: tuple[tuple[str, tuple[CalibrationPoint, ...]], ...]
 
 
-Figure = ScatterFigure | RocFigure | StripFigure | CalibrationFigure
+@dataclass(frozen=True)
+class KaplanMeierFigure:
+    """Probability to be without the event over time, in steps: (label, times from 0, values from then on) per group."""
+
+    title: str
+    groups: tuple[tuple[str, tuple[float, ...], tuple[float, ...]], ...]
+
+
+Figure = ScatterFigure | RocFigure | StripFigure | CalibrationFigure | KaplanMeierFigure

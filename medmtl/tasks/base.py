@@ -257,6 +257,10 @@ class CaseTask(Task):
         """The answer that knows no more of a case than that its target is one of these, at least one."""
         raise NotImplementedError
 
+    def truth_cells(self, truth: Any) -> dict[str, Cell]:
+        """The target as columns of ``cases.csv``; a target of several parts has several. ``truth`` may be None."""
+        return {f"{self.name}_true": truth}
+
     def reference(self) -> Mapping[str, float]:
         """Numbers that the fitted task's scores refer to, such as the training median; none by default."""
         return {}
@@ -270,7 +274,7 @@ class CaseTask(Task):
         return cases
 
     def result_scores(self, result: Result, truth: Any) -> dict[str, float | None]:
-        """Per-case metrics, such as the absolute error; none by default."""
+        """Per-case metrics, such as the absolute error, asked of the model's own fitted task; none by default."""
         return {}
 
 

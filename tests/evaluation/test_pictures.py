@@ -11,7 +11,7 @@ from matplotlib import image as png
 from medmtl.data.volume import Grid, Volume
 from medmtl.evaluation.pictures import ON_SCAN, draw, loss_curve, overlay
 from medmtl.metrics.calibration import CalibrationPoint
-from medmtl.metrics.figures import CalibrationFigure, RocFigure, ScatterFigure, StripFigure
+from medmtl.metrics.figures import CalibrationFigure, KaplanMeierFigure, RocFigure, ScatterFigure, StripFigure
 
 
 def brightness(picture: str) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -97,3 +97,15 @@ def test_calibration_is_drawn_with_a_legend_and_without_points_not_at_all() -> N
     assert len({colour for _, colour, _ in picture.legend}) == 2
     assert picture.caption.startswith("grade: calibration")
     assert draw(CalibrationFigure("grade: calibration", ())) is None
+
+
+def test_survival_of_groups_is_drawn_in_steps_with_a_legend() -> None:
+    groups = (("lower risk", (0.0, 3.0, 9.0), (1.0, 0.8, 0.5)), ("higher risk", (0.0, 1.0, 5.0), (1.0, 0.5, 0.2)))
+    picture = draw(KaplanMeierFigure("death: halves", groups))
+    assert picture is not None
+    assert [(name, dashes) for name, _, dashes in picture.legend] == [
+        ("lower risk", "solid"),
+        ("higher risk", "dashed"),
+    ]
+    assert picture.caption == "death: halves; Kaplan-Meier"
+    assert draw(KaplanMeierFigure("death: halves", ())) is None

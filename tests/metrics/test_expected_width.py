@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 from scipy.special import expit, logit
 
-from medmtl.metrics.expected_width import auc_width, dice_width, mae_width
+from medmtl.metrics.concordance import harrell_c
+from medmtl.metrics.expected_width import auc_width, c_index_width, dice_width, mae_width
 from medmtl.metrics.intervals import TOO_FEW_OF_A_CLASS, TOO_FEW_PATIENTS, mean_estimate
 from medmtl.metrics.ranking import auc
 
@@ -92,3 +93,23 @@ def test_the_width_of_a_mae_is_close_to_what_scoring_gives() -> None:
         assert found.ci95 is not None and found.value is not None
         widths.append((found.ci95[1] - found.ci95[0]) / found.value)
     assert mae_width(100).width == pytest.approx(np.mean(widths), rel=0.1)
+
+
+@pytest.mark.parametrize("last_follow_up", [15.0, 60.0, 400.0])
+def test_the_width_of_a_c_index_is_that_of_simulated_cohorts(last_follow_up: float) -> None:
+    values, events = [], []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        risk = rng.normal(size=80)
+        died, left = rng.exponential(40 * np.exp(-0.85 * risk)), rng.uniform(0, last_follow_up, 80)
+        values.append(harrell_c(np.minimum(died, left), died <= left, risk).value or math.nan)
+        events.append(int((died <= left).sum()))
+    assert np.mean(values) == pytest.approx(0.7, abs=0.03)
+    width = c_index_width(80, round(np.mean(events))).width
+    assert width == pytest.approx(2 * 1.96 * np.std(values), rel=0.15)
+
+
+def test_a_c_index_has_no_interval_below_ten_patients_or_events() -> None:
+    assert c_index_width(10, 10).width is not None
+    assert c_index_width(9, 9).why == TOO_FEW_PATIENTS
+    assert (c_index_width(40, 9).why, c_index_width(40, 9).rarer) == ("fewer than 10 patients with an event", 9)

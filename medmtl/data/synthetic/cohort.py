@@ -45,7 +45,7 @@ tasks:
   lesion:     {{kind: segmentation, column: lesion, labels: {{lesion: 1}}}}
   malignancy: {{kind: classification, column: malignancy, classes: [benign, malignant]}}   # of the lesion, if any
   risk:       {{kind: regression, column: risk, unit: points, range: [0, 100], sensitive_to: [scale, crop]}}
-  # survival: {{kind: survival, time: time, event: event}}   # not in this version
+  # survival: {{kind: survival, time: time, event: event, horizon: 1095}}   # 3 years
 network:   {{kind: unet}}
 sharing:   {{kind: hard}}
 weighting: {{kind: equal}}

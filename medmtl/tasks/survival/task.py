@@ -1,0 +1,306 @@
+"""The survival task: options, what is learned, head, result and metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+from torch.nn import functional
+
+from medmtl.data.case import Case
+from medmtl.data.volume import Volume
+from medmtl.losses.hazards import constant_hazards_loss, cut_points, hazards_loss, kaplan_meier_hazards
+from medmtl.metrics.concordance import auc_at, harrell_c, uno_c
+from medmtl.metrics.estimate import Estimate
+from medmtl.metrics.expected_width import ExpectedWidth, c_index_width
+from medmtl.metrics.figures import Figure, KaplanMeierFigure
+from medmtl.metrics.intervals import MINIMUM, BoolArray, FloatArray, IntArray, mean_estimate
+from medmtl.metrics.kaplan_meier import StepCurve, censoring_curve, followed_to, kaplan_meier
+from medmtl.metrics.survival_brier import brier_skill, integrated_brier
+from medmtl.networks.features import FeatureSpec
+from medmtl.networks.pooling import PooledHead
+from medmtl.tasks.base import CaseTask, Cell, CellError, Doubt, Result, ScoredCase, Task, TaskOptions
+from medmtl.tasks.survival.curve import SurvivalResult, grid_times, lived_share, named, result_of
+from medmtl.tasks.survival.doubt import mixed_units, strange_horizon
+from medmtl.tasks.survival.outcome import Outcome, read_outcome
+
+EVENTS_PER_INTERVAL = 10
+INTERVALS = (5, 20)  # fewest and most, where the option says nothing
+TERTILES = ("early", "middle", "late")
+
+
+class SurvivalOptions(TaskOptions):
+    """Options of a survival.
+
+    Attributes:
+        time: column of the time of the event, or of the end of follow-up, from its start; above 0, in any one unit.
+        event: column that says which of the two it is: 1 for the event, 0 for the end of follow-up without it. Where
+            both cells are empty, the case is not labelled.
+        horizon: follow-up of interest, in the unit of ``time``: predictions are about the time up to it. Later events
+            train and are ranked like others.
+        max_time: longest possible follow-up; a time above it is refused as a slip of the pen or of the unit.
+        intervals: number of time intervals with a hazard each; by default one per 10 events, 5 to 20.
+    """
+
+    time: str
+    event: str
+    horizon: float = Field(gt=0, allow_inf_nan=False)
+    max_time: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    intervals: int | None = Field(default=None, ge=1, le=100)
+
+    @model_validator(mode="after")
+    def _options_fit_together(self) -> SurvivalOptions:
+        if self.time == self.event:
+            raise ValueError(f"time and event are one column, {self.time!r}; name the column of each")
+        if self.max_time is not None and self.max_time < self.horizon:
+            raise ValueError(f"max_time {self.max_time:g} is below the horizon {self.horizon:g}")
+        return self
+
+
+class Survival(CaseTask):
+    """The time to an event that not every patient had while followed, trained by a likelihood in discrete time.
+
+    The head answers the logit of the hazard of each interval; intervals hold about equally many events of the training
+    fold. Censored patients train what they lived through. See :mod:`medmtl.losses.hazards` for the likelihood and
+    :mod:`medmtl.tasks.survival.curve` for what is predicted.
+    """
+
+    kind = "survival"
+    Options = SurvivalOptions
+    options: SurvivalOptions
+    default_sensitivity = ("crop",)
+    ranking_metric = "c_index"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the time and of the event."""
+        return (self.options.time, self.options.event)
+
+    def read(self, case: Case) -> Outcome | None:
+        """The time of a case with whether it is that of the event.
+
+        Raises:
+            CellError: see :func:`medmtl.tasks.survival.outcome.read_outcome`.
+        """
+        time, event = self.columns
+        return read_outcome(case.cells[time], case.cells[event], time, event, self.options.max_time)
+
+    def fit(self, truths: Sequence[Outcome]) -> dict[str, Any]:
+        """``cuts`` and ``hazards`` of the intervals, their likelihood as ``loss_scale``, and what metrics refer to.
+
+        That is the Kaplan-Meier curve (``survival``) and that of censoring (``followed``) up to the horizon, and
+        ``followed_to``, before which at least a tenth of the cases are at risk.
+
+        Raises:
+            CellError: B125 if no case has the event.
+        """
+        time_N, event_N = _arrays(truths)
+        events = int(event_N.sum())
+        if events == 0:
+            found = f"{len(truths)} cases, all censored" if truths else "no case"
+            expected, fix = "at least one event", "check which value means the event, or add cases; else drop the task"
+            raise CellError("B125", column=self.options.event, found=found, expected=expected, fix=fix)
+        intervals = self.options.intervals or int(np.clip(events // EVENTS_PER_INTERVAL, *INTERVALS))
+        cuts = cut_points(time_N, event_N, intervals)
+        return {
+            "cuts": cuts,
+            "hazards": kaplan_meier_hazards(time_N, event_N, np.array(cuts)),
+            "survival": self._stored(kaplan_meier(time_N, event_N)),
+            "followed": self._stored(censoring_curve(time_N, event_N)),
+            "followed_to": followed_to(time_N),
+            "loss_scale": constant_hazards_loss(time_N, event_N, np.array(cuts)),
+        }
+
+    def _stored(self, curve: StepCurve) -> dict[str, list[float]]:
+        """A curve up to the horizon; nothing asks for it later."""
+        kept = sum(time <= self.options.horizon for time in curve.times)
+        return StepCurve(curve.times[:kept], curve.values[:kept]).to_json()
+
+    def doubts(self, truths: Mapping[str, Any]) -> list[Doubt]:
+        """Nobody censored (B126); times in two units, or in another one than the horizon (B128)."""
+        found = []
+        if truths and all(outcome.event for outcome in truths.values()):
+            expected, fix = "patients without the event too", "check that who was lost to follow-up is in the table"
+            found.append(Doubt("B126", self.options.event, f"{len(truths)} cases, all with the event", expected, fix))
+        times = [outcome.time for outcome in truths.values()]
+        units, horizon = mixed_units(times), strange_horizon(times, self.options.horizon)
+        if units:
+            text, fix = f"two groups of times, as of {units}", "write all times in one unit; unit mix?"
+            found.append(Doubt("B128", self.options.time, text, "times in one unit", fix))
+        if horizon:
+            fix = f"give tasks.{self.name}.horizon in the unit of the column"
+            found.append(Doubt("B128", self.options.time, horizon, "a horizon among the times", fix))
+        return found
+
+    def strata(self, truths: Mapping[str, Any]) -> dict[str, str]:
+        """``event``, with its third of the times where there are 30, and ``censored`` where there are 10 of them."""
+        events = sorted(outcome.time for outcome in truths.values() if outcome.event)
+        bounds = np.quantile(events, [1 / 3, 2 / 3]) if len(events) >= 3 * MINIMUM else None
+        some_censored = len(truths) - len(events) >= MINIMUM
+
+        def stratum(outcome: Outcome) -> str:
+            if not outcome.event and some_censored:
+                return "censored"
+            return "event" if bounds is None else f"{TERTILES[int(np.searchsorted(bounds, outcome.time))]} event"
+
+        return {name: stratum(outcome) for name, outcome in truths.items()}
+
+    def same_target(self, other: Task) -> None:
+        """The horizon must be the same; a different one is another unit, or another question."""
+        super().same_target(other)
+        assert isinstance(other, Survival)
+        if other.options.horizon != self.options.horizon:
+            raise ValueError(f"its horizon is {other.options.horizon:g}, and the model's is {self.options.horizon:g}")
+
+    def encode(self, truth: Outcome | None) -> torch.Tensor:
+        """Time and event, fp32, shape (2,); zeros, which no interval was lived with, for an unlabelled case."""
+        return torch.tensor([0.0, 0.0] if truth is None else [truth.time, float(truth.event)])
+
+    def head(self, spec: FeatureSpec) -> nn.Module:
+        """Logits of the hazards (B, K); at first those of Kaplan-Meier, whatever the image."""
+        hazard_K = np.array(self.fitted["hazards"])
+        return PooledHead(spec, (np.log(hazard_K) - np.log1p(-hazard_K)).tolist())
+
+    def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Negative log likelihood per sample; see :func:`medmtl.losses.hazards.hazards_loss`."""
+        cuts_K = torch.tensor(self.fitted["cuts"], dtype=torch.float32, device=output.device)
+        return hazards_loss(output, target[:, 0], target[:, 1], cuts_K)
+
+    def activate(self, output: torch.Tensor) -> torch.Tensor:
+        """Probability to be without the event at each time of the horizon's grid, (B, GRID)."""
+        lived_KG = lived_share(np.array(self.fitted["cuts"]), self.options.horizon)
+        weight_KG = torch.from_numpy(lived_KG).to(output.device, torch.float32)
+        # log(1 - hazard) = -softplus(logit); no matrix product, which autocast would compute in half precision
+        return (-(functional.softplus(output.float())[:, :, None] * weight_KG).sum(dim=1)).exp()
+
+    def probe_pair(self, activation_K: torch.Tensor, target: torch.Tensor) -> tuple[float, float]:
+        """Predicted and true share of the horizon that is lost; a censored case's rest is that of Kaplan-Meier."""
+        horizon = self.options.horizon
+        time, event = min(float(target[0]), horizon), bool(target[1])
+        lived = time
+        if not event and time < horizon:
+            rest = np.linspace(time, horizon, 101)
+            survival = StepCurve.from_json(self.fitted["survival"]).at(rest)
+            lived += float(np.trapezoid(survival, rest) / survival[0]) if survival[0] > 0 else 0.0
+        return self.result(activation_K, {}).risk, 1 - lived / horizon
+
+    def result(self, activation_K: torch.Tensor, masks: Mapping[str, Volume]) -> SurvivalResult:
+        """Risk, median time and survival at the horizon."""
+        return result_of(activation_K.tolist(), self.options.horizon)
+
+    def constant_result(self, truths: Sequence[Outcome]) -> SurvivalResult:
+        """The Kaplan-Meier curve of these."""
+        return result_of(kaplan_meier(*_arrays(truths)).at(self._grid[1:]).tolist(), self.options.horizon)
+
+    def truth_cells(self, truth: Outcome | None) -> dict[str, Cell]:
+        """``NAME_true`` (the time) and ``NAME_true_event`` (0 or 1)."""
+        time, event = (None, None) if truth is None else (truth.time, float(truth.event))
+        return {f"{self.name}_true": time, f"{self.name}_true_event": event}
+
+    def reference(self) -> dict[str, float]:
+        """``followed_to``, the time before which a tenth of the training cases were at risk."""
+        return {"followed_to": self.fitted["followed_to"]}
+
+    def result_scores(self, result: Result, truth: Any) -> dict[str, float | None]:
+        """``brier_integrated``, that of the training fold's Kaplan-Meier curve, and the ``censoring_weight``.
+
+        The grid ends where fewer than a tenth of the training cases are at risk. The weight is 1 / G(T-), of an event
+        by that time; None for all others, which are weighted by nobody.
+        """
+        assert isinstance(result, SurvivalResult)
+        time, event = truth
+        followed = StepCurve.from_json(self.fitted["followed"])
+        grid = self._grid[self._grid < self.fitted["followed_to"]]
+        baseline = StepCurve.from_json(self.fitted["survival"]).at(grid)
+        curve = np.array([1.0, *result.curve])[: len(grid)]
+        counts = event and time <= self.options.horizon and time < self.fitted["followed_to"]
+        before = followed.at(np.array([time]), before=True)[0] if counts else None
+        enough = len(grid) > 1
+        return {
+            "brier_integrated": integrated_brier(curve, grid, time, event, followed) if enough else None,
+            "brier_kaplan_meier": integrated_brier(baseline, grid, time, event, followed) if enough else None,
+            "censoring_weight": None if before is None else float(1 / before),
+        }
+
+    @property
+    def _grid(self) -> FloatArray:
+        return grid_times(self.options.horizon)
+
+    def metrics(self, cases: Sequence[ScoredCase]) -> dict[str, Estimate]:
+        """Harrell's C first, with the number of events as ``n_events``; ``skill`` is of ``brier_integrated``."""
+        time_N, event_N = _arrays([case.truth for case in cases])
+        risk_N, fold_N = _risks(cases)
+        weight_N = np.array([case.scores.get("censoring_weight") or 0.0 for case in cases], dtype=np.float64)
+        patients = [case.patient for case in cases]
+        harrell = harrell_c(time_N, event_N, risk_N, fold_N, patients)
+        errors = [case.scores.get("brier_integrated") for case in cases]
+        baseline = [case.scores.get("brier_kaplan_meier") for case in cases]
+        scored = [index for index, error in enumerate(errors) if error is not None]
+        return {
+            "c_index": replace(harrell, extra={"n_events": int(event_N.sum())}),
+            "c_index_uno": uno_c(time_N, event_N, risk_N, weight_N, fold_N, patients),
+            "brier_integrated": mean_estimate(errors, patients, "lower"),
+            "skill": brier_skill(
+                np.array([errors[index] for index in scored], dtype=np.float64),
+                np.array([baseline[index] for index in scored], dtype=np.float64),
+                [patients[index] for index in scored],
+            ),
+            f"auc_{named(self.options.horizon)}": self._auc(cases, time_N, event_N, risk_N, weight_N, fold_N),
+        }
+
+    def _auc(
+        self,
+        cases: Sequence[ScoredCase],
+        time_N: FloatArray,
+        event_N: BoolArray,
+        risk_N: FloatArray,
+        weight_N: FloatArray,
+        fold_N: IntArray,
+    ) -> Estimate:
+        """At the horizon; nothing where a fold's training cases were not followed as far."""
+        horizon = self.options.horizon
+        # a case without a fold's own end of follow-up is one of this model's
+        if any({**self.reference(), **case.reference}["followed_to"] <= horizon for case in cases):
+            why = f"fewer than a tenth of the training cases are at risk at {named(horizon)}"
+            return Estimate(None, "higher", n=len(cases), why=why)
+        return auc_at(horizon, time_N, event_N, risk_N, weight_N, fold_N, [case.patient for case in cases])
+
+    def expected_width(self, folds: Sequence[Sequence[tuple[str, Any]]]) -> ExpectedWidth:
+        """Of Harrell's C; see :func:`medmtl.metrics.expected_width.c_index_width`."""
+        everybody = {patient for fold in folds for patient, _ in fold}
+        return c_index_width(len(everybody), len({p for fold in folds for p, outcome in fold if outcome.event}))
+
+    def figures(self, cases: Sequence[ScoredCase]) -> tuple[Figure, ...]:
+        """Kaplan-Meier curves of the halves of lower and of higher predicted risk; each fold is halved by itself."""
+        time_N, event_N = _arrays([case.truth for case in cases])
+        risk_N, fold_N = _risks(cases)
+        high_N = np.zeros(len(cases), dtype=np.bool_)
+        for fold in np.unique(fold_N):
+            rows = fold_N == fold
+            high_N[rows] = risk_N[rows] > np.median(risk_N[rows])
+        groups = []
+        for label, member_N in (("lower risk", ~high_N), ("higher risk", high_N)):
+            if member_N.any():
+                curve = kaplan_meier(time_N[member_N], event_N[member_N])
+                times = (0.0, *curve.times, float(time_N[member_N].max()))
+                values = (1.0, *curve.values, (1.0, *curve.values)[-1])
+                groups.append((f"{label} ({int(member_N.sum())})", times, values))
+        return (KaplanMeierFigure(f"{self.name}: halves by predicted risk", tuple(groups)),)
+
+
+def _arrays(outcomes: Sequence[Outcome]) -> tuple[FloatArray, BoolArray]:
+    """Times and events."""
+    time_N = np.array([outcome.time for outcome in outcomes], dtype=np.float64)
+    return time_N, np.array([outcome.event for outcome in outcomes], dtype=np.bool_)
+
+
+def _risks(cases: Sequence[ScoredCase]) -> tuple[FloatArray, IntArray]:
+    """Predicted risks and folds."""
+    results = [case.result for case in cases]
+    risk_N = np.array([result.risk for result in results if isinstance(result, SurvivalResult)], dtype=np.float64)
+    return risk_N, np.array([case.fold for case in cases], dtype=np.intp)
