@@ -13,7 +13,7 @@ from medmtl.build import build_tasks
 from medmtl.config import Config, load
 from medmtl.tasks.base import Task, VoxelTask
 from medmtl.tasks.classification import ClassificationOptions
-from medmtl.tasks.regression.task import RegressionOptions
+from medmtl.tasks.regression import RegressionOptions
 
 SHAPE = (16, 20, 12)
 CASES = 12

@@ -117,13 +117,16 @@ class Task(ABC):
         name: the configuration's name for it.
         options: the kind's options.
         fitted: what :meth:`fit` learned from the training fold; None before planning.
+
+    Attributes:
+        positive_loss: whether the loss is always above zero, which some weightings need; an option may decide it.
     """
 
     kind: ClassVar[str]
     Options: ClassVar[type[TaskOptions]]
     voxel: ClassVar[bool]
     default_sensitivity: ClassVar[tuple[Sensitivity, ...]] = ()
-    positive_loss: ClassVar[bool] = True
+    positive_loss: bool = True
 
     def __init__(self, name: str, options: TaskOptions, fitted: Mapping[str, Any] | None = None) -> None:
         self.name = name
