@@ -142,7 +142,7 @@ def evaluate_selection(
             found = score_case(selection, case, prediction, group.fold_number, reference)
             _collect(scored, found)
             entries.append({"case_id": case_id, "fold": group.fold, "activations": prediction.activations})
-            rows[case_id] = _row(case, found)
+            rows[case_id] = _row(case, selection.scored, found)
             progress("evaluate", len(rows), selection.total)
     scores = _scores(selection, scored, out)
     for name, cases in scores.cases.items():
@@ -303,7 +303,7 @@ def metrics_json(
     return {**head, "tasks": body}
 
 
-def _row(case: Case, found: Mapping[str, ScoredCase]) -> dict[str, dict[str, Cell]]:
+def _row(case: Case, tasks: Mapping[str, Task], found: Mapping[str, ScoredCase]) -> dict[str, dict[str, Cell]]:
     """Who it is, then one part per task."""
     parts: dict[str, dict[str, Cell]] = {"": {"case_id": case.case_id, "patient": case.patient, "site": case.site}}
     for name, entry in found.items():
@@ -312,7 +312,7 @@ def _row(case: Case, found: Mapping[str, ScoredCase]) -> dict[str, dict[str, Cel
             row[f"{name}_true"] = "" if entry.truth is None else entry.truth.name
             row[name] = mask_file(name, case.case_id)
         else:
-            row[f"{name}_true"] = entry.truth
+            row.update(tasks[name].reference_cells(entry.truth))
         row.update(entry.result.cells(name))
         row.update({f"{name}/{metric}": value for metric, value in entry.scores.items()})
         parts[name] = row

@@ -30,6 +30,7 @@ MEANINGS = {
     "bias": "mean of predicted − observed",
     "loa_lower": "lower 95 % limit of agreement, bias − 1.96 standard deviations of the differences",
     "loa_upper": "upper 95 % limit of agreement, bias + 1.96 standard deviations of the differences",
+    "kappa_quadratic": "agreement beyond chance, where an error counts by its square",
     "slope": "of observed on predicted; below 1 the predictions are too far apart, above 1 too close together",
     "coverage_95": "share of values inside their predicted 95 % interval",
     "interval_score_95": "mean width of the predicted intervals, plus 40 times how far missed values lie outside",

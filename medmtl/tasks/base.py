@@ -157,6 +157,10 @@ class Task(ABC):
             CellError: if the cell is no valid target.
         """
 
+    def reference_cells(self, truth: Any) -> dict[str, Cell]:
+        """Columns of ``cases.csv`` for the target of a case, None where it is not labelled: ``TASK_true``."""
+        return {f"{self.name}_true": truth}
+
     @abstractmethod
     def fit(self, truths: Sequence[Any]) -> dict[str, Any]:
         """What must be learned from the training fold's labelled targets, JSON-able; holds ``loss_scale``."""
@@ -169,8 +173,10 @@ class Task(ABC):
         """
         return []
 
-    def strata(self, truths: Mapping[str, Any]) -> dict[str, str]:
-        """Stratum of each labelled case, for stratified folds; by default all are alike.
+    def strata(self, truths: Mapping[str, Any]) -> Mapping[str, str | frozenset[str]]:
+        """Stratum of each labelled case, or the several that it belongs to, for stratified folds.
+
+        By default all are alike.
 
         Args:
             truths: case id -> target.
