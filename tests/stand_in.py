@@ -13,6 +13,8 @@ from medmtl.build import build_tasks
 from medmtl.config import Config, load
 from medmtl.tasks.base import Task, VoxelTask
 from medmtl.tasks.classification import ClassificationOptions
+from medmtl.tasks.multilabel import MultilabelOptions
+from medmtl.tasks.ordinal import OrdinalOptions
 from medmtl.tasks.regression import RegressionOptions
 
 SHAPE = (16, 20, 12)
@@ -51,12 +53,12 @@ def _row(config: Config, number: int, folder: Path, rng: np.random.Generator) ->
         image = rng.normal(100.0, 20.0, SHAPE).astype(np.float32)
         row[column] = _write(image, spacing, folder / f"case{number:02}_{column}.nii.gz")
     for place, (name, task) in enumerate(build_tasks(config).items()):
-        (column,) = task.columns
+        column, *_ = task.columns
         if isinstance(task, VoxelTask):
             mask = _mask(sorted(task.legal_values() - {0}), number)
             row[column] = _write(mask, spacing, folder / f"case{number:02}_{name}.nii.gz")
         else:
-            row[column] = _cell(task, number, place)
+            row |= {target: _cell(task, number, place + rank) for rank, target in enumerate(task.columns)}
     return row
 
 
@@ -69,12 +71,19 @@ def _mask(values: list[int], number: int) -> npt.NDArray[np.uint8]:
 
 
 def _cell(task: Task, number: int, place: int) -> str:
-    if isinstance(task.options, ClassificationOptions):
+    options = task.options
+    classes: tuple[str, ...] = ()
+    if isinstance(options, ClassificationOptions):
+        classes = options.classes
+    elif isinstance(options, OrdinalOptions):
+        classes = options.grades
+    elif isinstance(options, MultilabelOptions):
+        classes = options.values
+    if classes:
         # tasks change class in different rhythms, so that none repeats another or the site
-        classes = task.options.classes
         return classes[number // (place + 1) % len(classes)]
-    assert isinstance(task.options, RegressionOptions), f"no stand-in is known for {task.kind}"
-    low, high = task.options.range or (50.0, 250.0)
+    assert isinstance(options, RegressionOptions), f"no stand-in is known for {task.kind}"
+    low, high = options.range or (50.0, 250.0)
     return f"{low + (high - low) * (number + 1) / (CASES + 1):.2f}"
 
 
