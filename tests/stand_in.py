@@ -13,7 +13,9 @@ from medmtl.build import build_tasks
 from medmtl.config import Config, load
 from medmtl.tasks.base import Task, VoxelTask
 from medmtl.tasks.classification import ClassificationOptions
-from medmtl.tasks.regression.task import RegressionOptions
+from medmtl.tasks.multilabel import MultilabelOptions
+from medmtl.tasks.ordinal import OrdinalOptions
+from medmtl.tasks.regression import RegressionOptions
 from medmtl.tasks.survival import SurvivalOptions
 
 SHAPE = (16, 20, 12)
@@ -60,7 +62,7 @@ def _row(config: Config, number: int, folder: Path, rng: np.random.Generator) ->
             row[column] = str(round(task.options.horizon * (0.3 + 0.15 * number)))
             row[task.options.event] = str(int(number % 3 > 0))
         else:
-            row[column] = _cell(task, number, place)
+            row |= {target: _cell(task, number, place + rank) for rank, target in enumerate(task.columns)}
     return row
 
 
@@ -73,12 +75,19 @@ def _mask(values: list[int], number: int) -> npt.NDArray[np.uint8]:
 
 
 def _cell(task: Task, number: int, place: int) -> str:
-    if isinstance(task.options, ClassificationOptions):
+    options = task.options
+    classes: tuple[str, ...] = ()
+    if isinstance(options, ClassificationOptions):
+        classes = options.classes
+    elif isinstance(options, OrdinalOptions):
+        classes = options.grades
+    elif isinstance(options, MultilabelOptions):
+        classes = options.values
+    if classes:
         # tasks change class in different rhythms, so that none repeats another or the site
-        classes = task.options.classes
         return classes[number // (place + 1) % len(classes)]
-    assert isinstance(task.options, RegressionOptions), f"no stand-in is known for {task.kind}"
-    low, high = task.options.range or (50.0, 250.0)
+    assert isinstance(options, RegressionOptions), f"no stand-in is known for {task.kind}"
+    low, high = options.range or (50.0, 250.0)
     return f"{low + (high - low) * (number + 1) / (CASES + 1):.2f}"
 
 

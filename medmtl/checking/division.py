@@ -66,7 +66,8 @@ def check_parts(
         if name in refused or not labelled:
             continue
         strata = _classes(task, labelled)
-        rare = {stratum: count for stratum, count in Counter(strata.values()).items() if count < len(splits.folds)}
+        counts = Counter(stratum for held in strata.values() for stratum in held)
+        rare = {stratum: count for stratum, count in counts.items() if count < len(splits.folds)}
         if made and rare:
             found = ", ".join(f"{count} of {stratum}" for stratum, count in sorted(rare.items()))
             expected, fix = f"{len(splits.folds)} cases of every class", "lower split.folds, or add cases"
@@ -90,21 +91,29 @@ def _trains(task: Task, splits: Splits, labelled: Mapping[str, Any], findings: F
     return True
 
 
-def _classes(task: Task, labelled: Mapping[str, Any]) -> dict[str, str]:
-    """Case id -> stratum, for a task whose metrics compare cases of different strata; otherwise nothing."""
-    return task.strata(labelled) if isinstance(task, CaseTask) and task.ranking_metric is not None else {}
+def _classes(task: Task, labelled: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    """Case id -> strata, for a task whose metrics compare cases of different strata; otherwise nothing."""
+    return _sets(task, labelled) if isinstance(task, CaseTask) and task.ranking_metric is not None else {}
+
+
+def _sets(task: Task, labelled: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    """Case id -> all of its strata."""
+    found = task.strata(labelled)
+    return {name: frozenset({held}) if isinstance(held, str) else held for name, held in found.items()}
 
 
 def _warn_of_gaps(
-    name: str, splits: Splits, labelled: Mapping[str, Any], strata: Mapping[str, str], findings: Findings
+    name: str, splits: Splits, labelled: Mapping[str, Any], strata: Mapping[str, frozenset[str]], findings: Findings
 ) -> None:
     """One warning for each class, or for all labels, that a part which is scored does not hold."""
     parts = [(f"val {number}", fold.val) for number, fold in enumerate(splits.folds)]
     parts += [("test", splits.test)] if splits.test else []
+    everything = {stratum for held in strata.values() for stratum in held}
     gaps: dict[str, list[str]] = {}
     for place, ids in parts:
-        present = {strata.get(case_id) for case_id in ids if case_id in labelled}
-        for missing in sorted(set(strata.values()) - present) if present else [""]:
+        scored = [case_id for case_id in ids if case_id in labelled]
+        present = {stratum for case_id in scored for stratum in strata.get(case_id, ())}
+        for missing in sorted(everything - present) if scored else [""]:
             gaps.setdefault(missing, []).append(place)
     for missing, gap in sorted(gaps.items()):
         found = f"{f'no case of {missing}' if missing else 'no label'} in {', '.join(gap)}"
@@ -126,13 +135,13 @@ def places(config: Config, splits: Splits | None) -> dict[str, tuple[str, ...]]:
 
 def _strata(cases: Sequence[Case], tasks: Mapping[str, Task], truths: Truths) -> dict[str, frozenset[str]]:
     """What each fold should hold its share of: labelled cases per task, each task's strata, and sites."""
-    by_task = {name: task.strata(truths[name]) for name, task in tasks.items() if truths[name]}
+    by_task = {name: _sets(task, truths[name]) for name, task in tasks.items() if truths[name]}
     shared: dict[frozenset[str], frozenset[str]] = {}  # a large cohort has few different ones
     labels: dict[str, frozenset[str]] = {}
     for case in cases:
         carried = {f"site={case.site}"} if case.site is not None else set()
         for name, strata in by_task.items():
             if case.case_id in strata:
-                carried |= {f"{name}:labelled", f"{name}:{strata[case.case_id]}"}
+                carried |= {f"{name}:labelled", *(f"{name}:{stratum}" for stratum in strata[case.case_id])}
         labels[case.case_id] = shared.setdefault(frozenset(carried), frozenset(carried))
     return labels

@@ -16,7 +16,14 @@ from matplotlib.figure import Figure as Canvas
 
 from medmtl.data.geometry import canonical
 from medmtl.data.volume import Grid, Volume
-from medmtl.metrics.figures import CalibrationFigure, Figure, KaplanMeierFigure, RocFigure, ScatterFigure
+from medmtl.metrics.figures import (
+    BlandAltmanFigure,
+    CalibrationFigure,
+    Figure,
+    KaplanMeierFigure,
+    RocFigure,
+    ScatterFigure,
+)
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; first on white, then on a grey scan
 ON_WHITE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -100,6 +107,8 @@ def draw(figure: Figure) -> Picture | None:
     with style.context(["default", STYLE]):
         if isinstance(figure, ScatterFigure):
             return _scatter(figure) if figure.observed else None
+        if isinstance(figure, BlandAltmanFigure):
+            return _bland_altman(figure) if figure.means else None
         if isinstance(figure, RocFigure):
             return _roc(figure) if figure.curves else None
         if isinstance(figure, CalibrationFigure):
@@ -120,6 +129,20 @@ def _scatter(figure: ScatterFigure) -> Picture:
     axes.set(xlim=ends, ylim=ends, aspect="equal", xlabel="observed", ylabel="predicted")
     caption = f"{figure.title}{_in(figure.unit)}; dashed: observed = predicted"
     return Picture(_uri(canvas, "svg"), caption)
+
+
+def _bland_altman(figure: BlandAltmanFigure) -> Picture:
+    canvas, axes = _axes(4.2, 4.0)
+    axes.axhline(0, color=GUIDE, linewidth=1, linestyle="dotted")
+    middle = len(figure.lines) // 2
+    for index, height in enumerate(figure.lines):
+        axes.axhline(height, color=ON_WHITE[1], linewidth=1.4, linestyle="solid" if index == middle else "dashed")
+    axes.scatter(figure.means, figure.differences, s=22, color=ON_WHITE[0], alpha=0.7, linewidths=0)
+    axes.set(xlabel="mean of observed and predicted", ylabel="predicted − observed")
+    legend = [("bias", ON_WHITE[1], "solid")]
+    if len(figure.lines) > 1:
+        legend.append(("95 % limits of agreement", ON_WHITE[1], "dashed"))
+    return Picture(_uri(canvas, "svg"), f"{figure.title}{_in(figure.unit)}", legend=tuple(legend))
 
 
 def _roc(figure: RocFigure) -> Picture:

@@ -27,11 +27,18 @@ MEANINGS = {
     "auc_within_site": "auc over pairs of cases of one site",
     "auc_site_alone": "auc of a model that sees nothing but the site",
     "balanced_accuracy": "mean share of each class that is called rightly, calling the likeliest class",
+    "bias": "mean of predicted − observed",
+    "loa_lower": "lower 95 % limit of agreement, bias − 1.96 standard deviations of the differences",
+    "loa_upper": "upper 95 % limit of agreement, bias + 1.96 standard deviations of the differences",
+    "kappa_quadratic": "agreement beyond chance, where an error counts by its square",
+    "slope": "of observed on predicted; below 1 the predictions are too far apart, above 1 too close together",
+    "coverage_95": "share of values inside their predicted 95 % interval",
+    "interval_score_95": "mean width of the predicted intervals, plus 40 times how far missed values lie outside",
     "brier": "mean squared error of the probabilities",
     "brier_calibrated": "the same after calibration",
     "skill": "1 − error / error of always answering the training median; 0 is no better than that",
 }
-BETTER = {"higher": "higher", "lower": "lower", "zero": "near zero"}
+BETTER = {"higher": "higher", "lower": "lower", "zero": "near zero", "one": "near one", "nominal": "near 0.95"}
 
 
 @dataclass(frozen=True)

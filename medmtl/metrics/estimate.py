@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Better = Literal["higher", "lower", "zero"]
+Better = Literal["higher", "lower", "zero", "one", "nominal"]
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Estimate:
 
     Attributes:
         value: the point estimate, or None where it cannot be computed; never NaN.
-        better: which direction is better.
+        better: which direction is better; ``nominal`` is the level that a predicted interval claims, 0.95.
         unit: such as ``mm`` or ``ml``; None for a pure number.
         n: cases it rests on.
         ci95: two-sided 95 % interval, or None with ``why`` saying why there is none.

@@ -18,6 +18,25 @@ class ScatterFigure:
 
 
 @dataclass(frozen=True)
+class BlandAltmanFigure:
+    """Predicted - observed against the mean of both, with the bias and the 95 % limits of agreement.
+
+    Attributes:
+        title: what is compared.
+        means: (observed + predicted) / 2 of each case.
+        differences: predicted - observed of each case.
+        lines: the lower limit, the bias and the upper limit; the bias alone for a single case.
+        unit: of all of them.
+    """
+
+    title: str
+    means: tuple[float, ...]
+    differences: tuple[float, ...]
+    lines: tuple[float, ...]
+    unit: str | None = None
+
+
+@dataclass(frozen=True)
 class RocFigure:
     """One or more ROC curves: (label, false positive rates, true positive rates)."""
 
@@ -50,4 +69,4 @@ class KaplanMeierFigure:
     groups: tuple[tuple[str, tuple[float, ...], tuple[float, ...]], ...]
 
 
-Figure = ScatterFigure | RocFigure | StripFigure | CalibrationFigure | KaplanMeierFigure
+Figure = ScatterFigure | BlandAltmanFigure | RocFigure | StripFigure | CalibrationFigure | KaplanMeierFigure

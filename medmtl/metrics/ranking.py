@@ -77,7 +77,8 @@ def auc(
     """
     patient_N = patient_codes(patients, len(positive_N))
     area = _area(positive_N, score_N, _ranked_folds(positive_N, score_N, fold_N), patient_N)
-    return _area_estimate([area] if area else [], positive_N, patient_N)
+    areas = [area] if area else []
+    return _area_estimate(areas, len(positive_N), patient_N, _refused(areas, positive_N, patient_N))
 
 
 def auc_macro(
@@ -111,7 +112,44 @@ def auc_macro(
         area = _area(positive_N, score_N, _ranked_folds(positive_N, score_N, fold_N), patient_N)
         if area:
             areas.append(area)
-    return _area_estimate(areas, class_N, patient_N, {"n_classes": len(areas)})
+    refused = _refused(areas, class_N, patient_N)
+    return _area_estimate(areas, len(class_N), patient_N, refused, {"n_classes": len(areas)})
+
+
+def auc_mean(
+    positive_NF: BoolArray,
+    score_NF: FloatArray,
+    known_NF: BoolArray,
+    fold_N: IntArray | None = None,
+    patients: Sequence[str] | None = None,
+) -> Estimate:
+    """Mean of the areas of several yes-or-no questions about the same cases, each over the cases that answer it.
+
+    As :func:`auc_macro`, with the covariance of areas that share cases; ``extra`` holds the number of averaged areas as
+    ``n_areas``.
+
+    Args:
+        positive_NF: which cases are positive, per question.
+        score_NF: higher means more likely positive; finite.
+        known_NF: which cases' answers are known.
+        fold_N: fold whose model scored the case; None means one model.
+        patients: patient of each case; None means that each case is a patient.
+
+    Returns:
+        The mean area; no interval below 10 patients, or 10 in the rarer class of any question.
+    """
+    patient_N = patient_codes(patients, len(positive_NF))
+    folds_N = np.zeros(len(positive_NF), dtype=np.intp) if fold_N is None else fold_N
+    areas, refusals = [], []
+    for positive_N, score_N, known_N in zip(positive_NF.T, score_NF.T, known_NF.T, strict=True):
+        known = np.flatnonzero(known_N)
+        ranked = [known[rows] for rows in _ranked_folds(positive_N[known], score_N[known], folds_N[known])]
+        area = _area(positive_N, score_N, ranked, patient_N)
+        if area:
+            areas.append(area)
+            refusals.append(too_few(positive_N[area.used_N], patient_N[area.used_N]))
+    refused = next((why for why in refusals if why), None)
+    return _area_estimate(areas, len(positive_NF), patient_N, refused, {"n_areas": len(areas)})
 
 
 def average_precision(
@@ -220,17 +258,24 @@ def _separate_pairs(positive_patients: IntArray, negative_patients: IntArray) ->
 
 
 def _area_estimate(
-    areas: Sequence[_Area], class_N: npt.NDArray[Any], patient_N: IntArray, extra: dict[str, Any] | None = None
+    areas: Sequence[_Area], n: int, patient_N: IntArray, refused: str | None, extra: dict[str, Any] | None = None
 ) -> Estimate:
-    """The mean of areas with its interval."""
+    """The mean of areas over ``n`` cases with its interval, or why there shall be none."""
     if not areas:
-        return Estimate(None, "higher", n=len(class_N), why=NOTHING_TO_RANK, extra=extra or {})
+        return Estimate(None, "higher", n=n, why=NOTHING_TO_RANK, extra=extra or {})
     value = float(np.mean([area.value for area in areas]))
-    used_N = np.any([area.used_N for area in areas], axis=0)
-    refused = too_few(class_N[used_N], patient_N[used_N])
     interval = Interval(why=refused) if refused else _area_interval(value, areas, patient_N)
-    n = int(np.count_nonzero(used_N))
-    return Estimate(value, "higher", None, n, interval.ci95, interval.method, interval.why, extra or {})
+    used = int(np.count_nonzero(_used(areas)))
+    return Estimate(value, "higher", None, used, interval.ci95, interval.method, interval.why, extra or {})
+
+
+def _used(areas: Sequence[_Area]) -> BoolArray:
+    """Cases that any of the areas, at least one, rests on."""
+    return np.asarray(np.any([area.used_N for area in areas], axis=0))
+
+
+def _refused(areas: Sequence[_Area], class_N: npt.NDArray[Any], patient_N: IntArray) -> str | None:
+    return too_few(class_N[_used(areas)], patient_N[_used(areas)]) if areas else None
 
 
 def _area_interval(value: float, areas: Sequence[_Area], patient_N: IntArray) -> Interval:

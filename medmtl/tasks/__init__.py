@@ -5,6 +5,8 @@ from __future__ import annotations
 from medmtl.registry import Registry
 from medmtl.tasks.base import Task
 from medmtl.tasks.classification import Classification
+from medmtl.tasks.multilabel import Multilabel
+from medmtl.tasks.ordinal import Ordinal
 from medmtl.tasks.regression import Regression
 from medmtl.tasks.segmentation import Segmentation
 from medmtl.tasks.survival import Survival
@@ -12,7 +14,9 @@ from medmtl.tasks.survival import Survival
 kinds: Registry[Task] = Registry("tasks")
 kinds.add(Segmentation)
 kinds.add(Classification)
+kinds.add(Multilabel)
+kinds.add(Ordinal)
 kinds.add(Regression)
 kinds.add(Survival)
 
-__all__ = ["Classification", "Regression", "Segmentation", "Survival", "Task", "kinds"]
+__all__ = ["Classification", "Multilabel", "Ordinal", "Regression", "Segmentation", "Survival", "Task", "kinds"]

@@ -117,13 +117,16 @@ class Task(ABC):
         name: the configuration's name for it.
         options: the kind's options.
         fitted: what :meth:`fit` learned from the training fold; None before planning.
+
+    Attributes:
+        positive_loss: whether the loss is always above zero, which some weightings need; an option may decide it.
     """
 
     kind: ClassVar[str]
     Options: ClassVar[type[TaskOptions]]
     voxel: ClassVar[bool]
     default_sensitivity: ClassVar[tuple[Sensitivity, ...]] = ()
-    positive_loss: ClassVar[bool] = True
+    positive_loss: bool = True
 
     def __init__(self, name: str, options: TaskOptions, fitted: Mapping[str, Any] | None = None) -> None:
         self.name = name
@@ -166,8 +169,10 @@ class Task(ABC):
         """
         return []
 
-    def strata(self, truths: Mapping[str, Any]) -> dict[str, str]:
-        """Stratum of each labelled case, for stratified folds; by default all are alike.
+    def strata(self, truths: Mapping[str, Any]) -> Mapping[str, str | frozenset[str]]:
+        """Stratum of each labelled case, or the several that it belongs to, for stratified folds.
+
+        By default all are alike.
 
         Args:
             truths: case id -> target.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -14,7 +13,6 @@ from pydantic import Field, field_validator
 from torch import nn
 
 from medmtl.data.case import Case
-from medmtl.data.cell import is_missing_word, number, values
 from medmtl.data.volume import Volume
 from medmtl.losses.cross_entropy import best_constant_cross_entropy, best_constant_distribution, cross_entropy_loss
 from medmtl.metrics import calibration, probabilities, ranking
@@ -23,8 +21,8 @@ from medmtl.metrics.expected_width import ExpectedWidth, auc_width
 from medmtl.metrics.figures import CalibrationFigure, Figure, RocFigure
 from medmtl.networks.features import FeatureSpec
 from medmtl.networks.pooling import PooledHead
-from medmtl.registry import nearest
-from medmtl.tasks.base import CaseTask, Cell, CellError, Result, ScoredCase, Task, TaskOptions
+from medmtl.tasks.base import CaseTask, Cell, Result, ScoredCase, Task, TaskOptions
+from medmtl.tasks.class_cell import read_class, refuse_absent, refuse_doubled
 
 FIXED = "fixed, not fitted"
 FITTED = "Youden's J on the other folds' out-of-fold predictions"
@@ -50,9 +48,7 @@ class ClassificationOptions(TaskOptions):
     @field_validator("classes")
     @classmethod
     def _classes_differ(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
-        doubled = [name for name, count in Counter(classes).items() if count > 1]
-        if doubled or "" in classes:
-            raise ValueError(f"classes must differ and not be empty; found twice: {doubled or 'none'}")
+        refuse_doubled(classes)
         return classes
 
 
@@ -94,28 +90,7 @@ class Classification(CaseTask):
             CellError: B113 for another spelling of a class that is a number, B116 for a word that means "missing", B118
                 for several classes, B112 for any other text.
         """
-        cell = case.cells[self.options.column]
-        if cell is None or cell in self.options.classes:
-            return cell
-        code, fix = self._fault(cell)
-        expected = f"one of {', '.join(self.options.classes)}"
-        raise CellError(code, column=self.options.column, found=cell, expected=expected, fix=fix)
-
-    def _fault(self, cell: str) -> tuple[str, str]:
-        """Which rule a cell breaks that holds no class, and what to do."""
-        classes = self.options.classes
-        value, parts = number(cell.strip()), values(cell)
-        twin = next((name for name in classes if value is not None and number(name) == value), None)
-        if twin is not None and twin != cell.strip():
-            return "B113", f"write {twin!r} in every row; classes are texts and must match exactly"
-        if is_missing_word(cell):
-            return "B116", "list it in cohort.missing if it means that the case is not labelled, or declare the class"
-        if len(parts) > 1 and set(parts) <= set(classes):
-            return "B118", "give the case one class"
-        guess = nearest(cell, classes)
-        if guess is None:
-            return "B112", "correct the cell or declare the class"
-        return "B112", f"did you mean {guess!r}? Classes must match exactly"
+        return read_class(case.cells[self.options.column], self.options.classes, self.options.column)
 
     def fit(self, truths: Sequence[str]) -> dict[str, Any]:
         """Counts, weights, the best constant distribution, and its loss as ``loss_scale``.
@@ -125,15 +100,7 @@ class Classification(CaseTask):
         """
         classes = self.options.classes
         counts = [truths.count(name) for name in classes]
-        absent = [name for name, count in zip(classes, counts, strict=True) if count == 0]
-        if absent:
-            raise CellError(
-                "B115",
-                column=self.options.column,
-                found=f"no case of {', '.join(absent)}",
-                expected="cases of every class",
-                fix="drop the class or add cases",
-            )
+        refuse_absent(counts, classes, self.options.column)
         balanced = self.options.class_weights == "balanced"
         weights = [len(truths) / (len(classes) * count) if balanced else 1.0 for count in counts]
         return {

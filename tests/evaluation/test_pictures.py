@@ -11,7 +11,15 @@ from matplotlib import image as png
 from medmtl.data.volume import Grid, Volume
 from medmtl.evaluation.pictures import ON_SCAN, draw, loss_curve, overlay
 from medmtl.metrics.calibration import CalibrationPoint
-from medmtl.metrics.figures import CalibrationFigure, KaplanMeierFigure, RocFigure, ScatterFigure, StripFigure
+from medmtl.metrics.figures import (
+    BlandAltmanFigure,
+    CalibrationFigure,
+    Figure,
+    KaplanMeierFigure,
+    RocFigure,
+    ScatterFigure,
+    StripFigure,
+)
 
 
 def brightness(picture: str) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -74,9 +82,30 @@ def test_validation_losses_have_their_own_line_and_name() -> None:
     assert picture.caption == "a: loss, means of about 3 steps"
 
 
-@pytest.mark.parametrize("figure", [ScatterFigure("a", (), ()), RocFigure("a", ()), StripFigure("a", (("b", ()),))])
-def test_a_figure_without_points_is_left_out(figure: ScatterFigure | RocFigure | StripFigure) -> None:
+@pytest.mark.parametrize(
+    "figure",
+    [
+        ScatterFigure("a", (), ()),
+        BlandAltmanFigure("a", (), (), ()),
+        RocFigure("a", ()),
+        StripFigure("a", (("b", ()),)),
+    ],
+)
+def test_a_figure_without_points_is_left_out(figure: Figure) -> None:
     assert draw(figure) is None
+
+
+def test_differences_are_drawn_with_their_bias_and_limits() -> None:
+    picture = draw(BlandAltmanFigure("volume", (1.0, 2.0), (0.1, -0.2), (-0.5, -0.05, 0.4), "ml"))
+    assert picture is not None
+    assert picture.caption == "volume (ml)"
+    assert [(name, dashes) for name, _, dashes in picture.legend] == [
+        ("bias", "solid"),
+        ("95 % limits of agreement", "dashed"),
+    ]
+    single = draw(BlandAltmanFigure("volume", (1.0,), (0.1,), (0.1,)))
+    assert single is not None
+    assert [name for name, *_ in single.legend] == ["bias"]
 
 
 def test_names_of_curves_are_left_to_the_page() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from medmtl.tasks.regression.task import Regression, RegressionOptions, RegressionResult
+from medmtl.tasks.regression.options import RegressionOptions
+from medmtl.tasks.regression.task import Regression, RegressionResult
 
 __all__ = ["Regression", "RegressionOptions", "RegressionResult"]

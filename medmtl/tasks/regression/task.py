@@ -1,87 +1,35 @@
-"""The regression task: options, target scale, head, result and metrics."""
+"""The regression task: cells, head, result and metrics."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field, model_validator
 from torch import nn
 
 from medmtl.data.case import Case
 from medmtl.data.cell import is_localised_number, is_missing_word, number, values
 from medmtl.data.volume import Volume
-from medmtl.losses.huber import constant_huber, huber_loss
-from medmtl.metrics import regression
+from medmtl.metrics import agreement, prediction_interval, regression
 from medmtl.metrics.estimate import Estimate
 from medmtl.metrics.expected_width import ExpectedWidth, mae_width
 from medmtl.metrics.figures import Figure, ScatterFigure
+from medmtl.metrics.intervals import Z95
 from medmtl.networks.features import FeatureSpec
 from medmtl.networks.pooling import PooledHead
-from medmtl.tasks.base import CaseTask, Cell, CellError, Doubt, Result, ScoredCase, Sensitivity, Task, TaskOptions
-from medmtl.tasks.regression.derived import AnyDerivation, Derivation, VolumeOf, derive, resolve_structures
+from medmtl.tasks.base import CaseTask, Cell, CellError, Doubt, Result, ScoredCase, Sensitivity, Task
+from medmtl.tasks.regression.derived import derive, resolve_structures
 from medmtl.tasks.regression.doubt import FAR, outliers, repeated_extremes
+from medmtl.tasks.regression.objective import objective_of
+from medmtl.tasks.regression.options import RegressionOptions
 
 SIZE_UNITS = ("mm", "mm3", "ml")
 MAX_EXPONENT = 80.0  # e^80 is finite in fp32
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class RegressionOptions(TaskOptions):
-    """Options of a regression.
-
-    Attributes:
-        column: holds the value; an empty cell means that the case is not labelled.
-        unit: of the values, such as ``mm3`` or ``"%"``; a size in mm, mm3 or ml is sensitive to scaling.
-        range: values outside it are refused in the table, and predictions are clipped to it, which is counted.
-        transform: scale on which the value is learned: as it is, its logarithm (values above 0), or the logit of its
-            place in ``range`` (values strictly inside).
-        huber_delta: residual, in interquartile ranges, from which the loss grows linearly.
-        derived_from: the value is a function of masks of other tasks, as a mapping with ``measure`` (see
-            :mod:`medmtl.tasks.regression.derived`). What the *predicted* masks give is then scored beside the head. A
-            bare task name means the volume of its whole foreground, for the units mm3 and ml.
-    """
-
-    column: str
-    unit: str | None = None
-    range: tuple[Finite, Finite] | None = None
-    transform: Literal["none", "log", "logit"] = "none"
-    huber_delta: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    derived_from: str | AnyDerivation | None = None
-
-    @model_validator(mode="after")
-    def _range_is_sound(self) -> RegressionOptions:
-        if self.range is not None and self.range[0] >= self.range[1]:
-            raise ValueError(f"range must be [lowest, highest], got {list(self.range)}")
-        if self.transform == "logit" and self.range is None:
-            raise ValueError("transform: logit needs a range")
-        return self
-
-    @model_validator(mode="after")
-    def _derivation_is_sound(self) -> RegressionOptions:
-        if isinstance(self.derived_from, str) and self.unit not in VolumeOf.factors:
-            raise ValueError(
-                f"derived_from: {self.derived_from} alone means a volume in mm3 or ml; for another measure write, for "
-                "example, {measure: fraction, part: TASK/LABEL, whole: TASK} or "
-                "{measure: ejection_fraction, diastole: TASK/LABEL, systole: TASK/LABEL}"
-            )
-        derivation = self.derivation
-        if derivation is not None:
-            derivation.factor(self.unit)
-        return self
-
-    @property
-    def derivation(self) -> Derivation | None:
-        """``derived_from`` in full."""
-        if isinstance(self.derived_from, str):
-            return VolumeOf(of=(self.derived_from,))
-        return self.derived_from
 
 
 @dataclass(frozen=True)
@@ -93,29 +41,45 @@ class RegressionResult(Result):
         clipped: whether the prediction lay outside the range.
         derived: from the predicted masks; None where it is undefined or not declared.
         derives: whether it is declared.
+        interval: bounds of the predicted 95 % interval, in the task's unit and inside its range; None where the loss
+            learns no uncertainty.
+        sd: its width, before it was brought inside the range, over 2 x 1.96: under ``transform: none`` the predicted
+            standard deviation.
     """
 
     value: float = math.nan
     clipped: bool = False
     derived: float | None = None
     derives: bool = False
+    interval: tuple[float, float] | None = None
+    sd: float | None = None
 
     def cells(self, name: str) -> dict[str, Cell]:
-        """``NAME``, and ``NAME_derived`` where declared."""
-        return {name: self.value, **({f"{name}_derived": self.derived} if self.derives else {})}
+        """``NAME``; ``NAME_sd``, ``NAME_lower`` and ``NAME_upper`` where predicted; ``NAME_derived`` where declared."""
+        cells: dict[str, Cell] = {name: self.value}
+        if self.interval is not None:
+            lower, upper = self.interval
+            cells.update({f"{name}_sd": self.sd, f"{name}_lower": lower, f"{name}_upper": upper})
+        return {**cells, **({f"{name}_derived": self.derived} if self.derives else {})}
 
 
 class Regression(CaseTask):
-    """One value per case, trained by a Huber loss on a robust scale.
+    """One value per case, trained by a Huber loss on a robust scale, or with its own uncertainty by a likelihood.
 
-    The head answers ``(transform(value) - median) / spread``, with the training fold's median and interquartile range
-    of the transformed values (the standard deviation where more than half of them are equal).
+    The head answers ``(transform(value) - centre) / spread``, with the training fold's median and interquartile range
+    of the transformed values (the standard deviation where more than half of them are equal) under ``loss: huber``, and
+    with their mean and standard deviation, and a log-variance besides, under ``loss: beta_nll``.
     """
 
     kind = "regression"
     Options = RegressionOptions
     options: RegressionOptions
     default_sensitivity = ("crop",)
+
+    def __init__(self, name: str, options: RegressionOptions, fitted: Mapping[str, Any] | None = None) -> None:
+        super().__init__(name, options, fitted)
+        self.objective = objective_of(options.loss, options.huber_delta)
+        self.positive_loss = self.objective.positive
 
     @property
     def sensitive_to(self) -> frozenset[Sensitivity]:
@@ -170,7 +134,7 @@ class Regression(CaseTask):
         return CellError(code, column=self.options.column, found=found, expected=expected, fix=fix)
 
     def fit(self, truths: Sequence[float]) -> dict[str, Any]:
-        """Median and spread of the transformed values, the median value, and its Huber loss as ``loss_scale``.
+        """Centre and spread of the transformed values, the median value, and the ``loss_scale``.
 
         Raises:
             CellError: B120 if all values are equal.
@@ -178,16 +142,8 @@ class Regression(CaseTask):
         if len(set(truths)) < 2:
             found = f"{len(truths)} values, all equal" if truths else "no value"
             raise self._refusal("B120", found, "values that differ", "a constant cannot be learned; drop the task")
-        transformed = np.array([self._transform(value) for value in truths])
-        low, median, high = np.quantile(transformed, [0.25, 0.5, 0.75])
-        spread = float(high - low) or float(transformed.std())
-        scaled = ((transformed - median) / spread).tolist()
-        return {
-            "median": float(median),
-            "spread": spread,
-            "median_value": float(np.median(truths)),
-            "loss_scale": constant_huber(scaled, 0.0, self.options.huber_delta),
-        }
+        learned = self.objective.fit(np.array([self._transform(value) for value in truths]))
+        return {"median_value": float(np.median(truths)), **learned}
 
     def doubts(self, truths: Mapping[str, Any]) -> list[Doubt]:
         """A repeated extreme that may stand for "missing" (B121), and values far from all others (B122)."""
@@ -237,7 +193,11 @@ class Regression(CaseTask):
         """The value on the head's scale, fp32, shape ()."""
         if truth is None:
             return torch.tensor(0.0)
-        return torch.tensor((self._transform(truth) - self.fitted["median"]) / self.fitted["spread"])
+        return torch.tensor((self._transform(truth) - self._centre) / self.fitted["spread"])
+
+    @property
+    def _centre(self) -> float:
+        return float(self.fitted[self.objective.centre])
 
     def _transform(self, value: float) -> float:
         if self.options.transform == "log":
@@ -249,16 +209,26 @@ class Regression(CaseTask):
         return value
 
     def head(self, spec: FeatureSpec) -> nn.Module:
-        """(B, 1) on the head's scale; at first 0, the median, whatever the image."""
-        return PooledHead(spec, [0.0])
+        """(B, 1) on the head's scale, and a log-variance beside it under ``beta_nll``: (B, 2).
+
+        At first 0, the centre of the training values, whatever the image; likewise their variance, whose log is 0.
+        """
+        return PooledHead(spec, [0.0] * self.objective.outputs)
 
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Huber loss per sample on the head's scale; see :func:`medmtl.losses.huber.huber_loss`."""
-        return huber_loss(output[:, 0], target, self.options.huber_delta)
+        """Loss per sample on the head's scale; see :mod:`medmtl.tasks.regression.objective`."""
+        return self.objective.loss(output, target)
 
     def activate(self, output: torch.Tensor) -> torch.Tensor:
-        """Values (B, 1) in the task's unit: the scale differs between folds, the unit does not. Not yet clipped."""
-        value: torch.Tensor = output.float() * self.fitted["spread"] + self.fitted["median"]
+        """Values (B, 1) in the task's unit: the scale differs between folds, the unit does not. Not yet clipped.
+
+        Under ``beta_nll`` (B, 3): the median and the bounds of the 95 % interval. What is averaged over folds and flips
+        are thus quantiles, which is a distribution again (Ratcliff 1979, https://doi.org/10.1037/0033-2909.86.3.446).
+        """
+        return self._in_unit(self.objective.quantiles(output))
+
+    def _in_unit(self, scaled: torch.Tensor) -> torch.Tensor:
+        value: torch.Tensor = scaled.float() * self.fitted["spread"] + self._centre
         if self.options.transform == "log":
             return value.clamp(max=MAX_EXPONENT).exp()
         if self.options.transform == "logit":
@@ -269,18 +239,22 @@ class Regression(CaseTask):
 
     def probe_pair(self, activation_K: torch.Tensor, target: torch.Tensor) -> tuple[float, float]:
         """Predicted and true value in the task's unit."""
-        return float(activation_K[0]), float(self.activate(target.reshape(1, 1)))
+        return float(activation_K[0]), float(self._in_unit(target))
 
     def result(self, activation_K: torch.Tensor, masks: Mapping[str, Volume]) -> RegressionResult:
-        """The clipped value, and the derived one where declared."""
-        raw = float(activation_K[0])
+        """The clipped value, its interval where the loss learns one, and the derived value where declared."""
+        raw, *bounds = activation_K.tolist()
         low, high = self.options.range or (-math.inf, math.inf)
-        value = min(max(raw, low), high)
+        value, *inside = (min(max(found, low), high) for found in (raw, *bounds))
+        found = RegressionResult(value=value, clipped=value != raw)
+        if bounds:
+            lower, upper = bounds
+            found = replace(found, interval=(inside[0], inside[1]), sd=(upper - lower) / (2 * Z95))
         derivation = self.options.derivation
         if derivation is None:
-            return RegressionResult(value=value, clipped=value != raw)
+            return found
         derived = derive(derivation, self.options.unit, self.fitted["derived_labels"], masks)
-        return RegressionResult(value=value, clipped=value != raw, derived=derived, derives=True)
+        return replace(found, derived=derived, derives=True)
 
     def reference(self) -> dict[str, float]:
         """``training_median``, the constant that ``skill`` compares with."""
@@ -297,6 +271,8 @@ class Regression(CaseTask):
     def metrics(self, cases: Sequence[ScoredCase]) -> dict[str, Estimate]:
         """MAE first; with ``derived_from`` the same metrics of the derived value as ``METRIC_derived``.
 
+        Where an interval is predicted, also its coverage and its score.
+
         ``mae`` carries ``n_clipped``. A case whose derived value is undefined does not enter the derived metrics;
         ``mae_derived`` carries their number as ``n_undefined``.
         """
@@ -308,7 +284,17 @@ class Regression(CaseTask):
             derived = self._estimates([case for case, _ in defined], [value for _, value in defined])
             derived["mae"] = replace(derived["mae"], extra={"n_undefined": len(cases) - len(defined)})
             estimates.update({f"{metric}_derived": estimate for metric, estimate in derived.items()})
-        return estimates
+        return {**estimates, **(self._of_intervals(cases) if self.objective.outputs > 1 else {})}
+
+    def _of_intervals(self, cases: Sequence[ScoredCase]) -> dict[str, Estimate]:
+        observed_N = np.array([case.truth for case in cases], dtype=np.float64)
+        bounds = [result.interval for result in map(_result, cases) if result.interval is not None]
+        lower_N, upper_N = np.array(bounds, dtype=np.float64).reshape(-1, 2).T
+        patients, unit = [case.patient for case in cases], self.options.unit
+        return {
+            "coverage_95": prediction_interval.coverage(observed_N, lower_N, upper_N, patients),
+            "interval_score_95": prediction_interval.interval_score(observed_N, lower_N, upper_N, patients, unit),
+        }
 
     def _estimates(self, cases: Sequence[ScoredCase], values: Sequence[float]) -> dict[str, Estimate]:
         observed = np.array([case.truth for case in cases], dtype=np.float64)
@@ -323,6 +309,8 @@ class Regression(CaseTask):
             "r2": regression.r2(observed, predicted, patients, unit),
             "spearman": regression.spearman(observed, predicted, patients, unit),
             "skill": regression.skill(observed, predicted, median, patients, unit),
+            "slope": agreement.calibration_slope(observed, predicted, patients),
+            **agreement.bland_altman(observed, predicted, patients, unit),
         }
 
     def expected_width(self, folds: Sequence[Sequence[tuple[str, Any]]]) -> ExpectedWidth:
@@ -330,7 +318,7 @@ class Regression(CaseTask):
         return mae_width(len({patient for fold in folds for patient, _ in fold}))
 
     def figures(self, cases: Sequence[ScoredCase]) -> tuple[Figure, ...]:
-        """Predicted against observed, and derived against observed where declared."""
+        """Predicted against observed, and their difference against their mean; likewise derived where declared."""
         results = [_result(case) for case in cases]
         pairs = [("predicted", case.truth, result.value) for case, result in zip(cases, results, strict=True)]
         pairs += [
@@ -338,15 +326,15 @@ class Regression(CaseTask):
             for case, result in zip(cases, results, strict=True)
             if result.derived is not None
         ]
-        return tuple(
-            ScatterFigure(
-                f"{self.name}: {source}",
-                tuple(observed for named, observed, _ in pairs if named == source),
-                tuple(value for named, _, value in pairs if named == source),
-                self.options.unit,
+        figures: list[Figure] = []
+        for source in dict.fromkeys(named for named, _, _ in pairs):
+            observed = tuple(float(truth) for named, truth, _ in pairs if named == source)
+            predicted = tuple(value for named, _, value in pairs if named == source)
+            figures.append(ScatterFigure(f"{self.name}: {source}", observed, predicted, self.options.unit))
+            figures.append(
+                agreement.bland_altman_figure(f"{self.name}: {source}", observed, predicted, self.options.unit)
             )
-            for source in dict.fromkeys(named for named, _, _ in pairs)
-        )
+        return tuple(figures)
 
 
 def _result(case: ScoredCase) -> RegressionResult:

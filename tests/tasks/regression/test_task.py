@@ -10,8 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from scipy.stats import linregress, norm
 from sklearn.metrics import mean_absolute_error, r2_score
 
+from medmtl.metrics.figures import BlandAltmanFigure, ScatterFigure
 from medmtl.tasks.base import CaseTask, CellError, ScoredCase
 from medmtl.tasks.regression import Regression, RegressionOptions, RegressionResult
 from medmtl.tasks.segmentation import Segmentation, SegmentationOptions
@@ -28,6 +30,8 @@ class TestPlain(CaseTaskContract):
         ({"transform": "logit"}, "range"),
         ({"transform": "sqrt"}, "logit"),
         ({"huber_delta": 0}, "greater than 0"),
+        ({"loss": "mse"}, "beta_nll"),
+        ({"loss": "beta_nll", "huber_delta": 2.0}, "huber_delta belongs to loss: huber"),
         ({"derived_from": "heart", "unit": "%"}, "ejection_fraction"),
         ({"derived_from": {"measure": "volume", "of": "heart"}, "unit": "cm3"}, "mm3"),
         ({"derived_from": {"measure": "mass", "of": "heart"}}, "mass"),
@@ -47,6 +51,19 @@ class TestLogit(TestPlain):
     options: ClassVar[Mapping[str, Any]] = {**TestPlain.options, "transform": "logit", "range": [0, 100], "unit": "%"}
     truths: ClassVar[Sequence[Any]] = [10.0, 50.0, 80.0, 20.0]
     bad_options: ClassVar[Sequence[tuple[Mapping[str, Any], str]]] = ()
+
+
+class TestUncertain(TestPlain):
+    options: ClassVar[Mapping[str, Any]] = {**TestPlain.options, "loss": "beta_nll"}
+    bad_options: ClassVar[Sequence[tuple[Mapping[str, Any], str]]] = ()
+
+    def activation_of(self, task: CaseTask, truth: Any) -> torch.Tensor:
+        return torch.tensor([truth, truth - 1, truth + 1])
+
+
+class TestUncertainLogit(TestUncertain):
+    options: ClassVar[Mapping[str, Any]] = {**TestLogit.options, "loss": "beta_nll"}
+    truths: ClassVar[Sequence[Any]] = TestLogit.truths
 
 
 def build(truths: Sequence[float] = (1.0, 2.0, 3.0, 4.0, 5.0), **options: Any) -> Regression:
@@ -200,7 +217,10 @@ def test_metrics_are_sklearns_and_skill_compares_with_the_training_median() -> N
     assert metrics["skill"].value == pytest.approx(1 - mean_absolute_error(truths, predicted) / constant)
     assert metrics["mae"].unit == "mm"
     assert metrics["mae"].ci95 is not None
-    assert list(metrics) == ["mae", "rmse", "r2", "spearman", "skill"]
+    assert list(metrics) == ["mae", "rmse", "r2", "spearman", "skill", "slope", "bias", "loa_lower", "loa_upper"]
+    assert metrics["slope"].value == pytest.approx(linregress(predicted, truths).slope)
+    assert metrics["bias"].value == pytest.approx((predicted - truths).mean())
+    assert (metrics["bias"].unit, metrics["slope"].unit) == ("mm", None)
 
 
 def test_pooled_skill_compares_each_case_with_the_median_of_its_own_fold() -> None:
@@ -259,7 +279,13 @@ def test_the_derived_value_is_scored_beside_the_head() -> None:
     assert metrics["mae"].value == pytest.approx(10.0)
     assert metrics["mae_derived"].value == pytest.approx(5.0)
     assert metrics["mae_derived"].extra == {"n_undefined": 1}
-    assert len(task.figures(cases)) == 2
+    assert metrics["bias_derived"].value == pytest.approx(-5.0)
+    figures = task.figures(cases)
+    assert [(type(figure), figure.title) for figure in figures] == [
+        (kind, f"share: {source}")
+        for source in ("predicted", "from the predicted mask")
+        for kind in (ScatterFigure, BlandAltmanFigure)
+    ]
     assert task.metrics([])["mae_derived"].value is None
 
 
@@ -282,3 +308,70 @@ def test_options_with_a_derivation_survive_a_dump() -> None:
 
 def test_an_undeclared_derived_value_has_no_column() -> None:
     assert RegressionResult(value=1.0).cells("v") == {"v": 1.0}
+
+
+def test_the_uncertain_scale_is_mean_and_deviation_on_which_the_best_constant_loses_a_half() -> None:
+    truths = [1.0, 2.0, 3.0, 4.0, 9.0, 30.0]
+    task = build(truths, loss="beta_nll")
+    assert task.fitted["mean"] == pytest.approx(np.mean(truths))
+    assert task.fitted["spread"] == pytest.approx(np.std(truths))
+    target = torch.stack([task.encode(truth) for truth in truths])
+
+    def constant(mean: float, log_variance: float) -> float:
+        return float(task.loss(torch.tensor([[mean, log_variance]]).expand(6, 2), target).mean())
+
+    assert constant(0, 0) == pytest.approx(task.loss_scale, rel=1e-6)
+    # the loss's own weight has no gradient, so that the best constant is where the plain likelihood is least
+    plain = [
+        -norm.logpdf(target.double().numpy(), mean, math.exp(log_variance / 2)).mean()
+        for mean, log_variance in ((0, 0), (0.1, 0), (-0.1, 0), (0, 0.1), (0, -0.1))
+    ]
+    assert plain[0] == min(plain)
+
+
+def test_only_the_likelihood_may_be_zero_or_negative() -> None:
+    assert build().positive_loss
+    task = build(loss="beta_nll")
+    assert not task.positive_loss
+    assert float(task.loss(torch.tensor([[0.0, -4.0]]), torch.tensor([0.0]))[0]) < 0
+
+
+def test_an_answer_carries_its_interval_in_the_unit() -> None:
+    task = build([1.0, 3.0, 5.0], loss="beta_nll", range=[0, 6])
+    sd = task.fitted["spread"]
+    (activation,) = task.activate(torch.tensor([[0.0, 2 * math.log(0.5)]]))
+    result = task.result(activation, {})
+    assert result.value == pytest.approx(3.0)
+    assert result.sd == pytest.approx(0.5 * sd, rel=1e-5)
+    assert result.interval == pytest.approx((3 - 1.959964 * 0.5 * sd, 3 + 1.959964 * 0.5 * sd), rel=1e-5)
+    assert list(result.cells("v")) == ["v", "v_sd", "v_lower", "v_upper"]
+    wide = task.result(task.activate(torch.tensor([[0.0, 2.0]]))[0], {})
+    assert wide.interval == (0.0, 6.0)
+    assert wide.sd == pytest.approx(math.e * sd, rel=1e-5)
+
+
+def test_the_interval_of_a_logarithm_is_that_of_a_lognormal() -> None:
+    task = build([1.0, 10.0, 100.0, 1000.0], loss="beta_nll", transform="log")
+    result = task.result(task.activate(torch.tensor([[0.5, -1.0]]))[0], {})
+    centre = task.fitted["mean"] + 0.5 * task.fitted["spread"]
+    spread = math.exp(-0.5) * task.fitted["spread"]
+    assert result.value == pytest.approx(math.exp(centre), rel=1e-5)
+    assert result.interval == pytest.approx([math.exp(norm.ppf(q, centre, spread)) for q in (0.025, 0.975)], rel=1e-4)
+
+
+def test_intervals_of_a_known_noise_cover_95_percent_of_it_and_are_scored() -> None:
+    random = np.random.default_rng(0)
+    noise = random.uniform(1, 10, 400)
+    truths = random.normal(50, noise)
+    task = build(truths.tolist(), loss="beta_nll", unit="mm")
+    cases = []
+    for index, (truth, sd) in enumerate(zip(truths.tolist(), noise.tolist(), strict=True)):
+        half = 1.959964 * sd
+        result = task.result(torch.tensor([50.0, 50 - half, 50 + half]), {})
+        cases.append(ScoredCase(f"c{index}", f"p{index}", None, 0, truth, result))
+    metrics = task.metrics(cases)
+    assert next(iter(metrics)) == "mae"
+    assert metrics["coverage_95"].value == pytest.approx(0.95, abs=0.02)
+    assert metrics["interval_score_95"].unit == "mm"
+    assert not {"coverage_95", "interval_score_95"} & build().metrics([]).keys()
+    assert task.metrics([])["coverage_95"].value is None
