@@ -22,7 +22,7 @@ from medmtl.data.finding import Findings
 from medmtl.data.fingerprint import ChannelFingerprint, Fingerprint
 from medmtl.data.geometry import canonical_grid, corner_shift_voxels, orientation
 from medmtl.data.volume import Grid, Volume
-from medmtl.tasks.base import Task, VoxelTask
+from medmtl.tasks.base import LabelTask, Task
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def look_at(case: Case, config: Config, tasks: Mapping[str, Task], folder: Path)
             voxels[channel] = _digest(array)
     labels: dict[str, SeenLabel] = {}
     for name, task in tasks.items():
-        if first is not None and isinstance(task, VoxelTask) and task.columns[0] in case.files:
+        if first is not None and isinstance(task, LabelTask) and task.columns[0] in case.files:
             seen = look_at_label(opening, task, first)
             if seen is not None:
                 labels[name] = seen

@@ -175,6 +175,7 @@ class PreparedCache:
                 "resample_to_first": self.preparation.resample_to_first,
                 "images": [hashes[str(path)] for path in images],
                 "labels": {task: hashes[str(path)] for task, path in labels.items() if path},
+                "ignored": dict(self.preparation.ignored),
             }
             self._sources[case.case_id] = _Source(sha256_bytes(json_bytes(settings)), hashes)
         return self._sources[case.case_id]

@@ -70,7 +70,10 @@ def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = Tr
         grid=target,
         native=native,
         statistics=tuple(_statistics(array) for array in arrays),
-        foreground={task: _foreground(label, case.case_id, task) for task, label in labels.items()},
+        foreground={
+            task: _foreground(label, case.case_id, task, preparation.ignored.get(task, 0))
+            for task, label in labels.items()
+        },
         sha256=hashes,
     )
 
@@ -185,10 +188,12 @@ def _statistics(array: npt.NDArray[np.float32]) -> dict[str, float]:
     }
 
 
-def _foreground(label: npt.NDArray[np.integer[Any]], case_id: str, task: str) -> dict[int, npt.NDArray[np.int32]]:
+def _foreground(
+    label: npt.NDArray[np.integer[Any]], case_id: str, task: str, ignored: int
+) -> dict[int, npt.NDArray[np.int32]]:
     found: dict[int, npt.NDArray[np.int32]] = {}
     for value in np.unique(label):
-        if value == 0:
+        if value in (0, ignored):
             continue
         places = np.argwhere(label == value).astype(np.int32)
         if len(places) > FOREGROUND_SAMPLES:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -19,14 +19,16 @@ class Preparation:
     Attributes:
         spacing: working voxel size in mm, per axis of the RAS-ordered array.
         channels: channel names in input order.
-        labels: voxel task -> column of its label file.
+        labels: label task -> column of its label file.
         resample_to_first: bring the other channels to the first one's grid instead of refusing a difference.
+        ignored: label task -> value of voxels that nobody labelled.
     """
 
     spacing: tuple[float, float, float]
     channels: tuple[str, ...]
     labels: Mapping[str, str]
     resample_to_first: bool = False
+    ignored: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

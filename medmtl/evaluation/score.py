@@ -24,7 +24,7 @@ from medmtl.inference.predict import Predictor, assemble
 from medmtl.inference.write import mask_file, write_masks, write_table
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
-from medmtl.tasks.base import CaseTask, Cell, Result, ScoredCase, Task, VoxelTask
+from medmtl.tasks.base import CaseTask, Cell, LabelTask, Result, ScoredCase, Task
 
 ACTIVATIONS = "activations.json"  # of the case tasks; with the masks beside it the page can be written again
 MAX_ACTIVATIONS_BYTES = 1 << 28
@@ -245,7 +245,7 @@ def score_case(
         result = results[name]
         numbers = reference.get(name, {})
         entry = ScoredCase(case.case_id, case.patient, case.site, fold, truth, result, reference=numbers)
-        if truth is not None and isinstance(task, VoxelTask):
+        if truth is not None and isinstance(task, LabelTask):
             assert result.mask is not None
             label = reference_mask(task, selection.readers[name], truth)
             if label.array.shape != result.mask.array.shape:
@@ -261,12 +261,12 @@ def score_case(
     return found
 
 
-def reference_mask(task: VoxelTask, reader: Task, path: Path) -> Volume:
+def reference_mask(task: LabelTask, reader: Task, path: Path) -> Volume:
     """A label file with its values as ``task`` writes them; ``reader`` is the task whose values are in the file."""
     label = read_label(path)
     if reader is task:
         return label
-    assert isinstance(reader, VoxelTask)
+    assert isinstance(reader, LabelTask)
     return replace(label, array=task.translated(label.array, reader))
 
 

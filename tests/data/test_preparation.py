@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,15 @@ ORIENTATIONS = [
 def save(path: Path, array: Array, affine: Array = AFFINE) -> Path:
     nib.save(nib.Nifti1Image(array, affine), path)  # type: ignore[no-untyped-call]
     return path
+
+
+def test_no_patch_is_drawn_around_what_nobody_labelled(tmp_path: Path) -> None:
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[2:5], mask[8:12] = 1, 255
+    case = case_of({"t1": save(tmp_path / "t1.nii.gz", np.ones(SHAPE, np.float32))}, save(tmp_path / "m.nii.gz", mask))
+    prepared = prepare_case(case, replace(preparation(), ignored={"organ": 255}))
+    assert list(prepared.foreground["organ"]) == [1]
+    assert 255 in prepared.labels["organ"]
 
 
 def preparation(*channels: str, spacing: tuple[float, float, float] = SPACING, to_first: bool = False) -> Preparation:

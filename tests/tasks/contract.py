@@ -19,7 +19,7 @@ from medmtl import tasks
 from medmtl.data.case import Case
 from medmtl.data.volume import Grid, Volume
 from medmtl.networks.features import Features, FeatureSpec
-from medmtl.tasks.base import CaseTask, ScoredCase, Task, VoxelTask
+from medmtl.tasks.base import CaseTask, LabelTask, ScoredCase, Task, VoxelTask
 
 SHAPE = (8, 8, 4)
 SPEC = FeatureSpec(
@@ -274,7 +274,13 @@ class CaseTaskContract(TaskContract):
 
 
 class VoxelTaskContract(TaskContract):
-    """For kinds with one answer per voxel. ``truths`` are label arrays of ``SHAPE``."""
+    """For kinds with one answer per voxel. ``truths`` are arrays of ``SHAPE``.
+
+    Attributes:
+        primary: name of the first metric.
+    """
+
+    primary: ClassVar[str]
 
     def voxel_task(self, **changes: Any) -> VoxelTask:
         """The fitted task, as a voxel task."""
@@ -285,17 +291,6 @@ class VoxelTaskContract(TaskContract):
     def test_targets_have_the_shape_of_the_sample(self) -> None:
         assert self.fitted().encode(self.truths[0]).shape == SHAPE
 
-    def test_decisions_are_legal_values_of_an_integer_type(self) -> None:
-        task, head, maps, _ = self.run(2)
-        assert isinstance(task, VoxelTask)
-        probability = task.activate(head.eval()(maps)).detach()
-        assert probability.dtype == torch.float32
-        assert probability.shape[2:] == SHAPE
-        mask = task.decide(probability[0])
-        assert mask.shape == SHAPE
-        assert not mask.is_floating_point()
-        assert set(np.unique(mask.numpy()).tolist()) <= task.legal_values()
-
     def test_metrics_of_one_and_of_several_cases(self) -> None:
         task = self.voxel_task()
         cases = []
@@ -304,9 +299,24 @@ class VoxelTaskContract(TaskContract):
             scores = task.mask_scores(predicted, truth, (1.0, 1.0, 2.0))
             result = task.result(volume(predicted))
             cases.append(ScoredCase(f"c{index}", f"p{index}", None, 0, Path("x"), result, scores))
-        self.check_scored(cases, "dice")
+        self.check_scored(cases, self.primary)
 
     def test_cells_carry_the_tasks_name(self) -> None:
         cells = self.voxel_task().result(volume(self.truths[0])).cells("target")
         assert cells
         assert all(name.startswith("target_") for name in cells)
+
+
+class LabelTaskContract(VoxelTaskContract):
+    """For kinds whose answer is a label per voxel."""
+
+    def test_decisions_are_legal_values_of_an_integer_type(self) -> None:
+        task, head, maps, _ = self.run(2)
+        assert isinstance(task, LabelTask)
+        probability = task.activate(head.eval()(maps)).detach()
+        assert probability.dtype == torch.float32
+        assert probability.shape[2:] == SHAPE
+        mask = task.decide(probability[0])
+        assert mask.shape == SHAPE
+        assert not mask.is_floating_point()
+        assert set(np.unique(mask.numpy()).tolist()) <= task.legal_values()
