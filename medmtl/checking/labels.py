@@ -49,7 +49,7 @@ def look_at_label(opening: Opening, task: LabelTask, grid: Grid) -> SeenLabel | 
     column = task.columns[0]
     path = opening.case.files[column]
     where, findings = opening.where(column, path), opening.findings
-    if any(_same_content(path, image) for image in opening.case.images.values()):
+    if any(same_content(path, image) for image in opening.case.images.values()):
         fix = "name the label file"
         findings.reject("B109", **where, found="the case's image", expected="a reader's mask", fix=fix)
         return None
@@ -78,7 +78,8 @@ def check_label_grid(label: Grid, grid: Grid, findings: Findings, where: Mapping
     return True
 
 
-def _same_content(path: Path, image: Path) -> bool:
+def same_content(path: Path, image: Path) -> bool:
+    """Whether two files are one, or equal byte by byte."""
     try:
         return os.path.samefile(path, image) or filecmp.cmp(path, image, shallow=False)
     except OSError:

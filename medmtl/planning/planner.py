@@ -12,7 +12,7 @@ from medmtl.planning.outline import Outline, outline
 from medmtl.planning.plan import Plan
 from medmtl.planning.remedy import remedy
 from medmtl.planning.sample import plan_batch, plan_shape, say_padding
-from medmtl.tasks.base import LabelTask, Task
+from medmtl.tasks.base import LabelTask, MapTask, Task
 
 MAX_WORKERS = 4
 
@@ -57,6 +57,9 @@ def make_plan(
                 name: value
                 for name, task in tasks.items()
                 if isinstance(task, LabelTask) and (value := task.ignored_value) is not None
+            },
+            maps={
+                name: (task.columns[0], task.mask_column) for name, task in tasks.items() if isinstance(task, MapTask)
             },
         ),
         intensities=(),

@@ -7,10 +7,12 @@ from medmtl.tasks.base import Task
 from medmtl.tasks.classification import Classification
 from medmtl.tasks.regression import Regression
 from medmtl.tasks.segmentation import Segmentation
+from medmtl.tasks.voxel_regression import VoxelRegression
 
 kinds: Registry[Task] = Registry("tasks")
 kinds.add(Segmentation)
 kinds.add(Classification)
 kinds.add(Regression)
+kinds.add(VoxelRegression)
 
-__all__ = ["Classification", "Regression", "Segmentation", "Task", "kinds"]
+__all__ = ["Classification", "Regression", "Segmentation", "Task", "VoxelRegression", "kinds"]

@@ -80,10 +80,12 @@ class Result:
     """What a model says about one case for one task. Kinds subclass it with named fields.
 
     Attributes:
-        mask: on the grid of the case's first image, for voxel tasks; otherwise None.
+        mask: labels on the grid of the case's first image, for label tasks; otherwise None.
+        map: values on that grid, float32, for map tasks; otherwise None.
     """
 
     mask: Volume | None = None
+    map: Volume | None = field(default=None, kw_only=True)
 
     def cells(self, name: str) -> dict[str, Cell]:
         """Columns of ``predictions.csv`` for a task called ``name``, in order."""
@@ -277,7 +279,7 @@ class CaseTask(Task):
 
 
 class VoxelTask(Task):
-    """A task with one answer per voxel."""
+    """A task with one answer per voxel. Kinds subclass :class:`LabelTask` or :class:`MapTask`."""
 
     voxel = True
 
@@ -332,3 +334,26 @@ class LabelTask(VoxelTask):
         By default both write the same values. A voxel that nobody labelled there is :data:`UNLABELLED`.
         """
         return array
+
+
+class MapTask(VoxelTask):
+    """A task whose answer is a value per voxel: a dose, a depth, another modality.
+
+    Its targets are float32 arrays with NaN where no value counts: outside its mask, and outside the case.
+    :meth:`fit` gets no files but, per labelled case, quantiles of the values that count.
+    """
+
+    @property
+    def channels(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def mask_column(self) -> str | None:
+        """Column of files that are not 0 where values count; by default all count."""
+        return None
+
+    @property
+    def value_range(self) -> tuple[float, float] | None:
+        """Values beyond are refused in files; by default none is."""
+        return None
