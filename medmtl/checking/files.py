@@ -73,7 +73,7 @@ def look_at(case: Case, config: Config, tasks: Mapping[str, Task], folder: Path)
             seen = look_at_label(opening, task, first)
             if seen is not None:
                 labels[name] = seen
-        if first is not None and isinstance(task, MapTask) and task.columns[0] in case.files:
+        if first is not None and isinstance(task, MapTask):
             quantiles = look_at_map(opening, task, first)
             if quantiles is not None:
                 maps[name] = quantiles

@@ -18,7 +18,7 @@ SAMPLED = 2_000_000  # quantiles of larger maps are taken from an even subsample
 
 
 def look_at_map(opening: Opening, task: MapTask, grid: Grid) -> npt.NDArray[np.float64] | None:
-    """Quantiles of the values that count, from the lowest to the highest, or None where the map was refused.
+    """Quantiles of the values that count, from the lowest to the highest, or None without a map, or where it was refused.
 
     Voxels that are no numbers are refused as those of an image are. Empty where no value counts, which is a warning.
 
@@ -28,6 +28,12 @@ def look_at_map(opening: Opening, task: MapTask, grid: Grid) -> npt.NDArray[np.f
         grid: of the case's first channel.
     """
     column = task.columns[0]
+    if column not in opening.case.files:
+        mask_column = task.mask_column
+        if mask_column is not None and mask_column in opening.case.files:
+            # read all the same: every file that the table names is vouched for
+            opening.label(mask_column, opening.case.files[mask_column])
+        return None
     path = opening.case.files[column]
     if any(same_content(path, image) for image in opening.case.images.values()):
         found, fix = "the case's image", "name the file of the map"
