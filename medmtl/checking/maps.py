@@ -18,7 +18,7 @@ SAMPLED = 2_000_000  # quantiles of larger maps are taken from an even subsample
 
 
 def look_at_map(opening: Opening, task: MapTask, grid: Grid) -> npt.NDArray[np.float64] | None:
-    """Quantiles of the values that count, from the lowest to the highest, or None without a map, or where it was refused.
+    """Quantiles of the values that count, from the lowest to the highest; None without a map, or where it was refused.
 
     Voxels that are no numbers are refused as those of an image are. Empty where no value counts, which is a warning.
 
