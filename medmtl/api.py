@@ -27,7 +27,7 @@ from medmtl.files import safe_name
 from medmtl.inference.batch import predict_all
 from medmtl.inference.inputs import cases_of
 from medmtl.inference.predict import Predictor
-from medmtl.inference.write import TABLE, mask_file
+from medmtl.inference.write import TABLE, volume_files
 from medmtl.loaded import Model
 from medmtl.planning import Plan, decoder_count, with_duration
 from medmtl.progress import Progress, silent
@@ -275,8 +275,8 @@ def predict(
     findings = Findings()
     cases = cases_of([str(item) for item in inputs], predictor.config, predictor.channels, findings)
     table = Path(out) / TABLE
-    masks = (Path(out) / mask_file(n, c.case_id) for n, task in predictor.tasks.items() if task.voxel for c in cases)
-    refuse_overwriting((table, *masks), (*map(Path, inputs), *(path for c in cases for path in c.images.values())))
+    volumes = (Path(out) / f for c in cases for task in predictor.tasks.values() for f in volume_files(task, c.case_id))
+    refuse_overwriting((table, *volumes), (*map(Path, inputs), *(path for c in cases for path in c.images.values())))
     return predict_all(predictor, cases, findings, Path(out), progress)
 
 
@@ -323,7 +323,7 @@ def _evaluation(runs: Sequence[RunFolder], run: PathLike, split: str) -> Path:
 
 def _refuse_inputs(folder: Path, config: Config) -> None:
     """Refuse to evaluate into a folder where a file of the cohort has the name of a result."""
-    results = (*(folder / name for name in RESULTS), *folder.glob("masks/*/*"))
+    results = (*(folder / name for name in RESULTS), *folder.glob("masks/*/*"), *folder.glob("maps/*/*"))
     refuse_overwriting(results, cohort_files(config, build_tasks(config)))
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from medmtl.build import build_tasks
 from medmtl.config import Config, load
-from medmtl.tasks.base import Task, VoxelTask
+from medmtl.tasks.base import LabelTask, MapTask, Task
 from medmtl.tasks.classification import ClassificationOptions
 from medmtl.tasks.multilabel import MultilabelOptions
 from medmtl.tasks.ordinal import OrdinalOptions
@@ -55,7 +55,11 @@ def _row(config: Config, number: int, folder: Path, rng: np.random.Generator) ->
         row[column] = _write(image, spacing, folder / f"case{number:02}_{column}.nii.gz")
     for place, (name, task) in enumerate(build_tasks(config).items()):
         column = task.columns[0]
-        if isinstance(task, VoxelTask):
+        if isinstance(task, MapTask):
+            low, high = task.value_range or (0.0, 1.0)
+            values = rng.uniform(low, high, SHAPE).astype(np.float32)
+            row[column] = _write(values, spacing, folder / f"case{number:02}_{name}.nii.gz")
+        elif isinstance(task, LabelTask):
             mask = _mask(sorted(task.legal_values() - {0}), number)
             row[column] = _write(mask, spacing, folder / f"case{number:02}_{name}.nii.gz")
         elif isinstance(task.options, SurvivalOptions):

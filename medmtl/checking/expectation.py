@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from medmtl.checking.checked import Checked
 from medmtl.data.split import Splits
 from medmtl.metrics.expected_width import ExpectedWidth
-from medmtl.tasks.base import Task
+from medmtl.tasks.base import LabelTask, Task
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ def _part(name: str, folds: Sequence[Sequence[str]], checked: Checked, task: Tas
     truths = checked.truths[task.name]
     labelled = [[case_id for case_id in fold if case_id in truths] for fold in folds]
     # an empty mask that is rightly predicted has no score
-    scored = [
-        [case_id for case_id in fold if not task.voxel or _drawn(checked, case_id, task.name)] for fold in labelled
-    ]
+    scored = [[case_id for case_id in fold if _drawn(checked, case_id, task)] for fold in labelled]
     width = task.expected_width([[(patients[case_id], truths[case_id]) for case_id in fold] for fold in scored])
     return Part(name, sum(map(len, labelled)), width)
 
 
-def _drawn(checked: Checked, case_id: str, task: str) -> bool:
-    return any(value and count for value, count in checked.fingerprints[case_id].label_counts[task].items())
+def _drawn(checked: Checked, case_id: str, task: Task) -> bool:
+    if not isinstance(task, LabelTask):
+        return True
+    return bool(checked.fingerprints[case_id].label_counts[task.name].keys() & (task.legal_values() - {0}))

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medmtl.checking.labels import SeenLabel, look_at_label
+from medmtl.checking.maps import look_at_map
 from medmtl.checking.opening import GRID_TOLERANCE, Opening
 from medmtl.config import Config
 from medmtl.data.case import Case
@@ -22,7 +23,7 @@ from medmtl.data.finding import Findings
 from medmtl.data.fingerprint import ChannelFingerprint, Fingerprint
 from medmtl.data.geometry import canonical_grid, corner_shift_voxels, orientation
 from medmtl.data.volume import Grid, Volume
-from medmtl.tasks.base import Task, VoxelTask
+from medmtl.tasks.base import LabelTask, MapTask, Task
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,16 @@ def look_at(case: Case, config: Config, tasks: Mapping[str, Task], folder: Path)
         if channels[channel].minimum < channels[channel].maximum:
             voxels[channel] = _digest(array)
     labels: dict[str, SeenLabel] = {}
+    maps: dict[str, npt.NDArray[np.float64]] = {}
     for name, task in tasks.items():
-        if first is not None and isinstance(task, VoxelTask) and task.columns[0] in case.files:
+        if first is not None and isinstance(task, LabelTask) and task.columns[0] in case.files:
             seen = look_at_label(opening, task, first)
             if seen is not None:
                 labels[name] = seen
+        if first is not None and isinstance(task, MapTask):
+            quantiles = look_at_map(opening, task, first)
+            if quantiles is not None:
+                maps[name] = quantiles
     fingerprint = None
     if first is not None and not opening.findings.rejected():
         fingerprint = Fingerprint(
@@ -79,6 +85,7 @@ def look_at(case: Case, config: Config, tasks: Mapping[str, Task], folder: Path)
             {name: label.counts for name, label in labels.items()},
             {name: label.places for name, label in labels.items()},
             orientation(first),
+            maps,
         )
     undeclared = {name: frozenset(label.counts) for name, label in labels.items() if not label.declared}
     return Seen(opening.findings, fingerprint, opening.sha256, voxels, undeclared, opening.with_text)

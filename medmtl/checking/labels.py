@@ -16,9 +16,10 @@ from medmtl.checking.opening import GRID_TOLERANCE, Opening
 from medmtl.data.finding import Findings
 from medmtl.data.geometry import canonical_grid, corner_shift_mm, corner_shift_voxels
 from medmtl.data.volume import Grid, Volume
-from medmtl.tasks.base import VoxelTask
+from medmtl.tasks.base import LabelTask
 
 FOREGROUND_LIMIT = 0.9  # of the voxels; no organ fills a scan
+USUAL_IGNORE = 255  # the largest value of a byte, which many data sets give to what nobody labelled
 PLACES = 64  # per value: what they all miss is looked at again
 
 
@@ -28,7 +29,7 @@ class SeenLabel:
 
     Attributes:
         counts: value -> voxels.
-        places: value but 0 -> indices of some of its voxels (3, n) in RAS order, evenly drawn.
+        places: label value -> indices of some of its voxels (3, n) in RAS order, evenly drawn.
         declared: whether the task declares all of them; the file was refused otherwise.
     """
 
@@ -37,7 +38,7 @@ class SeenLabel:
     declared: bool
 
 
-def look_at_label(opening: Opening, task: VoxelTask, grid: Grid) -> SeenLabel | None:
+def look_at_label(opening: Opening, task: LabelTask, grid: Grid) -> SeenLabel | None:
     """What a label file holds, or None where it cannot belong to its image.
 
     Args:
@@ -48,7 +49,7 @@ def look_at_label(opening: Opening, task: VoxelTask, grid: Grid) -> SeenLabel | 
     column = task.columns[0]
     path = opening.case.files[column]
     where, findings = opening.where(column, path), opening.findings
-    if any(_same_content(path, image) for image in opening.case.images.values()):
+    if any(same_content(path, image) for image in opening.case.images.values()):
         fix = "name the label file"
         findings.reject("B109", **where, found="the case's image", expected="a reader's mask", fix=fix)
         return None
@@ -77,27 +78,29 @@ def check_label_grid(label: Grid, grid: Grid, findings: Findings, where: Mapping
     return True
 
 
-def _same_content(path: Path, image: Path) -> bool:
+def same_content(path: Path, image: Path) -> bool:
+    """Whether two files are one, or equal byte by byte."""
     try:
         return os.path.samefile(path, image) or filecmp.cmp(path, image, shallow=False)
     except OSError:
         return False  # opening it says why
 
 
-def _values(volume: Volume, task: VoxelTask, opening: Opening, path: Path) -> SeenLabel:
+def _values(volume: Volume, task: LabelTask, opening: Opening, path: Path) -> SeenLabel:
     where, findings = opening.where(task.columns[0], path), opening.findings
     counts, places = _count(volume)
-    legal = task.legal_values()
-    if not set(counts) <= legal:
-        findings.reject(
-            "B100",
-            **where,
-            found=sorted(counts),
-            expected=f"values in {sorted(legal)}",
-            fix=f"declare the value in tasks.{task.name}.labels or correct the file",
-        )
+    legal, ignored = task.legal_values(), task.ignored_value
+    unlabelled = 0 if ignored is None else counts.get(ignored, 0)
+    foreign = set(counts) - legal - {ignored}
+    if foreign:
+        declare = f"declare the value in tasks.{task.name}.labels"
+        code, fix = "B100", f"{declare} or correct the file"
+        if foreign == {USUAL_IGNORE}:
+            code, fix = "B102", f"set tasks.{task.name}.ignore: {USUAL_IGNORE} if nobody labelled it, or {declare}"
+        findings.reject(code, **where, found=sorted(counts), expected=f"values in {sorted(legal)}", fix=fix)
         return SeenLabel(counts, places, False)
-    foreground = 1 - counts.get(0, 0) / volume.array.size
+    places = {value: found for value, found in places.items() if value != ignored}
+    foreground = sum(counts.get(value, 0) for value in legal - {0}) / max(1, volume.array.size - unlabelled)
     if not foreground:
         fix = "kept as a true negative"
         findings.warn("B105", **where, found="no voxel labelled", expected="a reader's mask", fix=fix)

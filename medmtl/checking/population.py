@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medmtl.checking.files import Seen
+from medmtl.checking.labels import USUAL_IGNORE
 from medmtl.config import Config
 from medmtl.data.case import Case
 from medmtl.data.cohort import Cohort
@@ -23,7 +24,7 @@ from medmtl.data.preparation import to_grid, working_grid
 from medmtl.data.volume import Grid, Volume
 from medmtl.planning.spacing import plan_spacing
 from medmtl.planning.statistics import CT_AIR
-from medmtl.tasks.base import Task, VoxelTask
+from medmtl.tasks.base import LabelTask, Task
 
 OUTLIER = 5.0  # times the median, or a fifth of it
 NOT_A_TIE = 0.49  # voxels from a centre up to which two ways of rounding give the same voxel
@@ -129,9 +130,11 @@ def _small(sound: Sound, config: Config, spacing: Sequence[float], folder: Path,
 def _undeclared(tasks: Mapping[str, Task], seen: Mapping[str, Seen], findings: Findings) -> None:
     """One finding for a map that does not fit the cohort, beside those of the files."""
     for name, task in tasks.items():
-        if not isinstance(task, VoxelTask):
+        if not isinstance(task, LabelTask):
             continue
         foreign = [look.undeclared[name] for look in seen.values() if name in look.undeclared]
+        # a value that most likely means "not labelled" is no hint that the map is another one
+        foreign = [held for held in foreign if held - task.legal_values() != {USUAL_IGNORE}]
         known = [f.label_counts[name] for look in seen.values() if (f := look.fingerprint) and name in f.label_counts]
         if len(foreign) < 2 or len(foreign) < len(known):
             continue
@@ -156,9 +159,9 @@ def _copied_labels(
     for case in cohort.cases:
         look = seen[case.case_id]
         for name, task in tasks.items():
-            if not isinstance(task, VoxelTask) or look.fingerprint is None:
+            if not isinstance(task, LabelTask) or look.fingerprint is None:
                 continue
-            if set(look.fingerprint.label_counts.get(name, {})) <= {0}:
+            if set(look.fingerprint.label_counts.get(name, {})) <= {0, task.ignored_value}:
                 continue
             where = _where(case, task.columns[0], case.files[task.columns[0]], folder)
             first = owners.setdefault(look.sha256[where["file"]], case)
@@ -172,7 +175,7 @@ def _lost_labels(
 ) -> None:
     for name, task in tasks.items():
         for case, fingerprint in sound:
-            if not isinstance(task, VoxelTask) or name not in fingerprint.label_counts:
+            if not isinstance(task, LabelTask) or name not in fingerprint.label_counts:
                 continue
             path = case.files[task.columns[0]]
             lost = _lost(path, fingerprint, fingerprint.label_places[name], spacing)

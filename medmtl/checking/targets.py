@@ -54,8 +54,9 @@ def read_targets(cohort: Cohort, tasks: Mapping[str, Task], findings: Findings) 
 
 
 def is_labelled(case: Case, task: Task) -> bool:
-    """Whether the table has something for the task, be it valid or not."""
-    return any(case.cells[column] is not None for column in task.columns)
+    """Whether the table has something for the task, valid or not; a voxel task has its labels in the first column."""
+    columns = task.columns[:1] if task.voxel else task.columns
+    return any(case.cells[column] is not None for column in columns)
 
 
 def refused_targets(cohort: Cohort, tasks: Mapping[str, Task], truths: Mapping[str, Mapping[str, Any]]) -> set[str]:

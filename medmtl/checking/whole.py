@@ -10,7 +10,7 @@ from medmtl.data.cohort import Cohort
 from medmtl.data.finding import Findings
 from medmtl.data.fingerprint import Fingerprint
 from medmtl.data.split import Splits
-from medmtl.tasks.base import CellError, Task, VoxelTask
+from medmtl.tasks.base import CellError, LabelTask, MapTask, Task
 
 Truths = Mapping[str, Mapping[str, Any]]
 
@@ -72,9 +72,13 @@ def check_voxel_labels(
     splits: Splits | None,
     findings: Findings,
 ) -> None:
-    """Every declared label is drawn in every training part; not judged while a label file is refused."""
+    """Every declared label is drawn in every training part, and maps vary; not judged while a file is refused."""
     for name, task in tasks.items():
-        if not isinstance(task, VoxelTask) or name in refused or not truths[name].keys() <= fingerprints.keys():
+        if isinstance(task, MapTask):
+            known = [f.map_quantiles[name] for f in fingerprints.values() if name in f.map_quantiles]
+            if known and name not in refused:
+                fits(task, known, "", findings)
+        if not isinstance(task, LabelTask) or name in refused or not truths[name].keys() <= fingerprints.keys():
             continue
         labelled = truths[name].keys()
         groups: list[tuple[str, Set[str]]] = [("no case holds", labelled)] if labelled else []

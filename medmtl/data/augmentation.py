@@ -147,16 +147,17 @@ class Augmentation:
     def place(
         self,
         image_CDHW: npt.NDArray[np.float32],
-        labels: Mapping[str, npt.NDArray[np.integer[Any]]],
+        labels: Mapping[str, npt.NDArray[Any]],
         draw: Draw,
         start: Sequence[int],
         shape: Triple,
-    ) -> tuple[torch.Tensor, dict[str, npt.NDArray[np.integer[Any]]]]:
+    ) -> tuple[torch.Tensor, dict[str, npt.NDArray[Any]]]:
         """Move voxels from a part of a case into the sample; 0 where the sample leaves the part.
 
         Args:
             image_CDHW: normalised, so that 0 is its mean.
-            labels: on the same voxels, values below 2**24.
+            labels: on the same voxels: integers below 2**24, moved to the nearest voxel; or float32 values with NaN
+                where none counts, interpolated over those that do, and NaN where the sample leaves the part.
             draw: of :meth:`draw`.
             start: where the sample's window begins in the part before it is moved.
             shape: voxels of the sample.
@@ -167,12 +168,18 @@ class Augmentation:
         axes = tuple(axis - 3 for axis in draw.flips)
         if draw.matrix is None:
             image = torch.from_numpy(window(image_CDHW, start, shape)).flip(axes)
-            flipped = {name: np.flip(window(label, start, shape), axes) for name, label in labels.items()}
+            flipped = {
+                name: np.flip(window(label, start, shape, np.nan if label.dtype.kind == "f" else 0), axes)
+                for name, label in labels.items()
+            }
             return image, {name: np.ascontiguousarray(label) for name, label in flipped.items()}
         grid = _sampling_grid(*self._placement(draw, start, shape), image_CDHW.shape[1:], shape)
         image = _sample(torch.from_numpy(image_CDHW), grid, "bilinear")
         moved = {}
         for name, label in labels.items():
+            if label.dtype.kind == "f":
+                moved[name] = _sample_values(label, grid)
+                continue
             values = _sample(torch.from_numpy(label.astype(np.float32)[None]), grid, "nearest")
             moved[name] = values[0].numpy().astype(label.dtype)
         return image, moved
@@ -244,6 +251,15 @@ def _sampling_grid(
 
 def _sample(values_CDHW: torch.Tensor, grid: torch.Tensor, mode: str) -> torch.Tensor:
     return functional.grid_sample(values_CDHW[None], grid, mode=mode, padding_mode="zeros", align_corners=False)[0]
+
+
+def _sample_values(values: npt.NDArray[np.float32], grid: torch.Tensor) -> npt.NDArray[np.float32]:
+    """Linear over the values that count; NaN where those that do not have half of the weight or more."""
+    known = ~np.isnan(values)
+    pair = torch.from_numpy(np.stack([np.where(known, values, 0), known]).astype(np.float32))
+    total, share = _sample(pair, grid, "bilinear")
+    found: npt.NDArray[np.float32] = torch.where(share > 0.5, total / share.clamp(min=0.5), torch.nan).numpy()
+    return found
 
 
 def _spread(image_CDHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

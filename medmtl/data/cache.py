@@ -164,7 +164,14 @@ class PreparedCache:
         if case.case_id not in self._sources:
             images = [case.images[channel] for channel in self.preparation.channels]
             labels = {task: case.files.get(column) for task, column in self.preparation.labels.items()}
-            paths = [path for path in dict.fromkeys([*images, *labels.values()]) if path]
+            # a task without its own file is not labelled, and its mask is not read
+            maps = {
+                task: [case.files[column] for column in columns if column is not None]
+                for task, columns in self.preparation.maps.items()
+                if columns[0] in case.files
+            }
+            targets = [*labels.values(), *(path for files in maps.values() for path in files)]
+            paths = [path for path in dict.fromkeys([*images, *targets]) if path]
             hashes = {str(path): sha256_file(path) for path in paths}
             for path in paths:
                 case.refuse_change(path, hashes[str(path)])
@@ -175,6 +182,8 @@ class PreparedCache:
                 "resample_to_first": self.preparation.resample_to_first,
                 "images": [hashes[str(path)] for path in images],
                 "labels": {task: hashes[str(path)] for task, path in labels.items() if path},
+                "ignored": dict(self.preparation.ignored),
+                "maps": {task: [hashes[str(path)] for path in files] for task, files in maps.items()},
             }
             self._sources[case.case_id] = _Source(sha256_bytes(json_bytes(settings)), hashes)
         return self._sources[case.case_id]

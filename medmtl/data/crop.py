@@ -44,12 +44,12 @@ def centre_start(size: Sequence[int], shape: Sequence[int]) -> Triple:
     return (start[0], start[1], start[2])
 
 
-def window(array: npt.NDArray[Any], start: Sequence[int], shape: Sequence[int]) -> npt.NDArray[Any]:
-    """A copy of ``shape`` voxels of the last three axes from ``start``; 0 where the window leaves the array.
+def window(array: npt.NDArray[Any], start: Sequence[int], shape: Sequence[int], beyond: float = 0) -> npt.NDArray[Any]:
+    """A copy of ``shape`` voxels of the last three axes from ``start``; ``beyond`` where the window leaves the array.
 
     0 is the mean after normalisation and the background of a label.
     """
-    result = np.zeros((*array.shape[:-3], *shape), array.dtype)
+    result = np.full((*array.shape[:-3], *shape), beyond, array.dtype)
     source: list[slice | EllipsisType] = [...]
     target: list[slice | EllipsisType] = [...]
     for begin, length, size in zip(start, shape, array.shape[-3:], strict=True):

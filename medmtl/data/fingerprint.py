@@ -29,6 +29,8 @@ class Fingerprint:
         channels: per channel name.
         label_counts: voxel task -> label value -> voxels, for labelled tasks.
         label_places: voxel task -> label value but 0 -> indices on ``grid`` of some of its voxels (3, n), evenly drawn.
+        map_quantiles: map task -> quantiles of the values that count, evenly spaced from the lowest to the highest; for
+            labelled tasks.
         orientation: of the first channel as it lies in its file, such as ``LPS``.
     """
 
@@ -37,3 +39,4 @@ class Fingerprint:
     label_counts: Mapping[str, Mapping[int, int]]
     label_places: Mapping[str, Mapping[int, npt.NDArray[np.int32]]] = field(default_factory=dict)
     orientation: str = "RAS"
+    map_quantiles: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)

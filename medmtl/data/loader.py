@@ -174,7 +174,7 @@ class StepDataset(Dataset[Batch]):
         return name in prepared.labels if name in self.voxel else case.case_id in self.truths[name]
 
     def _targets(
-        self, case: Case, labels: Mapping[str, npt.NDArray[np.integer[Any]]], shape: Triple, draw: Draw
+        self, case: Case, labels: Mapping[str, npt.NDArray[Any]], shape: Triple, draw: Draw
     ) -> tuple[dict[str, torch.Tensor], dict[str, bool]]:
         targets: dict[str, torch.Tensor] = {}
         present: dict[str, bool] = {}

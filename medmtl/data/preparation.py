@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,9 +30,9 @@ SMALLEST_DEVIATION = 1e-8
 def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = True) -> Prepared:
     """Read, orient to RAS and resample one case; intensities stay as they are.
 
-    Labels are resampled by nearest neighbour and images trilinearly, which unlike a spline cannot leave the scan's
-    range and keeps a background of zeros at zero. Every array is interpolated once at most, along the first scan's own
-    axes: an oblique scan is not rotated. Nothing is cropped.
+    Labels are resampled by nearest neighbour, images and maps trilinearly, which unlike a spline cannot leave the
+    file's range and keeps a background of zeros at zero. Every array is interpolated once at most, along the first
+    scan's own axes: an oblique scan is not rotated. Nothing is cropped.
 
     Args:
         case: with its files.
@@ -56,13 +57,15 @@ def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = Tr
         target = working_grid(canonical_grid(native), preparation.spacing)
         arrays.append(to_grid(canonical(volume), target, "bilinear"))
     assert native is not None, "a preparation has at least one channel"
-    labels: dict[str, npt.NDArray[np.integer[Any]]] = {}
+    labels: dict[str, npt.NDArray[Any]] = {}
     for task, column in preparation.labels.items() if with_labels else ():
         if column in case.files:
-            label = _read(case, case.files[column], True, hashes)
-            if not same_grid(label.grid, native):
-                raise _other_grid(case, column, label.grid, native)
-            labels[task] = to_grid(canonical(Volume(label.array, native)), target, "nearest")
+            labels[task] = to_grid(canonical(_beside(case, column, True, native, hashes)), target, "nearest")
+    for task, (column, mask_column) in preparation.maps.items() if with_labels else ():
+        if column in case.files:
+            values = _beside(case, column, False, native, hashes)
+            mask = None if mask_column is None else _beside(case, mask_column, True, native, hashes)
+            labels[task] = _values_to_grid(canonical(masked(values, mask)), target)
     return Prepared(
         case_id=case.case_id,
         image_CDHW=np.stack(arrays),
@@ -70,7 +73,10 @@ def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = Tr
         grid=target,
         native=native,
         statistics=tuple(_statistics(array) for array in arrays),
-        foreground={task: _foreground(label, case.case_id, task) for task, label in labels.items()},
+        foreground={
+            task: _foreground(_drawn(label), case.case_id, task, preparation.ignored.get(task, 0))
+            for task, label in labels.items()
+        },
         sha256=hashes,
     )
 
@@ -133,6 +139,47 @@ def _read(case: Case, path: Path, label: bool, hashes: dict[str, str]) -> Volume
     return volume
 
 
+def masked(values: Volume, mask: Volume | None) -> Volume:
+    """Values with NaN where the mask is 0; all of them without a mask.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if mask is None:
+        return values
+    if mask.array.shape != values.array.shape:
+        raise ValueError(f"a mask of shape {mask.array.shape} does not fit values of shape {values.array.shape}")
+    return replace(values, array=np.where(mask.array != 0, values.array, np.float32(np.nan)))
+
+
+def _beside(case: Case, column: str, label: bool, native: Grid, hashes: dict[str, str]) -> Volume:
+    """A target's file on the grid of the first image."""
+    volume = _read(case, case.files[column], label, hashes)
+    if not same_grid(volume.grid, native):
+        raise _other_grid(case, column, volume.grid, native)
+    return Volume(volume.array, native)
+
+
+def _values_to_grid(volume: Volume, target: Grid) -> npt.NDArray[np.float32]:
+    """Trilinear over the values that count; NaN where those that do not have half of the weight or more."""
+    known = ~np.isnan(volume.array.astype(np.float32, copy=False))
+    if known.all():
+        return to_grid(volume, target, "bilinear")
+    share = to_grid(replace(volume, array=known.astype(np.float32)), target, "bilinear")
+    total = to_grid(replace(volume, array=np.where(known, volume.array, np.float32(0))), target, "bilinear")
+    values = np.full(share.shape, np.nan, np.float32)
+    np.divide(total, share, out=values, where=share > 0.5)
+    return values
+
+
+def _drawn(label: npt.NDArray[Any]) -> npt.NDArray[np.integer[Any]]:
+    """Labels as they are; of values 1 where they count, if they do not count everywhere."""
+    if label.dtype.kind != "f":
+        return label
+    known = ~np.isnan(label)
+    return np.where(known.all(), 0, known).astype(np.uint8)
+
+
 def _other_grid(case: Case, name: str, found: Grid, first: Grid) -> InputError:
     where = (
         f"corners {corner_shift_voxels(found, first):.2f} voxels apart"
@@ -185,10 +232,12 @@ def _statistics(array: npt.NDArray[np.float32]) -> dict[str, float]:
     }
 
 
-def _foreground(label: npt.NDArray[np.integer[Any]], case_id: str, task: str) -> dict[int, npt.NDArray[np.int32]]:
+def _foreground(
+    label: npt.NDArray[np.integer[Any]], case_id: str, task: str, ignored: int
+) -> dict[int, npt.NDArray[np.int32]]:
     found: dict[int, npt.NDArray[np.int32]] = {}
     for value in np.unique(label):
-        if value == 0:
+        if value in (0, ignored):
             continue
         places = np.argwhere(label == value).astype(np.int32)
         if len(places) > FOREGROUND_SAMPLES:

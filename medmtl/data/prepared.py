@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -19,14 +19,18 @@ class Preparation:
     Attributes:
         spacing: working voxel size in mm, per axis of the RAS-ordered array.
         channels: channel names in input order.
-        labels: voxel task -> column of its label file.
+        labels: label task -> column of its label file.
         resample_to_first: bring the other channels to the first one's grid instead of refusing a difference.
+        ignored: label task -> value of voxels that nobody labelled.
+        maps: map task -> column of its values, and column of the mask of those that count, or None.
     """
 
     spacing: tuple[float, float, float]
     channels: tuple[str, ...]
     labels: Mapping[str, str]
     resample_to_first: bool = False
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    maps: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,17 +55,19 @@ class Prepared:
     Attributes:
         case_id: the case.
         image_CDHW: float32; may be a read-only memory map.
-        labels: voxel task -> integer array (D, H, W); only tasks for which the case has a label file.
+        labels: voxel task -> integers (D, H, W), or float32 values with NaN where none counts; only tasks for which the
+            case has a file.
         grid: grid of the arrays (RAS-ordered, working spacing).
         native: grid of the case's first image as it lies in its file.
         statistics: per channel ``mean std nonzero_mean nonzero_std nonzero_fraction p005 p995 min max``.
-        foreground: voxel task -> label value -> sampled voxel indices (n, 3) int32, at most 1,000 per value.
+        foreground: voxel task -> label value -> sampled voxel indices (n, 3) int32, at most 1,000 per value. Of a map
+            with a mask, value 1 stands for the voxels that count.
         sha256: file (as written in the table) -> hash of its bytes.
     """
 
     case_id: str
     image_CDHW: npt.NDArray[np.float32]
-    labels: Mapping[str, npt.NDArray[np.integer[Any]]]
+    labels: Mapping[str, npt.NDArray[Any]]
     grid: Grid
     native: Grid
     statistics: tuple[Mapping[str, float], ...]

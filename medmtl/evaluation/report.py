@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from jinja2 import Environment, StrictUndefined, Template
 
 from medmtl.data.formats.nifti import read_image
@@ -16,7 +17,7 @@ from medmtl.evaluation.tables import Table, number
 from medmtl.files import read_json, write_atomic
 from medmtl.metrics.figures import CalibrationFigure, RocFigure
 from medmtl.run_folder import MAX_JSON_BYTES, RunFolder
-from medmtl.tasks.base import ScoredCase, VoxelTask
+from medmtl.tasks.base import LabelTask, ScoredCase
 
 SPLITS = {"val": "validation", "test": "test", "train": "training"}
 
@@ -145,7 +146,7 @@ def _section(scores: Scores, name: str, share: bool) -> _Section:
 def _overlays(scores: Scores, name: str) -> list[Picture]:
     """The best, the median and the worst case of a voxel task, by its first per-case metric."""
     task = scores.tasks[name]
-    if not isinstance(task, VoxelTask):
+    if not isinstance(task, LabelTask):
         return []
     metric = next((key for case in scores.cases[name] for key in case.scores), "")
     ranked = _ranked(scores, name, metric)
@@ -160,6 +161,8 @@ def _overlays(scores: Scores, name: str) -> list[Picture]:
         assert case.result.mask is not None
         first_channel = next(iter(scores.images[case.case_id].values()))
         reference = reference_mask(task, scores.readers.get(name, task), case.truth)
+        labelled = np.isin(reference.array, list(task.legal_values()))
+        reference = replace(reference, array=np.where(labelled, reference.array, 0))
         picture = overlay(read_image(first_channel), reference, case.result.mask, labels)
         caption = f"{chosen[index].capitalize()}: {metric} {number(case.scores[metric])}; {picture.caption}"
         pictures.append(replace(picture, caption=caption, case_id=case.case_id))
@@ -179,7 +182,7 @@ def _ranked(scores: Scores, name: str, metric: str) -> list[ScoredCase]:
     return sorted(known, key=loss)
 
 
-def _label_names(task: VoxelTask, metric: str, case: ScoredCase) -> dict[int, str]:
+def _label_names(task: LabelTask, metric: str, case: ScoredCase) -> dict[int, str]:
     """Label value -> name, as far as the per-case metrics ``METRIC/NAME`` tell; regions are not outlined."""
     names = [key.partition("/")[2] for key in case.scores if key.startswith(f"{metric}/")]
     values = {name: task.values_of(name) for name in names}

@@ -13,18 +13,19 @@ from medmtl.config import Config
 from medmtl.data.case import Case
 from medmtl.data.cohort import Cohort, read_cohort
 from medmtl.data.finding import Findings
-from medmtl.data.formats.nifti import read_label
+from medmtl.data.formats.nifti import read_image, read_label
 from medmtl.data.manifest import with_hashes
+from medmtl.data.preparation import masked
 from medmtl.data.volume import Volume
 from medmtl.errors import CohortError, InputError
 from medmtl.evaluation.selection import Selection, folds_of, groups_of, learned_by
 from medmtl.evaluation.site import Learned, headline, site_estimates
 from medmtl.files import append_line, make_private_folder, read_json, write_json
 from medmtl.inference.predict import Predictor, assemble
-from medmtl.inference.write import mask_file, write_masks, write_table
+from medmtl.inference.write import map_file, mask_file, volume_files, write_masks, write_table
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
-from medmtl.tasks.base import CaseTask, Cell, Result, ScoredCase, Task, VoxelTask
+from medmtl.tasks.base import CaseTask, Cell, LabelTask, MapTask, Result, ScoredCase, Task, VoxelTask
 
 ACTIVATIONS = "activations.json"  # of the case tasks; with the masks beside it the page can be written again
 MAX_ACTIVATIONS_BYTES = 1 << 28
@@ -173,9 +174,9 @@ def load_scores(selection: Selection, folder: Path) -> Scores:
         reference, fitted = group.reference(), group.fitted()
         for case_id in group.case_ids:
             masks = {
-                name: read_label(folder / mask_file(name, case_id))
+                name: read_label(folder / file) if isinstance(task, LabelTask) else read_image(folder / file)
                 for name, task in selection.tasks.items()
-                if task.voxel
+                for file in volume_files(task, case_id)
             }
             results = assemble(selection.tasks, masks, entries[case_id]["activations"])
             case = selection.cases[case_id]
@@ -256,14 +257,16 @@ def score_case(
         numbers = reference.get(name, {})
         entry = ScoredCase(case.case_id, case.patient, case.site, fold, truth, result, reference=numbers)
         if truth is not None and isinstance(task, VoxelTask):
-            assert result.mask is not None
-            label = reference_mask(task, selection.readers[name], truth)
-            if label.array.shape != result.mask.array.shape:
+            answer = result.mask if isinstance(task, LabelTask) else result.map
+            assert answer is not None
+            reader = selection.readers[name]
+            label = reference_mask(task, reader, truth) if isinstance(task, LabelTask) else _read_map(reader, case)
+            if label.array.shape != answer.array.shape:
                 raise CohortError(
                     f"case {case.case_id!r}: the label {truth.name} no longer has the shape of its image; restore it"
                 )
             case.refuse_change(truth, label.sha256)
-            scores = task.mask_scores(result.mask.array, label.array, label.grid.spacing)
+            scores = task.mask_scores(answer.array, label.array, label.grid.spacing)
             entry = replace(entry, scores=scores)
         elif truth is not None:
             owner = fitted[name]
@@ -273,13 +276,26 @@ def score_case(
     return found
 
 
-def reference_mask(task: VoxelTask, reader: Task, path: Path) -> Volume:
+def reference_mask(task: LabelTask, reader: Task, path: Path) -> Volume:
     """A label file with its values as ``task`` writes them; ``reader`` is the task whose values are in the file."""
     label = read_label(path)
     if reader is task:
         return label
-    assert isinstance(reader, VoxelTask)
+    assert isinstance(reader, LabelTask)
     return replace(label, array=task.translated(label.array, reader))
+
+
+def _read_map(reader: Task, case: Case) -> Volume:
+    """The reference values of a case, NaN where none counts; ``reader`` is the task whose columns name the files."""
+    assert isinstance(reader, MapTask)
+    values, column = read_image(case.files[reader.columns[0]]), reader.mask_column
+    if column is None:
+        return values
+    mask = read_label(case.files[column])
+    case.refuse_change(case.files[column], mask.sha256)
+    if mask.array.shape != values.array.shape:
+        raise CohortError(f"case {case.case_id!r}: the mask of {column} no longer has the shape of its map; restore it")
+    return masked(values, mask)
 
 
 def metrics_json(
@@ -321,9 +337,10 @@ def _row(tasks: Mapping[str, Task], case: Case, found: Mapping[str, ScoredCase])
     for name, entry in found.items():
         task = tasks[name]
         row: dict[str, Cell] = {}
-        if entry.result.mask is not None:
+        if entry.result.mask is not None or entry.result.map is not None:
             row[f"{name}_true"] = "" if entry.truth is None else entry.truth.name
-            row[name] = mask_file(name, case.case_id)
+            file = mask_file if entry.result.mask is not None else map_file
+            row[name] = file(name, case.case_id)
         else:
             assert isinstance(task, CaseTask)
             row.update(task.truth_cells(entry.truth))

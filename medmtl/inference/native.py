@@ -30,7 +30,7 @@ def to_native(
         probability_KDHW: at working spacing, RAS-ordered.
         grid: grid of ``probability_KDHW``; its axes are those of the canonical native grid, scaled and shifted.
         native: grid of the scan's file.
-        decide: probabilities (K, d, H, W) -> labels (d, H, W).
+        decide: probabilities or values (K, d, H, W) -> labels or values (d, H, W).
 
     Returns:
         The mask with the native shape and affine.
@@ -45,7 +45,7 @@ def to_native(
         positions = []
     classes, planes = probability_KDHW.shape[0], target.shape[0]
     step = max(1, SLAB_VALUES // (classes * target.shape[1] * target.shape[2]))
-    slabs: list[npt.NDArray[np.integer[Any]]] = []
+    slabs: list[npt.NDArray[Any]] = []
     for start in range(0, planes, step):
         stop = min(planes, start + step)
         if positions:

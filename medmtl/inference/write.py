@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from medmtl.data.formats.nifti import write_mask
+from medmtl.data.formats.nifti import write_map, write_mask
 from medmtl.errors import InputError
 from medmtl.files import make_private_folder, safe_name, write_atomic
 from medmtl.inference.predict import CasePrediction
-from medmtl.tasks.base import Cell
+from medmtl.tasks.base import Cell, LabelTask, MapTask, Task
 
 TABLE = "predictions.csv"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -22,14 +22,15 @@ def open_output(out: Path) -> None:
     names the model of each row, lists what was predicted last. Masks of other cases stay where they are.
 
     Raises:
-        InputError: B042 if the folder has ``masks`` that were not written here.
+        InputError: B042 if the folder has ``masks`` or ``maps`` that were not written here.
     """
-    if (out / "masks").exists() and not (out / TABLE).exists():
-        raise InputError(
-            f"{out} holds masks/ but no {TABLE}, so these are not predictions and may be somebody's drawings; choose "
-            "another folder",
-            code="B042",
-        )
+    for folder in ("masks", "maps"):
+        if (out / folder).exists() and not (out / TABLE).exists():
+            raise InputError(
+                f"{out} holds {folder}/ but no {TABLE}, so these are not predictions and may be somebody's drawings; "
+                "choose another folder",
+                code="B042",
+            )
     make_private_folder(out)
 
 
@@ -38,12 +39,28 @@ def mask_file(task: str, case_id: str) -> str:
     return f"masks/{task}/{safe_name(case_id)}.nii.gz"
 
 
+def map_file(task: str, case_id: str) -> str:
+    """Path of a map inside the output folder."""
+    return f"maps/{task}/{safe_name(case_id)}.nii.gz"
+
+
+def volume_files(task: Task, case_id: str) -> tuple[str, ...]:
+    """Paths inside the output folder of the volumes that a task's answer is written to; none for a case task."""
+    if isinstance(task, LabelTask):
+        return (mask_file(task.name, case_id),)
+    return (map_file(task.name, case_id),) if isinstance(task, MapTask) else ()
+
+
 def write_masks(prediction: CasePrediction, out: Path) -> None:
-    """Write the case's masks, for the owner only, under ``out/masks/TASK/CASE.nii.gz``.
+    """Write the case's masks and maps, for the owner only: ``out/masks/TASK/CASE.nii.gz``, ``out/maps/...``.
 
     They are on the grid of the case's first image: same shape, same affine.
     """
     for name, result in prediction.items():
+        if result.map is not None:
+            path = out / map_file(name, prediction.case_id)
+            make_private_folder(path.parent)
+            write_map(path, result.map.array, result.map.grid)
         if result.mask is not None:
             path = out / mask_file(name, prediction.case_id)
             make_private_folder(path.parent)
@@ -56,6 +73,8 @@ def prediction_row(prediction: CasePrediction, model_sha256: str) -> dict[str, C
     for name, result in prediction.items():
         if result.mask is not None:
             row[f"{name}_file"] = mask_file(name, prediction.case_id)
+        if result.map is not None:
+            row[f"{name}_file"] = map_file(name, prediction.case_id)
         row.update(result.cells(name))
     row["outside_training"] = " ".join(prediction.outside_training)
     # thresholds and calibrators come from out-of-fold predictions, which a single fold does not have

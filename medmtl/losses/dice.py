@@ -1,8 +1,10 @@
-"""Soft Dice from sums over voxels: what both segmentation losses have in common."""
+"""Soft Dice from sums over voxels, alone and with cross-entropy."""
 
 from __future__ import annotations
 
 import torch
+
+from medmtl.losses.terms import Terms
 
 SMOOTHING = 1.0  # voxels
 
@@ -33,3 +35,18 @@ def soft_dice_loss(overlap_BC: torch.Tensor, predicted_BC: torch.Tensor, referen
     """
     dice_BC = (2 * overlap_BC + SMOOTHING) / (predicted_BC + reference_BC + SMOOTHING)
     return (1 - dice_BC).mean(dim=1)
+
+
+def dice_entropy_loss(terms: Terms) -> torch.Tensor:
+    """Soft Dice plus the mean entropy of the voxels, per sample.
+
+    Both terms have weight 1, as in nnU-Net (Isensee et al. 2021, https://doi.org/10.1038/s41592-020-01008-z). See
+    :func:`soft_dice_loss` for the smoothing and for channels that a sample does not hold.
+
+    Args:
+        terms: of :mod:`medmtl.losses.terms`, with cross-entropy or the focal loss as their entropy.
+
+    Returns:
+        Loss per sample, shape (B,), fp32.
+    """
+    return soft_dice_loss(terms.overlap_BC, terms.predicted_BC, terms.reference_BC) + terms.entropy_B

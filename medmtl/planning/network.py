@@ -68,7 +68,7 @@ def decoder_count(config: Config, tasks: Mapping[str, Task]) -> int:
 
 def output_count(tasks: Mapping[str, Task]) -> int:
     """Channels of all voxel tasks' outputs together."""
-    return sum(len(task.legal_values()) for task in tasks.values() if isinstance(task, VoxelTask))
+    return sum(task.channels for task in tasks.values() if isinstance(task, VoxelTask))
 
 
 def plan_precision(config: Config, device: Device, reasons: dict[str, str]) -> Literal["fp32", "bf16", "fp16"]:

@@ -12,7 +12,7 @@ from medmtl.planning.outline import Outline, outline
 from medmtl.planning.plan import Plan
 from medmtl.planning.remedy import remedy
 from medmtl.planning.sample import plan_batch, plan_shape, say_padding
-from medmtl.tasks.base import Task
+from medmtl.tasks.base import LabelTask, MapTask, Task
 
 MAX_WORKERS = 4
 
@@ -51,8 +51,16 @@ def make_plan(
         preparation=Preparation(
             spacing=drawn.spacing,
             channels=tuple(config.cohort.channels),
-            labels={name: task.columns[0] for name, task in tasks.items() if task.voxel},
+            labels={name: task.columns[0] for name, task in tasks.items() if isinstance(task, LabelTask)},
             resample_to_first=config.cohort.resample == "to_first",
+            ignored={
+                name: value
+                for name, task in tasks.items()
+                if isinstance(task, LabelTask) and (value := task.ignored_value) is not None
+            },
+            maps={
+                name: (task.columns[0], task.mask_column) for name, task in tasks.items() if isinstance(task, MapTask)
+            },
         ),
         intensities=(),
         view=view,

@@ -10,6 +10,7 @@ from medmtl.tasks.ordinal import Ordinal
 from medmtl.tasks.regression import Regression
 from medmtl.tasks.segmentation import Segmentation
 from medmtl.tasks.survival import Survival
+from medmtl.tasks.voxel_regression import VoxelRegression
 
 kinds: Registry[Task] = Registry("tasks")
 kinds.add(Segmentation)
@@ -18,5 +19,16 @@ kinds.add(Multilabel)
 kinds.add(Ordinal)
 kinds.add(Regression)
 kinds.add(Survival)
+kinds.add(VoxelRegression)
 
-__all__ = ["Classification", "Multilabel", "Ordinal", "Regression", "Segmentation", "Survival", "Task", "kinds"]
+__all__ = [
+    "Classification",
+    "Multilabel",
+    "Ordinal",
+    "Regression",
+    "Segmentation",
+    "Survival",
+    "Task",
+    "VoxelRegression",
+    "kinds",
+]

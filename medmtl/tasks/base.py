@@ -23,6 +23,8 @@ Sensitivity = Literal["scale", "crop", "flip", "intensity"]
 Evidence = Literal["case", "lesion", "anywhere"]
 Cell = str | float | None
 
+UNLABELLED = -1  # of a voxel, where no value of a label file can say so
+
 
 class TaskOptions(BaseModel):
     """Options that every kind has. A kind's own options subclass this.
@@ -78,10 +80,12 @@ class Result:
     """What a model says about one case for one task. Kinds subclass it with named fields.
 
     Attributes:
-        mask: on the grid of the case's first image, for voxel tasks; otherwise None.
+        mask: labels on the grid of the case's first image, for label tasks; otherwise None.
+        map: values on that grid, float32, for map tasks; otherwise None.
     """
 
     mask: Volume | None = None
+    map: Volume | None = field(default=None, kw_only=True)
 
     def cells(self, name: str) -> dict[str, Cell]:
         """Columns of ``predictions.csv`` for a task called ``name``, in order."""
@@ -284,13 +288,46 @@ class CaseTask(Task):
 
 
 class VoxelTask(Task):
-    """A task with one answer per voxel."""
+    """A task with one answer per voxel. Kinds subclass :class:`LabelTask` or :class:`MapTask`."""
 
     voxel = True
 
+    @property
+    @abstractmethod
+    def channels(self) -> int:
+        """Channels of the output, for the prediction of memory."""
+
+    @abstractmethod
+    def decide(self, probability_KDHW: torch.Tensor) -> torch.Tensor:
+        """The answer (D, H, W) from probabilities or values; called slab by slab."""
+
+    @abstractmethod
+    def result(self, mask: Volume) -> Result:
+        """The answer for a case from what was decided, on the case's own grid."""
+
+    @abstractmethod
+    def mask_scores(
+        self, predicted: npt.NDArray[Any], truth: npt.NDArray[Any], spacing: Sequence[float]
+    ) -> dict[str, float | None]:
+        """Per-case metrics on the original label's grid."""
+
+
+class LabelTask(VoxelTask):
+    """A task whose answer is a label per voxel: integers, of which none lies between two others."""
+
+    @property
+    def channels(self) -> int:
+        """One per legal value."""
+        return len(self.legal_values())
+
+    @property
+    def ignored_value(self) -> int | None:
+        """Value of voxels that nobody labelled: no loss, no score. None where every voxel is labelled."""
+        return None
+
     @abstractmethod
     def legal_values(self) -> frozenset[int]:
-        """Values that a label file may hold."""
+        """Values that a label file may hold, besides ``ignored_value``, and all that :meth:`decide` gives."""
 
     @abstractmethod
     def values_of(self, label: str | None) -> tuple[int, ...]:
@@ -300,23 +337,32 @@ class VoxelTask(Task):
             ValueError: if there is no such label.
         """
 
-    def translated(self, array: npt.NDArray[Any], source: VoxelTask) -> npt.NDArray[Any]:
+    def translated(self, array: npt.NDArray[Any], source: LabelTask) -> npt.NDArray[Any]:
         """Label values as this task writes them, from those that ``source``, the same target elsewhere, writes.
 
-        By default both write the same values.
+        By default both write the same values. A voxel that nobody labelled there is :data:`UNLABELLED`.
         """
         return array
 
-    @abstractmethod
-    def decide(self, probability_KDHW: torch.Tensor) -> torch.Tensor:
-        """Label values, uint8 or wider (D, H, W), from probabilities; called slab by slab."""
 
-    @abstractmethod
-    def result(self, mask: Volume) -> Result:
-        """The answer for a case from its mask on the case's own grid."""
+class MapTask(VoxelTask):
+    """A task whose answer is a value per voxel: a dose, a depth, another modality.
 
-    @abstractmethod
-    def mask_scores(
-        self, predicted: npt.NDArray[Any], truth: npt.NDArray[Any], spacing: Sequence[float]
-    ) -> dict[str, float | None]:
-        """Per-case metrics on the original label's grid."""
+    Its targets are float32 arrays with NaN where no value counts: outside its mask, and outside the case.
+    :meth:`fit` gets no files but, per labelled case, quantiles of the values that count.
+    """
+
+    @property
+    def channels(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def mask_column(self) -> str | None:
+        """Column of files that are not 0 where values count; by default all count."""
+        return None
+
+    @property
+    def value_range(self) -> tuple[float, float] | None:
+        """Values beyond are refused in files; by default none is."""
+        return None

@@ -77,7 +77,10 @@ def predict_disk(config: Config, checked: Checked, plan: Plan, cases: Iterable[C
         copies * _checkpoint_bytes(config, checked, plan) + LOG_BYTES * (plan.steps or 0),
         RUN_FILES + copies * CHECKPOINT_FILES,
         {name: _entry_bytes(plan, found) for name, found in prints.items()},
-        {name: ENTRY_FILES + 2 * len(found.label_counts) for name, found in prints.items()},
+        {
+            name: ENTRY_FILES + 2 * (len(found.label_counts) + len(found.map_quantiles))
+            for name, found in prints.items()
+        },
     )
 
 
@@ -149,7 +152,7 @@ def _target_bytes(task: Task) -> int:
 def _checkpoint_bytes(config: Config, checked: Checked, plan: Plan) -> int:
     """Bytes of a commit: weights, their average, and the two moments that AdamW keeps of each parameter."""
     unfitted = build_tasks(config)
-    truths = {name: list(checked.truths[name].values()) for name in unfitted}
+    truths = {name: list(checked.learnable(name).values()) for name in unfitted}
     fitted = {name: {**task.fit(truths[name]), **task.resolve(unfitted)} for name, task in unfitted.items()}
     with torch.random.fork_rng(devices=[]):
         model, weighting = build_model(config, plan, build_tasks(config, fitted)), build_weighting(config)
@@ -167,6 +170,8 @@ def _entry_bytes(plan: Plan, seen: Fingerprint) -> int:
         largest = max(counts, default=0)
         sizes.append(voxels * (1 if largest < 1 << 8 else 2 if largest < 1 << 16 else 4))
         sizes.append(sum(16 * min(count, FOREGROUND_SAMPLES) for value, count in counts.items() if value))
+    for task, quantiles in seen.map_quantiles.items():
+        sizes += [4 * voxels, 16 * FOREGROUND_SAMPLES if plan.preparation.maps[task][1] and quantiles.size else 0]
     return sum(BLOCK * math.ceil((size + 128) / BLOCK) for size in sizes) + BLOCK
 
 

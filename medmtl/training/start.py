@@ -157,8 +157,8 @@ def _folders(cases: Sequence[Case]) -> set[Path]:
 def _facts(ready: Ready, train: Sequence[Case], cache: PreparedCache) -> TrainingFacts:
     chosen = {case.case_id for case in train}
     truths = {
-        name: [truth for case_id, truth in labelled.items() if case_id in chosen]
-        for name, labelled in ready.checked.truths.items()
+        name: [target for case_id, target in ready.checked.learnable(name).items() if case_id in chosen]
+        for name in ready.checked.truths
     }
     return TrainingFacts([_seen(cache.get(case)) for case in train], truths)
 

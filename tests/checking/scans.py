@@ -40,6 +40,7 @@ class Scans:
     def __init__(self, folder: Path, *, masks: bool = False) -> None:
         self.folder = folder
         self.masks = masks
+        self.organ = ORGAN
         self.plan = "  normalisation: {t1: zscore}\n"
         self.rows: list[dict[str, str]] = []
         for index in range(4):
@@ -76,7 +77,7 @@ class Scans:
         config = self.folder / "config.yaml"
         config.write_text(
             "schema: 1\ncohort: {table: cohort.csv, case: id, patient: person, channels: {t1: t1}}\n"
-            f"tasks:\n{SIZE}{ORGAN if self.masks else ''}plan:\n{self.plan}"
+            f"tasks:\n{SIZE}{self.organ if self.masks else ''}plan:\n{self.plan}"
             "split: {folds: 2}\ntraining: {steps: 1}\n"
         )
         return config

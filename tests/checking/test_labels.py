@@ -94,6 +94,30 @@ def test_one_stray_value_is_a_fault_of_its_file_only(tmp_path: Path) -> None:
     assert "tasks.organ.labels" in (finding.fix or "")
 
 
+@pytest.mark.covers("B102")
+def test_what_nobody_labelled_is_refused_until_it_is_declared(tmp_path: Path) -> None:
+    scans = Scans(tmp_path, masks=True)
+    for index in range(3):
+        labels = mask(index)
+        labels[0, 0, 0] = 255
+        scans.mask(index, labels)
+    found = scans.findings()
+    assert [(f.code, f.severity, f.row) for f in found] == [("B102", "reject", row) for row in (2, 3, 4)]
+    assert "tasks.organ.ignore: 255" in (found[0].fix or "")
+
+    scans.organ = scans.organ.replace("}}", "}, ignore: 255}")
+    assert scans.findings() == []
+
+
+@pytest.mark.covers("B105", "B107")
+def test_ignored_voxels_are_neither_foreground_nor_background(tmp_path: Path) -> None:
+    scans = Scans(tmp_path, masks=True)
+    scans.organ = scans.organ.replace("}}", "}, ignore: 9}")
+    scans.mask(1, np.where(mask(1) == 0, 9, mask(1)).astype(np.uint8))
+    scans.mask(2, np.full(SHAPE, 9, np.uint8))
+    assert [(f.code, f.row) for f in scans.findings()] == [("B107", 3), ("B105", 4)]
+
+
 @pytest.mark.covers("B106")
 @pytest.mark.parametrize(("highest", "absent"), [(0, "[1, 2, 3]"), (2, "[3]")])
 def test_a_value_that_no_mask_holds_is_refused(tmp_path: Path, highest: int, absent: str) -> None:

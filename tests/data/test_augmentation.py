@@ -237,3 +237,21 @@ def test_a_constant_image_stays_finite_and_inputs_stay_as_they_were() -> None:
     EVERYTHING.recolour(image, replace(every, noise=(0.1, 0)))
     assert torch.equal(image, before)
     assert EVERYTHING.recolour(image, Draw()) is image
+
+
+@pytest.mark.parametrize("draw", [Draw(flips=(0, 2)), Draw(matrix=turned(2, 25), shift=(0.1, 0.0, -0.2), flips=(1,))])
+def test_a_map_moves_as_an_image_and_has_no_value_beyond_the_case(draw: Draw) -> None:
+    image, _ = case()
+    values = image[0] + 5
+    hole = values.copy()
+    hole[: len(hole) // 2] = np.nan
+    placed, moved = EVERYTHING.place(values[None], {"all": values, "hole": hole}, draw, START, SHAPE)
+    ones, _ = EVERYTHING.place(np.ones_like(values)[None], {}, draw, START, SHAPE)
+    inside, beyond = ones[0].numpy() > 0.999, ones[0].numpy() < 0.499
+    assert inside.any()
+    assert beyond.any()
+    np.testing.assert_allclose(moved["all"][inside], placed[0].numpy()[inside], rtol=1e-4)
+    assert np.isnan(moved["all"][beyond]).all()
+    known = ~np.isnan(moved["hole"])
+    assert 0 < known.sum() < (~np.isnan(moved["all"])).sum()
+    assert moved["hole"].dtype == np.float32

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,15 @@ ORIENTATIONS = [
 def save(path: Path, array: Array, affine: Array = AFFINE) -> Path:
     nib.save(nib.Nifti1Image(array, affine), path)  # type: ignore[no-untyped-call]
     return path
+
+
+def test_no_patch_is_drawn_around_what_nobody_labelled(tmp_path: Path) -> None:
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[2:5], mask[8:12] = 1, 255
+    case = case_of({"t1": save(tmp_path / "t1.nii.gz", np.ones(SHAPE, np.float32))}, save(tmp_path / "m.nii.gz", mask))
+    prepared = prepare_case(case, replace(preparation(), ignored={"organ": 255}))
+    assert list(prepared.foreground["organ"]) == [1]
+    assert 255 in prepared.labels["organ"]
 
 
 def preparation(*channels: str, spacing: tuple[float, float, float] = SPACING, to_first: bool = False) -> Preparation:
@@ -253,3 +263,32 @@ def test_each_kind_of_normalisation() -> None:
     assert normalised(Intensity("none")) == [0, 0, 10, 30]
     constant = {"mean": 4.0, "std": 0.0}
     assert not normalise(np.full((1, 2, 2, 2), 4, np.float32), [constant], [Intensity("zscore")]).any()
+
+
+def test_a_map_is_interpolated_over_the_voxels_that_count(tmp_path: Path) -> None:
+    values = np.full(SHAPE, 999.0, np.float32)
+    x, _, z = places(SHAPE, AFFINE)
+    inside = np.zeros(SHAPE, np.uint8)
+    inside[6:15, 4:20, 3:14] = 1
+    ramp = (2 * x + z).astype(np.float32)
+    values[inside != 0] = ramp[inside != 0]
+    files = {
+        "dose": save(tmp_path / "dose.nii.gz", values),
+        "body": save(tmp_path / "body.nii.gz", inside),
+    }
+    case = Case("c", "c", None, 2, {"t1": save(tmp_path / "t1.nii.gz", np.ones(SHAPE, np.float32))}, files=files)
+    wanted = replace(preparation(), labels={}, maps={"dose": ("dose", "body"), "all": ("dose", None)})
+    prepared = prepare_case(case, wanted)
+    found = prepared.labels["dose"]
+    assert found.dtype == np.float32
+    known = ~np.isnan(found)
+    assert 0.8 < known.sum() * 1.5**3 / (inside.sum() * 2.6) < 1.2
+    # nothing of the 999 outside has leaked in; at the mask's rim the mean is of the inner voxels alone
+    x, _, z = places(prepared.grid.shape, prepared.grid.affine)
+    np.testing.assert_allclose(found[known], (2 * x + z)[known], atol=2.5)
+    deep = ndimage.binary_erosion(known, iterations=2)
+    np.testing.assert_allclose(found[deep], (2 * x + z)[deep], atol=1e-3)
+    assert list(prepared.foreground["dose"]) == [1]
+    assert not np.isnan(prepared.labels["all"]).any()
+    assert prepared.foreground["all"] == {}
+    assert "dose" not in prepare_case(replace(case, files={}), wanted).labels

@@ -51,7 +51,6 @@ RULES = _rules()
 # Why a rule has no test here: what one machine cannot show, and what this version does not have.
 NOT_SHOWN: dict[str, str] = {
     "B047": "a network drive that stalls cannot be made on one machine without a file system in user space",
-    "B102": "an ignore value in label files is not in this version: every undeclared value is refused as B100",
     "B111": "labels of which only some classes are drawn are not in this version",
     "B129": "clinical covariates are not in this version",
     "F47": "one process has no second one to compare with; what lies on disk is hashed, what is in memory is not",

@@ -19,7 +19,7 @@ from medmtl import tasks
 from medmtl.data.case import Case
 from medmtl.data.volume import Grid, Volume
 from medmtl.networks.features import Features, FeatureSpec
-from medmtl.tasks.base import CaseTask, ScoredCase, Task, VoxelTask
+from medmtl.tasks.base import CaseTask, LabelTask, MapTask, ScoredCase, Task, VoxelTask
 
 SHAPE = (8, 8, 4)
 SPEC = FeatureSpec(
@@ -274,7 +274,13 @@ class CaseTaskContract(TaskContract):
 
 
 class VoxelTaskContract(TaskContract):
-    """For kinds with one answer per voxel. ``truths`` are label arrays of ``SHAPE``."""
+    """For kinds with one answer per voxel. ``truths`` are arrays of ``SHAPE``.
+
+    Attributes:
+        primary: name of the first metric.
+    """
+
+    primary: ClassVar[str]
 
     def voxel_task(self, **changes: Any) -> VoxelTask:
         """The fitted task, as a voxel task."""
@@ -285,9 +291,28 @@ class VoxelTaskContract(TaskContract):
     def test_targets_have_the_shape_of_the_sample(self) -> None:
         assert self.fitted().encode(self.truths[0]).shape == SHAPE
 
+    def test_metrics_of_one_and_of_several_cases(self) -> None:
+        task = self.voxel_task()
+        cases = []
+        for index, truth in enumerate(self.truths):
+            predicted = np.nan_to_num(np.roll(truth, 1, axis=0))
+            scores = task.mask_scores(predicted, truth, (1.0, 1.0, 2.0))
+            result = task.result(volume(predicted))
+            cases.append(ScoredCase(f"c{index}", f"p{index}", None, 0, Path("x"), result, scores))
+        self.check_scored(cases, self.primary)
+
+    def test_cells_carry_the_tasks_name(self) -> None:
+        cells = self.voxel_task().result(volume(np.nan_to_num(self.truths[0]))).cells("target")
+        assert cells
+        assert all(name.startswith("target_") for name in cells)
+
+
+class LabelTaskContract(VoxelTaskContract):
+    """For kinds whose answer is a label per voxel."""
+
     def test_decisions_are_legal_values_of_an_integer_type(self) -> None:
         task, head, maps, _ = self.run(2)
-        assert isinstance(task, VoxelTask)
+        assert isinstance(task, LabelTask)
         probability = task.activate(head.eval()(maps)).detach()
         assert probability.dtype == torch.float32
         assert probability.shape[2:] == SHAPE
@@ -296,17 +321,29 @@ class VoxelTaskContract(TaskContract):
         assert not mask.is_floating_point()
         assert set(np.unique(mask.numpy()).tolist()) <= task.legal_values()
 
-    def test_metrics_of_one_and_of_several_cases(self) -> None:
-        task = self.voxel_task()
-        cases = []
-        for index, truth in enumerate(self.truths):
-            predicted = np.roll(truth, 1, axis=0)
-            scores = task.mask_scores(predicted, truth, (1.0, 1.0, 2.0))
-            result = task.result(volume(predicted))
-            cases.append(ScoredCase(f"c{index}", f"p{index}", None, 0, Path("x"), result, scores))
-        self.check_scored(cases, "dice")
 
-    def test_cells_carry_the_tasks_name(self) -> None:
-        cells = self.voxel_task().result(volume(self.truths[0])).cells("target")
-        assert cells
-        assert all(name.startswith("target_") for name in cells)
+class MapTaskContract(VoxelTaskContract):
+    """For kinds whose answer is a value per voxel; ``truths`` are float32 arrays, NaN where no value counts."""
+
+    def volume_of(self, truth: npt.NDArray[Any]) -> Volume:
+        """What a prediction holds, which is finite."""
+        return volume(np.nan_to_num(truth))
+
+    def test_decisions_are_finite_fp32(self) -> None:
+        task, head, maps, _ = self.run(2)
+        assert isinstance(task, MapTask)
+        values = task.activate(head.eval()(maps)).detach()
+        assert values.dtype == torch.float32
+        assert values.shape == (2, 1, *SHAPE)
+        decided = task.decide(values[0])
+        assert (decided.shape, decided.dtype) == (SHAPE, torch.float32)
+        assert torch.isfinite(decided).all()
+
+    def test_a_result_holds_a_map_and_no_mask(self) -> None:
+        result = self.voxel_task().result(self.volume_of(self.truths[0]))
+        assert result.mask is None
+        assert result.map is not None
+
+    def test_the_dummy_of_an_absent_sample_has_the_targets_type(self) -> None:
+        task = self.fitted()
+        assert task.encode(np.zeros(SHAPE, np.uint8)).dtype == task.encode(self.truths[0]).dtype

@@ -29,7 +29,7 @@ from medmtl.data.formats.nifti_voxels import EXACT, as_image, as_label, smallest
 from medmtl.data.volume import Grid, Volume
 from medmtl.files import write_atomic
 
-__all__ = ["ImageError", "read_header", "read_image", "read_label", "write_mask"]
+__all__ = ["ImageError", "read_header", "read_image", "read_label", "write_map", "write_mask"]
 
 MAX_VOXELS = 2**31
 
@@ -103,9 +103,31 @@ def write_mask(path: Path, array: Array, grid: Grid) -> None:
     if array.dtype.kind not in "biu" or array.min() < 0 or array.max() > EXACT:
         found = f"{array.dtype} {array.min()}..{array.max()}"
         raise ValueError(f"mask values must be integers in 0..{EXACT}, found {found}")
-    dtype = smallest(int(array.max()))
+    _write(path, array.astype(smallest(int(array.max()))), grid)
+
+
+def write_map(path: Path, array: Array, grid: Grid) -> None:
+    """Write values as float32; otherwise as :func:`write_mask`.
+
+    Args:
+        path: ending in ``.nii.gz``, or ``.nii`` for an uncompressed file.
+        array: three-dimensional, finite.
+        grid: where the voxels lie.
+
+    Raises:
+        ValueError: if the array does not fit the grid, or a value is not finite.
+        OSError: if the file system fails; a file that was there before is then untouched.
+    """
+    if array.shape != grid.shape:
+        raise ValueError(f"a map of shape {array.shape} does not lie on a grid of shape {grid.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError("a map must be finite")
+    _write(path, array.astype(np.float32), grid)
+
+
+def _write(path: Path, array: Array, grid: Grid) -> None:
     header = Nifti1Header() if max(grid.shape) <= np.iinfo(np.int16).max else Nifti2Header()
-    header.set_data_dtype(dtype)
+    header.set_data_dtype(array.dtype)
     header.set_data_shape(grid.shape)
     header.set_qform(grid.affine, code=1)
     header.set_sform(grid.affine, code=1)
@@ -113,7 +135,7 @@ def write_mask(path: Path, array: Array, grid: Grid) -> None:
     header.set_slope_inter(1, 0)
     header["vox_offset"] = header.single_vox_offset
     no_extension = bytes(4)
-    content = header.binaryblock + no_extension + array.astype(dtype).tobytes(order="F")
+    content = header.binaryblock + no_extension + array.tobytes(order="F")
     if path.name.endswith(".gz"):
         content = gzip.compress(content, compresslevel=6, mtime=0)
     write_atomic(path, content)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from medmtl.data.volume import Volume
 from medmtl.metrics import measures
-from medmtl.tasks.base import Task, VoxelTask
+from medmtl.tasks.base import LabelTask, Task
 
 STRUCTURE = re.compile(r"[a-z][a-z0-9_]*(/[a-z][a-z0-9_]*)?")
 
@@ -139,8 +139,8 @@ def resolve_structures(structures: Sequence[str], tasks: Mapping[str, Task]) -> 
 def _label_values(structure: str, tasks: Mapping[str, Task]) -> tuple[int, ...]:
     name, _, label = structure.partition("/")
     task = tasks.get(name)
-    if not isinstance(task, VoxelTask):
-        masks = [other for other, kind in tasks.items() if isinstance(kind, VoxelTask)]
+    if not isinstance(task, LabelTask):
+        masks = [other for other, kind in tasks.items() if isinstance(kind, LabelTask)]
         raise ValueError(f"{name!r} is no task with a mask; those of this file: {', '.join(masks) or 'none'}")
     return task.values_of(label or None)
 

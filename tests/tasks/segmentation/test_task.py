@@ -14,7 +14,7 @@ import torch
 from medmtl.networks.features import Features
 from medmtl.tasks.base import ScoredCase
 from medmtl.tasks.segmentation import Segmentation, SegmentationOptions
-from tests.tasks.contract import SHAPE, SPEC, VoxelTaskContract, case, features, volume
+from tests.tasks.contract import SHAPE, SPEC, LabelTaskContract, case, features, volume
 
 LABELS = {"oedema": 2, "core": 1, "hot": 4}
 REGIONS = {"whole": ["oedema", "core", "hot"], "tumour": ["core", "hot"], "bright": ["hot"]}
@@ -25,7 +25,8 @@ def label_arrays(count: int) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
     return [generator.choice(np.array([0, 1, 2, 4], np.uint8), SHAPE) for _ in range(count)]
 
 
-class TestLabels(VoxelTaskContract):
+class TestLabels(LabelTaskContract):
+    primary: ClassVar[str] = "dice"
     options: ClassVar[Mapping[str, Any]] = {
         "kind": "segmentation",
         "column": "label",
@@ -46,7 +47,8 @@ class TestLabels(VoxelTaskContract):
     )
 
 
-class TestRegions(VoxelTaskContract):
+class TestRegions(LabelTaskContract):
+    primary: ClassVar[str] = "dice"
     options: ClassVar[Mapping[str, Any]] = {**TestLabels.options, "train": "regions"}
     truths: ClassVar[Sequence[Any]] = label_arrays(4)
     bad_options: ClassVar[Sequence[tuple[Mapping[str, Any], str]]] = (
@@ -201,3 +203,92 @@ def test_another_cohorts_values_are_translated_by_the_names_of_the_labels() -> N
     assert task().translated(array, other).tolist() == [[[0, 4, 2, 1, 0]]]
     with pytest.raises(ValueError, match="its labels are oedema, core, and the model's are oedema, core, hot"):
         task().same_target(task(labels={"oedema": 2, "core": 1}, regions={}))
+
+
+class TestIgnored(LabelTaskContract):
+    primary: ClassVar[str] = "dice"
+    options: ClassVar[Mapping[str, Any]] = {**TestLabels.options, "ignore": 255, "loss": "dice_focal", "lesions": True}
+    truths: ClassVar[Sequence[Any]] = [np.where(mask == 1, 255, mask).astype(np.uint8) for mask in label_arrays(4)]
+    bad_options: ClassVar[Sequence[tuple[Mapping[str, Any], str]]] = (
+        ({"ignore": 4}, "value of a label"),
+        ({"ignore": 0}, "greater than 0"),
+        ({"beta": 0.7}, "tversky"),
+        ({"loss": "tversky", "beta": 1.0}, "less than 1"),
+        ({"loss": "hinge"}, "dice_ce"),
+    )
+
+
+class TestTversky(LabelTaskContract):
+    primary: ClassVar[str] = "dice"
+    options: ClassVar[Mapping[str, Any]] = {
+        **TestLabels.options,
+        "train": "regions",
+        "ignore": 3,
+        "loss": "tversky",
+        "beta": 0.6,
+    }
+    truths: ClassVar[Sequence[Any]] = [np.where(mask == 1, 3, mask).astype(np.uint8) for mask in label_arrays(4)]
+    bad_options: ClassVar[Sequence[tuple[Mapping[str, Any], str]]] = ()
+
+
+@pytest.mark.parametrize("changes", [{}, {"train": "regions"}, {"loss": "tversky"}, {"loss": "dice_focal"}])
+def test_what_is_predicted_in_ignored_voxels_does_not_matter_to_the_loss(changes: Mapping[str, Any]) -> None:
+    trained = task(ignore=255, **changes)
+    truth = label_arrays(1)[0].copy()
+    truth[:3] = 255
+    target = trained.encode(truth)[None]
+    channels = 3 if changes.get("train") == "regions" else 4
+    logits = torch.randn(1, channels, *SHAPE, generator=torch.Generator().manual_seed(0))
+    other = logits.clone()
+    other[:, :, :3] += 5 * torch.randn(other[:, :, :3].shape, generator=torch.Generator().manual_seed(1))
+    assert not torch.equal(logits, other)
+    torch.testing.assert_close(trained.loss((logits,), target), trained.loss((other,), target), rtol=0, atol=0)
+
+
+def test_255_labels_and_an_ignored_value_do_not_wrap() -> None:
+    many = task(labels={f"l{i}": i + 1 for i in range(255)}, regions={}, ignore=300)
+    assert many.encode(np.array([[[255, 300, 0]]])).flatten().tolist() == [255, 256, 0]
+
+
+def test_ignored_voxels_are_taken_out_of_both_masks() -> None:
+    predicted, truth = halves(2, 1), halves(1, 1)
+    truth[1] = 255  # predicted as left, and nobody labelled it
+    scores = two(ignore=255).mask_scores(predicted, truth, (10.0, 10.0, 10.0))
+    assert (scores["dice/left"], scores["hd95_mm/left"], scores["volume_error_ml/left"]) == (1.0, 0.0, 0.0)
+    truth[0] = 255
+    scores = two(ignore=255).mask_scores(predicted, truth, (10.0, 10.0, 10.0))
+    assert (scores["dice/left"], scores["false/left"]) == (None, 0.0)
+
+
+def test_the_cut_of_a_mask_that_reaches_ignored_voxels_alone_counts_as_surface() -> None:
+    truth = np.zeros((6, 1, 1), np.uint8)
+    truth[:2], truth[4:] = 1, 255
+    predicted = np.ones((6, 1, 1), np.uint8)
+    scores = two(ignore=255).mask_scores(predicted, truth, (1.0, 1.0, 1.0))
+    assert scores["dice/left"] == pytest.approx(2 * 2 / (4 + 2))
+    assert scores["hd95_mm/left"] == pytest.approx(np.percentile([0, 0, 1, 2], 95))
+
+
+def test_what_another_cohort_ignores_is_ignored_here() -> None:
+    other = task(ignore=9)
+    array = np.array([[[0, 1, 9, 4]]])
+    for own in (task(), task(ignore=255)):
+        truth = own.translated(array, other)
+        predicted = np.array([[[0, 1, 1, 4]]])
+        assert own.mask_scores(predicted, truth, (1.0, 1.0, 1.0))["dice/core"] == 1.0
+
+
+def test_lesions_are_scored_one_by_one_where_asked_for() -> None:
+    truth, predicted = np.zeros((2, 12, 1, 1), np.uint8)
+    truth[0:2], truth[4:6], truth[8:10] = 1, 1, 2
+    predicted[0:2], predicted[8:10], predicted[11] = 1, 2, 1
+    assert "lesion_f1" not in two().mask_scores(predicted, truth, (1.0, 1.0, 1.0))
+    segmentation = two(lesions=True)
+    scores = segmentation.mask_scores(predicted, truth, (1.0, 1.0, 1.0))
+    assert (scores["lesion_f1/left"], scores["lesion_sensitivity/left"]) == (0.5, 0.5)
+    assert (scores["lesion_false_positives/left"], scores["lesion_f1/right"]) == (1.0, 1.0)
+    assert scores["lesion_f1"] == 0.75
+    result = segmentation.result(volume(predicted))
+    metrics = segmentation.metrics([ScoredCase("c", "p", None, 0, Path("x"), result, scores)])
+    assert metrics["lesion_sensitivity/left"].extra == {"n_lesions": 2, "n_lesions_found": 1, "n_lesions_false": 1}
+    assert metrics["lesion_false_positives"].better == "lower"

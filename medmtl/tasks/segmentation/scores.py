@@ -1,0 +1,117 @@
+"""How a mask is scored: per case, and over cases."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medmtl.metrics.estimate import Better, Estimate
+from medmtl.metrics.intervals import mean_estimate
+from medmtl.metrics.lesions import lesion_scores
+from medmtl.metrics.overlap import dice, outcome, volume_ml
+from medmtl.metrics.surface import surface_scores
+from medmtl.tasks.base import ScoredCase
+from medmtl.tasks.segmentation.options import SegmentationOptions
+
+OUTCOMES = ("missed", "false", "true_negative")
+LESION_COUNTS = ("lesions", "lesions_found", "lesions_false")
+
+Scores = dict[str, float | None]
+
+
+def mask_scores(
+    predicted: npt.NDArray[Any],
+    truth: npt.NDArray[Any],
+    spacing: Sequence[float],
+    structures: Mapping[str, Collection[int]],
+    ignored: Collection[int],
+    options: SegmentationOptions,
+) -> Scores:
+    """Every metric of every label and region, then the means over what is trained.
+
+    Both empty: no Dice and no distances. One empty: Dice 0, HD95 the image's diagonal, NSD 0.
+
+    Voxels that nobody labelled are taken out of both masks first, so that each mask ends where they begin. Where both
+    masks reach them, the two cuts coincide and lie at no distance from each other; a mask that reaches them alone has
+    its cut counted as surface, as at the edge of the image.
+
+    Args:
+        predicted, truth: label values on one grid.
+        spacing: in mm.
+        structures: label or region -> its values.
+        ignored: values of ``truth`` where nobody labelled.
+        options: of the task.
+    """
+    labelled = ~np.isin(truth, list(ignored))
+    scores: Scores = {}
+    for name, values in structures.items():
+        found, reference = (np.isin(mask, list(values)) & labelled for mask in (predicted, truth))
+        surface = surface_scores(found, reference, spacing, options.tolerance_mm)
+        kind = outcome(found, reference)
+        own: Scores = {
+            "dice": dice(found, reference),
+            "hd95_mm": surface.hd95_mm,
+            _nsd(options): surface.nsd,
+            "volume_error_ml": volume_ml(found, spacing) - volume_ml(reference, spacing),
+            **{other: float(kind == other) for other in OUTCOMES},
+        }
+        if options.lesions:
+            lesions = lesion_scores(found, reference)
+            own |= {"lesion_f1": lesions.f1, "lesion_sensitivity": lesions.sensitivity}
+            own["lesion_false_positives"] = float(lesions.false)
+            counts = (lesions.reference, lesions.found, lesions.false)
+            own |= dict(zip(LESION_COUNTS, map(float, counts), strict=True))
+        scores |= {f"{metric}/{name}": value for metric, value in own.items()}
+    means: Scores = {}
+    for metric in _metrics(options):
+        known = [value for name in _trained(options) if (value := scores[f"{metric}/{name}"]) is not None]
+        means[metric] = float(np.mean(known)) if known else None
+    return {**means, **scores}
+
+
+def estimates(cases: Sequence[ScoredCase], options: SegmentationOptions) -> dict[str, Estimate]:
+    """Means over cases with BCa intervals over patients.
+
+    They carry how many masks were missed or false, or how many lesions there were, were found and were false.
+    """
+    patients = [case.patient for case in cases]
+    found: dict[str, Estimate] = {}
+    for name in ("", *options.labels, *options.regions):
+        members = (name,) if name else _trained(options)
+        for metric, (better, unit) in _metrics(options).items():
+            key = f"{metric}/{name}" if name else metric
+            kinds = LESION_COUNTS if metric.startswith("lesion_") else OUTCOMES
+            counts = {f"n_{kind}": _total(cases, kind, members) for kind in kinds}
+            found[key] = mean_estimate([case.scores[key] for case in cases], patients, better, unit, counts)
+    return found
+
+
+def _total(cases: Sequence[ScoredCase], kind: str, members: Sequence[str]) -> int:
+    return int(sum((case.scores[f"{kind}/{member}"] or 0) for case in cases for member in members))
+
+
+def _nsd(options: SegmentationOptions) -> str:
+    return f"nsd_{options.tolerance_mm:g}mm"
+
+
+def _trained(options: SegmentationOptions) -> tuple[str, ...]:
+    return tuple(options.regions if options.train == "regions" else options.labels)
+
+
+def _metrics(options: SegmentationOptions) -> dict[str, tuple[Better, str | None]]:
+    metrics: dict[str, tuple[Better, str | None]] = {
+        "dice": ("higher", None),
+        "hd95_mm": ("lower", "mm"),
+        _nsd(options): ("higher", None),
+        "volume_error_ml": ("zero", "ml"),
+    }
+    if options.lesions:
+        metrics |= {
+            "lesion_f1": ("higher", None),
+            "lesion_sensitivity": ("higher", None),
+            "lesion_false_positives": ("lower", None),
+        }
+    return metrics
