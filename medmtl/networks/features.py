@@ -17,12 +17,14 @@ class FeatureSpec:
         channels: channels of each encoder map, finest first.
         strides: cumulative stride of each encoder map against the image, per axis.
         decoder_channels, decoder_strides: the same for the decoder maps, finest first.
+        covariates: features of the clinical covariates; 0 where the task does not read them.
     """
 
     channels: tuple[int, ...]
     strides: tuple[Stride, ...]
     decoder_channels: tuple[int, ...] = ()
     decoder_strides: tuple[Stride, ...] = ()
+    covariates: int = 0
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,12 @@ class Features:
     """What a head reads.
 
     Attributes:
-        encoder: maps of the encoder, finest first, each (B, channels[i], D, H, W) / strides[i].
+        encoder: maps of the encoder, finest first, each (B, channels[i], D, H, W) / strides[i]; empty where the task
+            does not read the image.
         decoder: maps of the decoder, finest first; empty where the task is no voxel task.
+        covariates_BN: float32 features of the clinical covariates; None where the task does not read them.
     """
 
     encoder: tuple[torch.Tensor, ...]
     decoder: tuple[torch.Tensor, ...] = ()
+    covariates_BN: torch.Tensor | None = None

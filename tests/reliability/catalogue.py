@@ -59,7 +59,6 @@ NOT_SHOWN: dict[str, str] = {
     "B126": "survival targets are not in this version",
     "B127": "survival targets are not in this version",
     "B128": "survival targets are not in this version",
-    "B129": "clinical covariates are not in this version",
     "F47": "one process has no second one to compare with; what lies on disk is hashed, what is in memory is not",
     "F49": "the steps do not depend on any clock; a monotonic clock cannot be set back for a test",
     "F56": "training on several processes is not in this version",
