@@ -13,7 +13,7 @@ SCALES = 3
 DROPOUT = 0.2
 VOXELS = (2, 3, 4)
 INITIAL_WEIGHT = 1e-3
-GAIN = 5.0
+GAIN = 10.0
 RATE = 0.05
 EPSILON = 1e-5
 
@@ -80,7 +80,7 @@ class PooledHead(nn.Module):
         output = W [dropout((s - m) / sqrt(v + eps)), g c] + b
 
     They have one scale already, learned from the whole training fold, which running moments of a rare category would
-    spoil. The gain g = 5 is a step size: hundreds of pooled features move together, and one covariate moves alone. Its
+    spoil. The gain g = 10 is a step size: hundreds of pooled features move together, and one covariate moves alone. Its
     weights start at 0 and stay there where the training fold does not vary. A task that reads covariates alone is the
     linear model ``W g c + b``.
 
