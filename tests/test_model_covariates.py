@@ -31,7 +31,8 @@ def make() -> MultiTaskModel:
     model = MultiTaskModel(sharing, tasks, COUNT)
     with torch.no_grad():
         for inputs in INPUTS:  # trained a little
-            model.heads[inputs].linear.weight.normal_(std=0.1)
+            for parameter in model.head_parameters(inputs):
+                parameter.normal_(std=0.1)
     return model.eval()
 
 
@@ -40,7 +41,8 @@ def covariates(batch: int = 2) -> torch.Tensor:
 
 
 def flat(output: Any) -> torch.Tensor:
-    return output[0] if isinstance(output, tuple) else output
+    found: torch.Tensor = output[0] if isinstance(output, tuple) else output
+    return found
 
 
 def test_other_covariates_change_only_the_tasks_that_read_them() -> None:
