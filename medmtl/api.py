@@ -250,6 +250,7 @@ def predict(
     inputs: Sequence[PathLike],
     out: PathLike,
     *,
+    covariates: Mapping[str, Any] | None = None,
     device: DeviceName = "auto",
     progress: Progress = silent,
 ) -> Path:
@@ -260,6 +261,8 @@ def predict(
         inputs: one cohort configuration, one table, ``CHANNEL=FILE`` for one case, or bare files for a model of one
             channel.
         out: folder for masks and ``predictions.csv``; of earlier predictions there, those of equal names are replaced.
+        covariates: for one case given as files, the value of each covariate that the model reads; None is a missing
+            one. A table has them as columns.
         device: ``auto``, ``cpu`` or ``cuda``.
         progress: called once per case.
 
@@ -273,7 +276,8 @@ def predict(
     _refuse_run(out)
     predictor = Predictor(open_folds(Path(run)), device)
     findings = Findings()
-    cases = cases_of([str(item) for item in inputs], predictor.config, predictor.channels, findings)
+    names = [str(item) for item in inputs]
+    cases = cases_of(names, predictor.config, predictor.channels, findings, covariates)
     table = Path(out) / TABLE
     volumes = (Path(out) / f for c in cases for task in predictor.tasks.values() for f in volume_files(task, c.case_id))
     refuse_overwriting((table, *volumes), (*map(Path, inputs), *(path for c in cases for path in c.images.values())))

@@ -68,6 +68,23 @@ def check_place(file: Path | None, option: str) -> None:
         raise InputError(f"{option} {file} is in a folder that does not exist; make it first", code="B164")
 
 
+def named_values(texts: Sequence[str], option: str) -> dict[str, str]:
+    """What was typed as ``NAME=VALUE``, an option that may be given several times.
+
+    Raises:
+        InputError: one has no name or no equals sign, or a name comes twice.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise InputError(f"{option} wants NAME=VALUE, found {text!r}", code="B164")
+        if name in found:
+            raise InputError(f"{option} gives {name} twice; give it once", code="B163")
+        found[name] = value
+    return found
+
+
 def in_words(error: typer.TyperException) -> str:
     """What the parser refused, as one sentence with its id."""
     # typer hands on the words of its validator

@@ -7,6 +7,7 @@ from typing import Any
 
 from medmtl import sharing, tasks, weighting
 from medmtl.config import Config
+from medmtl.data.covariates import feature_count
 from medmtl.model import MultiTaskModel
 from medmtl.planning import Plan
 from medmtl.tasks.base import Task
@@ -29,9 +30,9 @@ def build_tasks(config: Config, fitted: Mapping[str, Mapping[str, Any]] | None =
 def build_model(config: Config, plan: Plan, fitted_tasks: Mapping[str, Task]) -> MultiTaskModel:
     """The network with one head per task, its weights drawn from torch's current random state."""
     kind = sharing.kinds.get(config.sharing.kind)
-    voxel = {name: task.voxel for name, task in fitted_tasks.items()}
+    voxel = {name: task.voxel for name, task in fitted_tasks.items() if task.reads_image}
     shared = kind(config.sharing, plan.network, config.network, voxel)
-    return MultiTaskModel(shared, fitted_tasks, config.training.head_gradient)
+    return MultiTaskModel(shared, fitted_tasks, config.training.head_gradient, feature_count(plan.covariates))
 
 
 def build_weighting(config: Config) -> Weighting:

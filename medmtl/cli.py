@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 import typer
 
 from medmtl import __version__
-from medmtl.arguments import Command, check_place, check_words
+from medmtl.arguments import Command, check_place, check_words, named_values
 from medmtl.console import (
     Screen,
     answer,
@@ -265,17 +265,21 @@ def predict(
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for masks and predictions.csv.")],
     device: Device = "auto",
-    covariate: Annotated[list[str] | None, typer.Option(hidden=True)] = None,
+    covariate: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A clinical covariate of one case; NAME= where it is missing."),
+    ] = None,
     tta: Annotated[bool, typer.Option("--tta", hidden=True)] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Predict cases that need no labels."""
-    _refuse_options("predict", {"--covariate": covariate, "--tta": tta})
+    _refuse_options("predict", {"--tta": tta})
+    covariates = named_values(covariate or (), "--covariate")
     from medmtl import api
 
     with Screen(quiet=quiet, verbose=verbose) as screen:
-        written = api.predict(run, inputs, out, device=device, progress=screen.progress)
+        written = api.predict(run, inputs, out, covariates=covariates, device=device, progress=screen.progress)
     answer(str(written))
 
 

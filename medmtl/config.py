@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from medmtl import networks, sharing, tasks, weighting
+from medmtl.data.covariates import CovariateKind
 from medmtl.data.formats import strict_yaml
 from medmtl.errors import ConfigError
 from medmtl.networks.unet import UnetOptions
@@ -40,7 +41,6 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 LATER = {
     "cohorts": "several cohorts in one training",
     "views": "a choice of views",
-    "cohort.covariates": "clinical covariates",
     "split.tune": "a tuning split",
     "training.select": "selection of a best checkpoint",
     "inference.tta": "test-time augmentation",
@@ -67,6 +67,12 @@ class Config(Section):
     cache: CacheSection = CacheSection()
     inference: InferenceSection = InferenceSection()
     init: InitSection | None = None
+
+    @property
+    def used_covariates(self) -> dict[str, CovariateKind]:
+        """The declared covariates, where a task reads them; otherwise none."""
+        used = any(options.inputs != "image" for options in self.tasks.values())
+        return self.cohort.covariates if used else {}
 
 
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -304,6 +310,7 @@ def _guess(name: str, known: Iterable[str]) -> str:
 def _check_combinations(config: Config, lines: Lines, faults: Faults) -> None:
     built = {name: tasks.kinds.get(options.kind)(name, options) for name, options in config.tasks.items()}
     _check_columns(config, built, lines, faults)
+    _check_inputs(config, built, lines, faults)
     for name, task in built.items():
         with faults.kept():
             try:
@@ -347,3 +354,36 @@ def _check_columns(config: Config, built: Mapping[str, Task], lines: Lines, faul
                 column, line = inputs[0], line_of(("tasks", name), lines)
                 message = f"its column {column!r} is also the channel {channel_of[column]!r}; a target is no input"
                 raise ConfigError(message, key=f"tasks.{name}", line=line, code="B129")
+    taken = {column: f"the channel {channel!r}" for column, channel in channel_of.items()}
+    taken |= {config.cohort.case: "cohort.case", config.cohort.patient: "cohort.patient"}
+    taken |= {column: f"tasks.{name}" for name, task in built.items() for column in task.columns}
+    if config.split.column is not None:
+        taken[config.split.column] = "split.column"
+    for name in config.cohort.covariates:
+        with faults.kept():
+            if name in taken:
+                place = ("cohort", "covariates", name)
+                message = (
+                    f"the column {name!r} is also that of {taken[name]}, and no clinical input; name it in one place"
+                )
+                raise ConfigError(message, key=".".join(place), line=line_of(place, lines), code="B129")
+
+
+def _check_inputs(config: Config, built: Mapping[str, Task], lines: Lines, faults: Faults) -> None:
+    """What the tasks read is there, and one of them reads the image."""
+    for name, task in built.items():
+        place = ("tasks", name, "inputs")
+        key, line = ".".join(place), line_of(place, lines)
+        with faults.kept():
+            if task.voxel and task.reads_covariates:
+                message = f"{task.options.inputs!r} is for case tasks; a {task.kind} reads the image"
+                raise ConfigError(message, key=key, line=line, code="B142")
+            if task.reads_covariates and not config.cohort.covariates:
+                message = f"{task.options.inputs!r} wants cohort.covariates, which declares none"
+                raise ConfigError(message, key=key, line=line, code="B142")
+    with faults.kept():
+        if not any(task.reads_image for task in built.values()):
+            message = (
+                "every task has inputs: covariates, and none reads the image; give one of them inputs: both or image"
+            )
+            raise ConfigError(message, key="tasks", line=line_of(("tasks",), lines), code="B142")

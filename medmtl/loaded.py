@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medmtl.data.case import Case
-from medmtl.errors import InputError
-from medmtl.inference.inputs import case_of_files, cases_of
+from medmtl.data.covariates import CovariateKind
+from medmtl.inference.inputs import case_of_files, cases_of, cells_of
 from medmtl.inference.predict import CasePrediction, Predictor
 from medmtl.inference.write import TABLE, open_output, prediction_row, write_masks, write_table
 from medmtl.run_folder import open_folds
@@ -50,6 +50,11 @@ class Model:
         """Names that :meth:`predict` wants."""
         return self._predictor.channels
 
+    @property
+    def covariates(self) -> dict[str, CovariateKind]:
+        """Name -> kind (``number`` or ``category``) of the clinical covariates that :meth:`predict` wants."""
+        return self._predictor.covariates
+
     def predict(
         self, images: Mapping[str, str | Path], *, case_id: str = "case", covariates: Mapping[str, Any] | None = None
     ) -> Prediction:
@@ -57,15 +62,14 @@ class Model:
 
         Args:
             images: channel -> file.
-            covariates: clinical inputs; not in this version, which refuses any.
             case_id: the case's name in files that are saved.
+            covariates: name -> value of every clinical covariate in :attr:`covariates`; None is a missing value.
 
         Raises:
-            InputError: if a channel is missing or unknown, or a file cannot be used.
+            InputError: if a channel or a covariate is missing or unknown, or a file cannot be used.
         """
-        if covariates:
-            raise InputError("clinical covariates are not in this version")
-        found = self._predictor.predict(case_of_files(images, self.channels, case_id))
+        cells = cells_of(covariates or {}, self._predictor.config)
+        found = self._predictor.predict(case_of_files(images, self.channels, case_id, cells))
         return Prediction(**vars(found), model_sha256=self._predictor.model_sha256)
 
     def training_cohort(self) -> tuple[Case, ...]:

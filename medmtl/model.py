@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from medmtl.errors import ArtefactError
+from medmtl.networks.features import Features, FeatureSpec
 from medmtl.sharing.base import Sharing
 from medmtl.tasks.base import Task
 
@@ -17,16 +19,21 @@ class MultiTaskModel(nn.Module):
     """Image -> output of each task, always as a mapping, also for one task.
 
     Args:
-        sharing: gives the features.
+        sharing: gives the features of the tasks that read the image.
         tasks: fitted tasks by name; each builds its head.
         head_gradient: share of a case head's gradient that reaches the features; see ``training.head_gradient``.
+        covariates: number of features of the clinical covariates.
     """
 
-    def __init__(self, sharing: Sharing, tasks: Mapping[str, Task], head_gradient: float = 1.0) -> None:
+    def __init__(
+        self, sharing: Sharing, tasks: Mapping[str, Task], head_gradient: float = 1.0, covariates: int = 0
+    ) -> None:
         super().__init__()
         self.sharing = sharing
         self._share = {name: 1.0 if task.voxel else head_gradient for name, task in tasks.items()}
-        self.heads = {name: task.head(sharing.spec[name]) for name, task in tasks.items()}
+        self._reads_image = frozenset(name for name, task in tasks.items() if task.reads_image)
+        self._reads_covariates = frozenset(name for name, task in tasks.items() if task.reads_covariates)
+        self.heads = {name: task.head(self._spec(name, covariates)) for name, task in tasks.items()}
         for name, head in self.heads.items():
             # not a ModuleDict, which refuses a task called like an attribute of a module, such as ``type``
             self.add_module(f"heads_{name}", head)
@@ -36,11 +43,38 @@ class MultiTaskModel(nn.Module):
         """Task names in the configured order."""
         return tuple(self.heads)
 
-    def forward(self, image_BCDHW: torch.Tensor, tasks: Sequence[str] | None = None) -> dict[str, Any]:
-        """Outputs of the named tasks, or of all; what only other tasks need is not run."""
+    def _spec(self, task: str, covariates: int) -> FeatureSpec:
+        spec = self.sharing.spec[task] if task in self._reads_image else FeatureSpec((), ())
+        return replace(spec, covariates=covariates) if task in self._reads_covariates else spec
+
+    def forward(
+        self,
+        image_BCDHW: torch.Tensor,
+        tasks: Sequence[str] | None = None,
+        covariates_BN: torch.Tensor | None = None,
+    ) -> dict[str, Any]:
+        """Outputs of the named tasks, or of all; what only other tasks need is not run.
+
+        Args:
+            image_BCDHW: the samples.
+            tasks: names.
+            covariates_BN: their clinical covariates, wanted where a named task reads them.
+        """
         names = self.tasks if tasks is None else tuple(tasks)
-        features = self.sharing.features(image_BCDHW, names) if names else {}
+        features = self.features(image_BCDHW, names, covariates_BN)
         return {name: self.heads[name](features[name].damped(self._share[name])) for name in names}
+
+    def features(
+        self, image_BCDHW: torch.Tensor, tasks: Sequence[str], covariates_BN: torch.Tensor | None = None
+    ) -> dict[str, Features]:
+        """What the heads of the named tasks read; arguments as of :meth:`forward`."""
+        seeing = [name for name in tasks if name in self._reads_image]
+        seen = self.sharing.features(image_BCDHW, seeing) if seeing else {}
+        found = {name: seen.get(name, Features(())) for name in tasks}
+        return {
+            name: replace(one, covariates_BN=covariates_BN) if name in self._reads_covariates else one
+            for name, one in found.items()
+        }
 
     def shared_parameters(self) -> list[nn.Parameter]:
         """Parameters that more than one task can reach."""

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from medmtl.data.covariates import CovariateKind
 from medmtl.validation import Rule
 
 Positive = Annotated[float, Field(gt=0)]
@@ -30,6 +31,7 @@ class CohortSection(Section):
     patient: Annotated[str, Rule("B022", "name the column of patients, or that of cases where each is a person")]
     site: str | None = None
     channels: dict[str, str] = Field(min_length=1)
+    covariates: dict[str, CovariateKind] = {}
     missing: tuple[str, ...] = ("",)
     roots: tuple[Path, ...] = ()
     allow: tuple[Literal["shared-image", "constant"], ...] = ()

@@ -49,6 +49,10 @@ def _row(config: Config, number: int, folder: Path, rng: np.random.Generator) ->
     row[cohort.case] = f"case{number:02}"  # the patient's column may be the same
     if cohort.site:
         row[cohort.site] = ("north", "south")[number % 2]
+    row |= {
+        name: ("a", "b")[number % 2] if kind == "category" else str(50 + number)
+        for name, kind in cohort.covariates.items()
+    }
     spacing = config.plan.spacing or (1.0, 1.0, 1.0)
     for column in cohort.channels.values():
         image = rng.normal(100.0, 20.0, SHAPE).astype(np.float32)

@@ -82,7 +82,8 @@ def test_every_command_can_be_quiet_and_verbose(command: str, capsys: Captured) 
         (["kinds", "extra"], "extra"),
         *([[command, "a", "--out", "b"], f"{command} is not in this version"] for command in LATER),
         (["predict", "r", "i", "--out", "o", "--tta"], "predict --tta is not in this version"),
-        (["predict", "r", "i", "--out", "o", "--covariate", "age=1"], "predict --covariate is not in this version"),
+        (["predict", "r", "i", "--out", "o", "--covariate", "age"], "--covariate wants NAME=VALUE, found 'age'"),
+        (["predict", "r", "i", "--out", "o", "--covariate", "a=1", "--covariate", "a=2"], "--covariate gives a twice"),
     ],
 )
 def test_wrong_arguments_end_in_one_sentence(arguments: list[str], words: str, capsys: Captured) -> None:

@@ -153,7 +153,6 @@ def test_what_comes_later_is_refused_by_name(tmp_path: Path, addition: str, key:
 @pytest.mark.parametrize(
     ("old", "new", "key"),
     [
-        ("  case:", "  covariates: {age: number}\n  case:", "cohort.covariates"),
         ("{ed: image_ed}", "{ed: {column: image_ed, optional: true}}", "cohort.channels.ed"),
         ("steps: 10", "steps: 10\n  select: heart/dice", "training.select"),
     ],

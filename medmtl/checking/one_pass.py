@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from medmtl.checking.checked import Checked
+from medmtl.checking.covariates import check_covariates
 from medmtl.checking.division import check_parts, divide, places
 from medmtl.checking.duplicates import Duplicates
 from medmtl.checking.files import Seen, look_at
@@ -86,6 +87,7 @@ def _check_table(
     truths = read_targets(cohort, tasks, findings)
     refused = refused_targets(cohort, tasks, truths)
     check_labels(cohort, tasks, truths, refused, findings, to_learn=to_learn)
+    check_covariates(cohort.identified, config, findings, to_learn=to_learn)
     splits = divide(config, tasks, cohort, truths, findings) if to_learn else None
     if splits is not None:
         check_parts(config, tasks, splits, truths, refused, findings)

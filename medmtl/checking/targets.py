@@ -23,6 +23,7 @@ def layout(config: Config, tasks: Mapping[str, Task]) -> CohortLayout:
         channels=section.channels,
         value_columns=tuple(dict.fromkeys(c for task in tasks.values() if not task.voxel for c in task.columns)),
         file_columns=tuple(dict.fromkeys(c for task in tasks.values() if task.voxel for c in task.columns)),
+        covariates=tuple(section.covariates),
         split=config.split.column,
         missing=section.missing,
         roots=section.roots,

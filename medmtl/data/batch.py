@@ -20,6 +20,7 @@ class ViewBatch:
         value. present: task -> bool tensor of shape (B,), True where the sample is labelled.
         case_ids: B ids, in order.
         rows: their B rows of the table.
+        covariates_BN: float32 features of their clinical covariates; N is 0 where no task reads any.
     """
 
     image_BCDHW: torch.Tensor
@@ -27,6 +28,7 @@ class ViewBatch:
     present: Mapping[str, torch.Tensor]
     case_ids: tuple[str, ...]
     rows: tuple[int, ...]
+    covariates_BN: torch.Tensor
 
     def named(self) -> str:
         """The cases with their rows, for a message."""
@@ -43,6 +45,7 @@ class ViewBatch:
             image_BCDHW=self.image_BCDHW.to(device, non_blocking=True),
             targets={task: target.to(device, non_blocking=True) for task, target in self.targets.items()},
             present={task: present.to(device, non_blocking=True) for task, present in self.present.items()},
+            covariates_BN=self.covariates_BN.to(device, non_blocking=True),
         )
 
     def pin_memory(self) -> ViewBatch:
@@ -52,6 +55,7 @@ class ViewBatch:
             image_BCDHW=self.image_BCDHW.pin_memory(),
             targets={task: target.pin_memory() for task, target in self.targets.items()},
             present={task: present.pin_memory() for task, present in self.present.items()},
+            covariates_BN=self.covariates_BN.pin_memory(),
         )
 
 

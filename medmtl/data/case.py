@@ -19,7 +19,8 @@ class Case:
         site: scanner, hospital or other stratum, or None where the cohort declares none.
         row: 1-based line of the table.
         images: channel name -> file, in the declared order.
-        cells: declared task column -> cell text; None where the cell means "not labelled".
+        cells: declared column of a task or a covariate -> cell text; None where the cell means "not labelled", or that
+            the value is missing.
         files: task column -> resolved file, for the columns that name label files and are not empty.
         split: value of the split column, where one is declared.
         sha256: file -> hash that its bytes had when the cohort was checked; empty where nobody checked it before.

@@ -36,6 +36,7 @@ class CohortLayout:
         channels: channel name -> column of its image files, in input order.
         value_columns: columns whose cells are targets.
         file_columns: columns that name label files.
+        covariates: columns whose cells are clinical inputs.
         split: column of the split, where there is one.
         missing: cells that mean "not labelled", besides the empty one.
         roots: folders outside the table's own that may be read.
@@ -49,6 +50,7 @@ class CohortLayout:
     site: str | None = None
     value_columns: tuple[str, ...] = ()
     file_columns: tuple[str, ...] = ()
+    covariates: tuple[str, ...] = ()
     split: str | None = None
     missing: tuple[str, ...] = ("",)
     roots: tuple[Path, ...] = ()
@@ -58,7 +60,8 @@ class CohortLayout:
     def columns(self) -> tuple[str, ...]:
         """Every declared column once."""
         declared = (self.case, self.patient, self.site, *self.channels.values(), *self.value_columns)
-        return tuple(dict.fromkeys(name for name in (*declared, *self.file_columns, self.split) if name is not None))
+        others = (*self.file_columns, *self.covariates, self.split)
+        return tuple(dict.fromkeys(name for name in (*declared, *others) if name is not None))
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,8 @@ class _RowReader:
         self._layout = layout
         self._table = table
         self._index = {column: table.names.index(column) for column in layout.columns if column in table.names}
-        self._texts = tuple(c for c in (layout.case, layout.patient, layout.site, *layout.value_columns) if c)
+        texts = (layout.case, layout.patient, layout.site, *layout.value_columns, *layout.covariates)
+        self._texts = tuple(column for column in texts if column)
         self._findings = findings
         self._missing = frozenset((*layout.missing, ""))
         self._files = TableFiles(layout.table.parent, layout.roots)
@@ -175,7 +179,8 @@ class _RowReader:
         clean = self._drop_controls(text, where)
         for column in dict.fromkeys(self._texts):
             self._formulas.update([column] if is_formula(self._value(text.get(column)) or "") else [])
-        targets = {column: self._value(text.get(column)) for column in (*layout.value_columns, *layout.file_columns)}
+        values = (*layout.value_columns, *layout.file_columns, *layout.covariates)
+        stated = {column: self._value(text.get(column)) for column in values}
         sound = self._check_ids(text, where) and clean
         images = {}
         for channel, column in layout.channels.items():
@@ -184,7 +189,7 @@ class _RowReader:
                 images[channel] = image
         files = {}
         for column in layout.file_columns:
-            found = self._find(targets[column], {**where, "column": column}, label=True)
+            found = self._find(stated[column], {**where, "column": column}, label=True)
             if found is not None:
                 files[column] = found[0]
         if not sound:
@@ -196,7 +201,7 @@ class _RowReader:
             site=self._value(text.get(layout.site)) if layout.site else None,
             row=row,
             images=images,
-            cells=targets,
+            cells=stated,
             files=files,
             split=self._value(text.get(layout.split)) if layout.split else None,
         )

@@ -19,6 +19,7 @@ from medmtl.data.augmentation import Augmentation, Draw
 from medmtl.data.batch import Batch, ViewBatch
 from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case, named
+from medmtl.data.covariates import Covariate, encode_case
 from medmtl.data.crop import Triple, centre_start, draw_start, whole_shape
 from medmtl.data.preparation import normalise
 from medmtl.data.prepared import Intensity, Prepared
@@ -46,6 +47,7 @@ class StepDataset(Dataset[Batch]):
         intensities: normalisation per channel.
         augmentation: what may be drawn; None gives every case once, in order, centred, one per step.
         sensitive: task -> what would change its label; a sample that was changed so is not labelled for it.
+        covariates: the clinical covariates that a task reads, as learned.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class StepDataset(Dataset[Batch]):
         intensities: Sequence[Intensity],
         augmentation: Augmentation | None,
         sensitive: Mapping[str, Collection[str]],
+        covariates: Sequence[Covariate] = (),
     ) -> None:
         self.cases = tuple(cases)
         self.cache = cache
@@ -78,6 +81,7 @@ class StepDataset(Dataset[Batch]):
         self.intensities = tuple(intensities)
         self.augmentation = augmentation
         self.sensitive = {name: frozenset(sensitive.get(name, ())) for name in self.encoders}
+        self.covariates = tuple(covariates)
 
     def __len__(self) -> int:
         """Steps of one pass over the cases."""
@@ -99,6 +103,7 @@ class StepDataset(Dataset[Batch]):
             intensities=self.intensities,
             augmentation=None,
             sensitive=self.sensitive,
+            covariates=self.covariates,
         )
 
     def __getitem__(self, step: int) -> Batch:
@@ -122,6 +127,7 @@ class StepDataset(Dataset[Batch]):
             present={name: torch.tensor([present[name] for _, _, present in samples]) for name in self.encoders},
             case_ids=tuple(case.case_id for case in chosen),
             rows=tuple(case.row for case in chosen),
+            covariates_BN=torch.stack([encode_case(self.covariates, case) for case in chosen]),
         )
         return Batch(step, {self.view: view})
 

@@ -277,7 +277,7 @@ def _share(batch: Batch) -> None:
     tensors = [
         tensor
         for view in batch.views.values()
-        for tensor in (view.image_BCDHW, *view.targets.values(), *view.present.values())
+        for tensor in (view.image_BCDHW, view.covariates_BN, *view.targets.values(), *view.present.values())
     ]
     try:
         for tensor in tensors:

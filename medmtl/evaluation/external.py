@@ -13,6 +13,7 @@ from medmtl.checking import Checked, check_cohort
 from medmtl.config import Config
 from medmtl.errors import InputError
 from medmtl.evaluation.selection import Group, Selection, folds_of
+from medmtl.inference.inputs import same_covariates
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import Task
@@ -80,11 +81,13 @@ def external_selection(
 
 
 def _matched(other: Config, path: Path, own: Config, tasks: Mapping[str, Task]) -> tuple[Config, list[str]]:
-    """The other configuration with the model's channels and tasks alone, in the model's order, and what it lacks."""
+    """The other configuration with the model's channels, covariates and tasks alone, in the model's order, and what
+    it lacks."""
     absent = [name for name in own.cohort.channels if name not in other.cohort.channels]
     if absent:
         wanted = ", ".join(own.cohort.channels)
         raise InputError(f"{path.name} has no channel {', '.join(absent)}; the model wants {wanted}: name them so")
+    same_covariates(own, other, path.name)
     common = {name: other.tasks[name] for name in tasks if name in other.tasks}
     if not common:
         raise InputError(
@@ -94,7 +97,8 @@ def _matched(other: Config, path: Path, own: Config, tasks: Mapping[str, Task]) 
     for name in skipped:
         logger.warning("%s has no task %s; it is not scored", path.name, name)
     channels = {name: other.cohort.channels[name] for name in own.cohort.channels}
-    cohort = other.cohort.model_copy(update={"channels": channels})
+    # a covariate that the model does not read need not be sound
+    cohort = other.cohort.model_copy(update={"channels": channels, "covariates": own.used_covariates})
     # how the other file would divide its cases does not matter here, and its column of parts may be absent
     split = other.split.model_copy(update={"column": None})
     return other.model_copy(update={"cohort": cohort, "tasks": common, "split": split}), skipped

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from medmtl.tasks.base import Task
 
 logger = logging.getLogger(__name__)
 
+Ask = Callable[[torch.Tensor, tuple[str, ...]], Mapping[str, Any]]
+
 GAUSSIAN_SIGMA = 0.125  # of the window, as in nnU-Net
 
 
@@ -27,6 +30,7 @@ def activations(
     image_CDHW: torch.Tensor,
     *,
     overlap: float,
+    covariates_N: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """What each task says of a case, before any decision.
 
@@ -40,6 +44,7 @@ def activations(
         plan: the run's plan.
         image_CDHW: normalised, at working spacing, RAS-ordered.
         overlap: share of a window that the next one covers.
+        covariates_N: the case's clinical covariates, where a task reads them.
 
     Returns:
         Case tasks: (K,). Voxel tasks: (K, D, H, W) on the image's grid. Both fp32 on the CPU.
@@ -49,17 +54,18 @@ def activations(
     padded, start = _pad(image_CDHW, shape)
     inside = tuple(slice(s, s + n) for s, n in zip(start, image_CDHW.shape[1:], strict=True))
     device = next(model.parameters()).device
+    ask: Ask = model if covariates_N is None else partial(model, covariates_BN=covariates_N[None].to(device))
     if padded.shape[1:] == torch.Size(shape):
-        outputs = _forward(model, tasks, plan, padded[None].to(device), tuple(tasks))
+        outputs = _forward(ask, tasks, plan, padded[None].to(device), tuple(tasks))
         return {
             name: (value[0][(slice(None), *inside)] if tasks[name].voxel else value[0]).float().cpu()
             for name, value in outputs.items()
         }
-    return _slide(model, tasks, plan, shape, padded, inside, overlap, device)
+    return _slide(ask, tasks, plan, shape, padded, inside, overlap, device)
 
 
 def _slide(
-    model: MultiTaskModel,
+    ask: Ask,
     tasks: Mapping[str, Task],
     plan: Plan,
     shape: Triple,
@@ -77,7 +83,7 @@ def _slide(
             "a case of %s voxels is larger than any training case; its centre is used for %s", size, ", ".join(whole)
         )
         centre = tuple(slice((n - m) // 2, (n - m) // 2 + m) for n, m in zip(size, shape, strict=True))
-        outputs = _forward(model, tasks, plan, padded_CDHW[(slice(None), *centre)][None].to(device), whole)
+        outputs = _forward(ask, tasks, plan, padded_CDHW[(slice(None), *centre)][None].to(device), whole)
         result.update({name: value[0].float().cpu() for name, value in outputs.items()})
     interval = tuple(max(1, int(n * (1 - overlap))) if m > n else n for n, m in zip(shape, size, strict=True))
     windows = dense_patch_slices(size, shape, interval, return_slice=True)
@@ -86,7 +92,7 @@ def _slide(
     sums: dict[str, torch.Tensor] = {}
     for window in windows if tiled else ():
         place = tuple(window)
-        outputs = _forward(model, tasks, plan, padded_CDHW[(slice(None), *place)][None].to(device), tiled)
+        outputs = _forward(ask, tasks, plan, padded_CDHW[(slice(None), *place)][None].to(device), tiled)
         total[place] += weight
         for name, value in outputs.items():
             part = value[0].float().cpu()
@@ -102,11 +108,11 @@ def _slide(
 
 
 def _forward(
-    model: MultiTaskModel, tasks: Mapping[str, Task], plan: Plan, image_BCDHW: torch.Tensor, names: tuple[str, ...]
+    ask: Ask, tasks: Mapping[str, Task], plan: Plan, image_BCDHW: torch.Tensor, names: tuple[str, ...]
 ) -> dict[str, torch.Tensor]:
     dtype: Any = torch.float16 if plan.precision == "fp16" else torch.bfloat16
     with torch.autocast(image_BCDHW.device.type, dtype=dtype, enabled=plan.precision != "fp32"):
-        outputs = model(image_BCDHW, names)
+        outputs = ask(image_BCDHW, names)
     return {name: tasks[name].activate(output) for name, output in outputs.items()}
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from medmtl import config as configuration
+from medmtl.checking.covariates import read_column
 from medmtl.config import Config
 from medmtl.data.case import Case
 from medmtl.data.cohort import CohortLayout, read_cohort
+from medmtl.data.covariates import CovariateFault, Kinds, parse
 from medmtl.data.finding import Findings
 from medmtl.errors import CohortError, InputError
 
@@ -17,33 +20,44 @@ TABLES = (".csv", ".tsv")
 
 
 def cases_of(
-    inputs: Sequence[str], trained: Config, channels: tuple[str, ...], findings: Findings | None = None
+    inputs: Sequence[str],
+    trained: Config,
+    channels: tuple[str, ...],
+    findings: Findings | None = None,
+    covariates: Mapping[str, Any] | None = None,
 ) -> tuple[Case, ...]:
     """Cases from whatever was given.
 
     Args:
-        inputs: one cohort configuration, one table with the trained cohort's columns of case ids and channels,
-            ``CHANNEL=FILE`` for one case, or bare image files, one case each, for a one-channel model. Nothing means
-            the trained cohort.
+        inputs: one cohort configuration, one table with the trained cohort's columns of case ids, channels and
+            covariates, ``CHANNEL=FILE`` for one case, or bare image files, one case each, for a one-channel model.
+            Nothing means the trained cohort.
         trained: the run's configuration.
         channels: the model's channels.
+        covariates: name -> value of the model's clinical covariates, for one case given as files.
         findings: gets the faults of a table's rows, which are then left out; None refuses a table with a bad row.
 
     Raises:
         InputError: if the inputs are none of these.
         CohortError: if a table cannot be read as one, or has a bad row and no ``findings`` to say so; carries them.
     """
+    if covariates and (not inputs or _is_cohort(inputs)):
+        raise InputError(
+            "covariates are columns of a table; give them apart only for one case given as files", code="B163"
+        )
+    kinds = trained.used_covariates
     if not inputs:
-        return _table(trained.cohort.table, trained, channels, trained.cohort.patient, findings)
+        return _table(trained.cohort.table, trained, channels, kinds, trained.cohort.patient, findings)
     first = Path(inputs[0])
     if len(inputs) == 1 and first.suffix.lower() in (".yaml", ".yml"):
         given = configuration.load(first)
         missing = [name for name in channels if name not in given.cohort.channels]
         if missing:
             raise InputError(f"{first} has no channel {', '.join(missing)}; the model wants {', '.join(channels)}")
-        return _table(given.cohort.table, given, channels, given.cohort.case, findings)
+        same_covariates(trained, given, first.name)
+        return _table(given.cohort.table, given, channels, kinds, given.cohort.case, findings)
     if len(inputs) == 1 and first.suffix.lower() in TABLES:
-        return _table(first, trained, channels, trained.cohort.case, findings)
+        return _table(first, trained, channels, kinds, trained.cohort.case, findings)
     if len(inputs) == 1 and first.is_dir():
         raise InputError(f"{first} is a folder; DICOM series are not in this version, give NIfTI files or a table")
     named = [item.partition("=") for item in inputs]
@@ -51,19 +65,70 @@ def cases_of(
         names = [name for name, _, _ in named]
         if len(set(names)) < len(names):
             raise InputError(f"a channel is given twice: {', '.join(names)}; one case has one file per channel")
-        return (case_of_files({name: Path(file) for name, _, file in named}, channels, _stem(Path(named[0][2]))),)
+        files = {name: Path(file) for name, _, file in named}
+        return (case_of_files(files, channels, _stem(Path(named[0][2])), cells_of(covariates or {}, trained)),)
     if len(channels) > 1:
         wanted = " ".join(f"{name}=FILE" for name in channels)
         raise InputError(f"this model has {len(channels)} channels; give {wanted}")
-    cases = tuple(case_of_files({channels[0]: Path(item)}, channels, _stem(Path(item))) for item in inputs)
+    if len(inputs) > 1 and trained.used_covariates:
+        raise InputError("the model reads clinical covariates; give several cases by a table that has their columns")
+    cells = cells_of(covariates or {}, trained)
+    cases = tuple(case_of_files({channels[0]: Path(item)}, channels, _stem(Path(item)), cells) for item in inputs)
     twice = {case.case_id for case in cases if sum(other.case_id == case.case_id for other in cases) > 1}
     if twice:
         raise InputError(f"two files would be the case {sorted(twice)[0]!r}; give a table with case ids instead")
     return cases
 
 
-def case_of_files(images: Mapping[str, str | Path], channels: tuple[str, ...], case_id: str) -> Case:
-    """One case from a file per channel.
+def cells_of(covariates: Mapping[str, Any], trained: Config) -> dict[str, str | None]:
+    """Values given for one case as cells of a table; None, an empty text or a word of ``cohort.missing`` is missing.
+
+    All that the model reads must be given, so that none is forgotten in silence.
+
+    Raises:
+        InputError: one is not given, is not the model's, or holds no value of its kind.
+    """
+    wanted = trained.used_covariates
+    if set(covariates) != set(wanted):
+        found = ", ".join(covariates) or "none"
+        names = ", ".join(wanted) or "none"
+        raise InputError(
+            f"the model wants the covariates {names}; found {found}; give --covariate NAME=VALUE for each, and NAME= "
+            "for one that is missing",
+            code="B162",
+        )
+    words = (*trained.cohort.missing, "")
+    cells = {name: None if value is None or str(value) in words else str(value) for name, value in covariates.items()}
+    for name, kind in wanted.items():
+        try:
+            parse(name, kind, cells[name])
+        except CovariateFault as fault:
+            raise InputError(str(fault), code=fault.code) from None
+    return cells
+
+
+def same_covariates(trained: Config, given: Config, name: str) -> None:
+    """Refuse a cohort that does not declare the covariates that the model reads.
+
+    Raises:
+        InputError: naming the first that is absent or of another kind.
+    """
+    for covariate, kind in trained.used_covariates.items():
+        found = given.cohort.covariates.get(covariate)
+        if found != kind:
+            raise InputError(
+                f"{name} has {f'a {found}' if found else 'nothing'} as the covariate {covariate}, and the model wants "
+                f"a {kind}: declare cohort.covariates: {{{covariate}: {kind}}}, a column of that name"
+            )
+
+
+def case_of_files(
+    images: Mapping[str, str | Path],
+    channels: tuple[str, ...],
+    case_id: str,
+    cells: Mapping[str, str | None] | None = None,
+) -> Case:
+    """One case from a file per channel, and its covariates' cells.
 
     Raises:
         InputError: if a channel is missing or unknown, or a file does not exist.
@@ -74,15 +139,19 @@ def case_of_files(images: Mapping[str, str | Path], channels: tuple[str, ...], c
     for path in paths.values():
         if not path.is_file():
             raise InputError(f"{path} is no file")
-    return Case(case_id=case_id, patient=case_id, site=None, row=0, images=paths)
+    return Case(case_id=case_id, patient=case_id, site=None, row=0, images=paths, cells=cells or {})
 
 
 def _stem(path: Path) -> str:
     return next((path.name.removesuffix(ending) for ending in ENDINGS if path.name.endswith(ending)), path.name)
 
 
+def _is_cohort(inputs: Sequence[str]) -> bool:
+    return len(inputs) == 1 and Path(inputs[0]).suffix.lower() in (".yaml", ".yml", *TABLES)
+
+
 def _table(
-    table: Path, config: Config, channels: tuple[str, ...], patient: str, findings: Findings | None
+    table: Path, config: Config, channels: tuple[str, ...], covariates: Kinds, patient: str, findings: Findings | None
 ) -> tuple[Case, ...]:
     section = config.cohort
     layout = CohortLayout(
@@ -90,6 +159,7 @@ def _table(
         section.case,
         patient,
         {name: section.channels[name] for name in channels},
+        covariates=tuple(covariates),
         missing=section.missing,
         roots=section.roots,
         # a leak between splits is the harm of a shared image, and prediction has no splits
@@ -97,7 +167,10 @@ def _table(
     )
     found = Findings() if findings is None else findings
     cohort = read_cohort(layout, found)
+    for name, kind in covariates.items():
+        read_column(cohort.cases, name, kind, found)
     rejected = found.rejected()
     if rejected and findings is None:
         raise CohortError(f"{table.name} has {len(rejected)} faults; first: {rejected[0].sentence()}", list(found))
-    return cohort.cases
+    refused = {finding.row for finding in rejected}
+    return tuple(case for case in cohort.cases if case.row not in refused)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +12,7 @@ import torch
 from medmtl.build import build_model, build_tasks
 from medmtl.config import Config
 from medmtl.data.case import Case
+from medmtl.data.covariates import CovariateFault, CovariateKind, encode_case, read
 from medmtl.data.preparation import normalise, prepare_case
 from medmtl.data.prepared import Prepared
 from medmtl.data.volume import Volume
@@ -24,6 +26,8 @@ from medmtl.planning import Plan, observed_range
 from medmtl.run_folder import RunFolder, no_checkpoint
 from medmtl.tasks.base import CaseTask, Result, Task, VoxelTask
 
+logger = logging.getLogger(__name__)
+
 RANGE_MARGIN = 0.1  # beyond the training range, relative to its ends: what a few cases happen to span is no border
 
 
@@ -35,7 +39,8 @@ class CasePrediction(Mapping[str, Result]):
         case_id: the case.
         results: task -> result.
         activations: case task -> averaged activation, from which its result follows.
-        outside_training: what lies outside the range seen in training, such as ``spacing_z``; empty if nothing does.
+        outside_training: what lies outside the range seen in training, such as ``spacing_z`` or ``covariate_age``;
+            empty if nothing does.
     """
 
     case_id: str
@@ -92,6 +97,7 @@ class Predictor:
         self.device = torch.device(describe_device(device).kind)
         self.config: Config = runs[0].load_config()
         self._members = [self._load(run) for run in runs]
+        self._told: set[tuple[str, str]] = set()
         first = self._members[0]
         hashes = [member.sha256 for member in self._members]
         self.model_sha256 = hashes[0] if len(hashes) == 1 else sha256_bytes("".join(hashes).encode())
@@ -114,6 +120,11 @@ class Predictor:
         """Channel names in input order."""
         return self._members[0].plan.preparation.channels
 
+    @property
+    def covariates(self) -> dict[str, CovariateKind]:
+        """Name -> kind of the clinical covariates that the model reads."""
+        return {covariate.name: covariate.kind for covariate in self._members[0].plan.covariates}
+
     def _load(self, run: RunFolder) -> _Member:
         config, plan = run.load_config(), run.load_plan()
         tasks = build_tasks(config, plan.tasks)
@@ -129,7 +140,7 @@ class Predictor:
         """Predict every task for one case; no labels are needed.
 
         Raises:
-            InputError: if the case's channels are not the model's, or a file cannot be used.
+            InputError: if the case's channels or covariates are not the model's, or a file cannot be used.
             NumericError: if an answer is NaN or infinite.
         """
         if tuple(case.images) != self.channels:
@@ -139,11 +150,17 @@ class Predictor:
                 code="B162",
             )
         sums: dict[str, torch.Tensor] = {}
+        strange = self._strange_covariates(case)
         prepared = prepare_case(case, self.plan.preparation, with_labels=False)
         for member in self._members:
             image = normalise(prepared.image_CDHW, prepared.statistics, member.plan.intensities)
             found = activations(
-                member.model, member.tasks, member.plan, torch.from_numpy(image), overlap=self.config.inference.overlap
+                member.model,
+                member.tasks,
+                member.plan,
+                torch.from_numpy(image),
+                overlap=self.config.inference.overlap,
+                covariates_N=encode_case(member.plan.covariates, case),
             )
             for name, value in found.items():
                 sums[name] = sums[name] + value if name in sums else value
@@ -157,7 +174,28 @@ class Predictor:
             if isinstance(task, VoxelTask)
         }
         answers = {name: tuple(value.tolist()) for name, value in averaged.items() if name not in masks}
-        return CasePrediction(case.case_id, assemble(self.tasks, masks, answers), answers, self._outside(prepared))
+        outside = (*self._outside(prepared), *strange)
+        return CasePrediction(case.case_id, assemble(self.tasks, masks, answers), answers, outside)
+
+    def _strange_covariates(self, case: Case) -> tuple[str, ...]:
+        """``covariate_NAME`` of those that no fold was trained on the like of.
+
+        An unknown level counts as missing, which is said once per level.
+        """
+        try:
+            found = read(self.covariates, case)
+        except CovariateFault as fault:
+            raise InputError(f"case {case.case_id!r}: {fault}", code=fault.code) from None
+        learned = list(zip(*(member.plan.covariates for member in self._members), strict=True))
+        strange = [folds[0] for folds in learned if not any(fold.knows(found[fold.name]) for fold in folds)]
+        for covariate in strange:
+            level = found[covariate.name]
+            if isinstance(level, str) and (covariate.name, level) not in self._told:
+                self._told.add((covariate.name, level))
+                logger.warning(
+                    "[B162] covariate %s: %r was not learned in training and counts as missing", covariate.name, level
+                )
+        return tuple(f"covariate_{covariate.name}" for covariate in strange)
 
     def _outside(self, prepared: Prepared) -> tuple[str, ...]:
         """What lies outside the range that the folds together were trained on."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -17,12 +17,14 @@ class FeatureSpec:
         channels: channels of each encoder map, finest first.
         strides: cumulative stride of each encoder map against the image, per axis.
         decoder_channels, decoder_strides: the same for the decoder maps, finest first.
+        covariates: features of the clinical covariates; 0 where the task does not read them.
     """
 
     channels: tuple[int, ...]
     strides: tuple[Stride, ...]
     decoder_channels: tuple[int, ...] = ()
     decoder_strides: tuple[Stride, ...] = ()
+    covariates: int = 0
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,15 @@ class Features:
     """What a head reads.
 
     Attributes:
-        encoder: maps of the encoder, finest first, each (B, channels[i], D, H, W) / strides[i].
+        encoder: maps of the encoder, finest first, each (B, channels[i], D, H, W) / strides[i]; empty where the task
+            does not read the image.
         decoder: maps of the decoder, finest first; empty where the task is no voxel task.
+        covariates_BN: float32 features of the clinical covariates; None where the task does not read them.
     """
 
     encoder: tuple[torch.Tensor, ...]
     decoder: tuple[torch.Tensor, ...] = ()
+    covariates_BN: torch.Tensor | None = None
 
     def damped(self, share: float) -> Features:
         """The same maps, into which a head sends only a share of its gradient.
@@ -46,7 +51,7 @@ class Features:
         if share == 1:
             return self
         encoder, decoder = (tuple(_damped(level, share) for level in maps) for maps in (self.encoder, self.decoder))
-        return Features(encoder, decoder)
+        return replace(self, encoder=encoder, decoder=decoder)
 
 
 def _damped(map_BCDHW: torch.Tensor, share: float) -> torch.Tensor:

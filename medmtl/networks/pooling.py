@@ -13,6 +13,7 @@ SCALES = 3
 DROPOUT = 0.2
 VOXELS = (2, 3, 4)
 INITIAL_WEIGHT = 1e-3
+GAIN = 10.0
 RATE = 0.05
 EPSILON = 1e-5
 
@@ -75,8 +76,17 @@ class PooledHead(nn.Module):
 
     The linear layer starts near zero, so that the first output is the bias: the best constant answer.
 
+    Clinical covariates c, where the task reads them, join as they are: ::
+
+        output = W [dropout((s - m) / sqrt(v + eps)), g c] + b
+
+    They have one scale already, learned from the whole training fold, which running moments of a rare category would
+    spoil. The gain g = 10 is a step size: hundreds of pooled features move together, and one covariate moves alone. Its
+    weights start at 0 and stay there where the training fold does not vary. A task that reads covariates alone is the
+    linear model ``W g c + b``.
+
     Args:
-        spec: the encoder maps.
+        spec: the encoder maps, and the number of covariate features.
         bias: the initial bias; its length is the number of outputs.
     """
 
@@ -84,11 +94,12 @@ class PooledHead(nn.Module):
         super().__init__()
         self.scales = min(SCALES, len(spec.channels))
         width = 2 * sum(spec.channels[-self.scales :])
-        self.standardise = RunningStandardisation(width)
+        self.standardise = RunningStandardisation(width) if width else nn.Identity()
         self.dropout = nn.Dropout(DROPOUT)
-        self.linear = nn.Linear(width, len(bias))
+        self.linear = nn.Linear(width + spec.covariates, len(bias))
         nn.init.normal_(self.linear.weight, std=INITIAL_WEIGHT)
         with torch.no_grad():
+            self.linear.weight[:, width:] = 0
             self.linear.bias.copy_(torch.tensor(bias))
 
     def forward(self, features: Features) -> torch.Tensor:
@@ -96,7 +107,9 @@ class PooledHead(nn.Module):
         pooled = []
         for map_BCDHW in features.encoder[-self.scales :]:
             pooled += [map_BCDHW.mean(dim=VOXELS, dtype=torch.float32), map_BCDHW.amax(dim=VOXELS).float()]
-        statistic_BN = torch.cat(pooled, dim=1)
-        with torch.autocast(statistic_BN.device.type, enabled=False):
-            output: torch.Tensor = self.linear(self.dropout(self.standardise(statistic_BN)))
+        with torch.autocast(self.linear.weight.device.type, enabled=False):
+            known = [self.dropout(self.standardise(torch.cat(pooled, dim=1)))] if pooled else []
+            if features.covariates_BN is not None:
+                known.append(GAIN * features.covariates_BN)
+            output: torch.Tensor = self.linear(torch.cat(known, dim=1))
         return output

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from medmtl.data.covariates import Covariate
 from medmtl.data.prepared import Intensity, Preparation
 from medmtl.errors import ArtefactError
 from medmtl.networks.shape import NetworkShape
@@ -28,6 +29,7 @@ class Plan:
         steps: optimiser steps; None while ``minutes`` has not yet been turned into steps.
         minutes: as configured, or None.
         tasks: per task what it learned from the training fold.
+        covariates: what it learned of each clinical covariate that a task reads.
         training_range: what the training fold spans, by name; see :func:`observed_range`.
         memory_bytes: predicted peak memory of the training process.
         disk_bytes: predicted size of the run's checkpoints and of the prepared cases.
@@ -54,6 +56,7 @@ class Plan:
     disk_bytes: int = 0
     seconds: float | None = None
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    covariates: tuple[Covariate, ...] = ()
     training_range: dict[str, tuple[float, float]] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
 

@@ -22,7 +22,11 @@ MAX_BATCH = 16
 
 def seeing_tasks(tasks: Mapping[str, Task]) -> list[str]:
     """Tasks that must see the whole case."""
-    return [name for name, task in tasks.items() if not task.voxel and task.options.evidence != "anywhere"]
+    return [
+        name
+        for name, task in tasks.items()
+        if not task.voxel and task.reads_image and task.options.evidence != "anywhere"
+    ]
 
 
 def smallest_batch(config: Config, tasks: Mapping[str, Task]) -> int:

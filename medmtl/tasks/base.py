@@ -21,6 +21,7 @@ from medmtl.networks.features import FeatureSpec
 
 Sensitivity = Literal["scale", "crop", "flip", "intensity"]
 Evidence = Literal["case", "lesion", "anywhere"]
+Inputs = Literal["image", "covariates", "both"]
 Cell = str | float | None
 
 UNLABELLED = -1  # of a voxel, where no value of a label file can say so
@@ -33,6 +34,8 @@ class TaskOptions(BaseModel):
         kind: name of the kind.
         evidence: where the image shows what the label says; decides which view the task sees.
         sensitive_to: what would change the label, so that augmentation leaves it alone; None takes the kind's default.
+        inputs: what a case task reads: the ``image``, all of ``cohort.covariates``, or ``both``. A voxel task reads the
+            image.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,6 +43,7 @@ class TaskOptions(BaseModel):
     kind: str
     evidence: Evidence = "case"
     sensitive_to: tuple[Sensitivity, ...] | None = None
+    inputs: Inputs = "image"
 
 
 class CellError(ValueError):
@@ -142,6 +146,16 @@ class Task(ABC):
         """What would change the label: as declared, or the kind's default."""
         declared = self.options.sensitive_to
         return frozenset(self.default_sensitivity if declared is None else declared)
+
+    @property
+    def reads_image(self) -> bool:
+        """Whether its head reads feature maps; they need not be computed for a task that does not."""
+        return self.options.inputs != "covariates"
+
+    @property
+    def reads_covariates(self) -> bool:
+        """Whether its head reads the clinical covariates."""
+        return self.options.inputs != "image"
 
     @property
     def loss_scale(self) -> float:

@@ -2,7 +2,7 @@
 
 Heads bolted onto a segmentation network often end as constants beside a good mask. At the end of a training each case
 head's predictions on training cases are compared with a linear probe (ridge regression, five-fold cross-validated) on
-the same encoder's pooled maps:
+the same encoder's pooled maps, and on the clinical covariates where the head reads them:
 
 * predictions vary: ``trained``;
 * predictions are nearly constant, and the probe explains the target: ``collapsed``, the head is at fault;
@@ -78,7 +78,7 @@ def collapse_check(session: Session) -> dict[str, dict[str, Any]]:
         image = view.image_BCDHW.to(learner.device)
         names = tuple(name for name in view.labelled() if name in tasks)
         with autocast(learner.device, learner.precision):
-            features = learner.model.sharing.features(image, names)
+            features = learner.model.features(image, names, view.covariates_BN.to(learner.device))
             outputs = {name: learner.model.heads[name](features[name]) for name in names}
         for name in names:
             activation = tasks[name].activate(outputs[name]).cpu()
@@ -98,6 +98,8 @@ def _pool(features: Features) -> npt.NDArray[np.float64]:
     for level in features.encoder:
         flat = level.float().flatten(2)
         parts += [flat.mean(2), flat.std(2)]
+    if features.covariates_BN is not None:
+        parts.append(features.covariates_BN)
     return np.asarray(torch.cat(parts, 1).cpu().numpy(), np.float64)
 
 

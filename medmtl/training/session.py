@@ -229,5 +229,7 @@ def _dataset(
         seed=config.training.seed,
         intensities=plan.intensities,
         augmentation=settings if augment else None,
-        sensitive={name: task.sensitive_to for name, task in tasks.items()},
+        # what is done to the image changes nothing for a task that does not read it
+        sensitive={name: task.sensitive_to for name, task in tasks.items() if task.reads_image},
+        covariates=plan.covariates,
     )

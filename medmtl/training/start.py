@@ -14,6 +14,7 @@ from medmtl.checking import Checked, check_cohort
 from medmtl.config import Config
 from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case
+from medmtl.data.covariates import learn
 from medmtl.data.manifest import with_hashes
 from medmtl.data.prepared import Prepared
 from medmtl.data.split import Splits
@@ -82,6 +83,7 @@ def plan_fold(ready: Ready, fold: FoldName, device: Device) -> Plan:
     held = set(ready.splits.test)
     fingerprints = [f for name, f in ready.checked.fingerprints.items() if name not in held]
     plan = make_plan(ready.config, ready.tasks, fingerprints, len(train), device)
+    plan = replace(plan, covariates=learn(ready.config.used_covariates, train))
     need = predict_disk(ready.config, ready.checked, plan, [*train, *val])
     return replace(plan, disk_bytes=need.bytes, reasons={**plan.reasons, "disk": need.reason})
 

@@ -81,7 +81,7 @@ def task_losses(learner: Learner, view: ViewBatch) -> dict[str, torch.Tensor]:
     """Scalar loss of each task labelled in this view; absent tasks have no entry, and their heads are not run."""
     present = view.labelled()
     with autocast(learner.device, learner.precision):
-        outputs = learner.model(view.image_BCDHW, present)
+        outputs = learner.model(view.image_BCDHW, present, view.covariates_BN)
     losses = {}
     for name in present:
         task = learner.tasks[name]

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from medmtl.data.augmentation import Augmentation
 from medmtl.data.batch import Batch
 from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case
+from medmtl.data.covariates import NumberCovariate
 from medmtl.data.formats import ImageError
 from medmtl.data.loader import StepDataset
 from medmtl.data.prepared import Intensity, Preparation, Prepared
@@ -101,6 +103,7 @@ def assert_equal(one: Batch, other: Batch) -> None:
         twin = other.views[name]
         assert view.case_ids == twin.case_ids
         assert torch.equal(view.image_BCDHW, twin.image_BCDHW)
+        assert torch.equal(view.covariates_BN, twin.covariates_BN)
         for task in view.targets:
             assert torch.equal(view.targets[task], twin.targets[task])
             assert torch.equal(view.present[task], twin.present[task])
@@ -316,3 +319,20 @@ def test_batches_for_a_gpu_are_pinned(cohort: tuple[list[Case], PreparedCache]) 
     view = batch.views["case"]
     assert view.image_BCDHW.is_pinned()
     assert all(tensor.is_pinned() for tensor in [*view.targets.values(), *view.present.values()])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_covariates_travel_with_their_cases_and_change_nothing_else(
+    cohort: tuple[list[Case], PreparedCache], workers: int
+) -> None:
+    aged = [replace(case, cells={"age": case.case_id[1:]}) for case in cohort[0]]
+    with_them = make(cohort, cases=aged, covariates=[NumberCovariate("age", 2.0, 2.0, 0.0, 4.0, 0)])
+    for step, (found, without) in enumerate(
+        zip(make_loader(with_them, 0, 3, workers, CPU), make_loader(make(cohort), 0, 3, workers, CPU), strict=True)
+    ):
+        view, bare = found.views["case"], without.views["case"]
+        expected = [[(int(case_id[1:]) - 2) / 2, 0.0] for case_id in view.case_ids]
+        assert torch.equal(view.covariates_BN, torch.tensor(expected))
+        assert bare.covariates_BN.shape == (2, 0)
+        assert_equal(Batch(step, {"case": replace(view, covariates_BN=bare.covariates_BN)}), without)
+    assert torch.equal(with_them.plain(1)[0].views["case"].covariates_BN, torch.tensor([[-1.0, 0.0]]))

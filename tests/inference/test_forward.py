@@ -58,7 +58,9 @@ class Model(nn.Module):
         self.window = WINDOW
         self.seen: dict[str, list[torch.Tensor]] = {name: [] for name in answers}
 
-    def forward(self, image_BCDHW: torch.Tensor, names: Sequence[str]) -> dict[str, torch.Tensor]:
+    def forward(
+        self, image_BCDHW: torch.Tensor, names: Sequence[str], covariates_BN: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
         assert image_BCDHW.shape[2:] == self.window
         for name in names:
             self.seen[name].append(image_BCDHW[0].clone())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional
 
 from medmtl.networks.features import Features, FeatureSpec
-from medmtl.networks.pooling import PooledHead, RunningStandardisation
+from medmtl.networks.pooling import GAIN, PooledHead, RunningStandardisation
 
 SPEC = FeatureSpec(channels=(2, 3, 4, 5), strides=((1, 1, 1), (2, 2, 2), (4, 4, 4), (8, 8, 8)))
 
@@ -109,3 +111,79 @@ def test_it_learns_extent_from_instance_normalised_maps(seed: int, room: int) ->
     predicted = head.eval()(encode(80, 96))[:, 0].detach()
     r2 = 1 - functional.mse_loss(predicted, volume[80:]) / volume[80:].var(correction=0)
     assert float(r2) > 0.8
+
+
+def with_covariates(batch: int, count: int, *, seed: int = 0, image: bool = True) -> tuple[FeatureSpec, Features]:
+    """A specification and samples with covariates, and with or without maps."""
+    covariates_BN = torch.randn(batch, count, generator=torch.Generator().manual_seed(seed))
+    if not image:
+        return FeatureSpec((), (), covariates=count), Features((), covariates_BN=covariates_BN)
+    return replace(SPEC, covariates=count), replace(maps(batch, seed), covariates_BN=covariates_BN)
+
+
+def test_without_covariates_the_head_is_what_it_was() -> None:
+    torch.manual_seed(0)
+    head = PooledHead(SPEC, [0.0]).train()
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(24, 1)
+    torch.nn.init.normal_(linear.weight, std=1e-3)
+    assert torch.equal(head.linear.weight, linear.weight)
+    pooled = [s for m in maps(4).encoder[-3:] for s in (m.mean((2, 3, 4)), m.amax((2, 3, 4)))]
+    torch.manual_seed(1)
+    found = head(maps(4))
+    torch.manual_seed(1)
+    standardised = RunningStandardisation(24).train()(torch.cat(pooled, 1))
+    assert torch.equal(found, functional.linear(functional.dropout(standardised, 0.2), linear.weight, torch.zeros(1)))
+
+
+@pytest.mark.parametrize("image", [True, False])
+def test_the_first_output_is_the_bias_whatever_the_covariates(image: bool) -> None:
+    spec, features = with_covariates(3, 2, image=image)
+    head = PooledHead(spec, [0.5, -2.0]).eval()
+    torch.testing.assert_close(head(features), torch.tensor([[0.5, -2.0]]).expand(3, 2), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("image", [True, False])
+def test_covariates_are_neither_dropped_nor_standardised_anew(image: bool) -> None:
+    spec, features = with_covariates(5, 2, image=image)
+    head = PooledHead(spec, [0.0]).train()
+    with torch.no_grad():
+        head.linear.weight.zero_()
+        head.linear.weight[0, -2:] = torch.tensor([0.1, -0.2])
+    assert features.covariates_BN is not None
+    expected = features.covariates_BN @ torch.tensor([[1.0], [-2.0]])
+    torch.testing.assert_close(head(features), expected)
+    torch.testing.assert_close(head.eval()(features), expected)
+
+
+def test_an_indicator_that_training_never_saw_stays_without_effect() -> None:
+    spec, features = with_covariates(4, 2)
+    head = PooledHead(spec, [0.0]).train()
+    optimiser = torch.optim.AdamW(head.parameters(), lr=1e-2)
+    assert features.covariates_BN is not None
+    seen = replace(features, covariates_BN=features.covariates_BN * torch.tensor([1.0, 0.0]))
+    for _ in range(5):
+        optimiser.zero_grad()
+        torch.autograd.backward((head(seen) - 1).square().mean())
+        optimiser.step()
+    assert torch.equal(
+        head.eval()(seen), head(replace(seen, covariates_BN=seen.covariates_BN + torch.tensor([0, 3.0])))
+    )
+
+
+def test_in_450_steps_at_the_default_rate_covariates_reach_least_squares() -> None:
+    generator = torch.Generator().manual_seed(0)
+    true_N = torch.tensor([0.8, -0.5, 0.3])
+    covariates_BN = torch.randn(200, 3, generator=generator)
+    value_B = covariates_BN @ true_N + 0.1 * torch.randn(200, generator=generator)
+    head = PooledHead(FeatureSpec((), (), covariates=3), [0.0]).train()
+    optimiser = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=3e-2)
+    for step in range(450):
+        optimiser.param_groups[0]["lr"] = 1e-3 * (1 - step / 450) ** 0.9
+        chosen = torch.randint(0, 200, (4,), generator=generator)
+        optimiser.zero_grad()
+        output = head(Features((), covariates_BN=covariates_BN[chosen]))[:, 0]
+        torch.autograd.backward(functional.huber_loss(output, value_B[chosen]))
+        optimiser.step()
+    fitted = torch.linalg.lstsq(covariates_BN, value_B[:, None]).solution[:, 0]
+    assert GAIN * head.linear.weight[0].detach() == pytest.approx(fitted, abs=0.03)
