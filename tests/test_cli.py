@@ -258,7 +258,8 @@ def test_kinds_are_listed_for_readers_and_for_programs(capsys: Captured) -> None
     assert main(["kinds", "--json"]) == 0
     known = json.loads(capsys.readouterr().out)
     assert {"tasks", "sharing", "weighting"} <= known.keys()
-    assert [kind["name"] for kind in known["tasks"]] == ["segmentation", "classification", "regression"]
+    names = ["segmentation", "classification", "multilabel", "ordinal", "regression", "survival", "voxel_regression"]
+    assert [kind["name"] for kind in known["tasks"]] == names
     options = {option["name"]: option for option in known["tasks"][1]["options"]}
     assert options["classes"]["required"]
     assert options["class_weights"]["type"] == "none | balanced"

@@ -229,7 +229,7 @@ def test_every_metric_stands_in_the_page(page: str, scores: Scores) -> None:
 def test_the_page_is_one_file_without_scripts_or_network(page: str) -> None:
     found = Rows(page)
     assert not {"script", "link", "iframe", "object", "embed", "base"} & set(found.tags)
-    assert len(found.pictures) == 2 + 3 + 3
+    assert len(found.pictures) == 2 + 3 + 4
     assert all(source.startswith("data:image/") and alt for source, alt in found.pictures)
     assert not re.search(r"https?://", page)
     assert "url(" not in page and "@import" not in page

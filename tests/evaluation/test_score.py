@@ -30,7 +30,7 @@ SEGMENTATION = {"dice", "hd95_mm", "nsd_1mm", "volume_error_ml"}
 METRICS = {
     "lesion": SEGMENTATION | {f"{name}/lesion" for name in SEGMENTATION},
     "malignancy": {"auc", "average_precision", "balanced_accuracy", "f1_macro", "sensitivity", "specificity", "brier"},
-    "risk": {"mae", "rmse", "r2", "spearman", "skill"},
+    "risk": {"mae", "rmse", "r2", "spearman", "skill", "slope", "bias", "loa_lower", "loa_upper"},
 }
 SITE = {"auc_within_site", "auc_site_alone"}  # where there is more than one site
 
@@ -115,7 +115,7 @@ def test_every_estimate_has_a_value_or_says_why_not(run: Path) -> None:
             assert isinstance(estimate["value"], float), name
             assert set(estimate) >= {"value", "ci95", "ci", "n", "better", "unit"}, name
             assert 0 < estimate["n"] <= task["labelled"], name
-            assert estimate["better"] in ("higher", "lower", "zero"), name
+            assert estimate["better"] in ("higher", "lower", "zero", "one"), name
             # six cases are fewer than the ten that an interval wants
             assert estimate["ci95"] is None and estimate["why"], name
     dice = metrics_of(run / "evaluation" / "val")["tasks"]["lesion"]["metrics"]["dice"]

@@ -65,10 +65,10 @@ def hanging_sample() -> None:
     """A sample of the ninth step takes five minutes."""
     sample = StepDataset._sample
 
-    def hanging(self: StepDataset, case: Any, step: int, slot: int) -> Any:
+    def hanging(self: StepDataset, case: Any, prepared: Any, shape: Any, step: int, slot: int) -> Any:
         if step == HANGING:
             time.sleep(300)
-        return sample(self, case, step, slot)
+        return sample(self, case, prepared, shape, step, slot)
 
     setattr(StepDataset, "_sample", hanging)  # noqa: B010
 
