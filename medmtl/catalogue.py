@@ -41,7 +41,7 @@ def _options(model: Any) -> list[dict[str, Any]]:
         {
             "name": field.alias or name,
             "type": _type_name(field.annotation),
-            "default": None if field.is_required() else field.get_default(call_default_factory=True),
+            "default": None if field.is_required() else _json(field.get_default(call_default_factory=True)),
             "required": field.is_required(),
             "help": _plain(documented.get(name, "")),
         }
@@ -63,6 +63,11 @@ def _documented(model: Any) -> dict[str, str]:
             elif line.startswith(" " * 12):
                 found |= {part: f"{found[part]} {line.strip()}" for part in current}
     return found
+
+
+def _json(value: Any) -> Any:
+    """A default as JSON would give it back."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _plain(text: str) -> str:

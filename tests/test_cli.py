@@ -257,6 +257,7 @@ def test_plan_gives_each_value_with_its_reason(tiny_cohort: Path, tmp_path: Path
 def test_kinds_are_listed_for_readers_and_for_programs(capsys: Captured) -> None:
     assert main(["kinds", "--json"]) == 0
     known = json.loads(capsys.readouterr().out)
+    assert known == api.kinds()
     assert {"tasks", "sharing", "weighting"} <= known.keys()
     names = ["segmentation", "classification", "multilabel", "ordinal", "regression", "survival", "voxel_regression"]
     assert [kind["name"] for kind in known["tasks"]] == names
