@@ -15,6 +15,7 @@ PROCESS_BYTES = 670_000_000  # interpreter, torch, MONAI and the loader, residen
 ENCODER_MAPS = 4.5  # per stage: two convolutions' outputs, each also normalised, and what the backward pass adds
 DECODER_MAPS = 8.0  # per stage: the skip's concatenation, which is two, the same four, and what the backward pass adds
 INPUT_COPIES = 7  # fp32: batches made ahead, the one in use, its channels-last copy
+HOLES = 0.3  # per axis along which samples of different steps differ: room that other shapes left, and nobody can use
 OUTPUT_COPIES = 6  # fp32: logits, probabilities, targets and gradients of the losses
 PARAMETER_BYTES = 48  # weight, gradient, two moments, average; a validation's copy; a commit's copies
 
@@ -29,6 +30,7 @@ class Budget:
         precision: ``fp32``, ``bf16`` or ``fp16``.
         device: the machine.
         limit_bytes: ``plan.memory_gb``.
+        varied_axes: axes along which whole-case samples of different steps differ.
     """
 
     network: NetworkShape
@@ -37,6 +39,7 @@ class Budget:
     precision: str
     device: Device
     limit_bytes: int
+    varied_axes: int = 0
 
     def need(self, shape: Triple, batch: int) -> int:
         """Predicted peak bytes of the training process: resident memory on a CPU, device memory on a GPU.
@@ -54,8 +57,8 @@ class Budget:
         maps = (encoder + decoder) * (4 if self.precision == "fp32" else 2) * self.device.activation_factor
         whole = 4 * math.prod(shape) * (INPUT_COPIES * self.network.in_channels + OUTPUT_COPIES * self.outputs)
         parameters = PARAMETER_BYTES * parameter_count(self.network, self.decoders)
-        process = PROCESS_BYTES if self.device.kind == "cpu" else 0
-        return math.ceil(process + parameters + batch * (maps + whole))
+        process, holes = (PROCESS_BYTES, 1 + HOLES * self.varied_axes) if self.device.kind == "cpu" else (0, 1.0)
+        return math.ceil(process + parameters + batch * (maps + whole) * holes)
 
     def fits(self, shape: Triple, batch: int) -> bool:
         """Whether the need is within the limit."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from medmtl.config import Config
+from medmtl.data.crop import round_up, whole_shape
 from medmtl.data.fingerprint import Fingerprint
 from medmtl.device import Device
 from medmtl.networks.shape import NetworkShape
@@ -64,5 +65,7 @@ def outline(
     precision = plan_precision(config, device, reasons)
     decoders = decoder_count(config, tasks)
     limit = round(config.plan.memory_gb * 1e9)
-    budget = Budget(network, decoders, output_count(tasks), precision, device, limit)
+    held = {whole_shape([size], round_up(whole, divisor), divisor) for size in sizes}
+    varied = sum(len(set(axis)) > 1 for axis in zip(*held, strict=True))
+    budget = Budget(network, decoders, output_count(tasks), precision, device, limit, varied)
     return Outline(spacing, sizes, whole, network, decoders, divisor, precision, budget)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from medmtl.device import Device
 from medmtl.planning import Plan
 from tests.planning.cohorts import GPU, budget_of
 
@@ -34,6 +35,17 @@ def test_memory_grows_with_what_stands_on_the_encoder(small: Plan) -> None:
 def test_a_gpu_holds_no_process(small: Plan) -> None:
     budget = budget_of(small)
     assert budget.need((32, 32, 32), 2) - replace(budget, device=GPU).need((32, 32, 32), 2) == 670_000_000
+
+
+def test_samples_of_several_shapes_leave_holes_in_a_processs_memory_and_none_on_a_gpu(small: Plan) -> None:
+    budget = budget_of(small)
+
+    def growth(device: Device, varied_axes: int) -> int:
+        changed = replace(budget, device=device, varied_axes=varied_axes)
+        return changed.need((32, 32, 32), 4) - changed.need((32, 32, 32), 2)
+
+    assert growth(budget.device, 2) == pytest.approx(1.6 * growth(budget.device, 0), abs=4)
+    assert growth(GPU, 2) == growth(GPU, 0)
 
 
 def test_the_largest_batch_is_the_last_that_fits(small: Plan) -> None:
