@@ -8,7 +8,7 @@ from typing import Any
 from medmtl import sharing, tasks, weighting
 from medmtl.config import Config
 from medmtl.data.covariates import feature_count
-from medmtl.model import MultiTaskModel
+from medmtl.model import MultiTaskModel, SecondView
 from medmtl.planning import Plan
 from medmtl.tasks.base import Task
 from medmtl.weighting.base import Weighting
@@ -31,8 +31,18 @@ def build_model(config: Config, plan: Plan, fitted_tasks: Mapping[str, Task]) ->
     """The network with one head per task, its weights drawn from torch's current random state."""
     kind = sharing.kinds.get(config.sharing.kind)
     voxel = {name: task.voxel for name, task in fitted_tasks.items() if task.reads_image}
+    view = plan.case_view
+    own = {} if view is None or view.share else {name: voxel.pop(name) for name in view.tasks}
     shared = kind(config.sharing, plan.network, config.network, voxel)
-    return MultiTaskModel(shared, fitted_tasks, config.training.head_gradient, feature_count(plan.covariates))
+    second = None
+    if view is not None:
+        second = SecondView(
+            view.tasks,
+            kind(config.sharing, plan.network, config.network, own) if own else None,
+            own_norms=view.share and view.preparation.spacing != plan.preparation.spacing,
+            tiled=view.kind == "tiles",
+        )
+    return MultiTaskModel(shared, fitted_tasks, config.training.head_gradient, feature_count(plan.covariates), second)
 
 
 def build_weighting(config: Config) -> Weighting:

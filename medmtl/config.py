@@ -30,6 +30,7 @@ from medmtl.sections import (
     Section,
     SplitSection,
     TrainingSection,
+    ViewsSection,
 )
 from medmtl.sharing.base import SharingOptions
 from medmtl.tasks.base import Task, TaskOptions
@@ -40,7 +41,6 @@ SCHEMA = 1
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 LATER = {
     "cohorts": "several cohorts in one training",
-    "views": "a choice of views",
     "split.tune": "a tuning split",
     "training.select": "selection of a best checkpoint",
     "inference.tta": "test-time augmentation",
@@ -61,6 +61,7 @@ class Config(Section):
     sharing: SharingOptions
     weighting: WeightingOptions
     augmentation: AugmentationSection = AugmentationSection()
+    views: ViewsSection = ViewsSection()
     plan: PlanSection = PlanSection()
     split: SplitSection = SplitSection()
     training: TrainingSection

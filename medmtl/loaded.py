@@ -23,7 +23,7 @@ class Prediction(CasePrediction):
         model_sha256: of the weights that said it.
     """
 
-    model_sha256: str
+    model_sha256: str = ""
 
     def save(self, out: str | Path) -> Path:
         """Write the masks and a one-row ``predictions.csv`` into ``out``; returns the table."""

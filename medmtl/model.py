@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,23 @@ from medmtl.sharing.base import Sharing
 from medmtl.tasks.base import Task
 
 
+@dataclass(frozen=True)
+class SecondView:
+    """How some case tasks see their cases, where that is not the other tasks' view.
+
+    Attributes:
+        tasks: their names.
+        sharing: an encoder of their own; None where they share the first one's.
+        own_norms: whether a shared encoder has norms of its own for them.
+        tiled: whether a case is a bag of tiles.
+    """
+
+    tasks: tuple[str, ...]
+    sharing: Sharing | None = None
+    own_norms: bool = False
+    tiled: bool = False
+
+
 class MultiTaskModel(nn.Module):
     """Image -> output of each task, always as a mapping, also for one task.
 
@@ -23,13 +40,24 @@ class MultiTaskModel(nn.Module):
         tasks: fitted tasks by name; each builds its head.
         head_gradient: share of a case head's gradient that reaches the features; see ``training.head_gradient``.
         covariates: number of features of the clinical covariates.
+        second: how some case tasks see their cases, where that is not the other tasks' view.
     """
 
     def __init__(
-        self, sharing: Sharing, tasks: Mapping[str, Task], head_gradient: float = 1.0, covariates: int = 0
+        self,
+        sharing: Sharing,
+        tasks: Mapping[str, Task],
+        head_gradient: float = 1.0,
+        covariates: int = 0,
+        second: SecondView | None = None,
     ) -> None:
         super().__init__()
         self.sharing = sharing
+        self.second_sharing = second.sharing if second else None
+        self._second = second or SecondView(())
+        if self._second.own_norms:
+            for norm in sharing.encoder_norms():
+                norm.add_second()
         self._share = {name: 1.0 if task.voxel else head_gradient for name, task in tasks.items()}
         self._reads_image = frozenset(name for name, task in tasks.items() if task.reads_image)
         self._reads_covariates = frozenset(name for name, task in tasks.items() if task.reads_covariates)
@@ -44,36 +72,67 @@ class MultiTaskModel(nn.Module):
         return tuple(self.heads)
 
     def _spec(self, task: str, covariates: int) -> FeatureSpec:
-        spec = self.sharing.spec[task] if task in self._reads_image else FeatureSpec((), ())
+        spec = self._sharing(task).spec[task] if task in self._reads_image else FeatureSpec((), ())
+        if task in self._second.tasks:
+            spec = replace(spec, tiled=self._second.tiled)
         return replace(spec, covariates=covariates) if task in self._reads_covariates else spec
+
+    def _sharing(self, task: str) -> Sharing:
+        own = self.second_sharing if task in self._second.tasks else None
+        return own or self.sharing
 
     def forward(
         self,
         image_BCDHW: torch.Tensor,
         tasks: Sequence[str] | None = None,
         covariates_BN: torch.Tensor | None = None,
+        tiles: int = 1,
     ) -> dict[str, Any]:
         """Outputs of the named tasks, or of all; what only other tasks need is not run.
 
         Args:
-            image_BCDHW: the samples.
-            tasks: names.
+            image_BCDHW: the samples, of the view of these tasks; several tiles of a case one after the other.
+            tasks: names, of one view.
             covariates_BN: their clinical covariates, wanted where a named task reads them.
+            tiles: images per case.
         """
         names = self.tasks if tasks is None else tuple(tasks)
-        features = self.features(image_BCDHW, names, covariates_BN)
+        features = self.features(image_BCDHW, names, covariates_BN, tiles)
         return {name: self.heads[name](features[name].damped(self._share[name])) for name in names}
 
     def features(
-        self, image_BCDHW: torch.Tensor, tasks: Sequence[str], covariates_BN: torch.Tensor | None = None
+        self, image_BCDHW: torch.Tensor, tasks: Sequence[str], covariates_BN: torch.Tensor | None = None, tiles: int = 1
     ) -> dict[str, Features]:
         """What the heads of the named tasks read; arguments as of :meth:`forward`."""
         seeing = [name for name in tasks if name in self._reads_image]
-        seen = self.sharing.features(image_BCDHW, seeing) if seeing else {}
-        found = {name: seen.get(name, Features(())) for name in tasks}
+        seen = self._seen(image_BCDHW, seeing) if seeing else {}
+        found = {name: replace(seen.get(name, Features(())), tiles=tiles) for name in tasks}
         return {
             name: replace(one, covariates_BN=covariates_BN) if name in self._reads_covariates else one
             for name, one in found.items()
+        }
+
+    def _seen(self, image_BCDHW: torch.Tensor, tasks: Sequence[str]) -> dict[str, Features]:
+        second = tasks[0] in self._second.tasks
+        assert all((name in self._second.tasks) == second for name in tasks), "tasks of one view are asked together"
+        sharing = self._sharing(tasks[0])
+        if self._second.own_norms:
+            for norm in sharing.encoder_norms():
+                norm.second = second
+        return sharing.features(image_BCDHW, tasks)
+
+    def pool(self, image_BCDHW: torch.Tensor, tasks: Sequence[str]) -> dict[str, torch.Tensor]:
+        """What the heads of tiled tasks make of each tile alone, (tiles, F); for :meth:`answer`."""
+        features = self._seen(image_BCDHW, tasks)
+        return {name: self.heads[name].pool(features[name]) for name in tasks}  # type: ignore[operator]
+
+    def answer(self, pooled: Mapping[str, torch.Tensor], covariates_BN: torch.Tensor | None = None) -> dict[str, Any]:
+        """Outputs of tiled tasks from all tiles of one case."""
+        return {
+            name: self.heads[name].answer(  # type: ignore[operator]
+                pooled_TF, covariates_BN if name in self._reads_covariates else None, len(pooled_TF)
+            )
+            for name, pooled_TF in pooled.items()
         }
 
     def shared_parameters(self) -> list[nn.Parameter]:
@@ -82,7 +141,8 @@ class MultiTaskModel(nn.Module):
 
     def trunk_parameters(self) -> list[nn.Parameter]:
         """Everything but the heads."""
-        return list(self.sharing.parameters())
+        second = [] if self.second_sharing is None else list(self.second_sharing.parameters())
+        return [*self.sharing.parameters(), *second]
 
     def head_parameters(self, task: str) -> list[nn.Parameter]:
         """Parameters of one head."""

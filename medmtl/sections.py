@@ -128,6 +128,36 @@ class TrainingSection(Section):
         return self
 
 
+class ViewsSection(Section):
+    """How case tasks see a case.
+
+    Attributes:
+        kind: ``one``: as voxel tasks do. Beside patches for the voxel tasks, ``two``: the whole case at a coarser
+            spacing; ``lesion``: a window around the largest lesion, of the reference in training and of the prediction
+            afterwards; ``tiles``: windows over the whole case, joined by attention. ``auto`` leaves it to the planner.
+        share: whether the second view has the first one's convolutions.
+        around: the label task whose mask shows the lesion; may be left away where there is one only.
+        spacing: voxel size in mm of the whole case, per axis; otherwise planned.
+        shape: voxels of the window around a lesion; otherwise planned.
+        tiles: windows per case and step; otherwise planned.
+    """
+
+    kind: Literal["auto", "one", "two", "lesion", "tiles"] = "auto"
+    share: bool = True
+    around: str | None = None
+    spacing: tuple[Positive, Positive, Positive] | None = None
+    shape: Triple | None = None
+    tiles: Annotated[int, Field(ge=2)] | None = None
+
+    @model_validator(mode="after")
+    def _keys_of_the_kind(self) -> ViewsSection:
+        owners = {"around": ("lesion", "tiles"), "spacing": ("two",), "shape": ("lesion",), "tiles": ("tiles",)}
+        for name, kinds in owners.items():
+            if getattr(self, name) is not None and self.kind not in ("auto", *kinds):
+                raise ValueError(f"{name} is for {' or '.join(kinds)}, and kind is {self.kind}; leave one away")
+        return self
+
+
 class InitSection(Section):
     """Another run, whose trunk this one starts from.
 

@@ -139,7 +139,6 @@ def test_faults_of_different_blocks_are_told_together(tmp_path: Path) -> None:
     ("addition", "key"),
     [
         ("cohorts: [a]", "cohorts"),
-        ("views: {case: 1}", "views"),
         ("split: {tune: 0.1}", "split.tune"),
         ("inference: {tta: flips}", "inference.tta"),
     ],

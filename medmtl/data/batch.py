@@ -15,12 +15,14 @@ class ViewBatch:
     """Samples of one view of the cases.
 
     Attributes:
-        image_BCDHW: float32; D, H, W are the array axes in RAS order (x, y, z).
+        image_BCDHW: float32; D, H, W are the array axes in RAS order (x, y, z). Where a case has several tiles these
+            are one after the other, and B counts tiles here alone.
         targets: task -> tensor whose first axis is B; where a sample is not labelled the entry is an arbitrary valid
         value. present: task -> bool tensor of shape (B,), True where the sample is labelled.
         case_ids: B ids, in order.
         rows: their B rows of the table.
         covariates_BN: float32 features of their clinical covariates; N is 0 where no task reads any.
+        tiles: images per case.
     """
 
     image_BCDHW: torch.Tensor
@@ -29,6 +31,7 @@ class ViewBatch:
     case_ids: tuple[str, ...]
     rows: tuple[int, ...]
     covariates_BN: torch.Tensor
+    tiles: int = 1
 
     def named(self) -> str:
         """The cases with their rows, for a message."""
@@ -65,11 +68,15 @@ class Batch:
 
     Attributes:
         step: the step it was drawn for.
-        views: view name -> samples. This version has one view, ``case`` or ``patch``.
+        views: kind of the view -> samples; see :class:`medmtl.data.view.View`.
     """
 
     step: int
     views: Mapping[str, ViewBatch]
+
+    def named(self) -> str:
+        """The cases with their rows, for a message."""
+        return "; ".join(dict.fromkeys(view.named() for view in self.views.values()))
 
     def pin_memory(self) -> Batch:
         """See :meth:`ViewBatch.pin_memory`."""

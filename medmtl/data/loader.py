@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,14 +20,16 @@ from medmtl.data.batch import Batch, ViewBatch
 from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case, named
 from medmtl.data.covariates import Covariate, encode_case
-from medmtl.data.crop import Triple, centre_start, draw_start, whole_shape
+from medmtl.data.crop import Triple, whole_shape
 from medmtl.data.preparation import normalise
 from medmtl.data.prepared import Intensity, Prepared
+from medmtl.data.view import CASE_LEVEL, View
 from medmtl.errors import MachineError, MedmtlError, WorkError, out_of_memory
 from medmtl.rng import generator
 
 Encoder = Callable[[Any], torch.Tensor]
 Sample = tuple[torch.Tensor, dict[str, torch.Tensor], dict[str, bool]]
+"""Images of a case (tiles, C, D, H, W), its targets, and which of them it is labelled for."""
 
 
 class StepDataset(Dataset[Batch]):
@@ -39,10 +41,9 @@ class StepDataset(Dataset[Batch]):
         encoders: task -> its ``encode``; all tasks, in order.
         voxel: names of the voxel tasks.
         truths: task -> case id -> target; a case without an entry is not labelled for the task.
-        view: ``case`` (the whole case, centred) or ``patch`` (a random window).
-        shape: voxels per patch; the most per whole case, whose samples are only as large as the step's cases need.
+        view: which part of a case its samples show.
         divisor: what the network divides a sample's axes by.
-        batch: samples per step.
+        batch: cases per step.
         seed: of order, windows and augmentation.
         intensities: normalisation per channel.
         augmentation: what may be drawn; None gives every case once, in order, centred, one per step.
@@ -58,8 +59,7 @@ class StepDataset(Dataset[Batch]):
         voxel: Collection[str],
         truths: Mapping[str, Mapping[str, Any]],
         *,
-        view: Literal["case", "patch"],
-        shape: Triple,
+        view: View,
         divisor: Triple,
         batch: int,
         seed: int,
@@ -74,13 +74,13 @@ class StepDataset(Dataset[Batch]):
         self.voxel = frozenset(voxel)
         self.truths = truths
         self.view = view
-        self.shape = shape
         self.divisor = divisor
         self.batch = batch if augmentation is not None else 1
         self.seed = seed
         self.intensities = tuple(intensities)
         self.augmentation = augmentation
-        self.sensitive = {name: frozenset(sensitive.get(name, ())) for name in self.encoders}
+        spared = {"crop"} if view.kind in CASE_LEVEL else set()
+        self.sensitive = {name: frozenset(sensitive.get(name, ())) - spared for name in self.encoders}
         self.covariates = tuple(covariates)
 
     def __len__(self) -> int:
@@ -96,7 +96,6 @@ class StepDataset(Dataset[Batch]):
             self.voxel,
             self.truths,
             view=self.view,
-            shape=self.shape,
             divisor=self.divisor,
             batch=1,
             seed=self.seed,
@@ -122,14 +121,15 @@ class StepDataset(Dataset[Batch]):
                 for slot, (case, held) in enumerate(zip(chosen, prepared, strict=True))
             ]
         view = ViewBatch(
-            image_BCDHW=torch.stack([image for image, _, _ in samples]),
+            image_BCDHW=torch.cat([images for images, _, _ in samples]),
             targets={name: torch.stack([targets[name] for _, targets, _ in samples]) for name in self.encoders},
             present={name: torch.tensor([present[name] for _, _, present in samples]) for name in self.encoders},
             case_ids=tuple(case.case_id for case in chosen),
             rows=tuple(case.row for case in chosen),
             covariates_BN=torch.stack([encode_case(self.covariates, case) for case in chosen]),
+            tiles=self.view.tiles,
         )
-        return Batch(step, {self.view: view})
+        return Batch(step, {self.view.kind: view})
 
     def named(self, step: int) -> str:
         """The cases of a step with their rows, for a message; nothing is loaded."""
@@ -150,50 +150,79 @@ class StepDataset(Dataset[Batch]):
             return self.cache.get(case)
 
     def _shape(self, prepared: Sequence[Prepared]) -> Triple:
-        if self.view == "patch":
-            return self.shape
-        return whole_shape((held.image_CDHW.shape[1:] for held in prepared), self.shape, self.divisor)
+        if self.view.kind != "case":
+            return self.view.shape
+        return whole_shape((held.image_CDHW.shape[1:] for held in prepared), self.view.shape, self.divisor)
 
     def _sample(self, case: Case, prepared: Prepared, shape: Triple, step: int, slot: int) -> Sample:
         with _naming(case):
             rng = generator(self.seed, "sample", step, slot)
-            size = prepared.image_CDHW.shape[1:]
-            start, draw = centre_start(size, shape), Draw()
+            starts = self.view.starts(prepared, shape, rng if self.augmentation is not None else None)
+            draw = Draw()
             if self.augmentation is not None:
-                if self.view == "patch":
-                    start = draw_start(rng, size, shape, prepared.foreground)
                 labelled = [name for name in self.encoders if self._is_labelled(name, case, prepared)]
                 draw = self.augmentation.draw(rng, [self.sensitive[name] for name in labelled])
-            settings = self.augmentation or Augmentation.off((1.0, 1.0, 1.0))
-            part = settings.reach(draw, start, shape, size)
-            image, labels = settings.place(
-                # normalised before it is placed, so that what lies outside the case is the mean
-                normalise(prepared.image_CDHW[(slice(None), *part)], prepared.statistics, self.intensities),
-                {name: np.asarray(label[part]) for name, label in prepared.labels.items() if name in self.voxel},
-                draw,
-                [s - p.start for s, p in zip(start, part, strict=True)],
-                shape,
-            )
-            return settings.recolour(image, draw).contiguous(), *self._targets(case, labels, shape, draw)
+            windows = [self._window(prepared, start, shape, draw) for start in starts]
+            images = torch.stack([image for image, _ in windows])
+            return images, *self._targets(case, prepared, windows[0][1], shape, draw)
+
+    def _window(
+        self, prepared: Prepared, start: Triple, shape: Triple, draw: Draw
+    ) -> tuple[torch.Tensor, dict[str, npt.NDArray[Any]]]:
+        settings = self.augmentation or Augmentation.off((1.0, 1.0, 1.0))
+        part = settings.reach(draw, start, shape, prepared.image_CDHW.shape[1:])
+        image, labels = settings.place(
+            # normalised before it is placed, so that what lies outside the case is the mean
+            normalise(prepared.image_CDHW[(slice(None), *part)], prepared.statistics, self.intensities),
+            {name: np.asarray(label[part]) for name, label in prepared.labels.items() if name in self.voxel},
+            draw,
+            [s - p.start for s, p in zip(start, part, strict=True)],
+            shape,
+        )
+        return settings.recolour(image, draw).contiguous(), labels
 
     def _is_labelled(self, name: str, case: Case, prepared: Prepared) -> bool:
-        return name in prepared.labels if name in self.voxel else case.case_id in self.truths[name]
+        if name in self.voxel:
+            return name in prepared.labels
+        return case.case_id in self.truths[name] and self.view.shows(prepared)
 
     def _targets(
-        self, case: Case, labels: Mapping[str, npt.NDArray[Any]], shape: Triple, draw: Draw
+        self, case: Case, prepared: Prepared, labels: Mapping[str, npt.NDArray[Any]], shape: Triple, draw: Draw
     ) -> tuple[dict[str, torch.Tensor], dict[str, bool]]:
         targets: dict[str, torch.Tensor] = {}
         present: dict[str, bool] = {}
         for name, encode in self.encoders.items():
+            present[name] = self._is_labelled(name, case, prepared)
             if name in self.voxel:
-                present[name] = name in labels
                 targets[name] = encode(labels[name] if present[name] else np.zeros(shape, np.uint8))
             else:
-                truth = self.truths[name].get(case.case_id)
-                present[name] = truth is not None
-                targets[name] = encode(truth)
+                targets[name] = encode(self.truths[name].get(case.case_id))
             present[name] = present[name] and not self.sensitive[name] & draw.changes
         return targets, present
+
+
+class StepViews(Dataset[Batch]):
+    """Several views as one map from step to batch; each has cases and samples of its own.
+
+    Args:
+        views: at least one, of different kinds.
+    """
+
+    def __init__(self, views: Sequence[StepDataset]) -> None:
+        self.views = tuple(views)
+
+    def __len__(self) -> int:
+        """Steps of one pass over the cases of the longest view."""
+        return max(map(len, self.views))
+
+    def __getitem__(self, step: int) -> Batch:
+        """The batch of a step; raises as :class:`StepDataset`."""
+        found = [view[step] for view in self.views]
+        return Batch(step, {kind: samples for batch in found for kind, samples in batch.views.items()})
+
+    def named(self, step: int) -> str:
+        """See :meth:`StepDataset.named`."""
+        return "; ".join(dict.fromkeys(view.named(step) for view in self.views))
 
 
 @contextmanager

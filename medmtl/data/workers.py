@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from medmtl import errors
 from medmtl.data.batch import Batch
-from medmtl.data.loader import StepDataset
+from medmtl.data.loader import StepViews
 from medmtl.errors import MachineError, MedmtlError, WorkError
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class _Board:
 class _Handover(Dataset[Batch | _Failure]):
     """A dataset whose errors are returned instead of raised."""
 
-    def __init__(self, dataset: StepDataset, board: _Board | None) -> None:
+    def __init__(self, dataset: StepViews, board: _Board | None) -> None:
         self._dataset = dataset
         self._board = board
 
@@ -117,19 +117,19 @@ class _Handover(Dataset[Batch | _Failure]):
 
 
 def make_loader(
-    dataset: StepDataset, first: int, limit: int | None, workers: int, device: torch.device
+    dataset: StepViews, first: int, limit: int | None, workers: int, device: torch.device
 ) -> Generator[Batch, None, None]:
     """Batches of the steps from ``first``, made ahead by worker processes.
 
     Args:
-        dataset: the view.
+        dataset: the views.
         first: first step.
         limit: one past the last step; None for no end.
         workers: processes; 0 makes batches in this process.
         device: memory is pinned for a CUDA device.
 
     Raises:
-        MachineError, WorkError: as :class:`StepDataset`; also WorkError if a worker dies or stands still, and
+        MachineError, WorkError: as :class:`StepViews`; also WorkError if a worker dies or stands still, and
             MachineError if there is too little shared memory.
     """
     board = _Board(workers) if workers else None
@@ -202,7 +202,7 @@ def _end(processes: Sequence[BaseProcess]) -> None:
 def _await(
     batches: Iterator[Batch | _Failure],
     step: int,
-    dataset: StepDataset,
+    dataset: StepViews,
     board: _Board,
     processes: Sequence[BaseProcess],
 ) -> Batch | _Failure:
@@ -239,7 +239,7 @@ def _effort(pid: int) -> tuple[str, ...] | None:
     return fields[9], fields[11], fields[12]
 
 
-def _lost(dataset: StepDataset, board: _Board, processes: Sequence[BaseProcess]) -> _Failure | None:
+def _lost(dataset: StepViews, board: _Board, processes: Sequence[BaseProcess]) -> _Failure | None:
     for process in processes:
         code = process.exitcode
         if code is None:
@@ -262,7 +262,7 @@ def _death(code: int) -> str:
     return f"was killed by {name} (signal {-code}){memory}"
 
 
-def _stuck(step: int, waited: float, dataset: StepDataset, board: _Board) -> _Failure:
+def _stuck(step: int, waited: float, dataset: StepViews, board: _Board) -> _Failure:
     index = next((i for i in range(len(board.pids())) if board.making(i) == step), None)
     who = f"loader process {index} stands still" if index is not None else "the loader stands still"
     return _Failure(

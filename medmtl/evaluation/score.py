@@ -18,6 +18,7 @@ from medmtl.data.manifest import with_hashes
 from medmtl.data.preparation import masked
 from medmtl.data.volume import Volume
 from medmtl.errors import CohortError, InputError
+from medmtl.evaluation.reference_window import Moved, moved_cases, moved_json
 from medmtl.evaluation.selection import Selection, folds_of, groups_of, learned_by
 from medmtl.evaluation.site import Learned, headline, site_estimates
 from medmtl.files import append_line, make_private_folder, read_json, write_json
@@ -128,6 +129,7 @@ def evaluate_selection(
     if selection.findings is not None:
         write_json(out / FINDINGS, [finding.to_json() for finding in selection.findings])
     scored: dict[str, list[ScoredCase]] = {name: [] for name in selection.scored}
+    moved: dict[str, list[Moved]] = {}
     rows: dict[str, dict[str, dict[str, Cell]]] = {}
     entries: list[dict[str, Any]] = []
     for group in selection.groups:
@@ -138,14 +140,18 @@ def evaluate_selection(
                 append_line(run.test_access, f'{{"split": "test", "cases": {len(group.case_ids)}}}')
         for case_id in group.case_ids:
             case = selection.cases[case_id]
-            prediction = predictor.predict(case)
+            prediction = predictor.predict(case, with_reference=selection.findings is None)
             write_masks(prediction, out)
             found = score_case(selection, case, prediction, group.fold_number, reference, fitted)
             _collect(scored, found)
-            entries.append({"case_id": case_id, "fold": group.fold, "activations": prediction.activations})
+            _extend(moved, moved_cases(fitted, found, prediction, prediction.at_reference))
+            entries.append(
+                {"case_id": case_id, "fold": group.fold, "activations": prediction.activations}
+                | ({"at_reference": prediction.at_reference} if prediction.at_reference else {})
+            )
             rows[case_id] = _row(selection.scored, case, found)
             progress("evaluate", len(rows), selection.total)
-    scores = _scores(selection, scored, out)
+    scores = _scores(selection, scored, moved, out)
     for name, cases in scores.cases.items():
         for entry in cases:
             rows[entry.case_id][name].update({f"{name}/{key}": value for key, value in entry.reference.items()})
@@ -170,6 +176,7 @@ def load_scores(selection: Selection, folder: Path) -> Scores:
     if set(entries) != {case_id for group in selection.groups for case_id in group.case_ids}:
         raise InputError(f"{folder.name} was evaluated on other cases than there are now; evaluate again")
     scored: dict[str, list[ScoredCase]] = {name: [] for name in selection.scored}
+    moved: dict[str, list[Moved]] = {}
     for group in selection.groups:
         reference, fitted = group.reference(), group.fitted()
         for case_id in group.case_ids:
@@ -179,12 +186,18 @@ def load_scores(selection: Selection, folder: Path) -> Scores:
                 for file in volume_files(task, case_id)
             }
             results = assemble(selection.tasks, masks, entries[case_id]["activations"])
-            case = selection.cases[case_id]
-            _collect(scored, score_case(selection, case, results, group.fold_number, reference, fitted))
-    return _scores(selection, scored, folder)
+            found = score_case(selection, selection.cases[case_id], results, group.fold_number, reference, fitted)
+            _collect(scored, found)
+            _extend(moved, moved_cases(fitted, found, results, entries[case_id].get("at_reference", {})))
+    return _scores(selection, scored, moved, folder)
 
 
-def _scores(selection: Selection, scored: Mapping[str, Sequence[ScoredCase]], folder: Path) -> Scores:
+def _scores(
+    selection: Selection,
+    scored: Mapping[str, Sequence[ScoredCase]],
+    moved: Mapping[str, Sequence[Moved]],
+    folder: Path,
+) -> Scores:
     """Everything that is known once all cases are predicted."""
     tasks = selection.scored
     if selection.is_out_of_fold:
@@ -195,6 +208,10 @@ def _scores(selection: Selection, scored: Mapping[str, Sequence[ScoredCase]], fo
     metrics = metrics_json(
         selection.split, selection.folds, selection.total, tasks, scored, selection.learned, selection.facts
     )
+    for name, pairs in moved.items():
+        task = tasks[name]
+        assert isinstance(task, CaseTask)
+        metrics["tasks"][name]["metrics"] |= moved_json(task, pairs)
     images = {name: case.images for name, case in selection.cases.items()}
     return Scores(selection.split, selection.folds, tasks, scored, metrics, folder, images, selection.readers)
 
@@ -203,6 +220,11 @@ def _collect(scored: dict[str, list[ScoredCase]], found: Mapping[str, ScoredCase
     for name, entry in found.items():
         if entry.truth is not None:
             scored[name].append(entry)
+
+
+def _extend(moved: dict[str, list[Moved]], found: Mapping[str, Moved]) -> None:
+    for name, pair in found.items():
+        moved.setdefault(name, []).append(pair)
 
 
 def read_again(config: Config, run: RunFolder) -> tuple[Cohort, Mapping[str, Mapping[str, Any]]]:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Mapping
 
 import torch
-from monai.data.utils import compute_importance_map, dense_patch_slices
+from monai.data.utils import compute_importance_map
 
 from medmtl.data.crop import Triple, whole_shape
+from medmtl.inference.ask import Ask, cropped, forward, model_device, pad, windows_over, with_covariates
+from medmtl.inference.case_view import SecondScan, case_view_activations
 from medmtl.model import MultiTaskModel
 from medmtl.planning import Plan
 from medmtl.tasks.base import Task
-
-logger = logging.getLogger(__name__)
-
-Ask = Callable[[torch.Tensor, tuple[str, ...]], Mapping[str, Any]]
 
 GAUSSIAN_SIGMA = 0.125  # of the window, as in nnU-Net
 
@@ -31,12 +26,15 @@ def activations(
     *,
     overlap: float,
     covariates_N: torch.Tensor | None = None,
+    coarse_CDHW: torch.Tensor | None = None,
+    centre: Triple | None = None,
 ) -> dict[str, torch.Tensor]:
     """What each task says of a case, before any decision.
 
     A voxel task's probabilities are averaged over windows with Gaussian weights. A case task sees the whole case: where
-    that is larger than any training case, its centre, with a warning. Under ``evidence: anywhere`` in a patch view its
-    activations are averaged over windows.
+    that is larger than any training case, a window around its foreground, with a warning. Under ``evidence: anywhere``
+    in a patch view its activations are averaged over windows. What the tasks of a second view see is told in
+    :mod:`medmtl.inference.case_view`.
 
     Args:
         model: on the device to use, in evaluation mode.
@@ -45,18 +43,31 @@ def activations(
         image_CDHW: normalised, at working spacing, RAS-ordered.
         overlap: share of a window that the next one covers.
         covariates_N: the case's clinical covariates, where a task reads them.
+        coarse_CDHW: the case as the second view prepares it, where that has a spacing of its own.
+        centre: of the lesion, where it is known and is not to be predicted.
 
     Returns:
         Case tasks: (K,). Voxel tasks: (K, D, H, W) on the image's grid. Both fp32 on the CPU.
     """
+    second = plan.case_view
+    main = {name: task for name, task in tasks.items() if second is None or name not in second.tasks}
+    ask = with_covariates(model, covariates_N)
+    found = _main_view(ask, main, plan, image_CDHW, overlap, model_device(model)) if main else {}
+    if second is not None:
+        seen = SecondScan(image_CDHW, coarse_CDHW, found, centre)
+        found |= case_view_activations(model, tasks, plan, seen, covariates_N, overlap)
+    return {name: found[name] for name in tasks}
+
+
+def _main_view(
+    ask: Ask, tasks: Mapping[str, Task], plan: Plan, image_CDHW: torch.Tensor, overlap: float, device: torch.device
+) -> dict[str, torch.Tensor]:
     size = tuple(image_CDHW.shape[1:])
     shape = whole_shape([size], plan.shape, plan.network.divisor) if plan.view == "case" else plan.shape
-    padded, start = _pad(image_CDHW, shape)
+    padded, start = pad(image_CDHW, shape)
     inside = tuple(slice(s, s + n) for s, n in zip(start, image_CDHW.shape[1:], strict=True))
-    device = next(model.parameters()).device
-    ask: Ask = model if covariates_N is None else partial(model, covariates_BN=covariates_N[None].to(device))
     if padded.shape[1:] == torch.Size(shape):
-        outputs = _forward(ask, tasks, plan, padded[None].to(device), tuple(tasks))
+        outputs = forward(ask, tasks, plan, padded[None].to(device), tuple(tasks))
         return {
             name: (value[0][(slice(None), *inside)] if tasks[name].voxel else value[0]).float().cpu()
             for name, value in outputs.items()
@@ -79,20 +90,14 @@ def _slide(
     tiled = tuple(name for name in tasks if name not in whole)
     result: dict[str, torch.Tensor] = {}
     if whole:
-        logger.warning(
-            "a case of %s voxels is larger than any training case; its centre is used for %s", size, ", ".join(whole)
-        )
-        centre = tuple(slice((n - m) // 2, (n - m) // 2 + m) for n, m in zip(size, shape, strict=True))
-        outputs = _forward(ask, tasks, plan, padded_CDHW[(slice(None), *centre)][None].to(device), whole)
+        outputs = forward(ask, tasks, plan, cropped(padded_CDHW, shape, whole)[None].to(device), whole)
         result.update({name: value[0].float().cpu() for name, value in outputs.items()})
-    interval = tuple(max(1, int(n * (1 - overlap))) if m > n else n for n, m in zip(shape, size, strict=True))
-    windows = dense_patch_slices(size, shape, interval, return_slice=True)
+    windows = windows_over(size, shape, overlap)
     weight = compute_importance_map(shape, mode="gaussian", sigma_scale=GAUSSIAN_SIGMA).clamp(min=1e-3)
     total = torch.zeros(size)
     sums: dict[str, torch.Tensor] = {}
-    for window in windows if tiled else ():
-        place = tuple(window)
-        outputs = _forward(ask, tasks, plan, padded_CDHW[(slice(None), *place)][None].to(device), tiled)
+    for place in windows if tiled else ():
+        outputs = forward(ask, tasks, plan, padded_CDHW[(slice(None), *place)][None].to(device), tiled)
         total[place] += weight
         for name, value in outputs.items():
             part = value[0].float().cpu()
@@ -105,20 +110,3 @@ def _slide(
     for name, value in sums.items():
         result[name] = (value / total)[(slice(None), *inside)] if tasks[name].voxel else value
     return {name: result[name] for name in tasks}
-
-
-def _forward(
-    ask: Ask, tasks: Mapping[str, Task], plan: Plan, image_BCDHW: torch.Tensor, names: tuple[str, ...]
-) -> dict[str, torch.Tensor]:
-    dtype: Any = torch.float16 if plan.precision == "fp16" else torch.bfloat16
-    with torch.autocast(image_BCDHW.device.type, dtype=dtype, enabled=plan.precision != "fp32"):
-        outputs = ask(image_BCDHW, names)
-    return {name: tasks[name].activate(output) for name, output in outputs.items()}
-
-
-def _pad(image_CDHW: torch.Tensor, shape: Triple) -> tuple[torch.Tensor, tuple[int, ...]]:
-    """Pad with 0 (the mean after normalisation) to at least ``shape``, the case in the middle."""
-    missing = [max(0, wanted - size) for wanted, size in zip(shape, image_CDHW.shape[1:], strict=True)]
-    before = [m // 2 for m in missing]
-    pads = [amount for axis in (2, 1, 0) for amount in (before[axis], missing[axis] - before[axis])]
-    return torch.nn.functional.pad(image_CDHW, pads), tuple(before)

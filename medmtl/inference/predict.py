@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -13,12 +13,15 @@ from medmtl.build import build_model, build_tasks
 from medmtl.config import Config
 from medmtl.data.case import Case
 from medmtl.data.covariates import CovariateFault, CovariateKind, encode_case, read
+from medmtl.data.crop import Triple
+from medmtl.data.lesion import lesion_centre, marked
 from medmtl.data.preparation import normalise, prepare_case
-from medmtl.data.prepared import Prepared
+from medmtl.data.prepared import Preparation, Prepared
 from medmtl.data.volume import Volume
 from medmtl.device import describe_device
 from medmtl.errors import ArtefactError, InputError, NumericError
 from medmtl.files import sha256_bytes
+from medmtl.inference.case_view import SecondScan, case_view_activations
 from medmtl.inference.forward import activations
 from medmtl.inference.native import to_native
 from medmtl.model import MultiTaskModel
@@ -41,12 +44,15 @@ class CasePrediction(Mapping[str, Result]):
         activations: case task -> averaged activation, from which its result follows.
         outside_training: what lies outside the range seen in training, such as ``spacing_z`` or ``covariate_age``;
             empty if nothing does.
+        at_reference: case task -> the activation with its window around the reference's lesion instead of the predicted
+            one; empty unless asked for, and where there is no such window.
     """
 
     case_id: str
     results: Mapping[str, Result]
     activations: Mapping[str, tuple[float, ...]]
     outside_training: tuple[str, ...]
+    at_reference: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def __getitem__(self, task: str) -> Result:
         return self.results[task]
@@ -79,6 +85,29 @@ def assemble(
     return results
 
 
+def reference_centre(case: Case, plan: Plan) -> Triple | None:
+    """Voxel at working spacing in the middle of the largest lesion of the case's own mask; None without one."""
+    view = plan.case_view
+    assert view is not None and view.around is not None
+    if plan.preparation.labels[view.around] not in case.files:
+        return None
+    label = prepare_case(case, plan.preparation).labels[view.around]
+    return lesion_centre(marked(label, plan.preparation.ignored.get(view.around)))
+
+
+def _normalised(prepared: Prepared, plan: Plan) -> torch.Tensor:
+    return torch.from_numpy(normalise(prepared.image_CDHW, prepared.statistics, plan.intensities))
+
+
+def _add(sums: dict[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> None:
+    for name, value in found.items():
+        sums[name] = sums[name] + value if name in sums else value
+
+
+def _prepared_by(plan: Plan) -> tuple[Preparation, ...]:
+    return (plan.preparation,) if plan.case_view is None else (plan.preparation, plan.case_view.preparation)
+
+
 class Predictor:
     """The models of one run or of several folds; activations are averaged over them.
 
@@ -102,7 +131,7 @@ class Predictor:
         hashes = [member.sha256 for member in self._members]
         self.model_sha256 = hashes[0] if len(hashes) == 1 else sha256_bytes("".join(hashes).encode())
         for member in self._members[1:]:
-            if list(member.tasks) != list(first.tasks) or member.plan.preparation != first.plan.preparation:
+            if list(member.tasks) != list(first.tasks) or _prepared_by(member.plan) != _prepared_by(first.plan):
                 raise ArtefactError("the folds of this run were trained for different tasks, channels or spacings")
 
     @property
@@ -136,8 +165,13 @@ class Predictor:
         model.load_weights(stored.tensors[group])
         return _Member(plan, tasks, model.to(self.device).eval(), stored.sha256[group])
 
-    def predict(self, case: Case) -> CasePrediction:
+    def predict(self, case: Case, *, with_reference: bool = False) -> CasePrediction:
         """Predict every task for one case; no labels are needed.
+
+        Args:
+            case: its files.
+            with_reference: also say what the tasks that look at a lesion's window answer where the case's own mask
+                tells where the lesion is.
 
         Raises:
             InputError: if the case's channels or covariates are not the model's, or a file cannot be used.
@@ -149,21 +183,21 @@ class Predictor:
                 "give one file for each",
                 code="B162",
             )
-        sums: dict[str, torch.Tensor] = {}
         strange = self._strange_covariates(case)
         prepared = prepare_case(case, self.plan.preparation, with_labels=False)
+        coarse = self._coarse(case)
+        sums: dict[str, torch.Tensor] = {}
         for member in self._members:
-            image = normalise(prepared.image_CDHW, prepared.statistics, member.plan.intensities)
             found = activations(
                 member.model,
                 member.tasks,
                 member.plan,
-                torch.from_numpy(image),
+                _normalised(prepared, member.plan),
                 overlap=self.config.inference.overlap,
                 covariates_N=encode_case(member.plan.covariates, case),
+                coarse_CDHW=None if coarse is None else _normalised(coarse, member.plan),
             )
-            for name, value in found.items():
-                sums[name] = sums[name] + value if name in sums else value
+            _add(sums, found)
         averaged = {name: value / len(self._members) for name, value in sums.items()}
         broken = [name for name, value in averaged.items() if not bool(torch.isfinite(value).all())]
         if broken:
@@ -175,7 +209,28 @@ class Predictor:
         }
         answers = {name: tuple(value.tolist()) for name, value in averaged.items() if name not in masks}
         outside = (*self._outside(prepared), *strange)
-        return CasePrediction(case.case_id, assemble(self.tasks, masks, answers), answers, outside)
+        at_reference = self._at_reference(case, prepared) if with_reference else {}
+        return CasePrediction(case.case_id, assemble(self.tasks, masks, answers), answers, outside, at_reference)
+
+    def _coarse(self, case: Case) -> Prepared | None:
+        """The case as a second view with a spacing of its own prepares it."""
+        view = self.plan.case_view
+        if view is None or view.preparation == self.plan.preparation:
+            return None
+        return prepare_case(case, view.preparation, with_labels=False)
+
+    def _at_reference(self, case: Case, prepared: Prepared) -> dict[str, tuple[float, ...]]:
+        view = self.plan.case_view
+        centre = None if view is None or view.kind != "lesion" else reference_centre(case, self.plan)
+        if centre is None:
+            return {}
+        sums: dict[str, torch.Tensor] = {}
+        for member in self._members:
+            scan = SecondScan(_normalised(prepared, member.plan), None, {}, centre)
+            covariates = encode_case(member.plan.covariates, case)
+            overlap = self.config.inference.overlap
+            _add(sums, case_view_activations(member.model, member.tasks, member.plan, scan, covariates, overlap))
+        return {name: tuple((value / len(self._members)).tolist()) for name, value in sums.items()}
 
     def _strange_covariates(self, case: Case) -> tuple[str, ...]:
         """``covariate_NAME`` of those that no fold was trained on the like of.

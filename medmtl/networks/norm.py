@@ -31,6 +31,12 @@ class InstanceNorm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(num_features))
         self.bias = nn.Parameter(torch.zeros(num_features))
+        self.second = False
+
+    def add_second(self) -> None:
+        """A second affine map, at first equal to the first; for another view, whose maps are spread otherwise."""
+        self.second_weight = nn.Parameter(self.weight.detach().clone())
+        self.second_bias = nn.Parameter(self.bias.detach().clone())
 
     def forward(self, map_BCDHW: torch.Tensor) -> torch.Tensor:
         """(B, C, D, H, W) of the same shape, type and memory format.
@@ -38,13 +44,19 @@ class InstanceNorm(nn.Module):
         Raises:
             ValueError: if a map has a single voxel, whose variance is 0 whatever it holds.
         """
+        weight, bias = (self.second_weight, self.second_bias) if self.second else (self.weight, self.bias)
         if not map_BCDHW.is_contiguous(memory_format=torch.channels_last_3d):
-            return functional.instance_norm(map_BCDHW, weight=self.weight, bias=self.bias)
+            return functional.instance_norm(map_BCDHW, weight=weight, bias=bias)
         samples = [
-            functional.batch_norm(sample, None, None, self.weight, self.bias, training=True)
+            functional.batch_norm(sample, None, None, weight, bias, training=True)
             for sample in torch.split(map_BCDHW, 1)
         ]
         return torch.cat(samples)
+
+
+def norms(network: nn.Module) -> list[InstanceNorm]:
+    """All norms of a network."""
+    return [module for module in network.modules() if isinstance(module, InstanceNorm)]
 
 
 Norm.add_factory_class(NORM, InstanceNorm, "Instance normalisation that keeps the memory format.")

@@ -16,6 +16,7 @@ INITIAL_WEIGHT = 1e-3
 GAIN = 10.0
 RATE = 0.05
 EPSILON = 1e-5
+GATES = 32
 
 
 class RunningStandardisation(nn.Module):
@@ -85,8 +86,13 @@ class PooledHead(nn.Module):
     weights start at 0 and stay there where the training fold does not vary. A task that reads covariates alone is the
     linear model ``W g c + b``.
 
+    Where a case is a bag of T tiles, s is pooled per tile and standardised over tiles, and the bag's features are their
+    mean under gated attention (Ilse et al. 2018, https://arxiv.org/abs/1802.04712): ::
+
+        a_t = softmax over t of  w . (tanh(V s_t) * sigmoid(U s_t)),    s = sum_t a_t s_t
+
     Args:
-        spec: the encoder maps, and the number of covariate features.
+        spec: the encoder maps, the number of covariate features, and whether a case is a bag of tiles.
         bias: the initial bias; its length is the number of outputs.
     """
 
@@ -95,6 +101,7 @@ class PooledHead(nn.Module):
         self.scales = min(SCALES, len(spec.channels))
         width = 2 * sum(spec.channels[-self.scales :])
         self.standardise = RunningStandardisation(width) if width else nn.Identity()
+        self.attention = GatedAttention(width) if spec.tiled else None
         self.dropout = nn.Dropout(DROPOUT)
         self.linear = nn.Linear(width + spec.covariates, len(bias))
         nn.init.normal_(self.linear.weight, std=INITIAL_WEIGHT)
@@ -104,12 +111,47 @@ class PooledHead(nn.Module):
 
     def forward(self, features: Features) -> torch.Tensor:
         """Features -> (B, outputs), fp32."""
+        return self.answer(self.pool(features), features.covariates_BN, features.tiles)
+
+    def pool(self, features: Features) -> torch.Tensor | None:
+        """Standardised features of every image, (B * T, F); None where no image is read."""
         pooled = []
         for map_BCDHW in features.encoder[-self.scales :]:
             pooled += [map_BCDHW.mean(dim=VOXELS, dtype=torch.float32), map_BCDHW.amax(dim=VOXELS).float()]
         with torch.autocast(self.linear.weight.device.type, enabled=False):
-            known = [self.dropout(self.standardise(torch.cat(pooled, dim=1)))] if pooled else []
-            if features.covariates_BN is not None:
-                known.append(GAIN * features.covariates_BN)
+            return self.standardise(torch.cat(pooled, dim=1)) if pooled else None
+
+    def answer(self, pooled_BF: torch.Tensor | None, covariates_BN: torch.Tensor | None, tiles: int) -> torch.Tensor:
+        """Outputs (B, outputs) from what :meth:`pool` made of the tiles of each case."""
+        with torch.autocast(self.linear.weight.device.type, enabled=False):
+            known = []
+            if pooled_BF is not None:
+                if self.attention is not None:
+                    pooled_BF = self.attention(pooled_BF.reshape(-1, tiles, pooled_BF.shape[1]))
+                known.append(self.dropout(pooled_BF))
+            if covariates_BN is not None:
+                known.append(GAIN * covariates_BN)
             output: torch.Tensor = self.linear(torch.cat(known, dim=1))
         return output
+
+
+class GatedAttention(nn.Module):
+    """The mean of a bag under weights that each member's own features decide; at first all alike.
+
+    Args:
+        width: number of features.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.content = nn.Linear(width, GATES)
+        self.gate = nn.Linear(width, GATES)
+        self.weight = nn.Linear(GATES, 1)
+        nn.init.normal_(self.weight.weight, std=INITIAL_WEIGHT)
+
+    def forward(self, bag_BTF: torch.Tensor) -> torch.Tensor:
+        """(B, T, F) -> (B, F)."""
+        gated = torch.tanh(self.content(bag_BTF)) * torch.sigmoid(self.gate(bag_BTF))
+        share_BT1 = self.weight(gated).softmax(dim=1)
+        pooled_BF: torch.Tensor = (share_BT1 * bag_BTF).sum(dim=1)
+        return pooled_BF

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from medmtl.planning.duration import with_duration
 from medmtl.planning.network import decoder_count
-from medmtl.planning.plan import Plan
+from medmtl.planning.plan import CaseView, Plan
 from medmtl.planning.planner import make_plan
 from medmtl.planning.statistics import TrainingFacts, observed_range, with_statistics
 
 __all__ = [
+    "CaseView",
     "Plan",
     "TrainingFacts",
     "decoder_count",

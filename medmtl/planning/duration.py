@@ -32,6 +32,9 @@ def with_duration(plan: Plan, decoders: int) -> Plan:
     if plan.steps is None:
         return plan
     operations = plan.batch * (1 + BACKWARD) * forward_operations(plan.network, decoders, plan.shape)
+    if (second := plan.case_view) is not None:
+        samples = second.batch * second.tiles
+        operations += samples * (1 + BACKWARD) * forward_operations(plan.network, 0, second.shape)
     speed = measure_operations_per_second(plan, decoders)
     seconds = plan.steps * BESIDES * operations / speed
     reason = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from medmtl.device import Device
 from medmtl.networks.cost import parameter_count, stage_voxels
@@ -31,6 +31,7 @@ class Budget:
         device: the machine.
         limit_bytes: ``plan.memory_gb``.
         varied_axes: axes along which whole-case samples of different steps differ.
+        beside_bytes: what the samples of another view take.
     """
 
     network: NetworkShape
@@ -40,6 +41,7 @@ class Budget:
     device: Device
     limit_bytes: int
     varied_axes: int = 0
+    beside_bytes: int = 0
 
     def need(self, shape: Triple, batch: int) -> int:
         """Predicted peak bytes of the training process: resident memory on a CPU, device memory on a GPU.
@@ -51,14 +53,27 @@ class Budget:
             shape: voxels of a sample per axis.
             batch: samples per step.
         """
+        process = PROCESS_BYTES if self.device.kind == "cpu" else 0
+        return process + self.parameters + self.maps(shape, batch) + self.beside_bytes
+
+    @property
+    def parameters(self) -> int:
+        """Bytes of the parameters with their gradients, moments and copies."""
+        return PARAMETER_BYTES * parameter_count(self.network, self.decoders)
+
+    def maps(self, shape: Triple, batch: int) -> int:
+        """What the samples alone take: every stage's maps, input and outputs."""
         sizes = list(zip(self.network.channels, stage_voxels(self.network, shape), strict=True))
         encoder = ENCODER_MAPS * sum(channels * voxels for channels, voxels in sizes)
         decoder = DECODER_MAPS * self.decoders * sum(channels * voxels for channels, voxels in sizes[:-1])
         maps = (encoder + decoder) * (4 if self.precision == "fp32" else 2) * self.device.activation_factor
         whole = 4 * math.prod(shape) * (INPUT_COPIES * self.network.in_channels + OUTPUT_COPIES * self.outputs)
-        parameters = PARAMETER_BYTES * parameter_count(self.network, self.decoders)
-        process, holes = (PROCESS_BYTES, 1 + HOLES * self.varied_axes) if self.device.kind == "cpu" else (0, 1.0)
-        return math.ceil(process + parameters + batch * (maps + whole) * holes)
+        holes = 1 + HOLES * self.varied_axes if self.device.kind == "cpu" else 1.0
+        return math.ceil(batch * (maps + whole) * holes)
+
+    def encoder_alone(self) -> Budget:
+        """The same for samples of case tasks, which no decoder reads."""
+        return replace(self, decoders=0, outputs=0, beside_bytes=0)
 
     def fits(self, shape: Triple, batch: int) -> bool:
         """Whether the need is within the limit."""

@@ -9,13 +9,14 @@ from typing import Literal
 from medmtl.config import Config
 from medmtl.data.crop import round_up, whole_shape
 from medmtl.data.fingerprint import Fingerprint
+from medmtl.data.prepared import Preparation
 from medmtl.device import Device
 from medmtl.networks.shape import NetworkShape
 from medmtl.planning.memory import Budget
 from medmtl.planning.network import decoder_count, output_count, plan_network, plan_precision, working_sizes
 from medmtl.planning.plan import Triple
 from medmtl.planning.spacing import plan_spacing
-from medmtl.tasks.base import Task
+from medmtl.tasks.base import LabelTask, MapTask, Task
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,23 @@ class Outline:
     divisor: Triple
     precision: Literal["fp32", "bf16", "fp16"]
     budget: Budget
+
+    def preparation(self, config: Config, tasks: Mapping[str, Task]) -> Preparation:
+        """The deterministic half of the transforms at this spacing."""
+        return Preparation(
+            spacing=self.spacing,
+            channels=tuple(config.cohort.channels),
+            labels={name: task.columns[0] for name, task in tasks.items() if isinstance(task, LabelTask)},
+            resample_to_first=config.cohort.resample == "to_first",
+            ignored={
+                name: value
+                for name, task in tasks.items()
+                if isinstance(task, LabelTask) and (value := task.ignored_value) is not None
+            },
+            maps={
+                name: (task.columns[0], task.mask_column) for name, task in tasks.items() if isinstance(task, MapTask)
+            },
+        )
 
 
 def outline(

@@ -17,6 +17,31 @@ Triple = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
+class CaseView:
+    """How some case tasks see their cases, where that is not the voxel tasks' view.
+
+    Attributes:
+        kind: ``case`` (whole, at a spacing of its own), ``lesion`` (a window around a mask) or ``tiles``.
+        tasks: who sees it.
+        preparation: of its cases; the plan's own unless the spacing differs.
+        shape: voxels of a sample; of whole cases the most.
+        batch: cases per step.
+        tiles: samples per case.
+        around: label task whose mask shows the lesion.
+        share: whether the encoder is the voxel tasks' one.
+    """
+
+    kind: Literal["case", "lesion", "tiles"]
+    tasks: tuple[str, ...]
+    preparation: Preparation
+    shape: Triple
+    batch: int
+    tiles: int = 1
+    around: str | None = None
+    share: bool = True
+
+
+@dataclass(frozen=True)
 class Plan:
     """The frozen plan of one fold.
 
@@ -25,6 +50,7 @@ class Plan:
         intensities: normalisation per channel, in input order.
         view: ``case`` (every sample is a whole case) or ``patch``.
         shape: samples' voxels per axis.
+        case_view: how case tasks see their cases, where ``view`` is not theirs.
         batch, network, precision, threads, workers, device: of the training step.
         steps: optimiser steps; None while ``minutes`` has not yet been turned into steps.
         minutes: as configured, or None.
@@ -53,6 +79,7 @@ class Plan:
     steps: int | None
     minutes: float | None
     memory_bytes: int
+    case_view: CaseView | None = None
     disk_bytes: int = 0
     seconds: float | None = None
     tasks: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from medmtl.config import Config
 from medmtl.data.fingerprint import Fingerprint
-from medmtl.data.prepared import Preparation
 from medmtl.device import Device
-from medmtl.planning.outline import Outline, outline
-from medmtl.planning.plan import Plan
+from medmtl.planning.case_view import (
+    SHARE,
+    choose_kind,
+    lesion_task,
+    lesion_view,
+    say_case_view,
+    tiles_view,
+    whole_view,
+)
+from medmtl.planning.memory import Budget
+from medmtl.planning.outline import outline
+from medmtl.planning.plan import CaseView, Plan
 from medmtl.planning.remedy import remedy
-from medmtl.planning.sample import plan_batch, plan_shape, say_padding
-from medmtl.tasks.base import LabelTask, MapTask, Task
+from medmtl.planning.sample import plan_batch, plan_shape, say_padding, seeing_tasks
+from medmtl.tasks.base import Task
 
 MAX_WORKERS = 4
 
@@ -36,36 +46,30 @@ def make_plan(
     """
     reasons = {"device": "as asked for; a CUDA device where there is one and nothing was asked"}
     drawn = outline(config, tasks, fingerprints, device, reasons)
+    kind = choose_kind(config, tasks, fingerprints, drawn, reasons)
+    second = None
+    if kind in ("two", "lesion"):
+        make = whole_view if kind == "two" else lesion_view
+        second = make(config, tasks, fingerprints, drawn)
+    budget = _main_budget(drawn.budget, second, kind)
+    own = tasks if kind == "one" else {name: task for name, task in tasks.items() if name not in seeing_tasks(tasks)}
     shape, view = plan_shape(
-        config,
-        tasks,
-        drawn.budget,
-        drawn.divisor,
-        drawn.whole,
-        reasons,
-        lambda: remedy(config, tasks, fingerprints, device),
+        config, own, budget, drawn.divisor, drawn.whole, reasons, lambda: remedy(config, tasks, fingerprints, device)
     )
+    if kind == "tiles":
+        second = tiles_view(config, tasks, drawn, shape)
+        budget = _main_budget(drawn.budget, second, "")
     say_padding(drawn.sizes, shape, view, reasons)
-    batch = plan_batch(config, drawn.budget, shape, training_cases, reasons)
+    batch = plan_batch(config, budget, shape, training_cases, reasons)
+    if second is not None:
+        say_case_view(second, lesion_task(config, tasks), fingerprints, reasons)
     return Plan(
-        preparation=Preparation(
-            spacing=drawn.spacing,
-            channels=tuple(config.cohort.channels),
-            labels={name: task.columns[0] for name, task in tasks.items() if isinstance(task, LabelTask)},
-            resample_to_first=config.cohort.resample == "to_first",
-            ignored={
-                name: value
-                for name, task in tasks.items()
-                if isinstance(task, LabelTask) and (value := task.ignored_value) is not None
-            },
-            maps={
-                name: (task.columns[0], task.mask_column) for name, task in tasks.items() if isinstance(task, MapTask)
-            },
-        ),
+        preparation=drawn.preparation(config, tasks),
         intensities=(),
         view=view,
         shape=shape,
         batch=batch,
+        case_view=second,
         network=drawn.network,
         device=device.kind,
         precision=drawn.precision,
@@ -73,10 +77,19 @@ def make_plan(
         workers=_workers(config, device, reasons),
         steps=config.training.steps,
         minutes=config.training.minutes,
-        memory_bytes=_memory(drawn, shape, batch, reasons),
+        memory_bytes=_memory(budget, shape, batch, reasons),
         seconds=_seconds(config, reasons),
         reasons=reasons,
     )
+
+
+def _main_budget(budget: Budget, second: CaseView | None, kind: str) -> Budget:
+    """What is left for the voxel tasks' samples; of tiles, whose shape is not known yet, a share is kept free."""
+    if second is None:
+        return budget if kind != "tiles" else replace(budget, beside_bytes=budget.limit_bytes // SHARE)
+    alone = budget.encoder_alone()
+    own = 0 if second.share else alone.parameters
+    return replace(budget, beside_bytes=own + alone.maps(second.shape, second.batch * second.tiles))
 
 
 def _threads(config: Config, device: Device, reasons: dict[str, str]) -> int:
@@ -92,13 +105,13 @@ def _workers(config: Config, device: Device, reasons: dict[str, str]) -> int:
     return min(MAX_WORKERS, max(1, device.cores // 2))
 
 
-def _memory(drawn: Outline, shape: tuple[int, int, int], batch: int, reasons: dict[str, str]) -> int:
-    where = "this GPU" if drawn.budget.device.kind == "cuda" else "the training process"
+def _memory(budget: Budget, shape: tuple[int, int, int], batch: int, reasons: dict[str, str]) -> int:
+    where = "this GPU" if budget.device.kind == "cuda" else "the training process"
     reasons["memory"] = (
-        f"predicted peak of {where}, of plan.memory_gb {drawn.budget.limit_bytes / 1e9:g}; meant to be at most a "
+        f"predicted peak of {where}, of plan.memory_gb {budget.limit_bytes / 1e9:g}; meant to be at most a "
         "quarter too high"
     )
-    return drawn.budget.need(shape, batch)
+    return budget.need(shape, batch)
 
 
 def _seconds(config: Config, reasons: dict[str, str]) -> float | None:

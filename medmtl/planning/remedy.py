@@ -12,10 +12,8 @@ from medmtl.device import Device
 from medmtl.planning.outline import Outline, outline
 from medmtl.planning.plan import Triple
 from medmtl.planning.sample import seeing_tasks, smallest_batch
+from medmtl.planning.spacing import coarser
 from medmtl.tasks.base import Task
-
-SPACING_STEP = 1.05
-COARSEST = 8.0  # times the planned spacing
 
 
 def remedy(config: Config, tasks: Mapping[str, Task], fingerprints: Sequence[Fingerprint], device: Device) -> str:
@@ -40,7 +38,7 @@ def remedy(config: Config, tasks: Mapping[str, Task], fingerprints: Sequence[Fin
     words = f": set {' or '.join(fitting)}, which fits" if fitting else ": no coarser spacing and no crop fits"
     words += f", or raise plan.memory_gb to {math.ceil(need / 1e8) / 10:g}"
     if seeing_tasks(tasks):
-        words += ", or declare evidence: anywhere where it holds; a second view is not in this version"
+        words += ", or declare evidence: anywhere where it holds, or set views.kind: tiles"
     return words
 
 
@@ -60,13 +58,7 @@ class _Search:
         """The finest one that fits: the finest axes are coarsened until they meet the coarser ones."""
         if self._config.plan.shape is not None:
             return None
-        finest, factor = min(found.spacing), SPACING_STEP
-        while factor <= COARSEST:
-            x, y, z = (max(size, math.ceil(100 * factor * finest) / 100) for size in found.spacing)
-            if self._fits("spacing", (x, y, z)):
-                return (x, y, z)
-            factor *= SPACING_STEP
-        return None
+        return next((spacing for spacing in coarser(found.spacing) if self._fits("spacing", spacing)), None)
 
     def shape(self, found: Outline) -> Triple | None:
         """The largest crop that fits, its longest axis being shortened first."""

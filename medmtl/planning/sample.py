@@ -70,19 +70,23 @@ def plan_shape(
         return shape, _chosen(config, bool(seeing), reasons)
     if seeing or config.plan.shape is not None:
         raise InputError(_too_large(budget, shape, batch, seeing) + remedy(), code="B089")
-    while not budget.fits(shape, batch):
+    most = CPU_VOXELS // batch if budget.device.kind == "cpu" else math.inf
+    while not budget.fits(shape, batch) or math.prod(shape) > most:
         axis = int(np.argmax([n / d for n, d in zip(shape, divisor, strict=True)]))
-        if shape[axis] <= divisor[axis]:
+        if shape[axis] <= divisor[axis] and not budget.fits(shape, batch):
             raise MachineError(
                 f"no patch fits plan.memory_gb {budget.limit_bytes / 1e9:g}: the smallest, {batch} of {list(shape)} "
                 f"voxels, needs {_gigabytes(budget.need(shape, batch))} GB; raise it or lower plan.width",
                 code="B089",
             )
+        if shape[axis] <= divisor[axis]:
+            break
         lowered = list(shape)
         lowered[axis] -= divisor[axis]
         shape = (lowered[0], lowered[1], lowered[2])
     reasons["shape"] = (
         f"whole cases do not fit the memory budget: the largest axis was shortened until {batch} patches do"
+        + (", and hold no more voxels than a CPU steps through in a second or so" if most < math.inf else "")
     )
     reasons["view"] = "no task must see the whole case"
     return shape, "patch"

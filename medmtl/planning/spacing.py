@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from medmtl.config import Config
 from medmtl.data.fingerprint import Fingerprint
+
+COARSER_STEP = 1.05
+COARSEST = 8.0  # times the planned spacing
+
+Spacing = tuple[float, float, float]
+
+
+def coarser(spacing: Spacing) -> Iterator[Spacing]:
+    """Ever coarser spacings, in small steps: the finest axes are coarsened until they meet the others."""
+    factor = COARSER_STEP
+    while factor <= COARSEST:
+        x, y, z = (max(size, math.ceil(100 * factor * min(spacing)) / 100) for size in spacing)
+        yield (x, y, z)
+        factor *= COARSER_STEP
 
 
 def plan_spacing(

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from medmtl.networks.features import Features, FeatureSpec
+from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
 from medmtl.networks.unet import UnetOptions
 
@@ -57,6 +58,10 @@ class Sharing(nn.Module, ABC):
     @abstractmethod
     def own_parameters(self, task: str) -> list[nn.Parameter]:
         """Parameters, outside the head, that only ``task`` reaches."""
+
+    def encoder_norms(self) -> list[InstanceNorm]:
+        """The norms of everything that a case task's features come through; by default all."""
+        return norms(self)
 
     def penalty(self) -> torch.Tensor | None:
         """A term added to the loss apart from the tasks, or None."""

@@ -13,6 +13,7 @@ from torch import nn
 
 from medmtl.networks.decoder import UnetDecoder
 from medmtl.networks.features import Features, FeatureSpec
+from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
 from medmtl.networks.unet import UnetEncoder, UnetOptions
 from medmtl.sharing.base import Sharing, SharingOptions
@@ -69,6 +70,10 @@ class Hard(Sharing):
         """Those of a decoder that only this task reads."""
         key = self._decoder_of.get(task)
         return list(self.decoders[key].parameters()) if key and self._readers(key) == [task] else []
+
+    def encoder_norms(self) -> list[InstanceNorm]:
+        """The encoder's."""
+        return norms(self.encoder)
 
     def _readers(self, decoder: str) -> list[str]:
         return [name for name, key in self._decoder_of.items() if key == decoder]

@@ -339,6 +339,10 @@ class LabelTask(VoxelTask):
         """Value of voxels that nobody labelled: no loss, no score. None where every voxel is labelled."""
         return None
 
+    def foreground(self, probability_KDHW: torch.Tensor) -> torch.Tensor:
+        """Probability (D, H, W) of not being background, from what :meth:`activate` gave; channel 0 is background."""
+        return 1 - probability_KDHW[0]
+
     @abstractmethod
     def legal_values(self) -> frozenset[int]:
         """Values that a label file may hold, besides ``ignored_value``, and all that :meth:`decide` gives."""

@@ -12,6 +12,7 @@ the same encoder's pooled maps, and on the clinical covariates where the head re
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Set
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from medmtl.data.batch import ViewBatch
 from medmtl.networks.features import Features
 from medmtl.tasks.base import CaseTask
 from medmtl.training.session import Session
@@ -72,13 +74,12 @@ def collapse_check(session: Session) -> dict[str, dict[str, Any]]:
         return {}
     learner.model.eval()
     rows: dict[str, list[tuple[float, float, npt.NDArray[np.float64]]]] = {name: [] for name in tasks}
-    watched = session.training.plain(MAX_CASES)
-    for index in range(len(watched)):
-        (view,) = watched[index].views.values()
-        image = view.image_BCDHW.to(learner.device)
+    for view in _watched(session, tasks.keys()):
         names = tuple(name for name in view.labelled() if name in tasks)
         with autocast(learner.device, learner.precision):
-            features = learner.model.features(image, names, view.covariates_BN.to(learner.device))
+            features = learner.model.features(
+                view.image_BCDHW.to(learner.device), names, view.covariates_BN.to(learner.device), view.tiles
+            )
             outputs = {name: learner.model.heads[name](features[name]) for name in names}
         for name in names:
             activation = tasks[name].activate(outputs[name]).cpu()
@@ -93,11 +94,21 @@ def collapse_check(session: Session) -> dict[str, dict[str, Any]]:
     }
 
 
+def _watched(session: Session, tasks: Set[str]) -> Iterator[ViewBatch]:
+    """The first training cases as each view with a case task shows them."""
+    for dataset in session.training.views:
+        if not tasks & dataset.encoders.keys():
+            continue
+        watched = dataset.plain(MAX_CASES)
+        for index in range(len(watched)):
+            yield from watched[index].views.values()
+
+
 def _pool(features: Features) -> npt.NDArray[np.float64]:
     parts = []
     for level in features.encoder:
         flat = level.float().flatten(2)
-        parts += [flat.mean(2), flat.std(2)]
+        parts += [part.reshape(-1, features.tiles, part.shape[1]).mean(1) for part in (flat.mean(2), flat.std(2))]
     if features.covariates_BN is not None:
         parts.append(features.covariates_BN)
     return np.asarray(torch.cat(parts, 1).cpu().numpy(), np.float64)

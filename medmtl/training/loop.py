@@ -170,7 +170,7 @@ def _validation_share(session: Session) -> float:
     """Time of one validation against the training steps between two; a forward pass costs a third of a step."""
     if session.validation is None:
         return 0.0
-    samples = len(session.validation.cases)
+    samples = len(session.validation)
     return samples / 3 / (session.config.training.checkpoint_every * session.plan.batch)
 
 
@@ -212,9 +212,9 @@ def _validate(session: Session, step: int, requests: Requests) -> None:
     for index in range(len(session.validation)):
         if requests.stop and step != session.plan.steps:
             break
-        (view,) = session.validation[index].views.values()
-        for name, loss in task_losses(learner, view.to(learner.device)).items():
-            sums.setdefault(name, []).append(float(loss.detach()))
+        for view in session.validation[index].views.values():
+            for name, loss in task_losses(learner, view.to(learner.device)).items():
+                sums.setdefault(name, []).append(float(loss.detach()))
     learner.model.load_weights(weights)
     if requests.stop and step != session.plan.steps:
         return

@@ -130,8 +130,11 @@ def refuse_small_shared_memory(plan: Plan, tasks: Mapping[str, Task]) -> None:
     """
     if not plan.workers or not SHARED_MEMORY.is_dir():
         return
-    sample = 4 * len(plan.preparation.channels) + sum(_target_bytes(task) for task in tasks.values() if task.voxel)
+    pixel = 4 * len(plan.preparation.channels)
+    sample = pixel + sum(_target_bytes(task) for task in tasks.values() if task.voxel)
     batch = plan.batch * math.prod(plan.shape) * sample
+    if (second := plan.case_view) is not None:
+        batch += second.batch * second.tiles * math.prod(second.shape) * pixel
     # those made ahead, and the one in use
     needed = (plan.workers * PREFETCH + 1) * batch
     free = room_at(SHARED_MEMORY).bytes
@@ -164,6 +167,10 @@ def _checkpoint_bytes(config: Config, checked: Checked, plan: Plan) -> int:
 
 
 def _entry_bytes(plan: Plan, seen: Fingerprint) -> int:
+    second = 0
+    if plan.case_view is not None and plan.case_view.preparation != plan.preparation:
+        coarse = math.prod(working_grid(seen.grid, plan.case_view.preparation.spacing).shape)
+        second = BLOCK * math.ceil(4 * coarse * len(plan.preparation.channels) / BLOCK) + 3 * BLOCK
     voxels = math.prod(working_grid(seen.grid, plan.preparation.spacing).shape)
     sizes = [4 * voxels * len(plan.preparation.channels), BLOCK]
     for counts in seen.label_counts.values():
@@ -172,7 +179,7 @@ def _entry_bytes(plan: Plan, seen: Fingerprint) -> int:
         sizes.append(sum(16 * min(count, FOREGROUND_SAMPLES) for value, count in counts.items() if value))
     for task, quantiles in seen.map_quantiles.items():
         sizes += [4 * voxels, 16 * FOREGROUND_SAMPLES if plan.preparation.maps[task][1] and quantiles.size else 0]
-    return sum(BLOCK * math.ceil((size + 128) / BLOCK) for size in sizes) + BLOCK
+    return sum(BLOCK * math.ceil((size + 128) / BLOCK) for size in sizes) + BLOCK + second
 
 
 def _size(count: float) -> str:

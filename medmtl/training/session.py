@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,9 @@ from medmtl.build import build_model, build_tasks, build_weighting
 from medmtl.config import Config
 from medmtl.data.augmentation import AXES, Augmentation
 from medmtl.data.case import Case
-from medmtl.data.loader import StepDataset
+from medmtl.data.loader import StepDataset, StepViews
+from medmtl.data.prepared import Preparation
+from medmtl.data.view import View
 from medmtl.device import describe_device
 from medmtl.errors import ArtefactError
 from medmtl.evaluation.score import read_again
@@ -50,8 +52,8 @@ class Session:
     config: Config
     plan: Plan
     learner: Learner
-    training: StepDataset
-    validation: StepDataset | None
+    training: StepViews
+    validation: StepViews | None
     case_count: int
 
 
@@ -93,9 +95,9 @@ def open_session(run: RunFolder) -> Session:
         frozen=held,
         frozen_steps=config.init.freeze if config.init else 0,
     )
-    training = _dataset(run, config, plan, tasks, train, truths, augment=True)
+    training = _datasets(run, config, plan, tasks, train, truths, augment=True)
     watched = val[:VALIDATION_CASES]
-    validation = _dataset(run, config, plan, tasks, watched, truths, augment=False) if watched else None
+    validation = _datasets(run, config, plan, tasks, watched, truths, augment=False) if watched else None
     return Session(run, config, plan, learner, training, validation, len(train))
 
 
@@ -203,7 +205,7 @@ def _cases(run: RunFolder, config: Config) -> tuple[list[Case], list[Case], Any]
     return [cases[name] for name in part.train], [cases[name] for name in part.val], truths
 
 
-def _dataset(
+def _datasets(
     run: RunFolder,
     config: Config,
     plan: Plan,
@@ -212,24 +214,35 @@ def _dataset(
     truths: Any,
     *,
     augment: bool,
-) -> StepDataset:
-    spacing = plan.preparation.spacing
+) -> StepViews:
+    """One dataset per view, for the tasks that see it."""
     flips = () if config.augmentation.flips == "none" else config.augmentation.flips
-    settings = Augmentation(spacing, tuple(AXES[name] for name in flips), enabled=config.augmentation.kind != "none")
-    return StepDataset(
-        cases,
-        open_cache(config, run.path, plan),
-        {name: task.encode for name, task in tasks.items()},
-        [name for name, task in tasks.items() if task.voxel],
-        truths,
-        view=plan.view,
-        shape=plan.shape,
-        divisor=plan.network.divisor,
-        batch=plan.batch,
-        seed=config.training.seed,
-        intensities=plan.intensities,
-        augmentation=settings if augment else None,
-        # what is done to the image changes nothing for a task that does not read it
-        sensitive={name: task.sensitive_to for name, task in tasks.items() if task.reads_image},
-        covariates=plan.covariates,
-    )
+
+    def make(view: View, preparation: Preparation, batch: int, seeing: Sequence[str]) -> StepDataset:
+        axes = tuple(AXES[name] for name in flips)
+        settings = Augmentation(preparation.spacing, axes, enabled=config.augmentation.kind != "none")
+        return StepDataset(
+            cases,
+            open_cache(config, run.path, preparation),
+            {name: tasks[name].encode for name in seeing},
+            [name for name in seeing if tasks[name].voxel],
+            truths,
+            view=view,
+            divisor=plan.network.divisor,
+            batch=batch,
+            seed=config.training.seed,
+            intensities=plan.intensities,
+            augmentation=settings if augment else None,
+            # what is done to the image changes nothing for a task that does not read it
+            sensitive={name: tasks[name].sensitive_to for name in seeing if tasks[name].reads_image},
+            covariates=plan.covariates,
+        )
+
+    second = plan.case_view
+    main = [name for name in tasks if second is None or name not in second.tasks]
+    views = [make(View(plan.view, plan.shape), plan.preparation, plan.batch, main)] if main else []
+    if second is not None:
+        ignored = plan.preparation.ignored.get(second.around) if second.around else None
+        view = View(second.kind, second.shape, second.tiles, second.around, ignored)
+        views.append(make(view, second.preparation, second.batch, second.tasks))
+    return StepViews(views)

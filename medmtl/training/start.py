@@ -16,7 +16,7 @@ from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case
 from medmtl.data.covariates import learn
 from medmtl.data.manifest import with_hashes
-from medmtl.data.prepared import Prepared
+from medmtl.data.prepared import Preparation, Prepared
 from medmtl.data.split import Splits
 from medmtl.data.volume import Grid
 from medmtl.device import Device, describe_device, describe_hardware
@@ -102,10 +102,10 @@ def start_run(
     plan = plan_fold(ready, fold, describe_device(device))
     refuse_small_shared_memory(plan, ready.tasks)
     train, val = ready.members(fold)
-    cache = open_cache(ready.config, out, plan)
+    cache = open_cache(ready.config, out, plan.preparation)
     need = predict_disk(ready.config, ready.checked, plan, [*train, *val])
     refuse_full_disk(out, need, cache, [*train, *val])
-    cache.ensure([*train, *val], plan.workers, lambda done, total: progress("prepare", done, total))
+    _prepare(cache, out, plan, ready, [*train, *val], progress)
     plan = with_statistics(plan, ready.config, ready.tasks, _facts(ready, train, cache))
     initial = _initial(ready.config, plan, donor)
     return RunFolder.create(
@@ -128,9 +128,22 @@ def start_run(
     )
 
 
-def open_cache(config: Config, out: Path, plan: Plan) -> PreparedCache:
+def open_cache(config: Config, out: Path, preparation: Preparation) -> PreparedCache:
     """The cache of prepared arrays: as configured, or ``.medmtl-cache`` beside the run."""
-    return PreparedCache(config.cache.folder or out.absolute().parent / ".medmtl-cache", plan.preparation)
+    return PreparedCache(config.cache.folder or out.absolute().parent / ".medmtl-cache", preparation)
+
+
+def _prepare(cache: PreparedCache, out: Path, plan: Plan, ready: Ready, cases: Sequence[Case], tell: Progress) -> None:
+    """Prepare the cases as each view wants them."""
+    caches = [cache]
+    if plan.case_view is not None and plan.case_view.preparation != plan.preparation:
+        caches.append(open_cache(ready.config, out, plan.case_view.preparation))
+    for number, one in enumerate(caches):
+        one.ensure(
+            cases,
+            plan.workers,
+            lambda done, total, before=number: tell("prepare", before * total + done, len(caches) * total),  # type: ignore[misc]
+        )
 
 
 def _donor(ready: Ready, fold: FoldName) -> RunFolder | None:

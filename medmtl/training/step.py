@@ -81,7 +81,7 @@ def task_losses(learner: Learner, view: ViewBatch) -> dict[str, torch.Tensor]:
     """Scalar loss of each task labelled in this view; absent tasks have no entry, and their heads are not run."""
     present = view.labelled()
     with autocast(learner.device, learner.precision):
-        outputs = learner.model(view.image_BCDHW, present, view.covariates_BN)
+        outputs = learner.model(view.image_BCDHW, present, view.covariates_BN, view.tiles)
     losses = {}
     for name in present:
         task = learner.tasks[name]
@@ -98,31 +98,32 @@ def train_step(learner: Learner, batch: Batch, rate_factor: float) -> StepRecord
         NumericError: if a loss, a gradient or a weight is NaN or infinite; the step, the task and the cases are named.
             The learner is then of no use: nothing of it may be kept.
     """
-    (view,) = batch.views.values()
     torch.manual_seed(derive_seed(learner.seed, "step", batch.step))
     learner.model.train()
     if learner.frozen:
         freeze(learner.model, learner.frozen, batch.step < learner.frozen_steps)
     learner.optimiser.zero_grad(set_to_none=True)
-    losses = task_losses(learner, view.to(learner.device))
+    losses: dict[str, torch.Tensor] = {}
+    for view in batch.views.values():
+        losses |= task_losses(learner, view.to(learner.device))
     if not losses:
         return StepRecord({})
     values = dict(zip(losses, _read(list(losses.values())), strict=True))
-    _refuse_losses(learner, values, batch.step, view)
+    _refuse_losses(learner, values, batch)
     learner.last |= values
     scale = learner.scaler.scale if learner.scaler is not None else (lambda loss: loss)
     weights = learner.weighting.backward(
         losses, shared=learner.model.shared_parameters(), penalty=learner.model.penalty(), scale=scale
     )
-    norms = _update(learner, rate_factor, batch.step, view)
-    _refuse_weights(learner, batch.step, view)
+    norms = _update(learner, rate_factor, batch)
+    _refuse_weights(learner, batch)
     learner.weighting.after_step(values)
     if learner.average is not None:
         learner.average.update(batch.step + 1)
     return StepRecord(values, dict(weights or {}), norms, skipped=learner.skipped > 0)
 
 
-def _update(learner: Learner, rate_factor: float, step: int, view: ViewBatch) -> dict[str, float]:
+def _update(learner: Learner, rate_factor: float, batch: Batch) -> dict[str, float]:
     set_rates(learner.optimiser, rate_factor)
     if learner.scaler is not None:
         learner.scaler.unscale_(learner.optimiser)
@@ -137,7 +138,7 @@ def _update(learner: Learner, rate_factor: float, step: int, view: ViewBatch) ->
             return norms
     if broken:
         raise NumericError(
-            f"step {step}: the gradient of {', '.join(broken)} is not finite{_again(learner)} ({view.named()}); "
+            f"step {batch.step}: the gradient of {', '.join(broken)} is not finite{_again(learner)} ({batch.named()}); "
             "nothing of this step was kept; lower training.lr or check the named cases"
         )
     if learner.scaler is None:
@@ -155,13 +156,13 @@ def _again(learner: Learner) -> str:
     return f" for the {learner.skipped}th time in a row" if learner.skipped else ""
 
 
-def _refuse_losses(learner: Learner, values: Mapping[str, float], step: int, view: ViewBatch) -> None:
+def _refuse_losses(learner: Learner, values: Mapping[str, float], batch: Batch) -> None:
     broken = [name for name, value in values.items() if not math.isfinite(value)]
     if broken:
         finite = learner.last | {name: value for name, value in values.items() if name not in broken}
         last = {name: round(value, 4) for name, value in finite.items()}
         raise NumericError(
-            f"step {step}: the loss of {', '.join(broken)} is not finite ({view.named()}; last finite losses "
+            f"step {batch.step}: the loss of {', '.join(broken)} is not finite ({batch.named()}; last finite losses "
             f"{last}); nothing of this step was kept; lower training.lr or check the named cases"
         )
 
@@ -174,13 +175,13 @@ def freeze(model: MultiTaskModel, names: Collection[str], frozen: bool) -> None:
 
 
 @torch.no_grad()
-def _refuse_weights(learner: Learner, step: int, view: ViewBatch) -> None:
+def _refuse_weights(learner: Learner, batch: Batch) -> None:
     """Look at the weights themselves: finite gradients can make infinite weights, and a loss need not show them."""
     groups = learner.optimiser.param_groups
     largest = torch._foreach_norm([p for group in groups for p in group["params"]], float("inf"))
     if not all(map(math.isfinite, _read(largest))):
         broken = [group["name"] for group in groups if any(not bool(p.isfinite().all()) for p in group["params"])]
         raise NumericError(
-            f"step {step}: the weights of {', '.join(broken)} are not finite after the update ({view.named()}); "
+            f"step {batch.step}: the weights of {', '.join(broken)} are not finite after the update ({batch.named()}); "
             "nothing of this step was kept; lower training.lr"
         )

@@ -23,6 +23,7 @@ from medmtl.data.covariates import NumberCovariate
 from medmtl.data.formats import ImageError
 from medmtl.data.loader import StepDataset
 from medmtl.data.prepared import Intensity, Preparation, Prepared
+from medmtl.data.view import View
 from medmtl.data.workers import make_loader
 from medmtl.errors import InputError, MachineError, WorkError
 
@@ -83,9 +84,9 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Case], Prepar
 
 def make(cohort: tuple[list[Case], PreparedCache], **changes: Any) -> StepDataset:
     cases, cache = cohort
+    kind, shape = changes.pop("view", "case"), changes.pop("shape", SHAPE)
     options: dict[str, Any] = {
-        "view": "case",
-        "shape": SHAPE,
+        "view": View(kind, shape),
         "divisor": SHAPE,
         "batch": 2,
         "seed": 7,

@@ -162,7 +162,7 @@ def test_a_case_task_sees_the_centre_of_a_larger_case_and_says_so(caplog: pytest
     torch.testing.assert_close(window[:, :, 1:7], image[:, 6:14, :, 1:9], rtol=0, atol=0)
     torch.testing.assert_close(found["size"], mean(window[None])[0])
     (message,) = caplog.messages
-    assert "its centre is used for size" in message
+    assert "around its foreground is used for size" in message
     assert len(model.seen["voxels"]) > 1
 
 

@@ -24,7 +24,7 @@ def refusal(folder: Path, **overrides: Any) -> str:
 
 
 def of(folder: Path, **overrides: Any) -> Plan:
-    return planned(configured(folder, **overrides), *map(fingerprint, LARGE))
+    return planned(configured(folder, views__kind="one", **overrides), *map(fingerprint, LARGE))
 
 
 def named(message: str) -> Mapping[str, Any]:
@@ -77,7 +77,7 @@ def test_where_nothing_fits_only_the_budget_is_named(tmp_path: Path) -> None:
 def test_thick_slices_are_not_made_thicker_than_need_be(tmp_path: Path) -> None:
     thick = fingerprint((400, 400, 40), (0.5, 0.5, 5.0))
     with pytest.raises(InputError) as raised:
-        planned(configured(tmp_path, plan__memory_gb=1.5), thick)
+        planned(configured(tmp_path, views__kind="one", plan__memory_gb=1.5), thick)
     spacing = named(str(raised.value))["plan.spacing"]
     assert spacing[0] == spacing[1] > 0.5
     assert spacing[2] == 5.0

@@ -36,10 +36,10 @@ class TestShape:
         assert planned(configured(tmp_path, plan__shape=nearest), *map(fingerprint, SMALL)).shape == tuple(nearest)
 
     def test_a_case_that_must_be_seen_whole_and_does_not_fit_is_refused(self, tmp_path: Path) -> None:
-        config = configured(tmp_path, plan__memory_gb=1.2)
+        config = configured(tmp_path, plan__memory_gb=1.2, views__kind="one")
         with pytest.raises(InputError) as raised:
             planned(config, *map(fingerprint, LARGE))
-        for name in ("grade", "plan.memory_gb", "plan.spacing", "evidence: anywhere"):
+        for name in ("grade", "plan.memory_gb", "plan.spacing", "evidence: anywhere", "views.kind"):
             assert name in str(raised.value)
 
     def test_evidence_anywhere_allows_patches(self, tmp_path: Path) -> None:

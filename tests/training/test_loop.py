@@ -137,7 +137,7 @@ def test_an_error_of_a_kind_s_own_code_names_the_case_and_keeps_its_trace(traine
         raise ZeroDivisionError("in a task kind")
 
     dataset = open_session(RunFolder.open(trained_run)).training
-    dataset.encoders["risk"] = own_encode
+    dataset.views[0].encoders["risk"] = own_encode
     with pytest.raises(WorkError, match=r"case '.*' \(row \d+\) .*: ZeroDivisionError: in a task kind") as caught:
         next(make_loader(dataset, 0, 2, workers, torch.device("cpu")))
     assert "in own_encode" in caught.value.__notes__[0]

@@ -162,6 +162,10 @@ class Segmentation(LabelTask):
             decided[channel > 0.5] = value
         return self._narrow(decided)
 
+    def foreground(self, probability_KDHW: torch.Tensor) -> torch.Tensor:
+        """One minus the background's probability, or that of the likeliest region."""
+        return super().foreground(probability_KDHW) if self.options.train == "labels" else probability_KDHW.amax(0)
+
     def _narrow(self, values: torch.Tensor) -> torch.Tensor:
         return values.to(torch.uint8 if max(self.options.labels.values()) < 256 else torch.int32)
 

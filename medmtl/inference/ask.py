@@ -1,0 +1,79 @@
+"""Windows of a scan, and what a model says of one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from monai.data.utils import dense_patch_slices
+
+from medmtl.data.crop import Triple
+from medmtl.inference.foreground import foreground_window
+from medmtl.model import MultiTaskModel
+from medmtl.planning import Plan
+from medmtl.tasks.base import Task
+
+logger = logging.getLogger(__name__)
+
+Ask = Callable[[torch.Tensor, tuple[str, ...]], Mapping[str, Any]]
+"""Images (B, C, D, H, W) and names of tasks -> their outputs."""
+
+TOLD_LOSS = 0.01  # of the foreground, from which it is worth a word
+
+
+def model_device(model: MultiTaskModel) -> torch.device:
+    """Where a model lies."""
+    return next(model.parameters()).device
+
+
+def with_covariates(model: MultiTaskModel, covariates_N: torch.Tensor | None) -> Ask:
+    """The model for one case, whose clinical covariates it knows."""
+    if covariates_N is None:
+        return model
+    return partial(model, covariates_BN=covariates_N[None].to(model_device(model)))
+
+
+def autocast(plan: Plan, device: torch.device) -> torch.autocast:
+    """The arithmetic that was planned."""
+    dtype = torch.float16 if plan.precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=plan.precision != "fp32")
+
+
+def forward(
+    ask: Ask, tasks: Mapping[str, Task], plan: Plan, image_BCDHW: torch.Tensor, names: tuple[str, ...]
+) -> dict[str, torch.Tensor]:
+    """Activations of the named tasks."""
+    with autocast(plan, image_BCDHW.device):
+        outputs = ask(image_BCDHW, names)
+    return {name: tasks[name].activate(output) for name, output in outputs.items()}
+
+
+def pad(image_CDHW: torch.Tensor, shape: Triple) -> tuple[torch.Tensor, tuple[int, ...]]:
+    """Pad with 0 (the mean after normalisation) to at least ``shape``, the case in the middle."""
+    missing = [max(0, wanted - size) for wanted, size in zip(shape, image_CDHW.shape[1:], strict=True)]
+    before = [m // 2 for m in missing]
+    pads = [amount for axis in (2, 1, 0) for amount in (before[axis], missing[axis] - before[axis])]
+    return torch.nn.functional.pad(image_CDHW, pads), tuple(before)
+
+
+def windows_over(size: Sequence[int], shape: Triple, overlap: float) -> list[tuple[slice, ...]]:
+    """Windows that cover a scan, each next one covering a share of the one before."""
+    interval = tuple(max(1, int(n * (1 - overlap))) if m > n else n for n, m in zip(shape, size, strict=True))
+    return [tuple(window) for window in dense_patch_slices(tuple(size), shape, interval, return_slice=True)]
+
+
+def cropped(image_CDHW: torch.Tensor, shape: Triple, tasks: Sequence[str]) -> torch.Tensor:
+    """A scan that is larger than any training case, cropped to the plan's shape around its foreground; said aloud."""
+    start, lost = foreground_window(image_CDHW, shape)
+    logger.warning(
+        "a case of %s voxels is larger than any training case; a window of %s around its foreground is used for %s%s",
+        tuple(image_CDHW.shape[1:]),
+        shape,
+        ", ".join(tasks),
+        f", which leaves out {lost:.0%} of it" if lost >= TOLD_LOSS else "",
+    )
+    place = tuple(slice(begin, begin + n) for begin, n in zip(start, shape, strict=True))
+    return image_CDHW[(slice(None), *place)]

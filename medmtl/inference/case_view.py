@@ -1,0 +1,118 @@
+"""What case tasks say of a case that they see in a view of their own.
+
+* whole case: one look, at the view's coarser spacing;
+* lesion: one look at a window around the largest lesion that was predicted, or around the reference's where that is
+  given; where none was predicted, around the voxel that is likeliest to be one;
+* tiles: the features of windows over the whole case, joined by the head's attention as in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from medmtl.data.crop import Triple, whole_shape, window
+from medmtl.data.lesion import lesion_centre, marked
+from medmtl.data.view import window_around
+from medmtl.inference.ask import autocast, cropped, forward, model_device, pad, windows_over, with_covariates
+from medmtl.model import MultiTaskModel
+from medmtl.planning import CaseView, Plan
+from medmtl.tasks.base import LabelTask, Task
+
+
+@dataclass(frozen=True)
+class SecondScan:
+    """What a second view may need of a case.
+
+    Attributes:
+        image_CDHW: normalised, at working spacing.
+        coarse_CDHW: the same as the view itself prepares it; None where it prepares nothing.
+        found: activations of the tasks of the first view.
+        centre: voxel of ``image_CDHW`` in the middle of the lesion; None where it is to be predicted.
+    """
+
+    image_CDHW: torch.Tensor
+    coarse_CDHW: torch.Tensor | None
+    found: Mapping[str, torch.Tensor]
+    centre: Triple | None = None
+
+
+def case_view_activations(
+    model: MultiTaskModel,
+    tasks: Mapping[str, Task],
+    plan: Plan,
+    scan: SecondScan,
+    covariates_N: torch.Tensor | None,
+    overlap: float,
+) -> dict[str, torch.Tensor]:
+    """Activations (K,) of the second view's tasks, fp32 on the CPU.
+
+    Args:
+        model: in evaluation mode.
+        tasks: all tasks by name.
+        plan: with a second view.
+        scan: the case.
+        covariates_N: its clinical covariates, where a task reads them.
+        overlap: of tiles.
+    """
+    view = plan.case_view
+    assert view is not None
+    if view.kind == "tiles":
+        values = _over_tiles(model, tasks, plan, view, scan.image_CDHW, covariates_N, overlap)
+    else:
+        sample = _lesion(view, tasks, scan) if view.kind == "lesion" else _whole(view, plan, scan)
+        ask = with_covariates(model, covariates_N)
+        values = forward(ask, tasks, plan, sample[None].to(model_device(model)), view.tasks)
+    return {name: value[0].float().cpu() for name, value in values.items()}
+
+
+def _whole(view: CaseView, plan: Plan, scan: SecondScan) -> torch.Tensor:
+    image = scan.image_CDHW if scan.coarse_CDHW is None else scan.coarse_CDHW
+    shape = whole_shape([image.shape[1:]], view.shape, plan.network.divisor)
+    padded, _ = pad(image, shape)
+    return padded if padded.shape[1:] == torch.Size(shape) else cropped(padded, shape, view.tasks)
+
+
+def _lesion(view: CaseView, tasks: Mapping[str, Task], scan: SecondScan) -> torch.Tensor:
+    centre = scan.centre
+    if centre is None:
+        assert view.around is not None
+        task = tasks[view.around]
+        assert isinstance(task, LabelTask)
+        centre = predicted_centre(task, scan.found[view.around])
+    start = window_around(centre, view.shape)
+    return torch.from_numpy(window(scan.image_CDHW.numpy(), start, view.shape))
+
+
+def predicted_centre(task: LabelTask, probability_KDHW: torch.Tensor) -> Triple:
+    """The middle of the largest predicted lesion, or the likeliest voxel where none is predicted."""
+    centre = lesion_centre(marked(task.decide(probability_KDHW).numpy(), task.ignored_value))
+    if centre is not None:
+        return centre
+    likeliest = task.foreground(probability_KDHW)
+    x, y, z = (int(n) for n in np.unravel_index(int(likeliest.argmax()), tuple(likeliest.shape)))
+    return (x, y, z)
+
+
+def _over_tiles(
+    model: MultiTaskModel,
+    tasks: Mapping[str, Task],
+    plan: Plan,
+    view: CaseView,
+    image_CDHW: torch.Tensor,
+    covariates_N: torch.Tensor | None,
+    overlap: float,
+) -> dict[str, torch.Tensor]:
+    device = model_device(model)
+    padded, _ = pad(image_CDHW, view.shape)
+    parts: dict[str, list[torch.Tensor]] = {name: [] for name in view.tasks}
+    with autocast(plan, device):
+        for place in windows_over(padded.shape[1:], view.shape, overlap):
+            for name, pooled in model.pool(padded[(slice(None), *place)][None].to(device), view.tasks).items():
+                parts[name].append(pooled)
+        covariates = None if covariates_N is None else covariates_N[None].to(device)
+        outputs = model.answer({name: torch.cat(found) for name, found in parts.items()}, covariates)
+    return {name: tasks[name].activate(output) for name, output in outputs.items()}

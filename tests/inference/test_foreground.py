@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from medmtl.inference.foreground import foreground_window
+
+
+def scan(body: tuple[slice, slice, slice]) -> torch.Tensor:
+    """A body of 2 +- 0.1 in air of -1."""
+    image = torch.full((1, 40, 30, 20), -1.0)
+    image[(0, *body)] = 2 + 0.1 * torch.rand(image[(0, *body)].shape, generator=torch.Generator().manual_seed(0))
+    return image
+
+
+def test_the_window_lies_around_the_body_and_not_in_the_middle() -> None:
+    start, lost = foreground_window(scan((slice(26, 38), slice(2, 10), slice(12, 18))), (16, 12, 8))
+    assert start == (24, 0, 11)
+    assert lost == 0
+
+
+def test_what_does_not_fit_is_told() -> None:
+    start, lost = foreground_window(scan((slice(0, 32), slice(0, 12), slice(0, 8))), (16, 12, 8))
+    assert start == (8, 0, 0)
+    assert lost == pytest.approx(0.5)
+
+
+def test_a_scan_of_one_value_is_looked_at_in_the_middle() -> None:
+    assert foreground_window(torch.zeros((1, 40, 30, 20)), (16, 12, 8)) == ((12, 9, 6), 0.0)

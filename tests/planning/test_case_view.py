@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medmtl.data.fingerprint import Fingerprint
+from medmtl.errors import ConfigError, InputError
+from medmtl.planning import Plan
+from medmtl.planning.case_view import lesion_diameters
+from tests.planning.cohorts import configured, fingerprint, planned
+
+SHAPE = (256, 256, 160)
+
+
+def scan(diameter_mm: float | None = None) -> Fingerprint:
+    """A scan too large for one view, with a lesion of a ball's volume."""
+    seen = fingerprint(SHAPE)
+    if diameter_mm is None:
+        return seen
+    voxels = round(math.pi / 6 * diameter_mm**3)
+    return replace(seen, label_counts={"lesion": {0: math.prod(SHAPE) - voxels, 1: voxels}})
+
+
+def of(folder: Path, *diameters: float | None, **overrides: Any) -> Plan:
+    return planned(configured(folder, **overrides), *map(scan, diameters or (None,)))
+
+
+def test_the_diameter_is_that_of_a_ball_of_the_lesions_volume() -> None:
+    assert lesion_diameters("lesion", [scan(10.0), scan(), scan(20.0)]) == pytest.approx([10, 20], rel=0.01)
+    assert lesion_diameters("other", [scan(10.0)]) == []
+
+
+def test_a_case_that_fits_is_seen_in_one_view(tmp_path: Path) -> None:
+    assert planned(configured(tmp_path), fingerprint((32, 32, 32))).case_view is None
+
+
+def test_large_lesions_are_seen_with_the_whole_case_at_a_coarser_spacing(tmp_path: Path) -> None:
+    plan = of(tmp_path, 40.0, 60.0)
+    view = plan.case_view
+    assert view is not None
+    assert (plan.view, view.kind, view.tasks) == ("patch", "case", ("grade",))
+    assert view.preparation.spacing[0] > 1
+    assert view.preparation.labels == {}
+    assert math.prod(view.shape) <= 300_000
+    assert all(n * s >= whole for n, s, whole in zip(view.shape, view.preparation.spacing, SHAPE, strict=True))
+    assert "40 voxels" not in plan.reasons["case_view.lesions"]
+    assert "voxels per axis or less in this view" in plan.reasons["case_view.lesions"]
+
+
+def test_small_lesions_are_seen_in_a_window_around_them(tmp_path: Path) -> None:
+    plan = of(tmp_path, *[6.0] * 5, *[12.0] * 5)
+    view = plan.case_view
+    assert view is not None
+    assert (view.kind, view.around) == ("lesion", "lesion")
+    assert view.preparation == plan.preparation
+    assert all(n >= 24 and n % d == 0 for n, d in zip(view.shape, plan.network.divisor, strict=True))
+    assert "a tenth of the lesions would have" in plan.reasons["case_view"]
+
+
+def test_without_one_mask_to_look_for_small_lesions_are_seen_in_tiles(tmp_path: Path) -> None:
+    second = {"kind": "segmentation", "column": "vessel", "labels": {"vessel": 1}}
+    plan = of(tmp_path, 6.0, 8.0, tasks__vessels=second)
+    view = plan.case_view
+    assert view is not None
+    assert (view.kind, view.shape, view.batch) == ("tiles", plan.shape, 1)
+    assert view.tiles >= 2
+    named = of(tmp_path, 6.0, 8.0, tasks__vessels=second, views__around="lesion").case_view
+    assert named is not None
+    assert (named.kind, named.around) == ("lesion", "lesion")
+
+
+def test_evidence_in_the_lesion_asks_for_a_window_also_of_large_ones(tmp_path: Path) -> None:
+    view = of(tmp_path, 40.0, tasks__grade__evidence="lesion").case_view
+    assert view is not None
+    assert view.kind == "lesion"
+
+
+def test_a_whole_view_of_small_lesions_is_refused_unless_its_spacing_is_ones_own(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"voxels per axis or less, and 4 are wanted; set views.kind: lesion or tiles"):
+        of(tmp_path, 8.0, views__kind="two")
+    view = of(tmp_path, 8.0, views__kind="two", views__spacing=[4.0, 4.0, 4.0]).case_view
+    assert view is not None
+    assert (view.kind, view.preparation.spacing) == ("case", (4.0, 4.0, 4.0))
+
+
+def test_both_views_fit_the_budget_together(tmp_path: Path) -> None:
+    for kind, more in (("two", {"views__spacing": [4, 4, 4]}), ("lesion", {}), ("tiles", {})):
+        plan = of(tmp_path, 8.0, views__kind=kind, plan__memory_gb=2.0, **more)
+        alone = of(tmp_path, 8.0, plan__memory_gb=2.0, plan__batch=plan.batch, plan__shape=plan.shape)
+        assert alone.case_view is None
+        assert alone.memory_bytes < plan.memory_bytes <= 2e9
+        own = of(
+            tmp_path, 8.0, views__kind=kind, views__share=False, plan__memory_gb=4.0, plan__shape=plan.shape, **more
+        )
+        both = of(tmp_path, 8.0, views__kind=kind, plan__memory_gb=4.0, plan__shape=plan.shape, **more)
+        assert own.memory_bytes > both.memory_bytes
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"views__kind": "two", "tasks__grade__evidence": "anywhere"}, "there is none"),
+        ({"views__kind": "tiles", "plan__memory_gb": 500}, "one view shows them better"),
+    ],
+)
+def test_a_view_that_nothing_asks_for_is_refused(tmp_path: Path, overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as raised:
+        of(tmp_path, 8.0, **overrides)
+    assert (raised.value.key, raised.value.code) == ("views.kind", "B142")
+
+
+def test_a_set_window_must_fit_the_network(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"views.shape \[30, 30, 30\] must be divisible by .* nearest: \[32, 32, 32\]"):
+        of(tmp_path, 8.0, views__kind="lesion", views__shape=[30, 30, 30])
+
+
+@pytest.mark.parametrize(
+    "text", ["{kind: two, tiles: 4}", "{kind: tiles, spacing: [1, 1, 1]}", "{kind: one, around: lesion}"]
+)
+def test_keys_of_another_kind_are_refused(tmp_path: Path, text: str) -> None:
+    from medmtl.data.formats.strict_yaml import parse
+
+    with pytest.raises(ConfigError, match="leave one away") as raised:
+        configured(tmp_path, views=parse(text).data)
+    assert raised.value.key == "views"
