@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from monai.data.utils import compute_importance_map
@@ -12,7 +13,7 @@ from medmtl.inference.ask import Ask, cropped, forward, model_device, pad, windo
 from medmtl.inference.case_view import SecondScan, case_view_activations
 from medmtl.model import MultiTaskModel
 from medmtl.planning import Plan
-from medmtl.tasks.base import Task
+from medmtl.tasks.base import CaseTask, Task
 
 GAUSSIAN_SIGMA = 0.125  # of the window, as in nnU-Net
 
@@ -96,6 +97,7 @@ def _slide(
     weight = compute_importance_map(shape, mode="gaussian", sigma_scale=GAUSSIAN_SIGMA).clamp(min=1e-3)
     total = torch.zeros(size)
     sums: dict[str, torch.Tensor] = {}
+    seen: dict[str, list[torch.Tensor]] = {}
     for place in windows if tiled else ():
         outputs = forward(ask, tasks, plan, padded_CDHW[(slice(None), *place)][None].to(device), tiled)
         total[place] += weight
@@ -106,7 +108,8 @@ def _slide(
                     sums[name] = torch.zeros((part.shape[0], *size))
                 sums[name][(slice(None), *place)] += part * weight
             else:
-                sums[name] = sums.get(name, torch.zeros_like(part)) + part / len(windows)
-    for name, value in sums.items():
-        result[name] = (value / total)[(slice(None), *inside)] if tasks[name].voxel else value
+                seen.setdefault(name, []).append(part)
+    result |= {name: (value / total)[(slice(None), *inside)] for name, value in sums.items()}
+    for name, parts in seen.items():
+        result[name] = cast(CaseTask, tasks[name]).over_windows(torch.stack(parts))
     return {name: result[name] for name in tasks}

@@ -276,6 +276,10 @@ class CaseTask(Task):
     def result(self, activation_K: torch.Tensor, masks: Mapping[str, Volume]) -> Result:
         """The answer for a case from its averaged activation; ``masks`` holds the voxel tasks' predicted masks."""
 
+    def over_windows(self, activation_WK: torch.Tensor) -> torch.Tensor:
+        """One activation (K,) from those of the windows of a case, under ``evidence: anywhere``; by default their mean."""
+        return activation_WK.mean(dim=0)
+
     def constant_result(self, truths: Sequence[Any]) -> Result:
         """The answer that knows no more of a case than that its target is one of these, at least one."""
         raise NotImplementedError

@@ -16,7 +16,7 @@ from medmtl.inference.forward import activations
 from medmtl.model import MultiTaskModel
 from medmtl.networks.shape import NetworkShape
 from medmtl.planning import Plan
-from medmtl.tasks.base import Task
+from medmtl.tasks.base import CaseTask, Task
 
 WINDOW = (8, 8, 8)
 PLAN = Plan(
@@ -46,6 +46,8 @@ class Whole:
 
     def activate(self, output: torch.Tensor) -> torch.Tensor:
         return output
+
+    over_windows = CaseTask.over_windows
 
 
 class Model(nn.Module):
