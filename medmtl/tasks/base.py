@@ -128,6 +128,7 @@ class Task(ABC):
 
     Attributes:
         positive_loss: whether the loss is always above zero, which some weightings need; an option may decide it.
+        guide: a :class:`LabelTask` whose probabilities the head reads; None where it reads none.
     """
 
     kind: ClassVar[str]
@@ -135,6 +136,7 @@ class Task(ABC):
     voxel: ClassVar[bool]
     default_sensitivity: ClassVar[tuple[Sensitivity, ...]] = ()
     positive_loss: bool = True
+    guide: str | None = None
 
     def __init__(self, name: str, options: TaskOptions, fitted: Mapping[str, Any] | None = None) -> None:
         self.name = name
@@ -350,6 +352,10 @@ class LabelTask(VoxelTask):
         Raises:
             ValueError: if there is no such label.
         """
+
+    def foreground(self, probability_BKDHW: torch.Tensor) -> torch.Tensor:
+        """Probability (B, 1, D, H, W) of anything but background, of what :meth:`activate` gave; 1 - the first's."""
+        return 1 - probability_BKDHW[:, :1]
 
     def translated(self, array: npt.NDArray[Any], source: LabelTask) -> npt.NDArray[Any]:
         """Label values as this task writes them, from those that ``source``, the same target elsewhere, writes.

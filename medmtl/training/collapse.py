@@ -2,7 +2,7 @@
 
 Heads bolted onto a segmentation network often end as constants beside a good mask. At the end of a training each case
 head's predictions on training cases are compared with a linear probe (ridge regression, five-fold cross-validated) on
-the same encoder's pooled maps, and on the clinical covariates where the head reads them:
+the same encoder's pooled maps, and on the mask and the clinical covariates where the head reads them:
 
 * predictions vary: ``trained``;
 * predictions are nearly constant, and the probe explains the target: ``collapsed``, the head is at fault;
@@ -23,6 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from medmtl.networks.features import Features
+from medmtl.networks.pooling.guidance import mask_summary, mean_under
 from medmtl.tasks.base import CaseTask
 from medmtl.training.session import Session
 from medmtl.training.step import autocast
@@ -78,8 +79,8 @@ def collapse_check(session: Session) -> dict[str, dict[str, Any]]:
         image = view.image_BCDHW.to(learner.device)
         names = tuple(name for name in view.labelled() if name in tasks)
         with autocast(learner.device, learner.precision):
-            features = learner.model.features(image, names, view.covariates_BN.to(learner.device))
-            outputs = {name: learner.model.heads[name](features[name]) for name in names}
+            covariates_BN = view.covariates_BN.to(learner.device)
+            outputs, features = learner.model.outputs_and_features(image, names, covariates_BN)
         for name in names:
             activation = tasks[name].activate(outputs[name]).cpu()
             pooled = _pool(features[name])
@@ -98,6 +99,10 @@ def _pool(features: Features) -> npt.NDArray[np.float64]:
     for level in features.encoder:
         flat = level.float().flatten(2)
         parts += [flat.mean(2), flat.std(2)]
+        if features.guide_B1DHW is not None:
+            parts.append(mean_under(level, features.guide_B1DHW))
+    if features.guide_B1DHW is not None:
+        parts.append(mask_summary(features.guide_B1DHW))
     if features.covariates_BN is not None:
         parts.append(features.covariates_BN)
     return np.asarray(torch.cat(parts, 1).cpu().numpy(), np.float64)

@@ -152,6 +152,12 @@ class Segmentation(LabelTask):
         logits: torch.Tensor = output[0].float()
         return logits.softmax(1) if self.options.train == "labels" else logits.sigmoid()
 
+    def foreground(self, probability_BKDHW: torch.Tensor) -> torch.Tensor:
+        """1 - background, or that of the likeliest region."""
+        if self.options.train == "labels":
+            return super().foreground(probability_BKDHW)
+        return probability_BKDHW.amax(dim=1, keepdim=True)
+
     def decide(self, probability_KDHW: torch.Tensor) -> torch.Tensor:
         """The likeliest label, or the last region above one half."""
         if self.options.train == "labels":

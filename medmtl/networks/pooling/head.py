@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
 from medmtl.networks.features import Features, FeatureSpec
+from medmtl.networks.pooling.attention import GatedAttention
+from medmtl.networks.pooling.base import Pooling
+from medmtl.networks.pooling.gem import GeneralisedMean
+from medmtl.networks.pooling.guidance import SUMMARY, mask_summary, mean_under
+from medmtl.networks.pooling.mean import Mean
+from medmtl.networks.pooling.mean_max import MeanMax
+
+POOLINGS: Mapping[str, type[Pooling]] = {cls.kind: cls for cls in (MeanMax, Mean, GeneralisedMean, GatedAttention)}
 
 SCALES = 3
 DROPOUT = 0.2
-VOXELS = (2, 3, 4)
 INITIAL_WEIGHT = 1e-3
 GAIN = 10.0
 RATE = 0.05
@@ -57,12 +64,14 @@ class RunningStandardisation(nn.Module):
 
 
 class PooledHead(nn.Module):
-    """Mean and maximum of the deepest maps, brought to one range, then one linear layer.
+    """The deepest maps pooled, brought to one range, then one linear layer.
 
     ::
 
-        s = concat over the three deepest maps of [mean_v f, max_v f]
+        s = concat over the three deepest maps of pool(f)
         output = W dropout((s - m) / sqrt(v + eps)) + b
+
+    ``pool`` is [mean_v f, max_v f] unless another is chosen.
 
     Why so. An instance norm gives every channel one mean and one variance in every case, so that the plain mean of a
     map behind it hardly differs between cases, and a head that sees nothing else can stay at the constant answer for
@@ -85,31 +94,54 @@ class PooledHead(nn.Module):
     weights start at 0 and stay there where the training fold does not vary. A task that reads covariates alone is the
     linear model ``W g c + b``.
 
+    A guided head pools, behind that, each map's mean under the mask of another task, and the mask's extent; see
+    :mod:`medmtl.networks.pooling.guidance`.
+
     Args:
-        spec: the encoder maps, and the number of covariate features.
+        spec: the encoder maps, whether there is a guide, and the number of covariate features.
         bias: the initial bias; its length is the number of outputs.
+        pooling: one of ``POOLINGS``.
     """
 
-    def __init__(self, spec: FeatureSpec, bias: Sequence[float]) -> None:
+    def __init__(self, spec: FeatureSpec, bias: Sequence[float], pooling: str = MeanMax.kind) -> None:
         super().__init__()
         self.scales = min(SCALES, len(spec.channels))
-        width = 2 * sum(spec.channels[-self.scales :])
-        self.standardise = RunningStandardisation(width) if width else nn.Identity()
+        channels = spec.channels[-self.scales :]
+        pools = [POOLINGS[pooling](count) for count in channels]
+        self.pools = nn.ModuleList(pools)
+        self.guided = spec.guided
+        self.width = sum(pool.width for pool in pools) + (sum(channels) + SUMMARY if spec.guided else 0)
+        self.standardise = RunningStandardisation(self.width) if self.width else nn.Identity()
         self.dropout = nn.Dropout(DROPOUT)
-        self.linear = nn.Linear(width + spec.covariates, len(bias))
+        self.linear = nn.Linear(self.width + spec.covariates, len(bias))
         nn.init.normal_(self.linear.weight, std=INITIAL_WEIGHT)
         with torch.no_grad():
-            self.linear.weight[:, width:] = 0
+            self.linear.weight[:, self.width :] = 0
             self.linear.bias.copy_(torch.tensor(bias))
 
     def forward(self, features: Features) -> torch.Tensor:
         """Features -> (B, outputs), fp32."""
-        pooled = []
-        for map_BCDHW in features.encoder[-self.scales :]:
-            pooled += [map_BCDHW.mean(dim=VOXELS, dtype=torch.float32), map_BCDHW.amax(dim=VOXELS).float()]
+        return self.answer(self.pool(features), features.covariates_BN)
+
+    def pool(self, features: Features) -> torch.Tensor:
+        """What is pooled of the maps, (B, width), fp32, *before* it is standardised; of width 0 without maps."""
+        maps = features.encoder[-self.scales :]
+        if not maps:
+            assert features.covariates_BN is not None
+            return features.covariates_BN[:, :0]
         with torch.autocast(self.linear.weight.device.type, enabled=False):
-            known = [self.dropout(self.standardise(torch.cat(pooled, dim=1)))] if pooled else []
-            if features.covariates_BN is not None:
-                known.append(GAIN * features.covariates_BN)
+            pooled = [pool(map_BCDHW) for pool, map_BCDHW in zip(self.pools, maps, strict=True)]
+            if self.guided:
+                assert features.guide_B1DHW is not None
+                pooled += [mean_under(map_BCDHW, features.guide_B1DHW) for map_BCDHW in maps]
+                pooled.append(mask_summary(features.guide_B1DHW))
+            return torch.cat(pooled, dim=1)
+
+    def answer(self, pooled_BF: torch.Tensor, covariates_BN: torch.Tensor | None = None) -> torch.Tensor:
+        """The output (B, outputs), fp32, from what :meth:`pool` gave and the covariates."""
+        with torch.autocast(self.linear.weight.device.type, enabled=False):
+            known = [self.dropout(self.standardise(pooled_BF))] if self.width else []
+            if covariates_BN is not None:
+                known.append(GAIN * covariates_BN)
             output: torch.Tensor = self.linear(torch.cat(known, dim=1))
         return output
