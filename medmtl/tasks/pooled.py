@@ -66,7 +66,7 @@ class PooledTask(CaseTask):
                 raise ValueError(f"{key}: a task is not its own guide; {known}")
             if self.guide not in others:
                 guess = nearest(self.guide, masks)
-                hint = f"; did you mean {guess!r}?" if guess else ""
+                hint = f" (did you mean {guess!r}?)" if guess else ""
                 raise ValueError(f"{key}: {self.guide!r} is no task of this file{hint}; {known}")
             if self.guide not in masks:
                 raise ValueError(f"{key}: {self.guide!r} is a {others[self.guide].kind}, which has no mask; {known}")
