@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 from torch import nn
@@ -49,7 +49,7 @@ class PooledOptions(TaskOptions):
 class PooledTask(CaseTask):
     """A case task with a :class:`medmtl.networks.pooling.PooledHead`."""
 
-    Options = PooledOptions
+    Options: ClassVar[type[PooledOptions]]
     options: PooledOptions
 
     def __init__(self, name: str, options: PooledOptions, fitted: Mapping[str, Any] | None = None) -> None:

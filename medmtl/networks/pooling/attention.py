@@ -38,7 +38,7 @@ class GatedAttention(Pooling):
 
     def weights(self, map_BCDHW: torch.Tensor) -> torch.Tensor:
         """The weight of each voxel, (B, D, H, W); those of a sample sum to 1."""
-        return self._weights(_voxels(map_BCDHW)).unflatten(1, map_BCDHW.shape[2:])
+        return self._weights(_voxels(map_BCDHW)).reshape(len(map_BCDHW), *map_BCDHW.shape[2:])
 
     def _weights(self, voxels_BNC: torch.Tensor) -> torch.Tensor:
         hidden_BNH = self.content(voxels_BNC).tanh() * self.gate(voxels_BNC).sigmoid()

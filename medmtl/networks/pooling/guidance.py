@@ -23,7 +23,8 @@ def mean_under(map_BCDHW: torch.Tensor, guide_B1DHW: torch.Tensor) -> torch.Tens
         map_BCDHW: of any floating type.
         guide_B1DHW: probabilities of the foreground, fp32, on the finest grid.
     """
-    weight_B1DHW = functional.adaptive_avg_pool3d(guide_B1DHW, map_BCDHW.shape[2:]) + FLOOR
+    depth, height, width = map_BCDHW.shape[2:]
+    weight_B1DHW = functional.adaptive_avg_pool3d(guide_B1DHW, (depth, height, width)) + FLOOR
     weight_BN = weight_B1DHW.flatten(1)
     sum_BC = torch.einsum("bcn,bn->bc", map_BCDHW.float().flatten(2), weight_BN)
     return sum_BC / weight_BN.sum(dim=1, keepdim=True)
