@@ -12,7 +12,7 @@ from torch import nn
 from medmtl.errors import ArtefactError
 from medmtl.networks.features import Features, FeatureSpec
 from medmtl.sharing.base import Sharing
-from medmtl.tasks.base import Task
+from medmtl.tasks.base import LabelTask, Task
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ class MultiTaskModel(nn.Module):
             for norm in sharing.encoder_norms():
                 norm.add_second()
         self._share = {name: 1.0 if task.voxel else head_gradient for name, task in tasks.items()}
+        self._guide_of = {name: task.guide for name, task in tasks.items() if task.guide is not None}
+        self._guides = {guide: _label_task(tasks[guide]) for guide in self._guide_of.values()}
         self._reads_image = frozenset(name for name, task in tasks.items() if task.reads_image)
         self._reads_covariates = frozenset(name for name, task in tasks.items() if task.reads_covariates)
         self.heads = {name: task.head(self._spec(name, covariates)) for name, task in tasks.items()}
@@ -75,6 +77,7 @@ class MultiTaskModel(nn.Module):
         spec = self._sharing(task).spec[task] if task in self._reads_image else FeatureSpec((), ())
         if task in self._second.tasks:
             spec = replace(spec, tiled=self._second.tiled)
+        spec = replace(spec, guided=task in self._guide_of)
         return replace(spec, covariates=covariates) if task in self._reads_covariates else spec
 
     def _sharing(self, task: str) -> Sharing:
@@ -96,14 +99,40 @@ class MultiTaskModel(nn.Module):
             covariates_BN: their clinical covariates, wanted where a named task reads them.
             tiles: images per case.
         """
-        names = self.tasks if tasks is None else tuple(tasks)
-        features = self.features(image_BCDHW, names, covariates_BN, tiles)
-        return {name: self.heads[name](features[name].damped(self._share[name])) for name in names}
+        outputs, _ = self.outputs_and_features(image_BCDHW, tasks, covariates_BN, tiles)
+        return outputs
 
-    def features(
-        self, image_BCDHW: torch.Tensor, tasks: Sequence[str], covariates_BN: torch.Tensor | None = None, tiles: int = 1
+    def outputs_and_features(
+        self,
+        image_BCDHW: torch.Tensor,
+        tasks: Sequence[str] | None = None,
+        covariates_BN: torch.Tensor | None = None,
+        tiles: int = 1,
+    ) -> tuple[dict[str, Any], dict[str, Features]]:
+        """The outputs, and what the heads read; arguments as of :meth:`forward`.
+
+        Guides answer first. One that is not named is run as well, without a gradient, so that nothing of it changes.
+        What a head reads of its guide is detached: no case loss reaches a mask through its probabilities.
+        """
+        names = self.tasks if tasks is None else tuple(tasks)
+        guides = tuple(dict.fromkeys(self._guide_of[name] for name in names if name in self._guide_of))
+        features = self._features(image_BCDHW, tuple(dict.fromkeys((*names, *guides))), covariates_BN, tiles)
+        outputs, masks = {}, {}
+        for name in guides:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and name in names):
+                outputs[name] = self.heads[name](features[name].damped(self._share[name]))
+            with torch.no_grad():
+                masks[name] = self._guides[name].foreground(self._guides[name].activate(outputs[name]))
+        for name in names:
+            if name in self._guide_of:
+                features[name] = replace(features[name], guide_B1DHW=masks[self._guide_of[name]])
+            if name not in outputs:
+                outputs[name] = self.heads[name](features[name].damped(self._share[name]))
+        return {name: outputs[name] for name in names}, {name: features[name] for name in names}
+
+    def _features(
+        self, image_BCDHW: torch.Tensor, tasks: Sequence[str], covariates_BN: torch.Tensor | None, tiles: int
     ) -> dict[str, Features]:
-        """What the heads of the named tasks read; arguments as of :meth:`forward`."""
         seeing = [name for name in tasks if name in self._reads_image]
         seen = self._seen(image_BCDHW, seeing) if seeing else {}
         found = {name: replace(seen.get(name, Features(())), tiles=tiles) for name in tasks}
@@ -160,6 +189,11 @@ class MultiTaskModel(nn.Module):
         """
         refuse_other_tensors("weights", self.state_dict(), tensors)
         self.load_state_dict(dict(tensors))
+
+
+def _label_task(task: Task) -> LabelTask:
+    assert isinstance(task, LabelTask), "the configuration names a task with a mask"
+    return task
 
 
 def refuse_other_tensors(what: str, own: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> None:

@@ -77,7 +77,7 @@ def test_a_bag_of_tiles_has_one_answer_that_does_not_depend_on_their_order() -> 
     model = make(tiled=True)
     with torch.no_grad():
         head: Any = model.heads["grade"]
-        head.attention.weight.weight.normal_(generator=torch.Generator().manual_seed(1))
+        head.bag.weight.weight.normal_(generator=torch.Generator().manual_seed(1))
         head.linear.weight.normal_(generator=torch.Generator().manual_seed(2))
     tiles = torch.cat([image(FLAT), 3 * image(FLAT) + 1])
     found = model(tiles, ["grade"], None, 2)["grade"]

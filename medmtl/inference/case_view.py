@@ -92,7 +92,7 @@ def predicted_centre(task: LabelTask, probability_KDHW: torch.Tensor) -> Triple:
     centre = lesion_centre(marked(task.decide(probability_KDHW).numpy(), task.ignored_value))
     if centre is not None:
         return centre
-    likeliest = task.foreground(probability_KDHW)
+    likeliest = task.foreground(probability_KDHW[None])[0, 0]
     x, y, z = (int(n) for n in np.unravel_index(int(likeliest.argmax()), tuple(likeliest.shape)))
     return (x, y, z)
 

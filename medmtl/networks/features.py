@@ -18,6 +18,7 @@ class FeatureSpec:
         strides: cumulative stride of each encoder map against the image, per axis.
         decoder_channels, decoder_strides: the same for the decoder maps, finest first.
         covariates: features of the clinical covariates; 0 where the task does not read them.
+        guided: whether the head reads the mask of another task.
         tiled: whether a case is a bag of several images, which share one answer.
     """
 
@@ -26,6 +27,7 @@ class FeatureSpec:
     decoder_channels: tuple[int, ...] = ()
     decoder_strides: tuple[Stride, ...] = ()
     covariates: int = 0
+    guided: bool = False
     tiled: bool = False
 
 
@@ -38,12 +40,15 @@ class Features:
             does not read the image.
         decoder: maps of the decoder, finest first; empty where the task is no voxel task.
         covariates_BN: float32 features of the clinical covariates; None where the task does not read them.
+        guide_B1DHW: float32 probabilities of another task's foreground on its finest grid, detached; None where the
+            task is not guided.
         tiles: images per case, one after the other along the maps' first axis.
     """
 
     encoder: tuple[torch.Tensor, ...]
     decoder: tuple[torch.Tensor, ...] = ()
     covariates_BN: torch.Tensor | None = None
+    guide_B1DHW: torch.Tensor | None = None
     tiles: int = 1
 
     def damped(self, share: float) -> Features:

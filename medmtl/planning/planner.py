@@ -8,6 +8,7 @@ from dataclasses import replace
 from medmtl.config import Config
 from medmtl.data.fingerprint import Fingerprint
 from medmtl.device import Device
+from medmtl.errors import ConfigError
 from medmtl.planning.case_view import (
     SHARE,
     choose_kind,
@@ -47,6 +48,7 @@ def make_plan(
     reasons = {"device": "as asked for; a CUDA device where there is one and nothing was asked"}
     drawn = outline(config, tasks, fingerprints, device, reasons)
     kind = choose_kind(config, tasks, fingerprints, drawn, reasons)
+    _refuse_guides(tasks, kind)
     second = None
     if kind in ("two", "lesion"):
         make = whole_view if kind == "two" else lesion_view
@@ -81,6 +83,17 @@ def make_plan(
         seconds=_seconds(config, reasons),
         reasons=reasons,
     )
+
+
+def _refuse_guides(tasks: Mapping[str, Task], kind: str) -> None:
+    guided = [name for name in seeing_tasks(tasks) if tasks[name].guide is not None] if kind != "one" else []
+    if guided:
+        raise ConfigError(
+            f"it reads the mask of {tasks[guided[0]].guide} in the view of both, and views.kind {kind} gives it a "
+            "view of its own; leave guided_by away, or set views.kind: one",
+            key=f"tasks.{guided[0]}.guided_by",
+            code="B142",
+        )
 
 
 def _main_budget(budget: Budget, second: CaseView | None, kind: str) -> Budget:

@@ -128,6 +128,7 @@ class Task(ABC):
 
     Attributes:
         positive_loss: whether the loss is always above zero, which some weightings need; an option may decide it.
+        guide: a :class:`LabelTask` whose probabilities the head reads; None where it reads none.
     """
 
     kind: ClassVar[str]
@@ -135,6 +136,7 @@ class Task(ABC):
     voxel: ClassVar[bool]
     default_sensitivity: ClassVar[tuple[Sensitivity, ...]] = ()
     positive_loss: bool = True
+    guide: str | None = None
 
     def __init__(self, name: str, options: TaskOptions, fitted: Mapping[str, Any] | None = None) -> None:
         self.name = name
@@ -277,7 +279,7 @@ class CaseTask(Task):
         """The answer for a case from its averaged activation; ``masks`` holds the voxel tasks' predicted masks."""
 
     def over_windows(self, activation_WK: torch.Tensor) -> torch.Tensor:
-        """One activation (K,) from those of the windows of a case, under ``evidence: anywhere``; by default their mean."""
+        """One activation (K,) from those of a case's windows, under ``evidence: anywhere``; by default their mean."""
         return activation_WK.mean(dim=0)
 
     def constant_result(self, truths: Sequence[Any]) -> Result:
@@ -343,10 +345,6 @@ class LabelTask(VoxelTask):
         """Value of voxels that nobody labelled: no loss, no score. None where every voxel is labelled."""
         return None
 
-    def foreground(self, probability_KDHW: torch.Tensor) -> torch.Tensor:
-        """Probability (D, H, W) of not being background, from what :meth:`activate` gave; channel 0 is background."""
-        return 1 - probability_KDHW[0]
-
     @abstractmethod
     def legal_values(self) -> frozenset[int]:
         """Values that a label file may hold, besides ``ignored_value``, and all that :meth:`decide` gives."""
@@ -358,6 +356,10 @@ class LabelTask(VoxelTask):
         Raises:
             ValueError: if there is no such label.
         """
+
+    def foreground(self, probability_BKDHW: torch.Tensor) -> torch.Tensor:
+        """Probability (B, 1, D, H, W) of anything but background, of what :meth:`activate` gave; 1 - the first's."""
+        return 1 - probability_BKDHW[:, :1]
 
     def translated(self, array: npt.NDArray[Any], source: LabelTask) -> npt.NDArray[Any]:
         """Label values as this task writes them, from those that ``source``, the same target elsewhere, writes.

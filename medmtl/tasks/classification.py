@@ -20,9 +20,9 @@ from medmtl.metrics.estimate import Estimate
 from medmtl.metrics.expected_width import ExpectedWidth, auc_width
 from medmtl.metrics.figures import CalibrationFigure, Figure, RocFigure
 from medmtl.networks.features import FeatureSpec
-from medmtl.networks.pooling import PooledHead
-from medmtl.tasks.base import CaseTask, Cell, Result, ScoredCase, Task, TaskOptions
+from medmtl.tasks.base import Cell, Result, ScoredCase, Task
 from medmtl.tasks.class_cell import read_class, refuse_absent, refuse_doubled
+from medmtl.tasks.pooled import PooledOptions, PooledTask
 
 FIXED = "fixed, not fitted"
 FITTED = "Youden's J on the other folds' out-of-fold predictions"
@@ -30,7 +30,7 @@ CALIBRATED = "Platt scaling fitted on the other folds' out-of-fold predictions"
 CALIBRATED_P = "calibrated_p_"
 
 
-class ClassificationOptions(TaskOptions):
+class ClassificationOptions(PooledOptions):
     """Options of a classification.
 
     Attributes:
@@ -69,7 +69,7 @@ class ClassificationResult(Result):
         return {name: self.label, **{f"{name}_p_{key}": value for key, value in self.probabilities.items()}}
 
 
-class Classification(CaseTask):
+class Classification(PooledTask):
     """One class per case, trained by cross-entropy, with a head that pools several scales."""
 
     kind = "classification"
@@ -130,7 +130,7 @@ class Classification(CaseTask):
 
     def head(self, spec: FeatureSpec) -> nn.Module:
         """Logits (B, K); at first those of the best constant distribution, whatever the image."""
-        return PooledHead(spec, np.log(self.fitted["constant"]).tolist())
+        return self.pooled_head(spec, np.log(self.fitted["constant"]).tolist())
 
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Weighted cross-entropy per sample; see :func:`medmtl.losses.cross_entropy.cross_entropy_loss`."""

@@ -21,17 +21,17 @@ from medmtl.metrics.estimate import Estimate
 from medmtl.metrics.expected_width import ExpectedWidth
 from medmtl.metrics.figures import CalibrationFigure, Figure, RocFigure
 from medmtl.networks.features import FeatureSpec
-from medmtl.networks.pooling import PooledHead
-from medmtl.tasks.base import CaseTask, Cell, Result, ScoredCase, Task, TaskOptions
+from medmtl.tasks.base import Cell, Result, ScoredCase, Task
 from medmtl.tasks.class_cell import read_class, refuse_absent, refuse_doubled
 from medmtl.tasks.classification import Classification, ClassificationOptions, ClassificationResult
+from medmtl.tasks.pooled import PooledOptions, PooledTask
 
 Truth = tuple[bool | None, ...]
 
 FindingName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
-class MultilabelOptions(TaskOptions):
+class MultilabelOptions(PooledOptions):
     """Options of a multi-label task.
 
     Attributes:
@@ -70,7 +70,7 @@ class MultilabelResult(Result):
         return {f"{name}_{finding}": value for finding, value in self.probabilities.items()}
 
 
-class Multilabel(CaseTask):
+class Multilabel(PooledTask):
     """Several findings per case, each present or not, trained by binary cross-entropy over the known ones.
 
     Every finding is scored as a classification of two classes over the cases where it is known.
@@ -146,7 +146,7 @@ class Multilabel(CaseTask):
 
     def head(self, spec: FeatureSpec) -> nn.Module:
         """Logits (B, F); at first those of the findings' shares, whatever the image."""
-        return PooledHead(spec, [float(logit(share)) for share in self.fitted["constant"]])
+        return self.pooled_head(spec, [float(logit(share)) for share in self.fitted["constant"]])
 
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """See :func:`medmtl.losses.masked_bce.masked_bce_loss`."""

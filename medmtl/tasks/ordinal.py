@@ -20,12 +20,12 @@ from medmtl.metrics import calibration, ordinal, probabilities, ranking, regress
 from medmtl.metrics.estimate import Estimate
 from medmtl.metrics.figures import CalibrationFigure, Figure, RocFigure
 from medmtl.networks.features import FeatureSpec
-from medmtl.networks.pooling import PooledHead
-from medmtl.tasks.base import CaseTask, Cell, Result, ScoredCase, Task, TaskOptions
+from medmtl.tasks.base import Cell, Result, ScoredCase, Task
 from medmtl.tasks.class_cell import read_class, refuse_absent, refuse_doubled
+from medmtl.tasks.pooled import PooledOptions, PooledTask
 
 
-class OrdinalOptions(TaskOptions):
+class OrdinalOptions(PooledOptions):
     """Options of an ordinal.
 
     Attributes:
@@ -60,7 +60,7 @@ class OrdinalResult(Result):
         return {name: self.label, **{f"{name}_p_{key}": value for key, value in self.probabilities.items()}}
 
 
-class Ordinal(CaseTask):
+class Ordinal(PooledTask):
     """One of several ordered grades per case, trained by CORN: each threshold on the cases that reached it.
 
     The grade that is called is the median of the predicted distribution, as in the paper (see
@@ -113,7 +113,7 @@ class Ordinal(CaseTask):
 
     def head(self, spec: FeatureSpec) -> nn.Module:
         """Conditional logits (B, K - 1); at first those of the grades' shares, whatever the image."""
-        return PooledHead(spec, self.fitted["constant"])
+        return self.pooled_head(spec, self.fitted["constant"])
 
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """See :func:`medmtl.losses.ordinal.corn_loss`."""

@@ -2,7 +2,7 @@
 
 Heads bolted onto a segmentation network often end as constants beside a good mask. At the end of a training each case
 head's predictions on training cases are compared with a linear probe (ridge regression, five-fold cross-validated) on
-the same encoder's pooled maps, and on the clinical covariates where the head reads them:
+the same encoder's pooled maps, and on the mask and the clinical covariates where the head reads them:
 
 * predictions vary: ``trained``;
 * predictions are nearly constant, and the probe explains the target: ``collapsed``, the head is at fault;
@@ -25,6 +25,7 @@ from sklearn.preprocessing import StandardScaler
 
 from medmtl.data.batch import ViewBatch
 from medmtl.networks.features import Features
+from medmtl.networks.pooling.guidance import mask_summary, mean_under
 from medmtl.tasks.base import CaseTask
 from medmtl.training.session import Session
 from medmtl.training.step import autocast
@@ -77,10 +78,9 @@ def collapse_check(session: Session) -> dict[str, dict[str, Any]]:
     for view in _watched(session, tasks.keys()):
         names = tuple(name for name in view.labelled() if name in tasks)
         with autocast(learner.device, learner.precision):
-            features = learner.model.features(
+            outputs, features = learner.model.outputs_and_features(
                 view.image_BCDHW.to(learner.device), names, view.covariates_BN.to(learner.device), view.tiles
             )
-            outputs = {name: learner.model.heads[name](features[name]) for name in names}
         for name in names:
             activation = tasks[name].activate(outputs[name]).cpu()
             pooled = _pool(features[name])
@@ -109,6 +109,9 @@ def _pool(features: Features) -> npt.NDArray[np.float64]:
     for level in features.encoder:
         flat = level.float().flatten(2)
         parts += [part.reshape(-1, features.tiles, part.shape[1]).mean(1) for part in (flat.mean(2), flat.std(2))]
+    if features.guide_B1DHW is not None:
+        parts += [mean_under(level, features.guide_B1DHW) for level in features.encoder]
+        parts.append(mask_summary(features.guide_B1DHW))
     if features.covariates_BN is not None:
         parts.append(features.covariates_BN)
     return np.asarray(torch.cat(parts, 1).cpu().numpy(), np.float64)

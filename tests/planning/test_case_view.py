@@ -113,6 +113,12 @@ def test_a_view_that_nothing_asks_for_is_refused(tmp_path: Path, overrides: dict
     assert (raised.value.key, raised.value.code) == ("views.kind", "B142")
 
 
+def test_a_guided_head_reads_its_guide_in_one_view(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"lesion in the view of both, and views.kind lesion") as raised:
+        of(tmp_path, 8.0, tasks__grade__guided_by="lesion")
+    assert (raised.value.key, raised.value.code) == ("tasks.grade.guided_by", "B142")
+
+
 def test_a_set_window_must_fit_the_network(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"views.shape \[30, 30, 30\] must be divisible by .* nearest: \[32, 32, 32\]"):
         of(tmp_path, 8.0, views__kind="lesion", views__shape=[30, 30, 30])

@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from medmtl.tasks.base import TaskOptions
+from medmtl.tasks.pooled import PooledOptions
 from medmtl.tasks.regression.derived import AnyDerivation, Derivation, VolumeOf
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class RegressionOptions(TaskOptions):
+class RegressionOptions(PooledOptions):
     """Options of a regression.
 
     Attributes:

@@ -21,8 +21,8 @@ from medmtl.metrics.expected_width import ExpectedWidth, mae_width
 from medmtl.metrics.figures import Figure, ScatterFigure
 from medmtl.metrics.intervals import Z95
 from medmtl.networks.features import FeatureSpec
-from medmtl.networks.pooling import PooledHead
-from medmtl.tasks.base import CaseTask, Cell, CellError, Doubt, Result, ScoredCase, Sensitivity, Task
+from medmtl.tasks.base import Cell, CellError, Doubt, Result, ScoredCase, Sensitivity, Task
+from medmtl.tasks.pooled import PooledTask
 from medmtl.tasks.regression.derived import derive, resolve_structures
 from medmtl.tasks.regression.doubt import FAR, outliers, repeated_extremes
 from medmtl.tasks.regression.objective import objective_of
@@ -63,7 +63,7 @@ class RegressionResult(Result):
         return {**cells, **({f"{name}_derived": self.derived} if self.derives else {})}
 
 
-class Regression(CaseTask):
+class Regression(PooledTask):
     """One value per case, trained by a Huber loss on a robust scale, or with its own uncertainty by a likelihood.
 
     The head answers ``(transform(value) - centre) / spread``, with the training fold's median and interquartile range
@@ -181,11 +181,12 @@ class Regression(CaseTask):
 
     def resolve(self, others: Mapping[str, Task]) -> dict[str, Any]:
         """``derived_labels``: the label values of every structure that the value is derived from."""
+        found = super().resolve(others)
         derivation = self.options.derivation
         if derivation is None:
-            return {}
+            return found
         try:
-            return {"derived_labels": resolve_structures(derivation.structures(), others)}
+            return {**found, "derived_labels": resolve_structures(derivation.structures(), others)}
         except ValueError as error:
             raise ValueError(f"tasks.{self.name}.derived_from: {error}") from None
 
@@ -213,7 +214,7 @@ class Regression(CaseTask):
 
         At first 0, the centre of the training values, whatever the image; likewise their variance, whose log is 0.
         """
-        return PooledHead(spec, [0.0] * self.objective.outputs)
+        return self.pooled_head(spec, [0.0] * self.objective.outputs)
 
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Loss per sample on the head's scale; see :mod:`medmtl.tasks.regression.objective`."""

@@ -152,6 +152,12 @@ class Segmentation(LabelTask):
         logits: torch.Tensor = output[0].float()
         return logits.softmax(1) if self.options.train == "labels" else logits.sigmoid()
 
+    def foreground(self, probability_BKDHW: torch.Tensor) -> torch.Tensor:
+        """1 - background, or that of the likeliest region."""
+        if self.options.train == "labels":
+            return super().foreground(probability_BKDHW)
+        return probability_BKDHW.amax(dim=1, keepdim=True)
+
     def decide(self, probability_KDHW: torch.Tensor) -> torch.Tensor:
         """The likeliest label, or the last region above one half."""
         if self.options.train == "labels":
@@ -161,10 +167,6 @@ class Segmentation(LabelTask):
         for channel, value in zip(probability_KDHW, self.options.region_values(), strict=True):
             decided[channel > 0.5] = value
         return self._narrow(decided)
-
-    def foreground(self, probability_KDHW: torch.Tensor) -> torch.Tensor:
-        """One minus the background's probability, or that of the likeliest region."""
-        return super().foreground(probability_KDHW) if self.options.train == "labels" else probability_KDHW.amax(0)
 
     def _narrow(self, values: torch.Tensor) -> torch.Tensor:
         return values.to(torch.uint8 if max(self.options.labels.values()) < 256 else torch.int32)

@@ -23,8 +23,8 @@ from medmtl.metrics.intervals import MINIMUM, BoolArray, FloatArray, IntArray, m
 from medmtl.metrics.kaplan_meier import StepCurve, censoring_curve, followed_to, kaplan_meier
 from medmtl.metrics.survival_brier import brier_skill, integrated_brier
 from medmtl.networks.features import FeatureSpec
-from medmtl.networks.pooling import PooledHead
-from medmtl.tasks.base import CaseTask, Cell, CellError, Doubt, Result, ScoredCase, Task, TaskOptions
+from medmtl.tasks.base import Cell, CellError, Doubt, Result, ScoredCase, Task
+from medmtl.tasks.pooled import PooledOptions, PooledTask
 from medmtl.tasks.survival.curve import SurvivalResult, grid_times, lived_share, named, result_of
 from medmtl.tasks.survival.doubt import mixed_units, strange_horizon
 from medmtl.tasks.survival.outcome import Outcome, read_outcome
@@ -34,7 +34,7 @@ INTERVALS = (5, 20)  # fewest and most, where the option says nothing
 TERTILES = ("early", "middle", "late")
 
 
-class SurvivalOptions(TaskOptions):
+class SurvivalOptions(PooledOptions):
     """Options of a survival.
 
     Attributes:
@@ -62,7 +62,7 @@ class SurvivalOptions(TaskOptions):
         return self
 
 
-class Survival(CaseTask):
+class Survival(PooledTask):
     """The time to an event that not every patient had while followed, trained by a likelihood in discrete time.
 
     The head answers the logit of the hazard of each interval; intervals hold about equally many events of the training
@@ -164,7 +164,7 @@ class Survival(CaseTask):
     def head(self, spec: FeatureSpec) -> nn.Module:
         """Logits of the hazards (B, K); at first those of Kaplan-Meier, whatever the image."""
         hazard_K = np.array(self.fitted["hazards"])
-        return PooledHead(spec, (np.log(hazard_K) - np.log1p(-hazard_K)).tolist())
+        return self.pooled_head(spec, (np.log(hazard_K) - np.log1p(-hazard_K)).tolist())
 
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Negative log likelihood per sample; see :func:`medmtl.losses.hazards.hazards_loss`."""

@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional
 
 from medmtl.networks.features import Features, FeatureSpec
-from medmtl.networks.pooling import GAIN, PooledHead, RunningStandardisation
+from medmtl.networks.pooling import GAIN, POOLINGS, PooledHead, RunningStandardisation
+from medmtl.networks.pooling.guidance import mask_summary, mean_under
 
 SPEC = FeatureSpec(channels=(2, 3, 4, 5), strides=((1, 1, 1), (2, 2, 2), (4, 4, 4), (8, 8, 8)))
 
@@ -187,3 +188,65 @@ def test_in_450_steps_at_the_default_rate_covariates_reach_least_squares() -> No
         optimiser.step()
     fitted = torch.linalg.lstsq(covariates_BN, value_B[:, None]).solution[:, 0]
     assert GAIN * head.linear.weight[0].detach() == pytest.approx(fitted, abs=0.03)
+
+
+def guided(batch: int, seed: int = 0, **changes: torch.Tensor) -> tuple[FeatureSpec, Features]:
+    """A specification with a guide, and samples with masks."""
+    drawn = torch.rand(batch, 1, 16, 16, 16, generator=torch.Generator().manual_seed(seed))
+    return replace(SPEC, guided=True), replace(maps(batch, seed), **{"guide_B1DHW": drawn, **changes})
+
+
+@pytest.mark.parametrize("pooling", sorted(POOLINGS))
+def test_every_pooling_keeps_the_three_deepest_maps_and_starts_at_the_bias(pooling: str) -> None:
+    torch.manual_seed(0)
+    head = PooledHead(SPEC, [0.5, -2.0], pooling)
+    features = maps(3)
+    each = [pool(level) for pool, level in zip(head.pools, features.encoder[1:], strict=True)]
+    pooled = head.pool(features)
+    assert torch.equal(pooled, torch.cat(each, 1))
+    assert pooled.shape == (3, head.width) and head.width == head.linear.in_features
+    torch.manual_seed(1)
+    whole = head.train()(features)
+    torch.manual_seed(1)
+    torch.testing.assert_close(head.answer(pooled), whole)
+    torch.testing.assert_close(head.eval()(features), torch.tensor([[0.5, -2.0]]).expand(3, 2), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("pooling", sorted(POOLINGS))
+def test_a_guided_head_adds_means_under_the_mask_and_its_extent(pooling: str) -> None:
+    spec, features = guided(3)
+    torch.manual_seed(0)
+    head = PooledHead(spec, [0.0], pooling).eval()
+    torch.manual_seed(0)
+    plain = PooledHead(SPEC, [0.0], pooling).eval()
+    assert features.guide_B1DHW is not None
+    added = [mean_under(level, features.guide_B1DHW) for level in features.encoder[1:]]
+    added.append(mask_summary(features.guide_B1DHW))
+    assert torch.equal(head.pool(features), torch.cat([plain.pool(features), *added], 1))
+    assert head.width == plain.width + 3 + 4 + 5 + 2
+    other = replace(features, guide_B1DHW=features.guide_B1DHW.flip(0))
+    assert not torch.equal(head(features), head(other))
+
+
+@pytest.mark.parametrize("pooling", sorted(POOLINGS))
+def test_an_empty_mask_under_bfloat16_gives_finite_answers_and_gradients(pooling: str) -> None:
+    spec, features = guided(2, guide_B1DHW=torch.zeros(2, 1, 16, 16, 16))
+    features = replace(features, encoder=tuple(level.bfloat16().requires_grad_() for level in features.encoder))
+    head = PooledHead(spec, [0.0], pooling).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = head(features)
+    assert output.dtype == torch.float32 and output.isfinite().all()
+    torch.autograd.backward(output.square().sum())
+    reached = [level.grad for level in features.encoder[1:]] + [p.grad for p in head.parameters()]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in reached)
+
+
+@pytest.mark.parametrize("pooling", sorted(POOLINGS))
+def test_a_guided_head_learns_from_no_neighbour(pooling: str) -> None:
+    spec, features = guided(4)
+    for level in features.encoder:
+        level.requires_grad_()
+    torch.autograd.backward(PooledHead(spec, [0.0], pooling).train()(features)[1].sum())
+    for level in features.encoder[1:]:
+        assert level.grad is not None and level.grad[1].count_nonzero() > 0
+        assert level.grad[[0, 2, 3]].count_nonzero() == 0

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
 from medmtl.networks.features import Features, FeatureSpec
+from medmtl.networks.pooling.attention import GatedAttention
+from medmtl.networks.pooling.bag import BagAttention
+from medmtl.networks.pooling.base import Pooling
+from medmtl.networks.pooling.gem import GeneralisedMean
+from medmtl.networks.pooling.guidance import SUMMARY, mask_summary, mean_under
+from medmtl.networks.pooling.mean import Mean
+from medmtl.networks.pooling.mean_max import MeanMax
+
+POOLINGS: Mapping[str, type[Pooling]] = {cls.kind: cls for cls in (MeanMax, Mean, GeneralisedMean, GatedAttention)}
 
 SCALES = 3
 DROPOUT = 0.2
-VOXELS = (2, 3, 4)
 INITIAL_WEIGHT = 1e-3
 GAIN = 10.0
 RATE = 0.05
 EPSILON = 1e-5
-GATES = 32
 
 
 class RunningStandardisation(nn.Module):
@@ -58,12 +65,14 @@ class RunningStandardisation(nn.Module):
 
 
 class PooledHead(nn.Module):
-    """Mean and maximum of the deepest maps, brought to one range, then one linear layer.
+    """The deepest maps pooled, brought to one range, then one linear layer.
 
     ::
 
-        s = concat over the three deepest maps of [mean_v f, max_v f]
+        s = concat over the three deepest maps of pool(f)
         output = W dropout((s - m) / sqrt(v + eps)) + b
+
+    ``pool`` is [mean_v f, max_v f] unless another is chosen.
 
     Why so. An instance norm gives every channel one mean and one variance in every case, so that the plain mean of a
     map behind it hardly differs between cases, and a head that sees nothing else can stay at the constant answer for
@@ -86,72 +95,71 @@ class PooledHead(nn.Module):
     weights start at 0 and stay there where the training fold does not vary. A task that reads covariates alone is the
     linear model ``W g c + b``.
 
-    Where a case is a bag of T tiles, s is pooled per tile and standardised over tiles, and the bag's features are their
-    mean under gated attention (Ilse et al. 2018, https://arxiv.org/abs/1802.04712): ::
+    A guided head pools, behind that, each map's mean under the mask of another task, and the mask's extent; see
+    :mod:`medmtl.networks.pooling.guidance`.
 
-        a_t = softmax over t of  w . (tanh(V s_t) * sigmoid(U s_t)),    s = sum_t a_t s_t
+    Where a case is a bag of tiles, the standardised features of its tiles are joined first; see
+    :mod:`medmtl.networks.pooling.bag`.
 
     Args:
-        spec: the encoder maps, the number of covariate features, and whether a case is a bag of tiles.
+        spec: the encoder maps, whether there is a guide, whether a case is a bag, and the number of covariate features.
         bias: the initial bias; its length is the number of outputs.
+        pooling: one of ``POOLINGS``.
     """
 
-    def __init__(self, spec: FeatureSpec, bias: Sequence[float]) -> None:
+    def __init__(self, spec: FeatureSpec, bias: Sequence[float], pooling: str = MeanMax.kind) -> None:
         super().__init__()
         self.scales = min(SCALES, len(spec.channels))
-        width = 2 * sum(spec.channels[-self.scales :])
-        self.standardise = RunningStandardisation(width) if width else nn.Identity()
-        self.attention = GatedAttention(width) if spec.tiled else None
+        channels = spec.channels[-self.scales :]
+        pools = [POOLINGS[pooling](count) for count in channels]
+        self.pools = nn.ModuleList(pools)
+        self.guided = spec.guided
+        self.width = sum(pool.width for pool in pools) + (sum(channels) + SUMMARY if spec.guided else 0)
+        self.standardise = RunningStandardisation(self.width) if self.width else nn.Identity()
+        self.bag = BagAttention(self.width) if spec.tiled else None
         self.dropout = nn.Dropout(DROPOUT)
-        self.linear = nn.Linear(width + spec.covariates, len(bias))
+        self.linear = nn.Linear(self.width + spec.covariates, len(bias))
         nn.init.normal_(self.linear.weight, std=INITIAL_WEIGHT)
         with torch.no_grad():
-            self.linear.weight[:, width:] = 0
+            self.linear.weight[:, self.width :] = 0
             self.linear.bias.copy_(torch.tensor(bias))
 
     def forward(self, features: Features) -> torch.Tensor:
         """Features -> (B, outputs), fp32."""
         return self.answer(self.pool(features), features.covariates_BN, features.tiles)
 
-    def pool(self, features: Features) -> torch.Tensor | None:
-        """Standardised features of every image, (B * T, F); None where no image is read."""
-        pooled = []
-        for map_BCDHW in features.encoder[-self.scales :]:
-            pooled += [map_BCDHW.mean(dim=VOXELS, dtype=torch.float32), map_BCDHW.amax(dim=VOXELS).float()]
+    def pool(self, features: Features) -> torch.Tensor:
+        """What is pooled of the maps, (B, width), fp32, *before* it is standardised; of width 0 without maps."""
+        maps = features.encoder[-self.scales :]
+        if not maps:
+            assert features.covariates_BN is not None
+            return features.covariates_BN[:, :0]
         with torch.autocast(self.linear.weight.device.type, enabled=False):
-            return self.standardise(torch.cat(pooled, dim=1)) if pooled else None
+            pooled = [pool(map_BCDHW) for pool, map_BCDHW in zip(self.pools, maps, strict=True)]
+            if self.guided:
+                assert features.guide_B1DHW is not None
+                pooled += [mean_under(map_BCDHW, features.guide_B1DHW) for map_BCDHW in maps]
+                pooled.append(mask_summary(features.guide_B1DHW))
+            return torch.cat(pooled, dim=1)
 
-    def answer(self, pooled_BF: torch.Tensor | None, covariates_BN: torch.Tensor | None, tiles: int) -> torch.Tensor:
-        """Outputs (B, outputs) from what :meth:`pool` made of the tiles of each case."""
+    def answer(
+        self, pooled_BF: torch.Tensor, covariates_BN: torch.Tensor | None = None, tiles: int = 1
+    ) -> torch.Tensor:
+        """The output (cases, outputs), fp32.
+
+        Args:
+            pooled_BF: what :meth:`pool` gave, (cases * tiles, width); the tiles of a case one after the other.
+            covariates_BN: of each case.
+            tiles: per case.
+        """
         with torch.autocast(self.linear.weight.device.type, enabled=False):
             known = []
-            if pooled_BF is not None:
-                if self.attention is not None:
-                    pooled_BF = self.attention(pooled_BF.reshape(-1, tiles, pooled_BF.shape[1]))
-                known.append(self.dropout(pooled_BF))
+            if self.width:
+                known_BF = self.standardise(pooled_BF)
+                if self.bag is not None:
+                    known_BF = self.bag(known_BF.reshape(-1, tiles, self.width))
+                known.append(self.dropout(known_BF))
             if covariates_BN is not None:
                 known.append(GAIN * covariates_BN)
             output: torch.Tensor = self.linear(torch.cat(known, dim=1))
         return output
-
-
-class GatedAttention(nn.Module):
-    """The mean of a bag under weights that each member's own features decide; at first all alike.
-
-    Args:
-        width: number of features.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.content = nn.Linear(width, GATES)
-        self.gate = nn.Linear(width, GATES)
-        self.weight = nn.Linear(GATES, 1)
-        nn.init.normal_(self.weight.weight, std=INITIAL_WEIGHT)
-
-    def forward(self, bag_BTF: torch.Tensor) -> torch.Tensor:
-        """(B, T, F) -> (B, F)."""
-        gated = torch.tanh(self.content(bag_BTF)) * torch.sigmoid(self.gate(bag_BTF))
-        share_BT1 = self.weight(gated).softmax(dim=1)
-        pooled_BF: torch.Tensor = (share_BT1 * bag_BTF).sum(dim=1)
-        return pooled_BF

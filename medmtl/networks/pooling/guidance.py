@@ -1,0 +1,36 @@
+"""What a case head pools under the mask of a voxel task (mask-guided pooling)."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+FLOOR = 1e-6
+SUMMARY = 2
+
+
+def mean_under(map_BCDHW: torch.Tensor, guide_B1DHW: torch.Tensor) -> torch.Tensor:
+    """The mean of each channel, weighted by a mask's probabilities, (B, C), fp32.
+
+    ::
+
+        sum_v (m_v + 1e-6) f_v / sum_v (m_v + 1e-6)
+
+    with the mask's average m_v over what voxel v of the map covers. Where nothing is found, m = 0, this is the plain
+    mean of the map.
+
+    Args:
+        map_BCDHW: of any floating type.
+        guide_B1DHW: probabilities of the foreground, fp32, on the finest grid.
+    """
+    depth, height, width = map_BCDHW.shape[2:]
+    weight_B1DHW = functional.adaptive_avg_pool3d(guide_B1DHW, (depth, height, width)) + FLOOR
+    weight_BN = weight_B1DHW.flatten(1)
+    sum_BC = torch.einsum("bcn,bn->bc", map_BCDHW.float().flatten(2), weight_BN)
+    return sum_BC / weight_BN.sum(dim=1, keepdim=True)
+
+
+def mask_summary(guide_B1DHW: torch.Tensor) -> torch.Tensor:
+    """Extent of a mask, (B, SUMMARY): ``log(1 + total)`` of the probabilities' total in voxels, and their mean."""
+    flat_BN = guide_B1DHW.flatten(1)
+    return torch.stack([flat_BN.sum(dim=1).log1p(), flat_BN.mean(dim=1)], dim=1)

@@ -1,0 +1,82 @@
+"""What the case kinds share whose head pools feature maps: how it pools, and under which mask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from pydantic import model_validator
+from torch import nn
+
+from medmtl.networks.features import FeatureSpec
+from medmtl.networks.pooling import PooledHead
+from medmtl.registry import nearest
+from medmtl.tasks.base import CaseTask, LabelTask, Task, TaskOptions
+
+PoolingName = Literal["mean_max", "mean", "gem", "attention"]
+
+
+class PooledOptions(TaskOptions):
+    """Options of a case task whose head pools feature maps.
+
+    Attributes:
+        pooling: of the three deepest feature maps: ``mean_max`` joins mean and maximum; ``mean`` is the mean alone;
+            ``gem`` the generalised mean with a learned exponent, between the two; ``attention`` a mean whose weights
+            are learned.
+        guided_by: a task of this file with labels per voxel; what is pooled under its predicted mask, and the mask's
+            extent, then join. The mask does not learn from this task through it.
+    """
+
+    pooling: PoolingName = "mean_max"
+    guided_by: str | None = None
+
+    @model_validator(mode="after")
+    def _there_is_something_to_pool(self) -> PooledOptions:
+        if self.inputs == "covariates":
+            if self.guided_by is not None:
+                raise ValueError(
+                    f"guided_by: {self.guided_by} pools the image under a mask, and inputs: covariates reads no image; "
+                    "remove guided_by, or set inputs: both"
+                )
+            if self.pooling != "mean_max":
+                raise ValueError(
+                    f"pooling: {self.pooling} is of the image, and inputs: covariates reads none; remove pooling, or "
+                    "set inputs: both"
+                )
+        return self
+
+
+class PooledTask(CaseTask):
+    """A case task with a :class:`medmtl.networks.pooling.PooledHead`."""
+
+    Options: ClassVar[type[PooledOptions]]
+    options: PooledOptions
+
+    def __init__(self, name: str, options: PooledOptions, fitted: Mapping[str, Any] | None = None) -> None:
+        super().__init__(name, options, fitted)
+        self.guide = options.guided_by
+
+    def resolve(self, others: Mapping[str, Task]) -> dict[str, Any]:
+        """Nothing; the guide must be there and have a mask."""
+        if self.guide is not None:
+            key = f"tasks.{self.name}.guided_by"
+            masks = [name for name, task in others.items() if isinstance(task, LabelTask)]
+            known = f"tasks with labels per voxel: {', '.join(masks) or 'none'}"
+            if self.guide == self.name:
+                raise ValueError(f"{key}: a task is not its own guide; {known}")
+            if self.guide not in others:
+                guess = nearest(self.guide, masks)
+                hint = f" (did you mean {guess!r}?)" if guess else ""
+                raise ValueError(f"{key}: {self.guide!r} is no task of this file{hint}; {known}")
+            if self.guide not in masks:
+                raise ValueError(f"{key}: {self.guide!r} is a {others[self.guide].kind}, which has no mask; {known}")
+        return super().resolve(others)
+
+    def pooled_head(self, spec: FeatureSpec, bias: Sequence[float]) -> nn.Module:
+        """The head with the configured pooling.
+
+        Args:
+            spec: what it may rely on.
+            bias: the first output; its length is the number of outputs.
+        """
+        return PooledHead(spec, bias, self.options.pooling)
