@@ -27,6 +27,7 @@ from medmtl.errors import MachineError, MedmtlError, WorkError, out_of_memory
 from medmtl.rng import generator
 
 Encoder = Callable[[Any], torch.Tensor]
+Noting = Callable[[torch.Tensor, Case], torch.Tensor]
 Sample = tuple[torch.Tensor, dict[str, torch.Tensor], dict[str, bool]]
 
 
@@ -48,6 +49,8 @@ class StepDataset(Dataset[Batch]):
         augmentation: what may be drawn; None gives every case once, in order, centred, one per step.
         sensitive: task -> what would change its label; a sample that was changed so is not labelled for it.
         covariates: the clinical covariates that a task reads, as learned.
+        notes: voxel task -> what adds to a target what else the case's row says of it; not in the cache, which is by
+            content of the files.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class StepDataset(Dataset[Batch]):
         augmentation: Augmentation | None,
         sensitive: Mapping[str, Collection[str]],
         covariates: Sequence[Covariate] = (),
+        notes: Mapping[str, Noting] | None = None,
     ) -> None:
         self.cases = tuple(cases)
         self.cache = cache
@@ -82,6 +86,7 @@ class StepDataset(Dataset[Batch]):
         self.augmentation = augmentation
         self.sensitive = {name: frozenset(sensitive.get(name, ())) for name in self.encoders}
         self.covariates = tuple(covariates)
+        self.notes = dict(notes or {})
 
     def __len__(self) -> int:
         """Steps of one pass over the cases."""
@@ -104,6 +109,7 @@ class StepDataset(Dataset[Batch]):
             augmentation=None,
             sensitive=self.sensitive,
             covariates=self.covariates,
+            notes=self.notes,
         )
 
     def __getitem__(self, step: int) -> Batch:
@@ -188,6 +194,8 @@ class StepDataset(Dataset[Batch]):
             if name in self.voxel:
                 present[name] = name in labels
                 targets[name] = encode(labels[name] if present[name] else np.zeros(shape, np.uint8))
+                if name in self.notes:
+                    targets[name] = self.notes[name](targets[name], case)
             else:
                 truth = self.truths[name].get(case.case_id)
                 present[name] = truth is not None

@@ -21,7 +21,7 @@ from medmtl.evaluation.score import read_again
 from medmtl.model import refuse_other_tensors
 from medmtl.planning import Plan
 from medmtl.run_folder import RunFolder
-from medmtl.tasks.base import Task
+from medmtl.tasks.base import LabelTask, Task
 from medmtl.training.average import WeightAverage
 from medmtl.training.optimiser import make_optimiser
 from medmtl.training.room import refuse_small_shared_memory
@@ -232,4 +232,5 @@ def _dataset(
         # what is done to the image changes nothing for a task that does not read it
         sensitive={name: task.sensitive_to for name, task in tasks.items() if task.reads_image},
         covariates=plan.covariates,
+        notes={name: task.noted for name, task in tasks.items() if isinstance(task, LabelTask)},
     )
