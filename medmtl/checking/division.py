@@ -134,7 +134,7 @@ def places(config: Config, splits: Splits | None) -> dict[str, tuple[str, ...]]:
 
 
 def _strata(cases: Sequence[Case], tasks: Mapping[str, Task], truths: Truths) -> dict[str, frozenset[str]]:
-    """What each fold should hold its share of: sites, and per task labelled cases, its strata and labels not annotated."""
+    """What each fold should hold its share of: sites; per task labelled cases, its strata, and labels not annotated."""
     by_task = {name: _sets(task, truths[name]) for name, task in tasks.items() if truths[name]}
     shared: dict[frozenset[str], frozenset[str]] = {}  # a large cohort has few different ones
     labels: dict[str, frozenset[str]] = {}
