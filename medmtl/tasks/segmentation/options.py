@@ -25,9 +25,9 @@ class SegmentationOptions(TaskOptions):
         train: ``labels`` trains one class per label (softmax); ``regions`` one sigmoid channel per region, and masks
             are composed in the declared order, later regions overwriting earlier ones; see :meth:`region_values`.
         ignore: value of voxels that nobody labelled, such as 255: they carry no loss and are not scored.
-        annotated: column that names the labels which were annotated in a case, separated by a space or ``;``; an empty
-            cell stands for all. Voxels of the others may lie in the case's background: predicting them there costs
-            nothing, and they are not scored.
+        annotated: column that names the labels which were annotated in a case, separated by a space or a semicolon; an
+            empty cell stands for all. Voxels of the others may lie in the case's background: predicting them there
+            costs nothing, and they are not scored.
         loss: dice_ce adds soft Dice and cross-entropy. dice_focal adds soft Dice and the focal loss (gamma 2), which
             dwells on the voxels that are still wrong. tversky is Dice with a price of its own for missed voxels.
         beta: of loss tversky, the price of a missed voxel, None for 0.7; a false one costs 1 - beta. Higher finds more
