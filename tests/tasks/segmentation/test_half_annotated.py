@@ -8,6 +8,9 @@ from pathlib import Path
 
 import medmtl
 from medmtl import config as configuration
+from medmtl.run_folder import RunFolder
+from medmtl.tasks.segmentation.annotation import without_note
+from medmtl.training.session import open_session
 from tests.checking.cohort_folder import Folder, mask
 from tests.conftest import TINY
 
@@ -24,12 +27,27 @@ def half_annotated(path: Path) -> Folder:
     return folder
 
 
+def assert_noted(run: Path) -> None:
+    """What training loads says of each sample whether the core may hide in its background."""
+    session = open_session(RunFolder.open(run))
+    seen: dict[str, bool] = {}
+    for dataset in (session.training, session.validation):
+        assert dataset is not None
+        for step in range(len(dataset)):
+            (view,) = dataset[step].views.values()
+            _, hidden_BL = without_note(view.targets["organ"], 3, 2)
+            assert not hidden_BL[:, 0].any()
+            seen |= dict(zip(view.case_ids, hidden_BL[:, 1].tolist(), strict=True))
+    assert seen == {f"case{index}": index >= 4 for index in range(8)}
+
+
 def test_it_trains_scores_what_was_annotated_and_predicts_every_label(tmp_path: Path) -> None:
     folder = half_annotated(tmp_path / "cohort")
     folder.write()
     config = folder.path / "config.yaml"
     overrides = {**TINY, "training.steps": 4}
     run = medmtl.train(config, tmp_path / "run", device="cpu", overrides={**overrides, "plan.precision": "bf16"})
+    assert_noted(run)
     scores = medmtl.evaluate(run, device="cpu")["val"]
     metrics = json.loads((run / "evaluation" / "val" / "metrics.json").read_text())["tasks"]["organ"]["metrics"]
     assert (metrics["dice/rim"]["n"], metrics["dice/core"]["n"], metrics["dice"]["n"]) == (4, 2, 4)
