@@ -13,7 +13,7 @@ from medmtl.data.cohort import Cohort
 from medmtl.data.finding import Finding, Findings
 from medmtl.data.split import Splits, from_column, from_file, make_splits
 from medmtl.errors import CohortError
-from medmtl.tasks.base import CaseTask, Task
+from medmtl.tasks.base import CaseTask, LabelTask, Task
 
 
 def divide(
@@ -134,7 +134,7 @@ def places(config: Config, splits: Splits | None) -> dict[str, tuple[str, ...]]:
 
 
 def _strata(cases: Sequence[Case], tasks: Mapping[str, Task], truths: Truths) -> dict[str, frozenset[str]]:
-    """What each fold should hold its share of: labelled cases per task, each task's strata, and sites."""
+    """What each fold should hold its share of: sites; per task labelled cases, its strata, and labels not annotated."""
     by_task = {name: _sets(task, truths[name]) for name, task in tasks.items() if truths[name]}
     shared: dict[frozenset[str], frozenset[str]] = {}  # a large cohort has few different ones
     labels: dict[str, frozenset[str]] = {}
@@ -143,5 +143,8 @@ def _strata(cases: Sequence[Case], tasks: Mapping[str, Task], truths: Truths) ->
         for name, strata in by_task.items():
             if case.case_id in strata:
                 carried |= {f"{name}:labelled", *(f"{name}:{stratum}" for stratum in strata[case.case_id])}
+                task = tasks[name]
+                unknown = task.unannotated(case) if isinstance(task, LabelTask) else ()
+                carried |= {f"{name}:without {label}" for label in unknown}
         labels[case.case_id] = shared.setdefault(frozenset(carried), frozenset(carried))
     return labels

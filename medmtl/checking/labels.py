@@ -16,7 +16,7 @@ from medmtl.checking.opening import GRID_TOLERANCE, Opening
 from medmtl.data.finding import Findings
 from medmtl.data.geometry import canonical_grid, corner_shift_mm, corner_shift_voxels
 from medmtl.data.volume import Grid, Volume
-from medmtl.tasks.base import LabelTask
+from medmtl.tasks.base import CellError, LabelTask
 
 FOREGROUND_LIMIT = 0.9  # of the voxels; no organ fills a scan
 USUAL_IGNORE = 255  # the largest value of a byte, which many data sets give to what nobody labelled
@@ -99,6 +99,7 @@ def _values(volume: Volume, task: LabelTask, opening: Opening, path: Path) -> Se
             code, fix = "B102", f"set tasks.{task.name}.ignore: {USUAL_IGNORE} if nobody labelled it, or {declare}"
         findings.reject(code, **where, found=sorted(counts), expected=f"values in {sorted(legal)}", fix=fix)
         return SeenLabel(counts, places, False)
+    _refuse_unannotated(counts, task, opening, where)
     places = {value: found for value, found in places.items() if value != ignored}
     foreground = sum(counts.get(value, 0) for value in legal - {0}) / max(1, volume.array.size - unlabelled)
     if not foreground:
@@ -108,6 +109,19 @@ def _values(volume: Volume, task: LabelTask, opening: Opening, path: Path) -> Se
         found, expected = f"{foreground:.1%} foreground", f"at most {FOREGROUND_LIMIT:.0%}"
         findings.warn("B107", **where, found=found, expected=expected, fix="look whether the mask is inverted")
     return SeenLabel(counts, places, True)
+
+
+def _refuse_unannotated(counts: Mapping[int, int], task: LabelTask, opening: Opening, where: Mapping[str, Any]) -> None:
+    """A label that the table says nobody looked for is in no file."""
+    try:
+        unannotated = task.unannotated(opening.case)
+    except CellError:
+        return  # a finding of the table
+    drawn = sorted(label for label in unannotated if any(value in counts for value in task.values_of(label)))
+    if drawn:
+        found, expected = f"voxels of {', '.join(drawn)}", f"none, as {task.annotated_column} does not name it"
+        fix = f"add the label to the cell of {task.annotated_column}, or correct the file"
+        opening.findings.reject("B111", **where, found=found, expected=expected, fix=fix)
 
 
 def _count(volume: Volume) -> tuple[dict[int, int], dict[int, npt.NDArray[np.int32]]]:

@@ -9,7 +9,7 @@ from medmtl.config import Config
 from medmtl.data.case import Case
 from medmtl.data.cohort import Cohort, CohortLayout
 from medmtl.data.finding import Findings
-from medmtl.tasks.base import CellError, Task
+from medmtl.tasks.base import CellError, LabelTask, Task
 
 
 def layout(config: Config, tasks: Mapping[str, Task]) -> CohortLayout:
@@ -21,7 +21,7 @@ def layout(config: Config, tasks: Mapping[str, Task]) -> CohortLayout:
         patient=section.patient,
         site=section.site,
         channels=section.channels,
-        value_columns=tuple(dict.fromkeys(c for task in tasks.values() if not task.voxel for c in task.columns)),
+        value_columns=tuple(dict.fromkeys(c for task in tasks.values() for c in _value_columns(task))),
         file_columns=tuple(dict.fromkeys(c for task in tasks.values() if task.voxel for c in task.columns)),
         covariates=tuple(section.covariates),
         split=config.split.column,
@@ -29,6 +29,13 @@ def layout(config: Config, tasks: Mapping[str, Task]) -> CohortLayout:
         roots=section.roots,
         allow_shared_image="shared-image" in section.allow,
     )
+
+
+def _value_columns(task: Task) -> tuple[str, ...]:
+    """Columns whose cells are read as text."""
+    if not task.voxel:
+        return task.columns
+    return (task.annotated_column,) if isinstance(task, LabelTask) and task.annotated_column is not None else ()
 
 
 def read_targets(cohort: Cohort, tasks: Mapping[str, Task], findings: Findings) -> dict[str, dict[str, Any]]:

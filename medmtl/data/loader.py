@@ -28,6 +28,7 @@ from medmtl.errors import MachineError, MedmtlError, WorkError, out_of_memory
 from medmtl.rng import generator
 
 Encoder = Callable[[Any], torch.Tensor]
+Noting = Callable[[torch.Tensor, Case], torch.Tensor]
 Sample = tuple[torch.Tensor, dict[str, torch.Tensor], dict[str, bool]]
 """Images of a case (tiles, C, D, H, W), its targets, and which of them it is labelled for."""
 
@@ -49,6 +50,8 @@ class StepDataset(Dataset[Batch]):
         augmentation: what may be drawn; None gives every case once, in order, centred, one per step.
         sensitive: task -> what would change its label; a sample that was changed so is not labelled for it.
         covariates: the clinical covariates that a task reads, as learned.
+        notes: voxel task -> what adds to a target what else the case's row says of it; not in the cache, which is by
+            content of the files.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class StepDataset(Dataset[Batch]):
         augmentation: Augmentation | None,
         sensitive: Mapping[str, Collection[str]],
         covariates: Sequence[Covariate] = (),
+        notes: Mapping[str, Noting] | None = None,
     ) -> None:
         self.cases = tuple(cases)
         self.cache = cache
@@ -82,6 +86,7 @@ class StepDataset(Dataset[Batch]):
         spared = {"crop"} if view.kind in CASE_LEVEL else set()
         self.sensitive = {name: frozenset(sensitive.get(name, ())) - spared for name in self.encoders}
         self.covariates = tuple(covariates)
+        self.notes = dict(notes or {})
 
     def __len__(self) -> int:
         """Steps of one pass over the cases."""
@@ -103,6 +108,7 @@ class StepDataset(Dataset[Batch]):
             augmentation=None,
             sensitive=self.sensitive,
             covariates=self.covariates,
+            notes=self.notes,
         )
 
     def __getitem__(self, step: int) -> Batch:
@@ -195,6 +201,8 @@ class StepDataset(Dataset[Batch]):
             present[name] = self._is_labelled(name, case, prepared)
             if name in self.voxel:
                 targets[name] = encode(labels[name] if present[name] else np.zeros(shape, np.uint8))
+                if name in self.notes:
+                    targets[name] = self.notes[name](targets[name], case)
             else:
                 targets[name] = encode(self.truths[name].get(case.case_id))
             present[name] = present[name] and not self.sensitive[name] & draw.changes

@@ -289,6 +289,8 @@ def score_case(
                 )
             case.refuse_change(truth, label.sha256)
             scores = task.mask_scores(answer.array, label.array, label.grid.spacing)
+            if isinstance(task, LabelTask) and isinstance(reader, LabelTask):
+                scores = task.known_scores(scores, reader.unannotated(case))
             entry = replace(entry, scores=scores)
         elif truth is not None:
             owner = fitted[name]

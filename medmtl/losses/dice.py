@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import torch
 
-from medmtl.losses.terms import Terms
+from medmtl.losses.terms import Terms, channel_mean
 
 SMOOTHING = 1.0  # voxels
 
 
-def soft_dice_loss(overlap_BC: torch.Tensor, predicted_BC: torch.Tensor, reference_BC: torch.Tensor) -> torch.Tensor:
+def soft_dice_loss(
+    overlap_BC: torch.Tensor,
+    predicted_BC: torch.Tensor,
+    reference_BC: torch.Tensor,
+    known_BC: torch.Tensor | None = None,
+) -> torch.Tensor:
     """1 minus soft Dice, averaged over channels, per sample.
 
     ::
@@ -29,12 +34,13 @@ def soft_dice_loss(overlap_BC: torch.Tensor, predicted_BC: torch.Tensor, referen
         overlap_BC: I, fp32.
         predicted_BC: P, fp32.
         reference_BC: Y.
+        known_BC: bool; channels that enter a sample's average. None averages all.
 
     Returns:
         Loss per sample, shape (B,), in 0 to 1.
     """
     dice_BC = (2 * overlap_BC + SMOOTHING) / (predicted_BC + reference_BC + SMOOTHING)
-    return (1 - dice_BC).mean(dim=1)
+    return channel_mean(1 - dice_BC, known_BC)
 
 
 def dice_entropy_loss(terms: Terms) -> torch.Tensor:
@@ -49,4 +55,5 @@ def dice_entropy_loss(terms: Terms) -> torch.Tensor:
     Returns:
         Loss per sample, shape (B,), fp32.
     """
-    return soft_dice_loss(terms.overlap_BC, terms.predicted_BC, terms.reference_BC) + terms.entropy_B
+    dice_B = soft_dice_loss(terms.overlap_BC, terms.predicted_BC, terms.reference_BC, terms.known_BC)
+    return dice_B + terms.entropy_B

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from medmtl.losses.dice import SMOOTHING
-from medmtl.losses.terms import Terms
+from medmtl.losses.terms import Terms, channel_mean
 
 
 def tversky_loss(terms: Terms, beta: float) -> torch.Tensor:
@@ -29,4 +29,5 @@ def tversky_loss(terms: Terms, beta: float) -> torch.Tensor:
     """
     false_BC, missed_BC = terms.predicted_BC - terms.overlap_BC, terms.reference_BC - terms.overlap_BC
     smoothed_BC = terms.overlap_BC + SMOOTHING / 2
-    return (1 - smoothed_BC / (smoothed_BC + (1 - beta) * false_BC + beta * missed_BC)).mean(dim=1)
+    index_BC = smoothed_BC / (smoothed_BC + (1 - beta) * false_BC + beta * missed_BC)
+    return channel_mean(1 - index_BC, terms.known_BC)

@@ -18,6 +18,7 @@ from medmtl.metrics.estimate import Estimate
 from medmtl.metrics.expected_width import ExpectedWidth
 from medmtl.metrics.figures import Figure
 from medmtl.networks.features import FeatureSpec
+from medmtl.tasks.partly_annotated import PartlyAnnotated
 
 Sensitivity = Literal["scale", "crop", "flip", "intensity"]
 Evidence = Literal["case", "lesion", "anywhere"]
@@ -332,7 +333,7 @@ class VoxelTask(Task):
         """Per-case metrics on the original label's grid."""
 
 
-class LabelTask(VoxelTask):
+class LabelTask(PartlyAnnotated, VoxelTask):
     """A task whose answer is a label per voxel: integers, of which none lies between two others."""
 
     @property

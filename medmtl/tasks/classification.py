@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import nn
 
 from medmtl.data.case import Case
 from medmtl.data.volume import Volume
 from medmtl.losses.cross_entropy import best_constant_cross_entropy, best_constant_distribution, cross_entropy_loss
+from medmtl.losses.focal import best_constant_focal, focal_loss
+from medmtl.losses.terms import FOCAL_GAMMA
 from medmtl.metrics import calibration, probabilities, ranking
 from medmtl.metrics.estimate import Estimate
 from medmtl.metrics.expected_width import ExpectedWidth, auc_width
@@ -39,17 +41,34 @@ class ClassificationOptions(PooledOptions):
         class_weights: ``none``: every case counts alike, so that probabilities mean what they say. ``balanced``: class
             k has the weight n / (K n_k), so that rare classes are called more often and their probabilities are too
             high; a ranking (AUC) seldom gains by it.
+        loss: ``cross_entropy``, or ``focal``, which dwells on the cases that are still wrong; its probabilities are
+            nearer to each other than the shares that they stand for.
+        gamma: of loss focal, None for 2; the higher, the less a case counts that is right already. 0 is cross-entropy.
+        label_smoothing: of loss cross_entropy: the share of every label that is spread evenly over all classes.
     """
 
     column: str
     classes: tuple[str, ...] = Field(min_length=2)
     class_weights: Literal["none", "balanced"] = "none"
+    loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+    gamma: Annotated[float, Field(ge=0, le=10)] | None = None
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @field_validator("classes")
     @classmethod
     def _classes_differ(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
         refuse_doubled(classes)
         return classes
+
+    @model_validator(mode="after")
+    def _loss_is_one(self) -> ClassificationOptions:
+        if self.gamma is not None and self.loss != "focal":
+            raise ValueError(f"gamma belongs to loss: focal, and the loss is {self.loss}")
+        if self.label_smoothing and self.loss != "cross_entropy":
+            raise ValueError(
+                "label_smoothing belongs to loss: cross_entropy, and the loss is focal, whose factor is of one class"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -70,7 +89,7 @@ class ClassificationResult(Result):
 
 
 class Classification(PooledTask):
-    """One class per case, trained by cross-entropy, with a head that pools several scales."""
+    """One class per case, trained by cross-entropy or the focal loss, with a head that pools several scales."""
 
     kind = "classification"
     Options = ClassificationOptions
@@ -103,12 +122,13 @@ class Classification(PooledTask):
         refuse_absent(counts, classes, self.options.column)
         balanced = self.options.class_weights == "balanced"
         weights = [len(truths) / (len(classes) * count) if balanced else 1.0 for count in counts]
-        return {
-            "counts": counts,
-            "weights": weights,
-            "constant": best_constant_distribution(counts, weights),
-            "loss_scale": best_constant_cross_entropy(counts, weights),
-        }
+        if self.options.loss == "focal":
+            constant, scale = best_constant_focal(counts, weights, self._gamma)
+        else:
+            smoothing = self.options.label_smoothing
+            constant = best_constant_distribution(counts, weights, smoothing)
+            scale = best_constant_cross_entropy(counts, weights, smoothing)
+        return {"counts": counts, "weights": weights, "constant": constant, "loss_scale": scale}
 
     def strata(self, truths: Mapping[str, Any]) -> dict[str, str]:
         """Each case's class."""
@@ -133,9 +153,15 @@ class Classification(PooledTask):
         return self.pooled_head(spec, np.log(self.fitted["constant"]).tolist())
 
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Weighted cross-entropy per sample; see :func:`medmtl.losses.cross_entropy.cross_entropy_loss`."""
+        """Weighted, per sample; see :mod:`medmtl.losses.cross_entropy` and :mod:`medmtl.losses.focal`."""
         weights = torch.tensor(self.fitted["weights"], dtype=torch.float32, device=output.device)
-        return cross_entropy_loss(output, target, weights)
+        if self.options.loss == "focal":
+            return focal_loss(output, target, self._gamma, weights)
+        return cross_entropy_loss(output, target, weights, self.options.label_smoothing)
+
+    @property
+    def _gamma(self) -> float:
+        return FOCAL_GAMMA if self.options.gamma is None else self.options.gamma
 
     def activate(self, output: torch.Tensor) -> torch.Tensor:
         """Probabilities (B, K)."""

@@ -23,7 +23,7 @@ from medmtl.evaluation.score import read_again
 from medmtl.model import refuse_other_tensors
 from medmtl.planning import Plan
 from medmtl.run_folder import RunFolder
-from medmtl.tasks.base import Task
+from medmtl.tasks.base import LabelTask, Task
 from medmtl.training.average import WeightAverage
 from medmtl.training.optimiser import make_optimiser
 from medmtl.training.room import refuse_small_shared_memory
@@ -236,6 +236,7 @@ def _datasets(
             # what is done to the image changes nothing for a task that does not read it
             sensitive={name: tasks[name].sensitive_to for name in seeing if tasks[name].reads_image},
             covariates=plan.covariates,
+            notes={name: task.noted for name in seeing if isinstance(task := tasks[name], LabelTask)},
         )
 
     second = plan.case_view

@@ -9,7 +9,7 @@ import pytest
 from medmtl import config as configuration
 from medmtl.errors import CohortError
 from medmtl.training.start import make_ready
-from tests.checking.cohort_folder import CASES, CONFIG, Folder
+from tests.checking.cohort_folder import CASES, CONFIG, Folder, mask
 
 COLUMN = CONFIG.replace("{folds: 2}", "{column: part}")
 FILE = CONFIG.replace("{folds: 2}", "{file: splits_final.json}")
@@ -174,3 +174,15 @@ def test_every_case_is_validated_once(folder: Folder) -> None:
     splits = folder.check().splits
     assert splits is not None
     assert sorted(case_id for fold in splits.folds for case_id in fold.val) == [f"case{i}" for i in range(CASES)]
+
+
+def test_folds_share_the_cases_in_which_a_label_was_annotated(folder: Folder) -> None:
+    folder.config = folder.config.replace("core: 2}}", "core: 2}, annotated: drawn}")
+    for index, row in enumerate(folder.rows):
+        row["drawn"] = "rim" if index in (2, 3, 5, 6) else ""
+        if row["drawn"]:
+            folder.save(f"organ_{index}", mask(1, place=index))
+    splits = folder.check().splits
+    assert splits is not None
+    for fold in splits.folds:
+        assert sum(folder.rows[int(case_id[4:])]["drawn"] == "rim" for case_id in fold.val) == 2

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medmtl.errors import CohortError
 from tests.checking.scans import Scans, mask
 from tests.data.formats.nifti_files import LABELS, SHAPE, Hostile, hostile, moved
 
@@ -170,3 +171,50 @@ def test_a_mask_of_nine_tenths_is_no_finding(tmp_path: Path) -> None:
     full[:12], full[12:40], full[40:60] = 0, 2, 3
     scans.mask(0, full.reshape(SHAPE))
     assert scans.findings() == []
+
+
+def partly(scans: Scans, cells: dict[int, str]) -> None:
+    """Name in a column what was annotated, per case."""
+    scans.organ = scans.organ.replace("}}", "}, annotated: drawn}")
+    for index, row in enumerate(scans.rows):
+        row["drawn"] = cells.get(index, "")
+
+
+@pytest.mark.covers("B111")
+def test_voxels_of_a_label_that_nobody_looked_for_are_refused(tmp_path: Path) -> None:
+    scans = Scans(tmp_path, masks=True)
+    partly(scans, {1: "one two", 2: "one;two", 3: "one two three"})
+    scans.mask(2, mask(2, 2))
+    finding = scans.only()
+    assert (finding.code, finding.severity, finding.row, finding.column) == ("B111", "reject", 3, "organ")
+    assert (finding.found, finding.file) == ("voxels of three", "organ_1.nii.gz")
+    assert "drawn" in (finding.expected or "") and "drawn" in (finding.fix or "")
+    scans.mask(1, mask(1, 2))
+    assert scans.findings() == []
+
+
+@pytest.mark.covers("B112", "B116")
+@pytest.mark.parametrize(("cell", "code"), [("one too", "B112"), ("none", "B116")])
+def test_a_cell_that_does_not_name_labels_is_one_finding(tmp_path: Path, cell: str, code: str) -> None:
+    scans = Scans(tmp_path, masks=True)
+    partly(scans, {1: cell})
+    finding = scans.only()
+    assert (finding.code, finding.severity, finding.row, finding.column) == (code, "reject", 3, "drawn")
+
+
+@pytest.mark.covers("B013")
+def test_the_column_of_annotated_labels_must_be_there(tmp_path: Path) -> None:
+    scans = Scans(tmp_path, masks=True)
+    scans.organ = scans.organ.replace("}}", "}, annotated: drawn}")
+    with pytest.raises(CohortError) as caught:
+        scans.findings()
+    assert [(f.code, f.column) for f in caught.value.findings] == [("B013", "drawn")]
+
+
+@pytest.mark.covers("B106")
+def test_a_label_that_no_case_annotates_cannot_be_learned(tmp_path: Path) -> None:
+    scans = Scans(tmp_path, masks=True)
+    partly(scans, dict.fromkeys(range(4), "one two"))
+    for index in range(4):
+        scans.mask(index, mask(index, 2))
+    assert [(f.code, f.found) for f in scans.findings()] == [("B106", "no case holds [3]")]

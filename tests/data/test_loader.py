@@ -337,3 +337,14 @@ def test_covariates_travel_with_their_cases_and_change_nothing_else(
         assert bare.covariates_BN.shape == (2, 0)
         assert_equal(Batch(step, {"case": replace(view, covariates_BN=bare.covariates_BN)}), without)
     assert torch.equal(with_them.plain(1)[0].views["case"].covariates_BN, torch.tensor([[-1.0, 0.0]]))
+
+
+def test_what_a_row_says_of_a_target_is_added_after_the_cache(cohort: tuple[list[Case], PreparedCache]) -> None:
+    noted = make(cohort, notes={"organ": lambda target, case: target + 10 * case.row})
+    for step in range(len(noted)):
+        (view,), (usual,) = (list(dataset[step].views.values()) for dataset in (noted, make(cohort)))
+        rows = torch.tensor(view.rows).reshape(-1, 1, 1, 1)
+        assert torch.equal(view.targets["organ"], usual.targets["organ"] + 10 * rows)
+        assert torch.equal(view.targets["grade"], usual.targets["grade"])
+    (view,) = noted.plain(3)[2].views.values()
+    assert int(view.targets["organ"].min()) >= 10 * view.rows[0]

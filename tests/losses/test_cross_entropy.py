@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 from sklearn.metrics import log_loss
+from torch.nn import functional
 
 from medmtl.losses.cross_entropy import best_constant_cross_entropy, best_constant_distribution, cross_entropy_loss
 
@@ -37,15 +38,39 @@ def test_without_weights_the_constant_is_the_prior_and_its_loss_the_entropy() ->
     assert best_constant_cross_entropy([3, 1], [1.0, 1.0]) == pytest.approx(entropy)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+def test_smoothing_is_torchs_and_a_weight_is_the_samples(smoothing: float) -> None:
+    logits = 3 * torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    target = torch.tensor([0, 1, 2, 2, 1, 0])
+    expected = functional.cross_entropy(logits, target, label_smoothing=smoothing, reduction="none")
+    torch.testing.assert_close(cross_entropy_loss(logits, target, None, smoothing), expected, rtol=1e-6, atol=1e-6)
+    weights = torch.tensor([0.5, 3.0, 1.0])
+    found = cross_entropy_loss(logits, target, weights, smoothing)
+    torch.testing.assert_close(found, weights[target] * expected)
+    # by hand, for the first sample
+    log_p = logits[0].log_softmax(0)
+    by_hand = -((1 - smoothing) * log_p[0] + smoothing * log_p.mean())
+    torch.testing.assert_close(found[0], 0.5 * by_hand)
+
+
+def test_smoothing_leaves_balanced_classes_balanced() -> None:
+    assert best_constant_distribution([9, 1], [10 / 18, 5.0], 0.2) == pytest.approx([0.5, 0.5])
+    assert best_constant_distribution([9, 1], [1.0, 1.0], 0.2) == pytest.approx([0.82, 0.18])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.6])
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (20 / 36, 20 / 9, 20 / 15), (1.0, 5.0, 2.0)])
-def test_no_constant_distribution_does_better(weights: tuple[float, ...]) -> None:
+def test_no_constant_distribution_does_better(weights: tuple[float, ...], smoothing: float) -> None:
     counts = np.array([12, 3, 5])
+    target = torch.repeat_interleave(torch.arange(3), torch.from_numpy(counts))
 
     def loss(z: npt.NDArray[np.float64]) -> float:
-        log_p = z - np.log(np.exp(z).sum())
-        return float(-(counts * np.array(weights) * log_p).sum() / counts.sum())
+        logits = torch.from_numpy(z).float().expand(20, 3)
+        return float(cross_entropy_loss(logits, target, torch.tensor(weights), smoothing).double().mean())
 
-    found = minimize(loss, np.zeros(3), tol=1e-10)
-    assert best_constant_cross_entropy(counts.tolist(), weights) == pytest.approx(found.fun, abs=1e-7)
-    share = np.exp(found.x) / np.exp(found.x).sum()
-    assert best_constant_distribution(counts.tolist(), weights) == pytest.approx(share.tolist(), abs=1e-3)
+    best = best_constant_distribution(counts.tolist(), weights, smoothing)
+    value = best_constant_cross_entropy(counts.tolist(), weights, smoothing)
+    assert value == pytest.approx(loss(np.log(best)), rel=1e-6)
+    found = minimize(loss, np.zeros(3), method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-8})
+    assert value <= found.fun + 1e-6
+    assert best == pytest.approx((np.exp(found.x) / np.exp(found.x).sum()).tolist(), abs=5e-3)

@@ -126,6 +126,97 @@ def test_a_sample_of_which_no_voxel_counts_costs_nothing(kind: str) -> None:
         assert gradient.count_nonzero() == 0
 
 
+HIDDEN = torch.tensor([[False, True, False], [False, False, False], [True, False, True]])  # label 1 to 3 per sample
+
+
+def hiding(logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits that want a gradient, and a target in whose background every sample's hidden labels lie."""
+    target = target.clone()
+    for sample, hidden in enumerate(HIDDEN):
+        target[sample][torch.isin(target[sample], 1 + torch.nonzero(hidden).flatten())] = 0
+    return logits.clone().requires_grad_(), target
+
+
+@GAMMAS
+def test_hidden_labels_make_one_class_with_the_background(gamma: float) -> None:
+    logits, target = labels(4)
+    ours, target = hiding(logits, target)
+    theirs = logits.clone().requires_grad_()
+    expected = []
+    for sample, hidden in enumerate(HIDDEN):
+        merged = [0, *(1 + torch.nonzero(hidden).flatten()).tolist()]
+        kept = [index for index in range(4) if index not in merged]
+        # a sum of softmax probabilities is that of the logits' logsumexp
+        fewer = torch.stack([theirs[sample, merged].logsumexp(0), *theirs[sample, kept]])[None]
+        index = torch.zeros_like(target[sample])
+        for new, old in enumerate(kept, start=1):
+            index[target[sample] == old] = new
+        expected.append(dice_entropy_loss(label_terms(fewer, index[None], None, gamma)))
+    assert_same(ours, dice_entropy_loss(label_terms(ours, target, None, gamma, HIDDEN)), theirs, torch.cat(expected))
+
+
+@pytest.mark.parametrize("kind", ["labels", "regions"])
+def test_where_nothing_is_hidden_the_loss_is_the_usual_one(kind: str) -> None:
+    logits, target = labels(4)
+    nothing = torch.zeros(3, 3, dtype=torch.bool)
+    if kind == "labels":
+        usual, found = label_terms(logits, target, None, 2.0), label_terms(logits, target, None, 2.0, nothing)
+    else:
+        usual = region_terms(logits[:, :3], target, MEMBERSHIP, None, 2.0)
+        found = region_terms(logits[:, :3], target, MEMBERSHIP, None, 2.0, nothing)
+    torch.testing.assert_close(dice_entropy_loss(found), dice_entropy_loss(usual), rtol=1e-6, atol=0)
+    torch.testing.assert_close(tversky_loss(found, 0.7), tversky_loss(usual, 0.7), rtol=1e-6, atol=0)
+
+
+@GAMMAS
+def test_a_hidden_label_is_never_pushed_down_in_the_background(gamma: float) -> None:
+    ours, target = hiding(*labels(4))
+    loss = dice_entropy_loss(label_terms(ours, target, None, gamma, HIDDEN))
+    (gradient,) = torch.autograd.grad(loss.sum(), ours)
+    hidden = HIDDEN[:, :, None, None, None] & (target == 0)[:, None]
+    # a step goes against the gradient
+    assert (gradient[:, 1:][hidden] <= 1e-9).all()
+    assert (gradient[:, 1:][hidden] < 0).any()
+    (usual,) = torch.autograd.grad(dice_entropy_loss(label_terms(ours, target, None, gamma)).sum(), ours)
+    assert (usual[:, 1:][hidden] > 0).all()
+    # a label that was annotated is pushed down there as ever
+    shown = ~HIDDEN[:, :, None, None, None] & (target == 0)[:, None]
+    assert (gradient[:, 1:][shown] > 0).all()
+
+
+def test_a_hidden_region_might_as_well_not_be_there() -> None:
+    logits, target = labels(4)
+    logits = logits[:, :3].clone().requires_grad_()
+    terms = region_terms(logits, target, MEMBERSHIP, None, 2.0, HIDDEN)
+    for loss in (dice_entropy_loss, lambda terms: tversky_loss(terms, 0.7)):
+        alone = [
+            loss(region_terms(logits[b : b + 1, ~hidden], target[b : b + 1], MEMBERSHIP[:, ~hidden], None, 2.0))
+            for b, hidden in enumerate(HIDDEN)
+        ]
+        torch.testing.assert_close(loss(terms), torch.cat(alone))
+    (gradient,) = torch.autograd.grad(dice_entropy_loss(terms).sum(), logits)
+    assert gradient[HIDDEN].count_nonzero() == 0
+    assert gradient[~HIDDEN].count_nonzero() == gradient[~HIDDEN].numel()
+
+
+def test_a_sample_of_which_no_region_is_known_costs_nothing() -> None:
+    logits, target = labels(4)
+    logits = logits[:, :3].clone().requires_grad_()
+    loss = dice_entropy_loss(region_terms(logits, target, MEMBERSHIP, None, 0.0, torch.ones(3, 3, dtype=torch.bool)))
+    assert loss.tolist() == [0.0, 0.0, 0.0]
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    assert gradient.count_nonzero() == 0
+
+
+def test_hidden_labels_and_voxels_that_do_not_count_go_together() -> None:
+    ours, target = hiding(*labels(4))
+    counted = torch.zeros(target.shape, dtype=torch.bool)
+    counted[:, :3] = True
+    loss = dice_entropy_loss(label_terms(ours, target, counted, 2.0, HIDDEN))
+    cut = dice_entropy_loss(label_terms(ours[:, :, :3], target[:, :3], None, 2.0, HIDDEN))
+    torch.testing.assert_close(loss, cut)
+
+
 def test_a_perfect_prediction_costs_nothing() -> None:
     _, target = labels(3)
     logits = (60 * functional.one_hot(target.long(), 3).movedim(-1, 1).float()).requires_grad_()

@@ -51,7 +51,6 @@ RULES = _rules()
 # Why a rule has no test here: what one machine cannot show, and what this version does not have.
 NOT_SHOWN: dict[str, str] = {
     "B047": "a network drive that stalls cannot be made on one machine without a file system in user space",
-    "B111": "labels of which only some classes are drawn are not in this version",
     "F47": "one process has no second one to compare with; what lies on disk is hashed, what is in memory is not",
     "F49": "the steps do not depend on any clock; a monotonic clock cannot be set back for a test",
     "F56": "training on several processes is not in this version",

@@ -12,6 +12,8 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
+from medmtl.losses.cross_entropy import cross_entropy_loss
+from medmtl.losses.focal import focal_loss
 from medmtl.metrics.calibration import fit_calibrator, youden_threshold
 from medmtl.metrics.figures import CalibrationFigure
 from medmtl.tasks.base import CaseTask, CellError, ScoredCase
@@ -29,6 +31,12 @@ class TestTwoClasses(CaseTaskContract):
         ({"classes": ["low", ""]}, "empty"),
         ({"classes": [0, 1]}, "valid string"),
         ({"class_weights": "sqrt"}, "balanced"),
+        ({"loss": "hinge"}, "cross_entropy"),
+        ({"gamma": 2.0}, "gamma belongs to loss: focal"),
+        ({"loss": "focal", "gamma": -0.1}, "greater than or equal to 0"),
+        ({"label_smoothing": 1.0}, "less than 1"),
+        ({"label_smoothing": -0.1}, "greater than or equal to 0"),
+        ({"loss": "focal", "label_smoothing": 0.1}, "label_smoothing belongs to loss: cross_entropy"),
     )
 
     def activation_of(self, task: CaseTask, truth: Any) -> torch.Tensor:
@@ -43,6 +51,14 @@ class TestFourWeightedClasses(TestTwoClasses):
     }
     truths: ClassVar[Sequence[Any]] = ["a", "b", "c", "d", "a", "a"]
     bad_options: ClassVar[Sequence[tuple[Mapping[str, Any], str]]] = ()
+
+
+class TestFocal(TestFourWeightedClasses):
+    options: ClassVar[Mapping[str, Any]] = {**TestFourWeightedClasses.options, "loss": "focal", "gamma": 1.5}
+
+
+class TestSmoothed(TestFourWeightedClasses):
+    options: ClassVar[Mapping[str, Any]] = {**TestFourWeightedClasses.options, "label_smoothing": 0.1}
 
 
 def build(classes: Sequence[str] = ("low", "high"), truths: Sequence[str] = (), **options: Any) -> Classification:
@@ -118,6 +134,31 @@ def test_the_untrained_head_answers_the_prior() -> None:
     task = build(truths=["low"] * 3 + ["high"])
     probability = task.activate(task.head(SPEC).eval()(features(5)))
     torch.testing.assert_close(probability, torch.tensor([[0.75, 0.25]]).expand(5, 2), atol=0.01, rtol=0)
+
+
+def test_loss_scale_is_that_of_the_declared_loss() -> None:
+    truths = ["low"] * 9 + ["high"]
+    scales = {
+        "plain": build(truths=truths).loss_scale,
+        "smooth": build(truths=truths, label_smoothing=0.2).loss_scale,
+        "focal": build(truths=truths, loss="focal").loss_scale,
+        "gamma 0": build(truths=truths, loss="focal", gamma=0).loss_scale,
+    }
+    assert scales["gamma 0"] == pytest.approx(scales["plain"])
+    # 0.8 of the labels as they are and 0.1 for either class: 0.82 and 0.18
+    assert scales["smooth"] == pytest.approx(-(0.82 * math.log(0.82) + 0.18 * math.log(0.18)))
+    assert scales["focal"] == pytest.approx(build(truths=truths, loss="focal", gamma=2).loss_scale)
+    assert scales["focal"] < 0.5 * scales["plain"]
+
+
+def test_the_loss_is_the_declared_one_with_the_fitted_weights() -> None:
+    truths = ["low"] * 3 + ["high"]
+    output, target = torch.tensor([[1.0, -0.5], [0.2, 0.4]]), torch.tensor([0, 1])
+    weights = torch.tensor([4 / 6, 2.0])
+    focal = build(truths=truths, class_weights="balanced", loss="focal")
+    torch.testing.assert_close(focal.loss(output, target), focal_loss(output, target, 2.0, weights))
+    smooth = build(truths=truths, class_weights="balanced", label_smoothing=0.3)
+    torch.testing.assert_close(smooth.loss(output, target), cross_entropy_loss(output, target, weights, 0.3))
 
 
 def test_strata_are_the_classes() -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StrictInt, model_validator
 
 from medmtl.tasks.base import TaskOptions
+from medmtl.tasks.segmentation.annotation import MOST_LABELS
 
 LabelName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 LabelValue = Annotated[StrictInt, Field(gt=0, lt=65536)]
@@ -24,6 +25,9 @@ class SegmentationOptions(TaskOptions):
         train: ``labels`` trains one class per label (softmax); ``regions`` one sigmoid channel per region, and masks
             are composed in the declared order, later regions overwriting earlier ones; see :meth:`region_values`.
         ignore: value of voxels that nobody labelled, such as 255: they carry no loss and are not scored.
+        annotated: column that names the labels which were annotated in a case, separated by a space or a semicolon; an
+            empty cell stands for all. Voxels of the others may lie in the case's background: predicting them there
+            costs nothing, and they are not scored.
         loss: dice_ce adds soft Dice and cross-entropy. dice_focal adds soft Dice and the focal loss (gamma 2), which
             dwells on the voxels that are still wrong. tversky is Dice with a price of its own for missed voxels.
         beta: of loss tversky, the price of a missed voxel, None for 0.7; a false one costs 1 - beta. Higher finds more
@@ -38,6 +42,7 @@ class SegmentationOptions(TaskOptions):
     regions: dict[LabelName, tuple[LabelName, ...]] = Field(default_factory=dict)
     train: Literal["labels", "regions"] = "labels"
     ignore: LabelValue | None = None
+    annotated: str | None = None
     loss: Literal["dice_ce", "dice_focal", "tversky"] = "dice_ce"
     beta: Annotated[float, Field(gt=0, lt=1)] | None = None
     lesions: bool = False
@@ -49,6 +54,10 @@ class SegmentationOptions(TaskOptions):
             raise ValueError("two labels have one value")
         if self.ignore in self.labels.values():
             raise ValueError(f"ignore: {self.ignore} is the value of a label")
+        if self.annotated is not None and self.annotated == self.column:
+            raise ValueError(f"annotated: {self.annotated!r} is the column of the label files; name another")
+        if self.annotated is not None and len(self.labels) > MOST_LABELS:
+            raise ValueError(f"annotated: at most {MOST_LABELS} labels, and there are {len(self.labels)}")
         if self.beta is not None and self.loss != "tversky":
             raise ValueError(f"beta belongs to loss: tversky, and the loss is {self.loss}")
         for name, members in self.regions.items():

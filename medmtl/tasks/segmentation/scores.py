@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -65,17 +66,29 @@ def mask_scores(
             counts = (lesions.reference, lesions.found, lesions.false)
             own |= dict(zip(LESION_COUNTS, map(float, counts), strict=True))
         scores |= {f"{metric}/{name}": value for metric, value in own.items()}
-    means: Scores = {}
-    for metric in _metrics(options):
-        known = [value for name in _trained(options) if (value := scores[f"{metric}/{name}"]) is not None]
-        means[metric] = float(np.mean(known)) if known else None
-    return {**means, **scores}
+    return {**_means(scores, options), **scores}
+
+
+def without_labels(
+    scores: Mapping[str, float | None], unannotated: Collection[str], options: SegmentationOptions
+) -> Scores:
+    """The scores of a case of which some labels were not annotated: what needs them has no value, nor enters a mean.
+
+    Args:
+        scores: of :func:`mask_scores`.
+        unannotated: names of labels.
+        options: of the task.
+    """
+    unknown = {*unannotated, *(name for name, held in options.regions.items() if not set(unannotated).isdisjoint(held))}
+    kept = {key: None if key.partition("/")[2] in unknown else value for key, value in scores.items()}
+    return {**kept, **_means(kept, options)}
 
 
 def estimates(cases: Sequence[ScoredCase], options: SegmentationOptions) -> dict[str, Estimate]:
     """Means over cases with BCa intervals over patients.
 
-    They carry how many masks were missed or false, or how many lesions there were, were found and were false.
+    They carry how many masks were missed or false, or how many lesions there were, were found and were false, and where
+    cases may be annotated for some labels only, in how many cases a label or region was not.
     """
     patients = [case.patient for case in cases]
     found: dict[str, Estimate] = {}
@@ -85,8 +98,21 @@ def estimates(cases: Sequence[ScoredCase], options: SegmentationOptions) -> dict
             key = f"{metric}/{name}" if name else metric
             kinds = LESION_COUNTS if metric.startswith("lesion_") else OUTCOMES
             counts = {f"n_{kind}": _total(cases, kind, members) for kind in kinds}
+            if options.annotated is not None and name:
+                counts["n_not_annotated"] = sum(case.scores[f"{OUTCOMES[0]}/{name}"] is None for case in cases)
             found[key] = mean_estimate([case.scores[key] for case in cases], patients, better, unit, counts)
+            if cases and counts.get("n_not_annotated") == len(cases):
+                found[key] = replace(found[key], why=f"{name} is annotated in no case")
     return found
+
+
+def _means(scores: Mapping[str, float | None], options: SegmentationOptions) -> Scores:
+    """Of every metric over what is trained and has a value."""
+    means: Scores = {}
+    for metric in _metrics(options):
+        known = [value for name in _trained(options) if (value := scores[f"{metric}/{name}"]) is not None]
+        means[metric] = float(np.mean(known)) if known else None
+    return means
 
 
 def _total(cases: Sequence[ScoredCase], kind: str, members: Sequence[str]) -> int:

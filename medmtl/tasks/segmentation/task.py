@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from medmtl.metrics.overlap import volume_ml
 from medmtl.networks.features import FeatureSpec
 from medmtl.networks.voxel_head import VoxelHead
 from medmtl.tasks.base import UNLABELLED, Cell, LabelTask, Result, ScoredCase, Task
+from medmtl.tasks.segmentation.annotation import dtype_with_note, read_unannotated, with_note, without_note
 from medmtl.tasks.segmentation.options import BETA, SegmentationOptions
-from medmtl.tasks.segmentation.scores import estimates, mask_scores
+from medmtl.tasks.segmentation.scores import estimates, mask_scores, without_labels
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,25 @@ class Segmentation(LabelTask):
         return (self.options.column,)
 
     def read(self, case: Case) -> Path | None:
-        """The label file, or None where the case has none."""
+        """The label file, or None where the case has none.
+
+        Raises:
+            CellError: as :meth:`unannotated`.
+        """
+        self.unannotated(case)
         return case.files.get(self.options.column)
+
+    @property
+    def annotated_column(self) -> str | None:
+        """As declared."""
+        return self.options.annotated
+
+    def unannotated(self, case: Case) -> frozenset[str]:
+        """See :func:`medmtl.tasks.segmentation.annotation.read_unannotated`; none for a case without a mask."""
+        column = self.options.annotated
+        if column is None or self.options.column not in case.files:
+            return frozenset()
+        return read_unannotated(case.cells.get(column), list(self.options.labels), column)
 
     def fit(self, truths: Sequence[Any]) -> dict[str, Any]:
         """Nothing to learn; every one of its losses is on a scale of 1 as it is."""
@@ -108,14 +127,25 @@ class Segmentation(LabelTask):
     def encode(self, truth: Any) -> torch.Tensor:
         """Label values (D, H, W) -> class indices: 0 background, labels in the declared order, then what is ignored.
 
-        uint8, or int32 for more indices than that holds. The array holds legal values and the ignored one only.
+        uint8, or a larger integer where that does not hold them. The array holds legal values and the ignored one only.
         """
         values = list(self.options.labels.values())
         if self.options.ignore is not None:
             values.append(self.options.ignore)
-        table = np.zeros(max(values) + 1, np.uint8 if len(values) < 256 else np.int32)
+        notes = 0 if self.options.annotated is None else len(self.options.labels)
+        table = np.zeros(max(values) + 1, dtype_with_note(len(values) + 1, notes))
         table[values] = np.arange(1, len(values) + 1)
         return torch.from_numpy(table[np.asarray(truth)])
+
+    def noted(self, target: torch.Tensor, case: Case) -> torch.Tensor:
+        """With a note of the labels that nobody looked for; see :mod:`medmtl.tasks.segmentation.annotation`."""
+        hidden = self.unannotated(case)
+        return with_note(target, [i for i, name in enumerate(self.options.labels) if name in hidden], self._indices)
+
+    @property
+    def _indices(self) -> int:
+        """Class indices with the background and what is ignored."""
+        return len(self.options.labels) + (1 if self.options.ignore is None else 2)
 
     def head(self, spec: FeatureSpec) -> nn.Module:
         """Class channels including the background, or one channel per region."""
@@ -123,21 +153,31 @@ class Segmentation(LabelTask):
         return VoxelHead(spec, len(self.options.regions) if regions else len(self.options.labels) + 1)
 
     def loss(self, output: Any, target: torch.Tensor) -> torch.Tensor:
-        """The declared loss at every supervised level, shape (B,); 0 for a sample of which every voxel is ignored."""
-        with torch.autocast(target.device.type, enabled=False):
-            return deep_supervision(self._level_loss, output, target)
+        """The declared loss at every supervised level, shape (B,); 0 for a sample of which every voxel is ignored.
 
-    def _level_loss(self, logits_BCDHW: torch.Tensor, target_BDHW: torch.Tensor) -> torch.Tensor:
+        A label that nobody looked for may hide in the background; see :func:`medmtl.losses.terms.label_terms`. With
+        ``train: regions`` a region of which a label is unknown is left out.
+        """
+        hidden_BL = None
+        if self.options.annotated is not None:
+            target, hidden_BL = without_note(target, self._indices, len(self.options.labels))
+        with torch.autocast(target.device.type, enabled=False):
+            return deep_supervision(partial(self._level_loss, hidden_BL=hidden_BL), output, target)
+
+    def _level_loss(
+        self, logits_BCDHW: torch.Tensor, target_BDHW: torch.Tensor, hidden_BL: torch.Tensor | None
+    ) -> torch.Tensor:
         counted_BDHW = None
         if self.options.ignore is not None:
             counted_BDHW = target_BDHW <= len(self.options.labels)
             target_BDHW = target_BDHW * counted_BDHW
         gamma = FOCAL_GAMMA if self.options.loss == "dice_focal" else 0.0
         if self.options.train == "labels":
-            terms = label_terms(logits_BCDHW, target_BDHW, counted_BDHW, gamma)
+            terms = label_terms(logits_BCDHW, target_BDHW, counted_BDHW, gamma, hidden_BL)
         else:
             membership_KR = self._membership().to(target_BDHW.device)
-            terms = region_terms(logits_BCDHW, target_BDHW, membership_KR, counted_BDHW, gamma)
+            hidden_BR = None if hidden_BL is None else (hidden_BL[:, :, None] & membership_KR[1:]).any(dim=1)
+            terms = region_terms(logits_BCDHW, target_BDHW, membership_KR, counted_BDHW, gamma, hidden_BR)
         if self.options.loss == "tversky":
             return tversky_loss(terms, BETA if self.options.beta is None else self.options.beta)
         return dice_entropy_loss(terms)
@@ -185,6 +225,10 @@ class Segmentation(LabelTask):
         structures = {name: self.values_of(name) for name in (*self.options.labels, *self.options.regions)}
         ignored = (UNLABELLED,) if self.options.ignore is None else (UNLABELLED, self.options.ignore)
         return mask_scores(predicted, truth, spacing, structures, ignored, self.options)
+
+    def known_scores(self, scores: Mapping[str, float | None], unannotated: Collection[str]) -> dict[str, float | None]:
+        """See :func:`medmtl.tasks.segmentation.scores.without_labels`."""
+        return without_labels(scores, unannotated, self.options)
 
     def metrics(self, cases: Sequence[ScoredCase]) -> dict[str, Estimate]:
         """See :func:`medmtl.tasks.segmentation.scores.estimates`."""
