@@ -250,6 +250,7 @@ def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("shape", _by(plan["shape"])),
         *([("padding", "0")] if "padding" in reasons else []),
         ("batch", str(plan["batch"])),
+        *_case_view_rows(plan["case_view"], reasons),
         ("network", f"{len(network['channels'])} stages of {', '.join(map(str, network['channels']))} channels"),
         ("strides", ", ".join(_by(stride) for stride in network["strides"])),
         ("device", plan["device"]),
@@ -262,6 +263,19 @@ def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("time", "-" if plan["seconds"] is None else f"{plan['seconds'] / 60:.2g} minutes"),
     ]
     return [(name, value, reasons.get(name, "")) for name, value in rows]
+
+
+def _case_view_rows(view: Mapping[str, Any] | None, reasons: Mapping[str, str]) -> list[tuple[str, str]]:
+    """How case tasks see their cases, where that is another view."""
+    if view is None:
+        return []
+    spacing = " x ".join(f"{size:g}" for size in view["preparation"]["spacing"])
+    tiles = f"{view['tiles']} tiles of " if view["tiles"] > 1 else ""
+    return [
+        ("case_view", f"{view['kind']}, {'shared' if view['share'] else 'own'} encoder, {view['batch']} a step"),
+        ("case_view.shape", f"{tiles}{_by(view['shape'])} at {spacing} mm"),
+        *([("case_view.lesions", "")] if "case_view.lesions" in reasons else []),
+    ]
 
 
 def _by(sizes: Sequence[int]) -> str:

@@ -51,7 +51,7 @@ def choose_kind(
     seeing, wanted = seeing_tasks(tasks), config.views.kind
     others = len(seeing) < sum(task.reads_image for task in tasks.values())
     if wanted not in ("auto", "one"):
-        _refuse_kind(config, wanted, seeing, others, drawn)
+        _refuse_kind(config, tasks, others, drawn)
         reasons["case_view"] = "set in the configuration"
         return wanted
     fits = drawn.budget.fits(round_up(drawn.whole, drawn.divisor), smallest_batch(config, tasks))
@@ -235,13 +235,22 @@ def _most_voxels(budget: Budget) -> int:
     return CPU_VOXELS if budget.device.kind == "cpu" else GPU_VOXELS
 
 
-def _refuse_kind(config: Config, kind: str, seeing: Sequence[str], others: bool, drawn: Outline) -> None:
+def _refuse_kind(config: Config, tasks: Mapping[str, Task], others: bool, drawn: Outline) -> None:
+    kind, seeing = config.views.kind, seeing_tasks(tasks)
     if not seeing:
         raise ConfigError(
             f"{kind!r} is for tasks that must see the case, and there is none; leave it away",
             key="views.kind",
             code="B142",
         )
+    masks = [name for name, task in tasks.items() if isinstance(task, LabelTask)]
+    named = config.views.around
+    if named is not None and named not in masks:
+        known = f"tasks with labels per voxel: {', '.join(masks) or 'none'}"
+        raise ConfigError(f"{named!r} has no mask; {known}", key="views.around", code="B141")
+    if kind == "lesion" and lesion_task(config, tasks) is None:
+        known = f"one of {', '.join(masks)} as views.around" if masks else "a task with labels per voxel"
+        raise ConfigError(f"'lesion' wants a mask to look for; name {known}", key="views.kind", code="B142")
     if kind == "two" and not others:
         raise ConfigError(
             "'two' is for cohorts with voxel tasks beside the case tasks; set plan.spacing for a coarser view",

@@ -113,6 +113,16 @@ def test_a_view_that_nothing_asks_for_is_refused(tmp_path: Path, overrides: dict
     assert (raised.value.key, raised.value.code) == ("views.kind", "B142")
 
 
+def test_what_lies_in_the_middle_of_a_window_is_a_mask(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'grade' has no mask; tasks with labels per voxel: lesion") as raised:
+        of(tmp_path, 8.0, views__kind="lesion", views__around="grade")
+    assert (raised.value.key, raised.value.code) == ("views.around", "B141")
+    second = {"kind": "segmentation", "column": "vessel", "labels": {"vessel": 1}}
+    with pytest.raises(ConfigError, match=r"name one of lesion, vessels as views\.around") as raised:
+        of(tmp_path, 8.0, views__kind="lesion", tasks__vessels=second)
+    assert (raised.value.key, raised.value.code) == ("views.kind", "B142")
+
+
 def test_a_guided_head_reads_its_guide_in_one_view(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"lesion in the view of both, and views.kind lesion") as raised:
         of(tmp_path, 8.0, tasks__grade__guided_by="lesion")
