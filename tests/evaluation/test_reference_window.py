@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from medmtl.evaluation.reference_window import moved_cases, moved_json
+from medmtl.tasks.base import ScoredCase
+from medmtl.tasks.classification import Classification
+from medmtl.tasks.regression import Regression
+
+GRADE = Classification.Options.model_validate({"kind": "classification", "column": "g", "classes": ["low", "high"]})
+SIZE = Regression.Options.model_validate({"kind": "regression", "column": "s", "unit": "mm"})
+TASK = Classification("grade", GRADE, Classification("grade", GRADE).fit(["low", "high"]))
+
+
+def case(number: int, high: bool, probability: float) -> ScoredCase:
+    result = TASK.result(torch.tensor([1 - probability, probability]), {})
+    return ScoredCase(f"c{number}", f"p{number}", None, 0, "high" if high else "low", result)
+
+
+def test_both_windows_are_scored_on_the_cases_that_have_a_reference() -> None:
+    rng = np.random.default_rng(0)
+    moved = []
+    for number in range(40):
+        high = number % 2 == 0
+        predicted = case(number, high, float(rng.uniform()))
+        pair = moved_cases({"grade": TASK}, {"grade": predicted}, {}, {"grade": (0.1, 0.9) if high else (0.9, 0.1)})
+        moved.append(pair["grade"])
+    found = moved_json(TASK, moved)
+    assert list(found) == ["auc/reference_window", "auc/predicted_window"]
+    assert found["auc/reference_window"]["value"] == pytest.approx(1.0)
+    assert 0.2 < found["auc/predicted_window"]["value"] < 0.8
+    assert found["auc/reference_window"]["n"] == found["auc/predicted_window"]["n"] == 40
+
+
+def test_a_case_that_is_not_labelled_or_not_scored_is_left_out() -> None:
+    unlabelled = ScoredCase("c", "p", None, 0, None, TASK.result(torch.tensor([0.5, 0.5]), {}))
+    assert moved_cases({"grade": TASK}, {"grade": unlabelled}, {}, {"grade": (0.5, 0.5)}) == {}
+    assert moved_cases({"grade": TASK}, {}, {}, {"grade": (0.5, 0.5)}) == {}
+    assert moved_json(TASK, []) == {}
+
+
+def test_errors_are_those_of_the_reference_window() -> None:
+    task = Regression("size", SIZE, Regression("size", SIZE).fit([1.0, 2.0, 3.0]))
+    predicted = ScoredCase("c", "p", None, 0, 2.0, task.result(torch.tensor([5.0]), {}), {"absolute_error": 3.0})
+    moved = moved_cases({"size": task}, {"size": predicted}, {}, {"size": (2.5,)})["size"]
+    assert moved.reference.scores["absolute_error"] == pytest.approx(0.5)
+    assert moved.predicted.scores["absolute_error"] == pytest.approx(3.0)
