@@ -100,3 +100,17 @@ def test_the_plan_says_what_the_view_shows(kind: dict[str, Any], run: Path) -> N
     assert plan.reasons["case_view"] == "set in the configuration"
     assert "for malignancy, risk" in plan.reasons["case_view.shape"]
     assert plan.case_view.share is kind.get("views.share", True)
+
+
+def test_case_tasks_alone_see_tiles(tiny_cohort: Path, tmp_path: Path) -> None:
+    """No voxel task: the patches' view has nobody who sees it."""
+    lines = tiny_cohort.read_text().splitlines(keepends=True)
+    config = tiny_cohort.parent / "tiles.yaml"
+    config.write_text("".join(line for line in lines if not line.startswith("  lesion:")))
+    overrides = VIEWED | {"views.kind": "tiles", "training.steps": 2}
+    run = api.train(config, tmp_path / "run", device="cpu", overrides=overrides)
+    session = open_session(RunFolder.open(run))
+    assert [dataset.view.kind for dataset in session.training.views] == ["tiles"]
+    assert session.plan.case_view is not None
+    assert session.plan.case_view.around is None
+    assert api.evaluate(run, device="cpu")["val"]["tasks"]["risk"]["metrics"]["mae"]["value"] is not None

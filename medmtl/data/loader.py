@@ -219,6 +219,11 @@ class StepViews(Dataset[Batch]):
     def __init__(self, views: Sequence[StepDataset]) -> None:
         self.views = tuple(views)
 
+    @property
+    def batch(self) -> int:
+        """Cases per step of the first view."""
+        return self.views[0].batch
+
     def __len__(self) -> int:
         """Steps of one pass over the cases of the longest view."""
         return max(map(len, self.views))

@@ -171,13 +171,13 @@ def _validation_share(session: Session) -> float:
     if session.validation is None:
         return 0.0
     samples = len(session.validation)
-    return samples / 3 / (session.config.training.checkpoint_every * session.plan.batch)
+    return samples / 3 / (session.config.training.checkpoint_every * session.training.batch)
 
 
 def _log_record(session: Session, record: StepRecord, step: int, factor: float, clock: _Clock) -> dict[str, Any]:
     return {
         "step": step,
-        "epoch": round(step * session.plan.batch / session.case_count, 4),
+        "epoch": round(step * session.training.batch / session.case_count, 4),
         "losses": dict(record.losses),
         "weights": dict(record.weights),
         "gradient_norms": dict(record.gradient_norms),
