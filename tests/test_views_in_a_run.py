@@ -113,4 +113,4 @@ def test_case_tasks_alone_see_tiles(tiny_cohort: Path, tmp_path: Path) -> None:
     assert [dataset.view.kind for dataset in session.training.views] == ["tiles"]
     assert session.plan.case_view is not None
     assert session.plan.case_view.around is None
-    assert api.evaluate(run, device="cpu")["val"]["tasks"]["risk"]["metrics"]["mae"]["value"] is not None
+    assert api.evaluate(run, device="cpu")["val"].metrics["tasks"]["risk"]["metrics"]["mae"]["value"] is not None

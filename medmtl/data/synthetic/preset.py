@@ -70,7 +70,7 @@ PRESETS: dict[PresetName, Preset] = {
         texture=0.075,
         vessel=0.28,
         noise=0.055,
-        risk=(0.0, 15.0, 45.0, 3.0),
+        risk=(0.0, 12.0, 48.0, 3.0),
         risk_noise=5.0,
     ),
 }
