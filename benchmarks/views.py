@@ -23,8 +23,8 @@ import argparse
 import csv
 import gzip
 import json
-import resource
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ tasks:
   lesion: {kind: segmentation, column: lesion, labels: {lesion: 1}}
   malignancy: {kind: classification, column: malignancy, classes: [benign, malignant]}
 augmentation: {flips: [x, y, z]}
-plan: {width: 8, max_width: 64, shape: [64, 64, 64], batch: 2, threads: 1, workers: 1, normalisation: {image: zscore}}
+plan: {width: 8, max_width: 64, shape: [64, 64, 64], batch: 2, threads: 1, workers: 0, normalisation: {image: zscore}}
 split: {column: split}
 training: {steps: 10, checkpoint_every: 100000}
 inference: {overlap: 0.25}
@@ -111,9 +111,10 @@ def run(out: Path, arm: str, seconds: float, seed: int) -> list[dict[str, Any]]:
     """Train an arm for a time of the processor and score it; its own row, and that of the reference's windows."""
     overrides = {**ARMS[arm], "training.seed": seed}
     folder = out / f"run-{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
-    few, more = (train(out, folder, overrides | {"training.steps": steps}) for steps in (10, 30))
-    steps = max(30, int((seconds - few) / ((more - few) / 20)))
-    used = train(out, folder, overrides | {"training.steps": steps})
+    ends = train(out, folder, overrides | {"training.steps": 30})
+    steps = max(30, int(seconds / ((ends[-1] - ends[9]) / 20)))
+    ends = train(out, folder, overrides | {"training.steps": steps})
+    used = ends[-1] - ends[0]
     medmtl.evaluate(folder, device="cpu")
     tasks = json.loads((folder / "evaluation" / "val" / "metrics.json").read_text())["tasks"]
     shutil.rmtree(folder)
@@ -136,23 +137,17 @@ def run(out: Path, arm: str, seconds: float, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def train(out: Path, folder: Path, overrides: dict[str, Any]) -> float:
-    """Train anew; returns the processor time of the training and its loader, without preparation and check."""
+def train(out: Path, folder: Path, overrides: dict[str, Any]) -> list[float]:
+    """Train anew; returns this process's processor time at the end of each step. It loads its batches itself."""
     shutil.rmtree(folder, ignore_errors=True)
-    begin = [0.0]
+    ends: list[float] = []
 
     def tell(stage: str, done: int, total: int, note: str = "") -> None:
-        if stage == "train" and done == 1:
-            begin[0] = processor_time()
+        if stage == "train":
+            ends.append(time.process_time())
 
     medmtl.train(out / "config.yaml", out=folder, device="cpu", overrides=overrides, progress=tell)
-    return processor_time() - begin[0]
-
-
-def processor_time() -> float:
-    """Seconds that this process and its ended children have computed."""
-    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    return ends
 
 
 def write_cohort(out: Path, cases: int) -> None:
