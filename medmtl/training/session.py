@@ -22,6 +22,7 @@ from medmtl.model import refuse_other_tensors
 from medmtl.planning import Plan
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import Task
+from medmtl.tasks.learning import load_states, states_of
 from medmtl.training.average import WeightAverage
 from medmtl.training.optimiser import make_optimiser
 from medmtl.training.room import refuse_small_shared_memory
@@ -90,6 +91,7 @@ def open_session(run: RunFolder) -> Session:
         seed=config.training.seed,
         device=device,
         prior_scale=config.weighting.loss_scale == "prior",
+        epoch=-(-len(train) // plan.batch),
         frozen=held,
         frozen_steps=config.init.freeze if config.init else 0,
     )
@@ -118,6 +120,9 @@ def save(session: Session, steps_done: int) -> None:
         "scaler": learner.scaler.state_dict() if learner.scaler is not None else None,
         "skipped": learner.skipped,
     }
+    remembered = states_of(learner.tasks)
+    if remembered:
+        state["tasks"] = remembered
     checkpoint.save(session.run.checkpoints, steps_done, parts, state, keep=session.config.training.keep)
 
 
@@ -151,6 +156,7 @@ def restore(session: Session) -> int:
         if learner.scaler is not None:
             learner.scaler.load_state_dict(stored.state["scaler"])
         learner.skipped = int(stored.state["skipped"])
+        load_states(learner.tasks, stored.state.get("tasks", {}))
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ArtefactError(
             f"cannot resume exactly: the state of step {stored.step} does not fit this run ({error})", code="B155"
@@ -164,7 +170,8 @@ def _refuse_other_parts(stored: checkpoint.Checkpoint, learner: Learner, weighti
     wanted = {"model", "optimiser"} | ({"average"} if learner.average is not None else set())
     wanted |= {"weighting"} if weighting else set()
     found = {*stored.tensors, *stored.state}
-    missing = wanted - set(stored.tensors) | set(STATE_PARTS) - set(stored.state)
+    parts = {*STATE_PARTS, *(["tasks"] if states_of(learner.tasks) else [])}
+    missing = wanted - set(stored.tensors) | parts - set(stored.state)
     if learner.scaler is not None and stored.state.get("scaler") is None:
         missing.add("scaler")
     if missing:
@@ -172,7 +179,7 @@ def _refuse_other_parts(stored: checkpoint.Checkpoint, learner: Learner, weighti
             f"cannot resume exactly: step {stored.step} lacks {', '.join(sorted(missing))}; start a new run",
             code="B155",
         )
-    unknown = found - wanted - set(STATE_PARTS)
+    unknown = found - wanted - parts
     if unknown:
         raise ArtefactError(
             f"step {stored.step} holds {', '.join(sorted(unknown))}, which this run does not know; start a new run",
