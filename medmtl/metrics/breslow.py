@@ -50,7 +50,11 @@ class CumulativeHazard:
         """
         times, values = (tuple(float(value) for value in stored[key]) for key in ("times", "values"))
         numbers = (float(stored["centre"]), *times, *values)
-        if stored.keys() != {"centre", "times", "values"} or len(times) != len(values) or not np.isfinite(numbers).all():
+        if (
+            stored.keys() != {"centre", "times", "values"}
+            or len(times) != len(values)
+            or not np.isfinite(numbers).all()
+        ):
             raise ValueError("not a cumulative hazard")
         if any(np.diff([0.0, *times]) <= 0) or any(np.diff([0.0, *values]) < 0):
             raise ValueError("a cumulative hazard does not fall")

@@ -44,9 +44,7 @@ class Learning(ABC):
         """Mean over labelled samples."""
         return loss_B[present_B].mean()
 
-    def batch_loss(
-        self, output: Any, target: torch.Tensor, present_B: torch.Tensor, samples: Samples
-    ) -> torch.Tensor:
+    def batch_loss(self, output: Any, target: torch.Tensor, present_B: torch.Tensor, samples: Samples) -> torch.Tensor:
         """Loss of the batch, a scalar in fp32: by default the mean over labelled samples.
 
         A loss that needs several patients at once overrides this, and nothing else of the training.
@@ -69,6 +67,8 @@ class Learning(ABC):
         Raises:
             KeyError, TypeError, ValueError: if it is no state of this task.
         """
+        if state:
+            raise ValueError("a task without memory is given one")
 
     def finish(self, output_NK: torch.Tensor, target_N: torch.Tensor) -> None:
         """Learn from the outputs for all labelled training cases, once the weights are final; for case tasks.
@@ -77,6 +77,7 @@ class Learning(ABC):
             output_NK: of the weights that predict, on cases that were not augmented, fp32 on the CPU.
             target_N: theirs, first axis N.
         """
+        raise NotImplementedError
 
     @property
     def is_finished(self) -> bool:

@@ -64,9 +64,12 @@ class Objective(ABC):
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         """See :meth:`medmtl.tasks.learning.Learning.load_extra_state`."""
+        if state:
+            raise ValueError("a survival without memory is given one")
 
     def finish(self, output_NK: torch.Tensor, time_N: FloatArray, event_N: BoolArray) -> None:
         """See :meth:`medmtl.tasks.learning.Learning.finish`."""
+        raise NotImplementedError
 
     @property
     def is_finished(self) -> bool:

@@ -44,8 +44,8 @@ class SurvivalOptions(TaskOptions):
         horizon: follow-up of interest, in the unit of ``time``: predictions are about the time up to it. Later events
             train and are ranked like others.
         max_time: longest possible follow-up; a time above it is refused as a slip of the pen or of the unit.
-        loss: ``hazards``, a likelihood in discrete time, or ``cox``, the partial likelihood of proportional hazards with
-            Breslow's baseline, which takes one row per patient.
+        loss: ``hazards``, a likelihood in discrete time, or ``cox``, the partial likelihood of proportional hazards
+            with Breslow's baseline, which takes one row per patient.
         intervals: number of time intervals with a hazard each, under ``loss: hazards``; by default one per 10 events, 5
             to 20.
     """
