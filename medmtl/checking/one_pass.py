@@ -13,6 +13,7 @@ from medmtl.checking.division import check_parts, divide, places
 from medmtl.checking.duplicates import Duplicates
 from medmtl.checking.files import Seen, look_at
 from medmtl.checking.headers import look_at_headers
+from medmtl.checking.patients import check_rows_per_patient
 from medmtl.checking.population import check_population
 from medmtl.checking.targets import layout, read_targets, refused_targets
 from medmtl.checking.whole import Truths, check_labels, check_voxel_labels
@@ -87,6 +88,7 @@ def _check_table(
     truths = read_targets(cohort, tasks, findings)
     refused = refused_targets(cohort, tasks, truths)
     check_labels(cohort, tasks, truths, refused, findings, to_learn=to_learn)
+    check_rows_per_patient(cohort, tasks, truths, findings, to_learn=to_learn)
     check_covariates(cohort.identified, config, findings, to_learn=to_learn)
     splits = divide(config, tasks, cohort, truths, findings) if to_learn else None
     if splits is not None:

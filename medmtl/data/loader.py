@@ -233,6 +233,20 @@ class StepViews(Dataset[Batch]):
         found = [view[step] for view in self.views]
         return Batch(step, {kind: samples for batch in found for kind, samples in batch.views.items()})
 
+    def plain(self, tasks: Collection[str], limit: int | None) -> Iterator[ViewBatch]:
+        """The first cases, or all, as each view that one of these tasks sees shows them: in order, not augmented.
+
+        Args:
+            tasks: names.
+            limit: most cases.
+        """
+        for view in self.views:
+            if not set(tasks) & view.encoders.keys():
+                continue
+            watched = view.plain(len(view.cases) if limit is None else limit)
+            for index in range(len(watched)):
+                yield from watched[index].views.values()
+
     def named(self, step: int) -> str:
         """See :meth:`StepDataset.named`."""
         return "; ".join(dict.fromkeys(view.named(step) for view in self.views))

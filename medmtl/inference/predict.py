@@ -28,6 +28,7 @@ from medmtl.model import MultiTaskModel
 from medmtl.planning import Plan, observed_range
 from medmtl.run_folder import RunFolder, no_checkpoint
 from medmtl.tasks.base import CaseTask, Result, Task, VoxelTask
+from medmtl.tasks.learning import load_states
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +120,8 @@ class Predictor:
         model_sha256: hash of the weights; of several folds, the hash of their hashes in order.
 
     Raises:
-        ArtefactError: if a run has no whole checkpoint, or the folds were not trained for the same tasks and channels.
+        ArtefactError: if a run has no whole checkpoint, or not yet the one that a task needs to answer, or the folds
+            were not trained for the same tasks and channels.
     """
 
     def __init__(self, runs: Sequence[RunFolder], device: Literal["auto", "cpu", "cuda"] = "auto") -> None:
@@ -163,6 +165,19 @@ class Predictor:
             raise no_checkpoint(run)
         group = "average" if "average" in stored.tensors else "model"
         model.load_weights(stored.tensors[group])
+        try:
+            load_states(tasks, stored.state.get("tasks", {}))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ArtefactError(
+                f"what the tasks of {run.path.name} remember does not fit them ({error}); train again", code="B155"
+            ) from error
+        for name, task in tasks.items():
+            if not task.is_finished:
+                raise ArtefactError(
+                    f"{run.path.name} stopped at step {stored.step}, and tasks.{name} can answer only after the last "
+                    "one; go on with medmtl train --resume",
+                    code="B155",
+                )
         return _Member(plan, tasks, model.to(self.device).eval(), stored.sha256[group])
 
     def predict(self, case: Case, *, with_reference: bool = False) -> CasePrediction:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -18,6 +18,7 @@ from medmtl.metrics.estimate import Estimate
 from medmtl.metrics.expected_width import ExpectedWidth
 from medmtl.metrics.figures import Figure
 from medmtl.networks.features import FeatureSpec
+from medmtl.tasks.learning import Learning
 from medmtl.tasks.partly_annotated import PartlyAnnotated
 
 Sensitivity = Literal["scale", "crop", "flip", "intensity"]
@@ -119,8 +120,8 @@ class ScoredCase:
     reference: Mapping[str, float] = field(default_factory=dict)
 
 
-class Task(ABC):
-    """One target of the cohort.
+class Task(Learning):
+    """One target of the cohort; how it learns is of :class:`medmtl.tasks.learning.Learning`.
 
     Args:
         name: the configuration's name for it.
@@ -130,6 +131,7 @@ class Task(ABC):
     Attributes:
         positive_loss: whether the loss is always above zero, which some weightings need; an option may decide it.
         guide: a :class:`LabelTask` whose probabilities the head reads; None where it reads none.
+        rows_per_patient: what ``check`` does where a patient has several labelled rows; an option may decide it.
     """
 
     kind: ClassVar[str]
@@ -138,6 +140,7 @@ class Task(ABC):
     default_sensitivity: ClassVar[tuple[Sensitivity, ...]] = ()
     positive_loss: bool = True
     guide: str | None = None
+    rows_per_patient: Literal["any", "doubted", "one"] = "any"
 
     def __init__(self, name: str, options: TaskOptions, fitted: Mapping[str, Any] | None = None) -> None:
         self.name = name
@@ -227,14 +230,6 @@ class Task(ABC):
     @abstractmethod
     def head(self, spec: FeatureSpec) -> nn.Module:
         """A module that maps :class:`Features` to this task's output. It never holds the encoder."""
-
-    @abstractmethod
-    def loss(self, output: Any, target: torch.Tensor) -> torch.Tensor:
-        """Loss per sample, shape (B,), in fp32."""
-
-    def reduce(self, loss_B: torch.Tensor, present_B: torch.Tensor) -> torch.Tensor:
-        """Loss of the batch: the mean over labelled samples. A loss that needs several patients overrides it."""
-        return loss_B[present_B].mean()
 
     @abstractmethod
     def activate(self, output: Any) -> torch.Tensor:

@@ -12,7 +12,6 @@ the same encoder's pooled maps, and on the mask and the clinical covariates wher
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Set
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,6 @@ from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from medmtl.data.batch import ViewBatch
 from medmtl.networks.features import Features
 from medmtl.networks.pooling.guidance import mask_summary, mean_under
 from medmtl.tasks.base import CaseTask
@@ -75,7 +73,7 @@ def collapse_check(session: Session) -> dict[str, dict[str, Any]]:
         return {}
     learner.model.eval()
     rows: dict[str, list[tuple[float, float, npt.NDArray[np.float64]]]] = {name: [] for name in tasks}
-    for view in _watched(session, tasks.keys()):
+    for view in session.training.plain(tasks, limit=MAX_CASES):
         names = tuple(name for name in view.labelled() if name in tasks)
         with autocast(learner.device, learner.precision):
             outputs, features = learner.model.outputs_and_features(
@@ -92,16 +90,6 @@ def collapse_check(session: Session) -> dict[str, dict[str, Any]]:
         for name, found in rows.items()
         if len(found) >= MIN_CASES
     }
-
-
-def _watched(session: Session, tasks: Set[str]) -> Iterator[ViewBatch]:
-    """The first training cases as each view with a case task shows them."""
-    for dataset in session.training.views:
-        if not tasks & dataset.encoders.keys():
-            continue
-        watched = dataset.plain(MAX_CASES)
-        for index in range(len(watched)):
-            yield from watched[index].views.values()
 
 
 def _pool(features: Features) -> npt.NDArray[np.float64]:

@@ -23,6 +23,7 @@ from medmtl.files import write_json
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
 from medmtl.training.collapse import collapse_check
+from medmtl.training.finish import finish_tasks
 from medmtl.training.optimiser import Schedule
 from medmtl.training.session import Session, open_session, restore, save
 from medmtl.training.signals import Requests
@@ -98,6 +99,7 @@ def _loop(session: Session, first: int, requests: Requests, progress: Progress) 
             if due:
                 _validate(session, step, requests)
             if step == limit:
+                finish_tasks(session)
                 _judge_heads(session, step)
             if due or requests.commit or requests.stop:
                 requests.commit = False
@@ -213,7 +215,7 @@ def _validate(session: Session, step: int, requests: Requests) -> None:
         if requests.stop and step != session.plan.steps:
             break
         for view in session.validation[index].views.values():
-            for name, loss in task_losses(learner, view.to(learner.device)).items():
+            for name, loss in task_losses(learner, view.to(learner.device), step).items():
                 sums.setdefault(name, []).append(float(loss.detach()))
     learner.model.load_weights(weights)
     if requests.stop and step != session.plan.steps:

@@ -24,6 +24,7 @@ from medmtl.model import refuse_other_tensors
 from medmtl.planning import Plan
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import LabelTask, Task
+from medmtl.tasks.learning import load_states, states_of
 from medmtl.training.average import WeightAverage
 from medmtl.training.optimiser import make_optimiser
 from medmtl.training.room import refuse_small_shared_memory
@@ -79,6 +80,7 @@ def open_session(run: RunFolder) -> Session:
         load_trunk(model, initial)
         held = tuple(initial) if config.init.freeze else ()
     weighting = build_weighting(config).to(device)
+    training = _datasets(run, config, plan, tasks, train, truths, augment=True)
     case_tasks = frozenset(name for name, task in tasks.items() if not task.voxel)
     learner = Learner(
         model=model,
@@ -92,10 +94,10 @@ def open_session(run: RunFolder) -> Session:
         seed=config.training.seed,
         device=device,
         prior_scale=config.weighting.loss_scale == "prior",
+        epoch=len(training),
         frozen=held,
         frozen_steps=config.init.freeze if config.init else 0,
     )
-    training = _datasets(run, config, plan, tasks, train, truths, augment=True)
     watched = val[:VALIDATION_CASES]
     validation = _datasets(run, config, plan, tasks, watched, truths, augment=False) if watched else None
     return Session(run, config, plan, learner, training, validation, len(train))
@@ -120,6 +122,9 @@ def save(session: Session, steps_done: int) -> None:
         "scaler": learner.scaler.state_dict() if learner.scaler is not None else None,
         "skipped": learner.skipped,
     }
+    remembered = states_of(learner.tasks)
+    if remembered:
+        state["tasks"] = remembered
     checkpoint.save(session.run.checkpoints, steps_done, parts, state, keep=session.config.training.keep)
 
 
@@ -153,6 +158,7 @@ def restore(session: Session) -> int:
         if learner.scaler is not None:
             learner.scaler.load_state_dict(stored.state["scaler"])
         learner.skipped = int(stored.state["skipped"])
+        load_states(learner.tasks, stored.state.get("tasks", {}))
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ArtefactError(
             f"cannot resume exactly: the state of step {stored.step} does not fit this run ({error})", code="B155"
@@ -166,7 +172,8 @@ def _refuse_other_parts(stored: checkpoint.Checkpoint, learner: Learner, weighti
     wanted = {"model", "optimiser"} | ({"average"} if learner.average is not None else set())
     wanted |= {"weighting"} if weighting else set()
     found = {*stored.tensors, *stored.state}
-    missing = wanted - set(stored.tensors) | set(STATE_PARTS) - set(stored.state)
+    parts = {*STATE_PARTS, *(["tasks"] if states_of(learner.tasks) else [])}
+    missing = wanted - set(stored.tensors) | parts - set(stored.state)
     if learner.scaler is not None and stored.state.get("scaler") is None:
         missing.add("scaler")
     if missing:
@@ -174,7 +181,7 @@ def _refuse_other_parts(stored: checkpoint.Checkpoint, learner: Learner, weighti
             f"cannot resume exactly: step {stored.step} lacks {', '.join(sorted(missing))}; start a new run",
             code="B155",
         )
-    unknown = found - wanted - set(STATE_PARTS)
+    unknown = found - wanted - parts
     if unknown:
         raise ArtefactError(
             f"step {stored.step} holds {', '.join(sorted(unknown))}, which this run does not know; start a new run",

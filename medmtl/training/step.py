@@ -13,6 +13,7 @@ from medmtl.errors import NumericError
 from medmtl.model import MultiTaskModel
 from medmtl.rng import derive_seed
 from medmtl.tasks.base import Task
+from medmtl.tasks.learning import Samples
 from medmtl.training.average import WeightAverage
 from medmtl.training.optimiser import clip_groups, set_rates
 from medmtl.weighting.base import Weighting
@@ -32,6 +33,7 @@ class Learner:
         seed: of dropout and the like.
         device: where the model lies.
         prior_scale: whether losses are divided by that of the best constant predictor.
+        epoch: steps in which all training cases are drawn once.
         frozen, frozen_steps: names of the parameters that the first steps leave as they are, and how many do.
         skipped: steps in a row that the scaler has left out.
         last: each task's newest finite loss, for the message about one that is not.
@@ -48,6 +50,7 @@ class Learner:
     seed: int
     device: torch.device
     prior_scale: bool
+    epoch: int
     frozen: tuple[str, ...] = ()
     frozen_steps: int = 0
     skipped: int = 0
@@ -77,16 +80,22 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
 
 
-def task_losses(learner: Learner, view: ViewBatch) -> dict[str, torch.Tensor]:
-    """Scalar loss of each task labelled in this view; absent tasks have no entry, and their heads are not run."""
+def task_losses(learner: Learner, view: ViewBatch, step: int) -> dict[str, torch.Tensor]:
+    """Scalar loss of each task labelled in this view; absent tasks have no entry, and their heads are not run.
+
+    Args:
+        learner: in training mode, its tasks may remember the samples; in evaluation mode they do not.
+        view: the samples.
+        step: that they were drawn for; in evaluation, the steps done.
+    """
     present = view.labelled()
     with autocast(learner.device, learner.precision):
         outputs = learner.model(view.image_BCDHW, present, view.covariates_BN, view.tiles)
     losses = {}
+    samples = Samples(view.case_ids, step, learner.epoch, learner.model.training)
     for name in present:
         task = learner.tasks[name]
-        loss_B = task.loss(outputs[name], view.targets[name])
-        loss = task.reduce(loss_B, view.present[name])
+        loss = task.batch_loss(outputs[name], view.targets[name], view.present[name], samples)
         losses[name] = loss / task.loss_scale if learner.prior_scale else loss
     return losses
 
@@ -105,7 +114,7 @@ def train_step(learner: Learner, batch: Batch, rate_factor: float) -> StepRecord
     learner.optimiser.zero_grad(set_to_none=True)
     losses: dict[str, torch.Tensor] = {}
     for view in batch.views.values():
-        losses |= task_losses(learner, view.to(learner.device))
+        losses |= task_losses(learner, view.to(learner.device), batch.step)
     if not losses:
         return StepRecord({})
     values = dict(zip(losses, _read(list(losses.values())), strict=True))

@@ -141,5 +141,6 @@ B126 W  everybody had the event
 B127 R  time without event, or the reverse
 B128 RW mixed units of time
 B129 R  target that is also an input
+B198 RW several rows of a patient with a survival
 """,
 }

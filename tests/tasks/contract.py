@@ -20,6 +20,7 @@ from medmtl.data.case import Case
 from medmtl.data.volume import Grid, Volume
 from medmtl.networks.features import Features, FeatureSpec
 from medmtl.tasks.base import CaseTask, LabelTask, MapTask, ScoredCase, Task, VoxelTask
+from medmtl.tasks.learning import Samples, load_states, states_of
 
 SHAPE = (8, 8, 4)
 SPEC = FeatureSpec(
@@ -66,6 +67,13 @@ def permuted(output: Any, order: torch.Tensor) -> Any:
     return tuple(level[order] for level in output) if isinstance(output, tuple) else output[order]
 
 
+def batch_loss(task: Task, output: Any, target: torch.Tensor, present: Sequence[bool] | None = None) -> torch.Tensor:
+    """The loss of a batch of as many cases; nothing of it is remembered."""
+    names = tuple(f"c{index}" for index in range(len(target)))
+    present_B = torch.tensor(present or [True] * len(target))
+    return task.batch_loss(output, target, present_B, Samples(names, 0, 10, training=False))
+
+
 class TaskContract:
     """Shared by both families.
 
@@ -95,7 +103,11 @@ class TaskContract:
         torch.manual_seed(seed)
         task = self.fitted()
         target = torch.stack([task.encode(self.truths[i % len(self.truths)]) for i in range(batch)])
-        return task, task.head(SPEC), features(batch, seed), target
+        head = task.head(SPEC)
+        if task.needs_finish:
+            truths = torch.stack([task.encode(truth) for truth in self.truths])
+            task.finish(head.eval()(features(len(truths), seed)).detach(), truths)
+        return task, head.train(), features(batch, seed), target
 
     def test_loss_is_one_finite_fp32_value_per_sample(self) -> None:
         task, head, maps, target = self.run(4)
@@ -114,8 +126,8 @@ class TaskContract:
 
     def test_loss_works_for_one_sample(self) -> None:
         task, head, maps, target = self.run(1)
-        loss_B = task.loss(head(maps), target)
-        assert task.reduce(loss_B, torch.tensor([True])) == loss_B[0]
+        output = head(maps)
+        assert batch_loss(task, output, target) == task.loss(output, target)[0]
 
     def test_loss_is_permuted_with_its_samples(self) -> None:
         task, head, maps, target = self.run(4)
@@ -128,15 +140,14 @@ class TaskContract:
     def test_a_subset_of_labels_gives_the_mean_over_the_labelled_alone(self) -> None:
         task, head, maps, target = self.run(4)
         output = head.eval()(maps)
-        present = torch.tensor([True, False, True, False])
-        reduced = task.reduce(task.loss(output, target), present)
+        reduced = batch_loss(task, output, target, [True, False, True, False])
         kept = permuted(output, torch.tensor([0, 2]))
         torch.testing.assert_close(reduced, task.loss(kept, target[[0, 2]]).mean())
 
     def test_unlabelled_samples_get_a_gradient_of_exactly_zero(self) -> None:
         task, head, maps, target = self.run(4)
         present = torch.tensor([False, True, False, True])
-        torch.autograd.backward(task.reduce(task.loss(head.train()(maps), target), present))
+        torch.autograd.backward(batch_loss(task, head.train()(maps), target, present.tolist()))
         reached = [m.grad for m in (*maps.encoder, *maps.decoder) if m.grad is not None]
         assert reached
         for gradient in reached:
@@ -148,9 +159,8 @@ class TaskContract:
         task, head, maps, target = self.run(2)
         output, other = head.eval()(maps), target.clone()
         other[1] = task.encode(self.truths[3])
-        present = torch.tensor([True, False])
-        first = task.reduce(task.loss(output, target), present)
-        torch.testing.assert_close(first, task.reduce(task.loss(output, other), present), rtol=0, atol=0)
+        first = batch_loss(task, output, target, [True, False])
+        torch.testing.assert_close(first, batch_loss(task, output, other, [True, False]), rtol=0, atol=0)
 
     def test_loss_scale_is_finite_and_above_zero(self) -> None:
         assert self.unfitted().loss_scale == 1.0
@@ -162,7 +172,7 @@ class TaskContract:
         losses = []
         for _ in range(20):
             optimiser.zero_grad()
-            loss = task.reduce(task.loss(head(maps), target), torch.ones(4, dtype=torch.bool))
+            loss = batch_loss(task, head(maps), target)
             torch.autograd.backward(loss)
             optimiser.step()
             losses.append(loss.item())
@@ -180,6 +190,16 @@ class TaskContract:
 
     def test_the_same_configuration_elsewhere_is_the_same_target(self) -> None:
         self.fitted().same_target(self.unfitted())
+
+    def test_what_it_remembers_survives_a_checkpoint_and_nothing_else_does(self) -> None:
+        task, head, maps, target = self.run(4)
+        task.batch_loss(head(maps), target, torch.ones(4, dtype=torch.bool), Samples(tuple("abcd"), 3, 10, True))
+        state = json.loads(json.dumps(task.extra_state(), allow_nan=False))
+        other = self.fitted()
+        load_states({"target": other}, states_of({"target": task}))
+        assert other.extra_state() == task.extra_state() == state
+        with pytest.raises(ValueError, match=r"the memory of the tasks \['x'\], not of"):
+            load_states({"target": other}, {"x": {"any": 1}})
 
     def test_bad_options_are_refused(self) -> None:
         for changes, word in self.bad_options:
@@ -235,7 +255,7 @@ class CaseTaskContract(TaskContract):
     def test_the_first_output_is_nearly_the_best_constant_answer(self) -> None:
         task, head, maps, _ = self.run(len(self.truths))
         target = torch.stack([task.encode(truth) for truth in self.truths])
-        assert task.loss(head.eval()(maps), target).mean().item() == pytest.approx(task.loss_scale, rel=0.05)
+        assert batch_loss(task, head.eval()(maps), target).item() == pytest.approx(task.loss_scale, rel=0.05)
 
     def test_activation_is_finite_fp32_also_for_extreme_outputs(self) -> None:
         task, head, maps, _ = self.run(2)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import nn
-from torch.nn import functional
 
 from medmtl.data.case import Case
 from medmtl.data.volume import Volume
-from medmtl.losses.hazards import constant_hazards_loss, cut_points, hazards_loss, kaplan_meier_hazards
 from medmtl.metrics.concordance import auc_at, harrell_c, uno_c
 from medmtl.metrics.estimate import Estimate
 from medmtl.metrics.expected_width import ExpectedWidth, c_index_width
@@ -24,13 +22,15 @@ from medmtl.metrics.kaplan_meier import StepCurve, censoring_curve, followed_to,
 from medmtl.metrics.survival_brier import brier_skill, integrated_brier
 from medmtl.networks.features import FeatureSpec
 from medmtl.tasks.base import Cell, CellError, Doubt, Result, ScoredCase, Task
+from medmtl.tasks.learning import Samples
 from medmtl.tasks.pooled import PooledOptions, PooledTask
-from medmtl.tasks.survival.curve import SurvivalResult, grid_times, lived_share, named, result_of
+from medmtl.tasks.survival.cox import Cox
+from medmtl.tasks.survival.curve import SurvivalResult, grid_times, named, result_of
 from medmtl.tasks.survival.doubt import mixed_units, strange_horizon
+from medmtl.tasks.survival.hazards import Hazards
+from medmtl.tasks.survival.objective import Objective
 from medmtl.tasks.survival.outcome import Outcome, read_outcome
 
-EVENTS_PER_INTERVAL = 10
-INTERVALS = (5, 20)  # fewest and most, where the option says nothing
 TERTILES = ("early", "middle", "late")
 
 
@@ -44,13 +44,17 @@ class SurvivalOptions(PooledOptions):
         horizon: follow-up of interest, in the unit of ``time``: predictions are about the time up to it. Later events
             train and are ranked like others.
         max_time: longest possible follow-up; a time above it is refused as a slip of the pen or of the unit.
-        intervals: number of time intervals with a hazard each; by default one per 10 events, 5 to 20.
+        loss: ``hazards``, a likelihood in discrete time, or ``cox``, the partial likelihood of proportional hazards
+            with Breslow's baseline, which takes one row per patient.
+        intervals: number of time intervals with a hazard each, under ``loss: hazards``; by default one per 10 events, 5
+            to 20.
     """
 
     time: str
     event: str
     horizon: float = Field(gt=0, allow_inf_nan=False)
     max_time: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    loss: Literal["hazards", "cox"] = "hazards"
     intervals: int | None = Field(default=None, ge=1, le=100)
 
     @model_validator(mode="after")
@@ -59,15 +63,17 @@ class SurvivalOptions(PooledOptions):
             raise ValueError(f"time and event are one column, {self.time!r}; name the column of each")
         if self.max_time is not None and self.max_time < self.horizon:
             raise ValueError(f"max_time {self.max_time:g} is below the horizon {self.horizon:g}")
+        if self.loss == "cox" and self.intervals is not None:
+            raise ValueError("intervals belongs to loss: hazards; drop it, or loss: cox")
         return self
 
 
 class Survival(PooledTask):
-    """The time to an event that not every patient had while followed, trained by a likelihood in discrete time.
+    """The time to an event that not every patient had while followed, trained in discrete time or by Cox regression.
 
-    The head answers the logit of the hazard of each interval; intervals hold about equally many events of the training
-    fold. Censored patients train what they lived through. See :mod:`medmtl.losses.hazards` for the likelihood and
-    :mod:`medmtl.tasks.survival.curve` for what is predicted.
+    Censored patients train what they lived through. :mod:`medmtl.tasks.survival.hazards` and
+    :mod:`medmtl.tasks.survival.cox` say what the head answers and how it learns; what is predicted is the same, see
+    :mod:`medmtl.tasks.survival.curve`.
     """
 
     kind = "survival"
@@ -75,6 +81,18 @@ class Survival(PooledTask):
     options: SurvivalOptions
     default_sensitivity = ("crop",)
     ranking_metric = "c_index"
+
+    def __init__(self, name: str, options: SurvivalOptions, fitted: Mapping[str, Any] | None = None) -> None:
+        super().__init__(name, options, fitted)
+        self.objective: Objective = (
+            Cox(options.horizon, self.fitted)
+            if options.loss == "cox"
+            else Hazards(options.horizon, self.fitted, options.intervals)
+        )
+        self.positive_loss = self.objective.positive
+        self.needs_finish = self.objective.needs_finish
+        # two rows of a patient are two patients at risk to a partial likelihood
+        self.rows_per_patient = "one" if options.loss == "cox" else "doubted"
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -91,13 +109,13 @@ class Survival(PooledTask):
         return read_outcome(case.cells[time], case.cells[event], time, event, self.options.max_time)
 
     def fit(self, truths: Sequence[Outcome]) -> dict[str, Any]:
-        """``cuts`` and ``hazards`` of the intervals, their likelihood as ``loss_scale``, and what metrics refer to.
+        """What the loss needs, with its ``loss_scale``, and what metrics refer to.
 
         That is the Kaplan-Meier curve (``survival``) and that of censoring (``followed``) up to the horizon, and
         ``followed_to``, before which at least a tenth of the cases are at risk.
 
         Raises:
-            CellError: B125 if no case has the event.
+            CellError: B125 if no case has the event, or none that tells anything.
         """
         time_N, event_N = _arrays(truths)
         events = int(event_N.sum())
@@ -105,15 +123,16 @@ class Survival(PooledTask):
             found = f"{len(truths)} cases, all censored" if truths else "no case"
             expected, fix = "at least one event", "check which value means the event, or add cases; else drop the task"
             raise CellError("B125", column=self.options.event, found=found, expected=expected, fix=fix)
-        intervals = self.options.intervals or int(np.clip(events // EVENTS_PER_INTERVAL, *INTERVALS))
-        cuts = cut_points(time_N, event_N, intervals)
+        learned = self.objective.fit(time_N, event_N)
+        if not learned["loss_scale"] > 0:
+            found, expected = f"{events} with the event, nobody else at risk then", "an event that others outlive"
+            fix = "add cases, or use loss: hazards"
+            raise CellError("B125", column=self.options.event, found=found, expected=expected, fix=fix)
         return {
-            "cuts": cuts,
-            "hazards": kaplan_meier_hazards(time_N, event_N, np.array(cuts)),
+            **learned,
             "survival": self._stored(kaplan_meier(time_N, event_N)),
             "followed": self._stored(censoring_curve(time_N, event_N)),
             "followed_to": followed_to(time_N),
-            "loss_scale": constant_hazards_loss(time_N, event_N, np.array(cuts)),
         }
 
     def _stored(self, curve: StepCurve) -> dict[str, list[float]]:
@@ -162,21 +181,40 @@ class Survival(PooledTask):
         return torch.tensor([0.0, 0.0] if truth is None else [truth.time, float(truth.event)])
 
     def head(self, spec: FeatureSpec) -> nn.Module:
-        """Logits of the hazards (B, K); at first those of Kaplan-Meier, whatever the image."""
-        hazard_K = np.array(self.fitted["hazards"])
-        return self.pooled_head(spec, (np.log(hazard_K) - np.log1p(-hazard_K)).tolist())
+        """What the loss learns; at first the best constant answer, whatever the image."""
+        return self.pooled_head(spec, self.objective.first_output())
 
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Negative log likelihood per sample; see :func:`medmtl.losses.hazards.hazards_loss`."""
-        cuts_K = torch.tensor(self.fitted["cuts"], dtype=torch.float32, device=output.device)
-        return hazards_loss(output, target[:, 0], target[:, 1], cuts_K)
+        """Negative log likelihood per sample, under ``loss: cox`` with nobody at risk but these samples."""
+        return self.objective.loss(output, target[:, 0], target[:, 1])
+
+    def batch_loss(
+        self, output: torch.Tensor, target: torch.Tensor, present_B: torch.Tensor, samples: Samples
+    ) -> torch.Tensor:
+        """Under ``loss: cox`` of the batch beside all cases of the last epoch."""
+        return self.objective.batch_loss(output, target[:, 0], target[:, 1], present_B, samples)
+
+    def extra_state(self) -> dict[str, Any]:
+        """Under ``loss: cox`` the remembered risks, and the baseline once there is one."""
+        return self.objective.extra_state()
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Restore it."""
+        self.objective.load_extra_state(state)
+
+    def finish(self, output_NK: torch.Tensor, target_N: torch.Tensor) -> None:
+        """Under ``loss: cox`` the baseline."""
+        target_N2 = target_N.double().numpy()
+        self.objective.finish(output_NK, target_N2[:, 0], target_N2[:, 1] > 0)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it can answer."""
+        return self.objective.is_finished
 
     def activate(self, output: torch.Tensor) -> torch.Tensor:
         """Probability to be without the event at each time of the horizon's grid, (B, GRID)."""
-        lived_KG = lived_share(np.array(self.fitted["cuts"]), self.options.horizon)
-        weight_KG = torch.from_numpy(lived_KG).to(output.device, torch.float32)
-        # log(1 - hazard) = -softplus(logit); no matrix product, which autocast would compute in half precision
-        return (-(functional.softplus(output.float())[:, :, None] * weight_KG).sum(dim=1)).exp()
+        return self.objective.curve(output)
 
     def probe_pair(self, activation_K: torch.Tensor, target: torch.Tensor) -> tuple[float, float]:
         """Predicted and true share of the horizon that is lost; a censored case's rest is that of Kaplan-Meier."""

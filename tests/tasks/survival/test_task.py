@@ -40,6 +40,8 @@ class TestContract(CaseTaskContract):
         ({"event": "days"}, "one column"),
         ({"max_time": 50}, "below the horizon"),
         ({"intervals": 0}, "greater than or equal to 1"),
+        ({"loss": "breslow"}, "cox"),
+        ({"loss": "cox", "intervals": 5}, "intervals belongs to loss: hazards"),
     )
 
     def activation_of(self, task: CaseTask, truth: Any) -> torch.Tensor:
@@ -47,6 +49,19 @@ class TestContract(CaseTaskContract):
         target = task.encode(truth)
         _, lost = task.probe_pair(torch.zeros(GRID), target)
         return torch.full((GRID,), (GRID * (1 - lost) - 0.5) / (GRID - 0.5), dtype=torch.float64)
+
+
+class TestCoxContract(TestContract):
+    options: ClassVar[Mapping[str, Any]] = {**TestContract.options, "loss": "cox"}
+    # of the first and third, and of the second and fourth, one is at risk at the other's event
+    truths: ClassVar[Sequence[Any]] = [
+        Outcome(25.0, True),
+        Outcome(10.0, True),
+        Outcome(90.0, True),
+        Outcome(80.0, False),
+        Outcome(33.0, False),
+    ]
+    bad_options: ClassVar[Sequence[tuple[Mapping[str, Any], str]]] = ()
 
 
 def build(seed: int = 0, n: int = 80, **options: Any) -> tuple[Survival, list[Outcome]]:

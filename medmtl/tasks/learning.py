@@ -1,0 +1,103 @@
+"""How a task learns: the loss of a batch, what it remembers from step to step, and what it learns at the end."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Whose samples a batch holds, and when they were drawn.
+
+    Attributes:
+        case_ids: B ids, in order; a case may stand in a batch more than once.
+        step: the step that they were drawn for; of a validation, the number of steps done.
+        epoch: steps in which all training cases are drawn once.
+        training: whether the step trains; if not, a task remembers nothing of it.
+    """
+
+    case_ids: tuple[str, ...]
+    step: int
+    epoch: int
+    training: bool
+
+
+class Learning(ABC):
+    """The part of a task that changes while it trains.
+
+    Attributes:
+        needs_finish: whether :meth:`finish` must be called before the task can answer; an option may decide it.
+    """
+
+    needs_finish: bool = False
+
+    @abstractmethod
+    def loss(self, output: Any, target: torch.Tensor) -> torch.Tensor:
+        """Loss per sample, shape (B,), in fp32."""
+
+    def reduce(self, loss_B: torch.Tensor, present_B: torch.Tensor) -> torch.Tensor:
+        """Mean over labelled samples."""
+        return loss_B[present_B].mean()
+
+    def batch_loss(self, output: Any, target: torch.Tensor, present_B: torch.Tensor, samples: Samples) -> torch.Tensor:
+        """Loss of the batch, a scalar in fp32: by default the mean over labelled samples.
+
+        A loss that needs several patients at once overrides this, and nothing else of the training.
+
+        Args:
+            output: of the head.
+            target: first axis B.
+            present_B: which samples are labelled, at least one.
+            samples: whose they are.
+        """
+        return self.reduce(self.loss(output, target), present_B)
+
+    def extra_state(self) -> dict[str, Any]:
+        """What it remembers, JSON-able, stored with every checkpoint; empty, always, for a kind without memory."""
+        return {}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`extra_state` returned.
+
+        Raises:
+            KeyError, TypeError, ValueError: if it is no state of this task.
+        """
+        if state:
+            raise ValueError("a task without memory is given one")
+
+    def finish(self, output_NK: torch.Tensor, target_N: torch.Tensor) -> None:
+        """Learn from the outputs for all labelled training cases, once the weights are final; for case tasks.
+
+        Args:
+            output_NK: of the weights that predict, on cases that were not augmented, fp32 on the CPU.
+            target_N: theirs, first axis N.
+        """
+        raise NotImplementedError
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it can answer; not before :meth:`finish` where that is needed."""
+        return True
+
+
+def states_of(tasks: Mapping[str, Learning]) -> dict[str, dict[str, Any]]:
+    """Name -> what the task remembers, of those that remember anything."""
+    return {name: state for name, task in tasks.items() if (state := task.extra_state())}
+
+
+def load_states(tasks: Mapping[str, Learning], states: Mapping[str, Mapping[str, Any]]) -> None:
+    """Restore what :func:`states_of` gave.
+
+    Raises:
+        KeyError, TypeError, ValueError: if a state is missing, is nobody's, or does not fit.
+    """
+    own = states_of(tasks)
+    if states.keys() != own.keys():
+        raise ValueError(f"it holds the memory of the tasks {sorted(states)}, not of {sorted(own)}")
+    for name, state in states.items():
+        tasks[name].load_extra_state(state)
