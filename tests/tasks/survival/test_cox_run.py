@@ -114,7 +114,7 @@ def test_the_baseline_is_that_of_the_averaged_weights_on_the_whole_training_fold
     learner.model.load_weights(learner.average.tensors)
     learner.model.eval()
     risks, times, events = [], [], []
-    cases = session.training.plain(len(session.training.cases))
+    cases = session.training.views[0].plain(len(session.training.views[0].cases))
     for index in range(len(cases)):
         (view,) = cases[index].views.values()
         if bool(view.present["outcome"]):
@@ -157,9 +157,9 @@ def test_a_run_that_trains_further_has_no_baseline_until_its_new_end(run: Path) 
 def test_what_is_remembered_is_of_the_last_epoch_and_of_training_cases(run: Path) -> None:
     session = open_session(RunFolder.open(run))
     remembered = state(run)["bank"]
-    assert {row[0] for row in remembered} <= {case.case_id for case in session.training.cases}
+    assert {row[0] for row in remembered} <= {case.case_id for case in session.training.views[0].cases}
     assert len({row[0] for row in remembered}) == len(remembered)
-    assert session.learner.epoch == -(-len(session.training.cases) // 2)
+    assert session.learner.epoch == -(-len(session.training.views[0].cases) // 2)
     assert all(5 - row[4] <= session.learner.epoch for row in remembered)
 
 
