@@ -252,7 +252,13 @@ def test_a_step_of_training_makes_the_baseline_void_and_a_validation_does_not() 
 
 def test_a_state_that_is_none_is_refused() -> None:
     sound = finished()[0].extra_state()
-    for state in ({}, {"bank": []}, {**sound, "bank": [["a"]]}, {**sound, "baseline": {"centre": 0.0}}):
+    states: list[dict[str, Any]] = [
+        {},
+        {"bank": []},
+        {**sound, "bank": [["a"]]},
+        {**sound, "baseline": {"centre": 0.0}},
+    ]
+    for state in states:
         with pytest.raises((KeyError, TypeError, ValueError)):
             build().load_extra_state(state)
 
