@@ -21,6 +21,7 @@ from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case, named
 from medmtl.data.covariates import Covariate, encode_case
 from medmtl.data.crop import Triple, centre_start, draw_start, whole_shape
+from medmtl.data.order import CaseOrder
 from medmtl.data.preparation import normalise
 from medmtl.data.prepared import Intensity, Prepared
 from medmtl.errors import MachineError, MedmtlError, WorkError, out_of_memory
@@ -48,6 +49,7 @@ class StepDataset(Dataset[Batch]):
         augmentation: what may be drawn; None gives every case once, in order, centred, one per step.
         sensitive: task -> what would change its label; a sample that was changed so is not labelled for it.
         covariates: the clinical covariates that a task reads, as learned.
+        order: of the cases; None draws all of them evenly.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class StepDataset(Dataset[Batch]):
         augmentation: Augmentation | None,
         sensitive: Mapping[str, Collection[str]],
         covariates: Sequence[Covariate] = (),
+        order: CaseOrder | None = None,
     ) -> None:
         self.cases = tuple(cases)
         self.cache = cache
@@ -82,6 +85,7 @@ class StepDataset(Dataset[Batch]):
         self.augmentation = augmentation
         self.sensitive = {name: frozenset(sensitive.get(name, ())) for name in self.encoders}
         self.covariates = tuple(covariates)
+        self.order = order or CaseOrder.even(len(self.cases), self.batch, seed)
 
     def __len__(self) -> int:
         """Steps of one pass over the cases."""
@@ -142,8 +146,7 @@ class StepDataset(Dataset[Batch]):
     def _case(self, step: int, slot: int) -> Case:
         if self.augmentation is None:
             return self.cases[step]
-        epoch, place = divmod(step * self.batch + slot, len(self.cases))
-        return self.cases[int(generator(self.seed, "epoch", epoch).permutation(len(self.cases))[place])]
+        return self.cases[self.order.case(step, slot)]
 
     def _prepared(self, case: Case) -> Prepared:
         with _naming(case):

@@ -128,6 +128,7 @@ class Task(ABC):
 
     Attributes:
         positive_loss: whether the loss is always above zero, which some weightings need; an option may decide it.
+        sampling_option: name of the option, if any, that has :meth:`sampling_groups` give groups.
     """
 
     kind: ClassVar[str]
@@ -135,6 +136,7 @@ class Task(ABC):
     voxel: ClassVar[bool]
     default_sensitivity: ClassVar[tuple[Sensitivity, ...]] = ()
     positive_loss: bool = True
+    sampling_option: ClassVar[str] = ""
 
     def __init__(self, name: str, options: TaskOptions, fitted: Mapping[str, Any] | None = None) -> None:
         self.name = name
@@ -196,6 +198,10 @@ class Task(ABC):
             truths: case id -> target.
         """
         return dict.fromkeys(truths, "any")
+
+    def sampling_groups(self, truths: Mapping[str, Any]) -> Mapping[str, str] | None:
+        """Group of each labelled case (id -> target), where groups are to be drawn equally often; None by default."""
+        return None
 
     def resolve(self, others: Mapping[str, Task]) -> dict[str, Any]:
         """What this task must know of the configuration's other tasks, JSON-able; joins what :meth:`fit` returned.

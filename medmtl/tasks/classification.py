@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import nn
 
 from medmtl.data.case import Case
@@ -39,17 +39,29 @@ class ClassificationOptions(TaskOptions):
         class_weights: ``none``: every case counts alike, so that probabilities mean what they say. ``balanced``: class
             k has the weight n / (K n_k), so that rare classes are called more often and their probabilities are too
             high; a ranking (AUC) seldom gains by it.
+        class_sampling: ``none``: cases are drawn as they come. ``balanced``: the classes are drawn in turn, for which
+            ``training.sampling`` must be ``labelled``; the head starts from equal classes, and its probabilities are
+            those of a cohort of equal classes, too high for the rare ones. Cases that are drawn for tasks with other
+            labelled cases keep their own classes' shares. Not together with ``class_weights: balanced``, which would
+            count rare classes twice.
     """
 
     column: str
     classes: tuple[str, ...] = Field(min_length=2)
     class_weights: Literal["none", "balanced"] = "none"
+    class_sampling: Literal["none", "balanced"] = "none"
 
     @field_validator("classes")
     @classmethod
     def _classes_differ(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
         refuse_doubled(classes)
         return classes
+
+    @model_validator(mode="after")
+    def _balanced_once(self) -> ClassificationOptions:
+        if self.class_weights == self.class_sampling == "balanced":
+            raise ValueError("class_weights and class_sampling are both balanced; set one of them to none")
+        return self
 
 
 @dataclass(frozen=True)
@@ -77,6 +89,7 @@ class Classification(CaseTask):
     options: ClassificationOptions
     default_sensitivity = ("crop",)
     ranking_metric = "auc"
+    sampling_option = "class_sampling"
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -103,16 +116,22 @@ class Classification(CaseTask):
         refuse_absent(counts, classes, self.options.column)
         balanced = self.options.class_weights == "balanced"
         weights = [len(truths) / (len(classes) * count) if balanced else 1.0 for count in counts]
+        # what is drawn, and so what a constant answer should be judged by
+        drawn = [1] * len(classes) if self.options.class_sampling == "balanced" else counts
         return {
             "counts": counts,
             "weights": weights,
-            "constant": best_constant_distribution(counts, weights),
-            "loss_scale": best_constant_cross_entropy(counts, weights),
+            "constant": best_constant_distribution(drawn, weights),
+            "loss_scale": best_constant_cross_entropy(drawn, weights),
         }
 
     def strata(self, truths: Mapping[str, Any]) -> dict[str, str]:
         """Each case's class."""
         return dict(truths)
+
+    def sampling_groups(self, truths: Mapping[str, Any]) -> dict[str, str] | None:
+        """Each case's class, where classes are drawn equally often."""
+        return dict(truths) if self.options.class_sampling == "balanced" else None
 
     def same_target(self, other: Task) -> None:
         """The classes must be the same, in the same order, whose last of two is the positive one."""

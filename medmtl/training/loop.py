@@ -23,7 +23,7 @@ from medmtl.files import write_json
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
 from medmtl.training.collapse import collapse_check
-from medmtl.training.optimiser import Schedule
+from medmtl.training.optimiser import Schedule, set_own_factors
 from medmtl.training.session import Session, open_session, restore, save
 from medmtl.training.signals import Requests
 from medmtl.training.step import StepRecord, task_losses, train_step
@@ -87,6 +87,7 @@ def _loop(session: Session, first: int, requests: Requests, progress: Progress) 
                 raise _interrupted(requests, step)
             requests.watch()
             factor = schedule.factor(step)
+            set_own_factors(session.learner.optimiser, schedule, step)
             record = train_step(session.learner, batch, factor)
             step += 1
             clock.ends.append(time.perf_counter())
@@ -177,7 +178,7 @@ def _validation_share(session: Session) -> float:
 def _log_record(session: Session, record: StepRecord, step: int, factor: float, clock: _Clock) -> dict[str, Any]:
     return {
         "step": step,
-        "epoch": round(step * session.plan.batch / session.case_count, 4),
+        "epoch": round(session.training.order.epoch(step), 4),
         "losses": dict(record.losses),
         "weights": dict(record.weights),
         "gradient_norms": dict(record.gradient_norms),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from medmtl.config import Config
 from medmtl.data.augmentation import AXES, Augmentation
 from medmtl.data.case import Case
 from medmtl.data.loader import StepDataset
+from medmtl.data.order import CaseOrder
 from medmtl.device import describe_device
 from medmtl.errors import ArtefactError
 from medmtl.evaluation.score import read_again
@@ -43,7 +44,6 @@ class Session:
         run, config, plan: the run.
         learner: model, optimiser and their state.
         training, validation: batches by step; ``validation`` is None where the fold has no validation cases.
-        case_count: training cases, for counting epochs.
     """
 
     run: RunFolder
@@ -52,7 +52,6 @@ class Session:
     learner: Learner
     training: StepDataset
     validation: StepDataset | None
-    case_count: int
 
 
 def open_session(run: RunFolder) -> Session:
@@ -96,7 +95,7 @@ def open_session(run: RunFolder) -> Session:
     training = _dataset(run, config, plan, tasks, train, truths, augment=True)
     watched = val[:VALIDATION_CASES]
     validation = _dataset(run, config, plan, tasks, watched, truths, augment=False) if watched else None
-    return Session(run, config, plan, learner, training, validation, len(train))
+    return Session(run, config, plan, learner, training, validation)
 
 
 def save(session: Session, steps_done: int) -> None:
@@ -232,4 +231,18 @@ def _dataset(
         # what is done to the image changes nothing for a task that does not read it
         sensitive={name: task.sensitive_to for name, task in tasks.items() if task.reads_image},
         covariates=plan.covariates,
+        order=_order(config, plan, tasks, cases, truths) if augment else None,
     )
+
+
+def _order(
+    config: Config, plan: Plan, tasks: Mapping[str, Task], cases: Sequence[Case], truths: Mapping[str, Any]
+) -> CaseOrder:
+    batch, seed = plan.batch, config.training.seed
+    if config.training.sampling == "even":
+        return CaseOrder.even(len(cases), batch, seed)
+    chosen = [case.case_id for case in cases]
+    targets = {name: {key: truths[name][key] for key in chosen if key in truths[name]} for name in tasks}
+    groups = {name: task.sampling_groups(targets[name]) for name, task in tasks.items()}
+    asked = {name: found for name, found in groups.items() if found is not None}
+    return CaseOrder.labelled(chosen, targets, asked, batch, seed)
