@@ -1,4 +1,4 @@
-"""Do case heads collapse, and is it said? Heads trained as in segmentation, as by default, and on labels without meaning.
+"""Do case heads collapse, and is it said? Heads trained as for segmentation, as by default, and on permuted labels.
 
     python benchmarks/collapse.py FOLDER [--steps N] [--seeds 3]
 
@@ -92,7 +92,9 @@ def permuted(settings: Path, table: Path, seed: int) -> dict[str, Any]:
             row[task] = value
     for row in rows:
         row["split"] = part[row["case_id"]]
-        row.update({column: str((source.parent / row[column]).resolve()) for column in ("image", "lesion") if row[column]})
+        row.update(
+            {column: str((source.parent / row[column]).resolve()) for column in ("image", "lesion") if row[column]}
+        )
     with table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

@@ -1,6 +1,6 @@
 """Which case a step's slot takes: a pure function of (seed, step, slot).
 
-Every draw takes the next case of a permutation, so that nothing has to be remembered: a resumed run, or any worker, asks
+Every draw takes the next case of a permutation, and nothing has to be remembered: a resumed run, or any worker, asks
 for a step and gets what an uninterrupted run got.
 """
 

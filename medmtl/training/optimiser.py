@@ -43,9 +43,9 @@ def make_optimiser(
 ) -> torch.optim.Optimizer:
     """The optimiser with one group per (rate, decay) pair and per clipping group.
 
-    The trunk and the voxel heads share ``lr``; each case head has ``head_lr``, or a rate and a warm-up of its own, and a
-    clipping group of its own, because a small head next to a large trunk is either starved or scaled away by one common
-    norm. Biases, norm parameters and a weighting's own parameters are not decayed.
+    The trunk and the voxel heads share ``lr``; each case head has ``head_lr``, or what ``heads`` says, and a clipping
+    group of its own, because a small head next to a large trunk is either starved or scaled away by one common norm.
+    Biases, norm parameters and a weighting's own parameters are not decayed.
 
     Args:
         model: the model; every parameter lands in exactly one group.
