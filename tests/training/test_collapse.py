@@ -65,7 +65,7 @@ def test_predictions_far_worse_than_a_constant_are_those_of_a_collapsed_head() -
 def test_a_head_on_permuted_labels_never_comes_out_as_collapsed(labels: int) -> None:
     """Nearly constant or learned by heart, although the probe of some of them passes for one that explains a tenth."""
     above = 0
-    for seed in range(40):
+    for seed in range(14):
         target, feature_NF = made(labels, 300, seed, strength=0.0)
         figures = collapse.verdict(np.zeros(labels), target, feature_NF)
         above += figures["probe_r2"] >= collapse.PROBE_R2
