@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from medmtl import networks, sharing, tasks, weighting
+from medmtl.combinations import check_training
 from medmtl.data.covariates import CovariateKind
 from medmtl.data.formats import strict_yaml
 from medmtl.errors import ConfigError
@@ -312,6 +313,7 @@ def _check_combinations(config: Config, lines: Lines, faults: Faults) -> None:
     built = {name: tasks.kinds.get(options.kind)(name, options) for name, options in config.tasks.items()}
     _check_columns(config, built, lines, faults)
     _check_inputs(config, built, lines, faults)
+    check_training(config.training, built, lines, faults)
     for name, task in built.items():
         with faults.kept():
             try:

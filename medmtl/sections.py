@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -15,6 +15,8 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32), Rule("B139")]
 Triple = tuple[Count, Count, Count]
+
+SGD_WEIGHT_DECAY = 3e-5
 
 
 class Section(BaseModel):
@@ -92,16 +94,35 @@ class SplitSection(Section):
         return self
 
 
+class HeadSection(Section):
+    """What a case head has of its own.
+
+    Attributes:
+        lr: peak learning rate; None takes ``training.head_lr``.
+        warm_up: steps until it is reached; None takes the trunk's.
+    """
+
+    lr: Annotated[float, Field(gt=0, lt=10)] | None = None
+    warm_up: Count | None = None
+
+
 class TrainingSection(Section):
     """How long and how fast.
 
     Attributes:
         steps, minutes: exactly one; minutes become a fixed number of steps after 20 warm ones.
+        sampling: ``even``: every training case equally often. ``labelled``: each task's labelled cases equally often,
+            and cases without any label never; see :meth:`medmtl.data.order.CaseOrder.labelled`. A task with few labels
+            then gets its share of every step by repeating them, and who is labelled decides what all tasks see, so
+            that it is to be asked for.
+        optimiser: ``adamw``, or ``sgd`` with Nesterov momentum 0.99 as in nnU-Net, whose ``lr`` is 0.01. The defaults
+            of the rates are AdamW's for both.
         lr: peak learning rate of the trunk (encoder, decoder and voxel heads).
         head_lr: peak learning rate of the case heads; they want a lower one than a segmentation trunk.
         head_gradient: share of a case head's gradient that reaches the trunk. A case label is one number per scan and
             its gradient mostly noise at the batch sizes of 3D: undamped it is many times a mask's and drowns it.
-        weight_decay: of AdamW.
+        heads: case task -> its own rate and warm-up.
+        weight_decay: by default 3e-2 for AdamW, where it is decoupled, and 3e-5 for SGD, as in nnU-Net.
         clip: largest gradient norm per parameter group.
         average: train with averaged weights (EMA) for evaluation.
         average_decay: decay per step of the average, reached by a warm-up.
@@ -110,9 +131,12 @@ class TrainingSection(Section):
 
     steps: Count | None = None
     minutes: Positive | None = None
+    sampling: Literal["even", "labelled"] = "even"
+    optimiser: Literal["adamw", "sgd"] = "adamw"
     lr: Annotated[float, Field(gt=0, lt=10)] = 4e-3
     head_lr: Annotated[float, Field(gt=0, lt=10)] = 1e-3
     head_gradient: Annotated[float, Field(ge=0, le=1)] = 0.02
+    heads: dict[str, HeadSection] = {}
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 3e-2
     clip: Positive = 12.0
     average: bool = True
@@ -120,6 +144,13 @@ class TrainingSection(Section):
     seed: Seed = 0
     checkpoint_every: Count = 250
     keep: Annotated[int, Field(ge=2)] = 2
+
+    @model_validator(mode="before")
+    @classmethod
+    def _decay_of_the_optimiser(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("optimiser") == "sgd":
+            return {"weight_decay": SGD_WEIGHT_DECAY, **given}
+        return given
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingSection:

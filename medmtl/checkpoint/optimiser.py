@@ -17,12 +17,13 @@ def optimiser_tensors(
     """The state of an optimiser by parameter name.
 
     Args:
-        optimizer: one that keeps tensors only, such as AdamW.
+        optimizer: one that keeps tensors only, such as AdamW, or SGD with momentum.
         names: parameter -> unique name, for every parameter that it holds.
 
     Returns:
-        ``NAME.SLOT`` -> tensor (for AdamW ``exp_avg``, ``exp_avg_sq`` and ``step``), without entries for parameters
-        that were never stepped; and per parameter group its ``params`` (names) and ``options``, fit for JSON.
+        ``NAME.SLOT`` -> tensor (for AdamW ``exp_avg``, ``exp_avg_sq`` and ``step``, for SGD ``momentum_buffer``),
+        without entries for parameters that were never stepped; and per parameter group its ``params`` (names) and
+        ``options``, fit for JSON.
     """
     plain = optimizer.state_dict()
     ordered = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]

@@ -21,6 +21,7 @@ from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case, named
 from medmtl.data.covariates import Covariate, encode_case
 from medmtl.data.crop import Triple, whole_shape
+from medmtl.data.order import CaseOrder
 from medmtl.data.preparation import normalise
 from medmtl.data.prepared import Intensity, Prepared
 from medmtl.data.view import CASE_LEVEL, View
@@ -52,6 +53,7 @@ class StepDataset(Dataset[Batch]):
         covariates: the clinical covariates that a task reads, as learned.
         notes: voxel task -> what adds to a target what else the case's row says of it; not in the cache, which is by
             content of the files.
+        order: of the cases; None draws all of them evenly.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class StepDataset(Dataset[Batch]):
         sensitive: Mapping[str, Collection[str]],
         covariates: Sequence[Covariate] = (),
         notes: Mapping[str, Noting] | None = None,
+        order: CaseOrder | None = None,
     ) -> None:
         self.cases = tuple(cases)
         self.cache = cache
@@ -87,10 +90,11 @@ class StepDataset(Dataset[Batch]):
         self.sensitive = {name: frozenset(sensitive.get(name, ())) - spared for name in self.encoders}
         self.covariates = tuple(covariates)
         self.notes = dict(notes or {})
+        self.order = order or CaseOrder.even(len(self.cases), self.batch, seed)
 
     def __len__(self) -> int:
-        """Steps of one pass over the cases."""
-        return -(-len(self.cases) // self.batch)
+        """Steps after which every case was drawn at least once."""
+        return -(-self.order.span // self.batch)
 
     def plain(self, limit: int) -> StepDataset:
         """The first ``limit`` cases in order, centred and not augmented, one per step."""
@@ -148,8 +152,7 @@ class StepDataset(Dataset[Batch]):
     def _case(self, step: int, slot: int) -> Case:
         if self.augmentation is None:
             return self.cases[step]
-        epoch, place = divmod(step * self.batch + slot, len(self.cases))
-        return self.cases[int(generator(self.seed, "epoch", epoch).permutation(len(self.cases))[place])]
+        return self.cases[self.order.case(step, slot)]
 
     def _prepared(self, case: Case) -> Prepared:
         with _naming(case):
@@ -219,10 +222,9 @@ class StepViews(Dataset[Batch]):
     def __init__(self, views: Sequence[StepDataset]) -> None:
         self.views = tuple(views)
 
-    @property
-    def batch(self) -> int:
-        """Cases per step of the first view."""
-        return self.views[0].batch
+    def epoch(self, steps: int) -> float:
+        """Passes over the cases of the first view after some steps."""
+        return self.views[0].order.epoch(steps)
 
     def __len__(self) -> int:
         """Steps of one pass over the cases of the longest view."""

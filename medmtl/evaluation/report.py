@@ -19,6 +19,7 @@ from medmtl.metrics.figures import CalibrationFigure, RocFigure
 from medmtl.run_folder import MAX_JSON_BYTES, RunFolder
 from medmtl.tasks.base import LabelTask, ScoredCase
 
+UNALARMING = ("trained", "undecided")  # verdicts on a head
 SPLITS = {"val": "validation", "test": "test", "train": "training"}
 
 
@@ -62,7 +63,7 @@ def write_report(scores: Scores, runs: Sequence[RunFolder], *, share: bool = Fal
         notes=list(dict.fromkeys((scores.metrics["note"], CONDITIONAL, *_how(scores), *_left_out(scores)))),
         # a result that flatters is said as loudly as a fault
         flattered=scores.split == "train" or scores.metrics.get("external") is False,
-        alerts=[f"{row[1]}, fold {row[0]}: {row[-1]}" for row in collapse.rows if row[2] != "trained"],
+        alerts=_alerts(collapse),
         share=share,
         summary=tables.summary_table(scores),
         sections=[_section(scores, name, share) for name in scores.tasks],
@@ -109,6 +110,12 @@ def _how(scores: Scores) -> list[str]:
 def _left_out(scores: Scores) -> list[str]:
     skipped = scores.metrics.get("skipped")
     return [f"not scored, because this cohort has no such task: {', '.join(skipped)}"] if skipped else []
+
+
+def _alerts(collapse: Table) -> list[str]:
+    """What is wrong with a head by its newest verdict."""
+    newest = {row[:2]: row for row in collapse.rows}
+    return [f"{task}, fold {fold}: {row[-1]}" for (fold, task), row in newest.items() if row[2] not in UNALARMING]
 
 
 def _findings(scores: Scores, run: RunFolder) -> Path:

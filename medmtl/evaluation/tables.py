@@ -197,6 +197,7 @@ def collapse_table(runs: Sequence[RunFolder]) -> Table:
             _fold(run),
             record["collapse"]["task"],
             record["collapse"]["verdict"],
+            str(record["step"]),
             number(record["collapse"]["spread"]),
             number(record["collapse"]["probe_r2"]),
             record["collapse"]["sentence"],
@@ -205,8 +206,8 @@ def collapse_table(runs: Sequence[RunFolder]) -> Table:
         for record in run.read_log()
         if "collapse" in record
     )
-    columns = ("fold", "task", "verdict", "spread of predictions", "R² of a linear probe", "meaning")
-    return Table("Do the case heads use the image?", columns, rows, columns[3:5])
+    columns = ("fold", "task", "verdict", "after step", "spread of predictions", "R² of a linear probe", "meaning")
+    return Table("Do the case heads use the image?", columns, rows, columns[3:6])
 
 
 def _within_site(scores: Scores, name: str) -> dict[str, dict[str, Any]]:

@@ -132,6 +132,7 @@ class Task(Learning):
         positive_loss: whether the loss is always above zero, which some weightings need; an option may decide it.
         guide: a :class:`LabelTask` whose probabilities the head reads; None where it reads none.
         rows_per_patient: what ``check`` does where a patient has several labelled rows; an option may decide it.
+        sampling_option: name of the option, if any, that has :meth:`sampling_groups` give groups.
     """
 
     kind: ClassVar[str]
@@ -141,6 +142,7 @@ class Task(Learning):
     positive_loss: bool = True
     guide: str | None = None
     rows_per_patient: Literal["any", "doubted", "one"] = "any"
+    sampling_option: ClassVar[str] = ""
 
     def __init__(self, name: str, options: TaskOptions, fitted: Mapping[str, Any] | None = None) -> None:
         self.name = name
@@ -202,6 +204,10 @@ class Task(Learning):
             truths: case id -> target.
         """
         return dict.fromkeys(truths, "any")
+
+    def sampling_groups(self, truths: Mapping[str, Any]) -> Mapping[str, str] | None:
+        """Group of each labelled case (id -> target), where groups are to be drawn equally often; None by default."""
+        return None
 
     def resolve(self, others: Mapping[str, Task]) -> dict[str, Any]:
         """What this task must know of the configuration's other tasks, JSON-able; joins what :meth:`fit` returned.

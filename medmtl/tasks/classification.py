@@ -45,6 +45,11 @@ class ClassificationOptions(PooledOptions):
             nearer to each other than the shares that they stand for.
         gamma: of loss focal, None for 2; the higher, the less a case counts that is right already. 0 is cross-entropy.
         label_smoothing: of loss cross_entropy: the share of every label that is spread evenly over all classes.
+        class_sampling: ``none``: cases are drawn as they come. ``balanced``: the classes are drawn in turn, for which
+            ``training.sampling`` must be ``labelled``; the head starts from equal classes, and its probabilities are
+            those of a cohort of equal classes, too high for the rare ones. Cases that are drawn for tasks with other
+            labelled cases keep their own classes' shares. Not together with ``class_weights: balanced``, which would
+            count rare classes twice.
     """
 
     column: str
@@ -53,6 +58,7 @@ class ClassificationOptions(PooledOptions):
     loss: Literal["cross_entropy", "focal"] = "cross_entropy"
     gamma: Annotated[float, Field(ge=0, le=10)] | None = None
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    class_sampling: Literal["none", "balanced"] = "none"
 
     @field_validator("classes")
     @classmethod
@@ -68,6 +74,12 @@ class ClassificationOptions(PooledOptions):
             raise ValueError(
                 "label_smoothing belongs to loss: cross_entropy, and the loss is focal, whose factor is of one class"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _balanced_once(self) -> ClassificationOptions:
+        if self.class_weights == self.class_sampling == "balanced":
+            raise ValueError("class_weights and class_sampling are both balanced; set one of them to none")
         return self
 
 
@@ -96,6 +108,7 @@ class Classification(PooledTask):
     options: ClassificationOptions
     default_sensitivity = ("crop",)
     ranking_metric = "auc"
+    sampling_option = "class_sampling"
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -122,17 +135,23 @@ class Classification(PooledTask):
         refuse_absent(counts, classes, self.options.column)
         balanced = self.options.class_weights == "balanced"
         weights = [len(truths) / (len(classes) * count) if balanced else 1.0 for count in counts]
+        # what is drawn, and so what a constant answer should be judged by
+        drawn = [1] * len(classes) if self.options.class_sampling == "balanced" else counts
         if self.options.loss == "focal":
-            constant, scale = best_constant_focal(counts, weights, self._gamma)
+            constant, scale = best_constant_focal(drawn, weights, self._gamma)
         else:
             smoothing = self.options.label_smoothing
-            constant = best_constant_distribution(counts, weights, smoothing)
-            scale = best_constant_cross_entropy(counts, weights, smoothing)
+            constant = best_constant_distribution(drawn, weights, smoothing)
+            scale = best_constant_cross_entropy(drawn, weights, smoothing)
         return {"counts": counts, "weights": weights, "constant": constant, "loss_scale": scale}
 
     def strata(self, truths: Mapping[str, Any]) -> dict[str, str]:
         """Each case's class."""
         return dict(truths)
+
+    def sampling_groups(self, truths: Mapping[str, Any]) -> dict[str, str] | None:
+        """Each case's class, where classes are drawn equally often."""
+        return dict(truths) if self.options.class_sampling == "balanced" else None
 
     def same_target(self, other: Task) -> None:
         """The classes must be the same, in the same order, whose last of two is the positive one."""

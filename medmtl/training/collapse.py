@@ -1,17 +1,27 @@
-"""Does a case head say the same for everybody although its features know better?
+"""Does a case head say the same for everybody, or anything, although its features know better?
 
-Heads bolted onto a segmentation network often end as constants beside a good mask. At the end of a training each case
-head's predictions on training cases are compared with a linear probe (ridge regression, five-fold cross-validated) on
-the same encoder's pooled maps, and on the mask and the clinical covariates where the head reads them:
+Heads bolted onto a segmentation network often end as constants, or as noise, beside a good mask. A third of the way
+through a training and at its end, each case head's predictions on training cases are compared with the labels, and with
+a linear probe (ridge regression, five-fold cross-validated) on the same encoder's pooled maps, and on the mask and the
+clinical covariates where the head reads them. Two questions:
 
-* predictions vary: ``trained``;
-* predictions are nearly constant, and the probe explains the target: ``collapsed``, the head is at fault;
-* predictions are nearly constant, and so is the probe: ``no signal found``, the features hold nothing.
+* does the head follow its labels: its predictions are not nearly constant (``spread``), a line through them explains a
+  tenth of the labels' variance (``fit_r2``), and they are not far worse than a constant, whatever their mean
+  (``own_r2``);
+* do the features hold the labels: the probe explains more of labels that it did not see (``probe_r2``) than of labels
+  that were dealt out anew (``chance``, the share of 499 permutations that do as well). Hundreds of features of a few
+  cases explain something by chance.
+
+The verdicts: ``trained`` if both; ``collapsed``, the head is at fault, if it does not follow what the probe explains a
+tenth of, beyond every permutation; otherwise ``no signal found``. That is also said of a head that follows its
+training labels alone: it may have learned them by heart, or the cases are too few to tell. Early a head may be slow and
+not dead: unless its predictions are quite constant, or far worse than a constant, it is ``undecided``.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,11 +41,21 @@ from medmtl.training.step import autocast
 MAX_CASES = 64
 MIN_CASES = 10
 CONSTANT_SHARE = 0.1  # spread of the predictions against that of the targets
+EARLY_SHARE = 0.02  # and early, when a slow head's predictions are still close together
+FIT_R2 = 0.1
+WORSE_R2 = -0.1
 PROBE_R2 = 0.1
+PERMUTATIONS = 499
+BEYOND_DOUBT = 0.002  # chance up to which a head is called collapsed, which accuses it
+LIKELY = 0.05  # and up to which one that follows its labels is called trained
 
 
 def verdict(
-    predicted: npt.NDArray[np.float64], target: npt.NDArray[np.float64], features_NF: npt.NDArray[np.float64]
+    predicted: npt.NDArray[np.float64],
+    target: npt.NDArray[np.float64],
+    features_NF: npt.NDArray[np.float64],
+    *,
+    early: bool = False,
 ) -> dict[str, Any]:
     """Judge one head.
 
@@ -43,37 +63,91 @@ def verdict(
         predicted: one score per training case.
         target: the same cases' targets on the same scale.
         features_NF: pooled features of the same cases.
+        early: whether the training goes on.
 
     Returns:
         ``verdict``, ``sentence`` and the figures behind them.
     """
-    spread = float(np.std(predicted) / np.std(target)) if np.std(target) > 0 else 0.0
-    probe = _probe_r2(features_NF, target)
-    figures = {"spread": round(spread, 4), "probe_r2": round(probe, 4), "cases": len(target)}
-    if spread >= CONSTANT_SHARE:
-        return {"verdict": "trained", "sentence": "the predictions vary with the cases", **figures}
-    if probe >= PROBE_R2:
+    varies = np.std(target) > 0
+    spread = float(np.std(predicted) / np.std(target)) if varies else 0.0
+    fit = max(0.0, float(np.corrcoef(predicted, target)[0, 1])) ** 2 if spread > 0 else 0.0
+    own = 1 - float(np.var(target - predicted) / np.var(target)) if varies else 0.0
+    probe, chance = _probe(features_NF, target)
+    figures = {"spread": spread, "fit_r2": fit, "own_r2": own, "probe_r2": probe, "chance": chance}
+    follows = spread >= CONSTANT_SHARE and fit >= FIT_R2 and own >= WORSE_R2
+    if follows and chance <= LIKELY:
+        word, sentence = "trained", "the predictions vary with the cases"
+    elif follows:
+        word = "no signal found"
         sentence = (
-            "collapsed: the head's training predictions are nearly constant, yet a linear probe on its features is not"
+            f"{word}: the head follows its training labels, but a linear probe on its features does no better than "
+            "chance; it may have learned them by heart, or the cases are too few to tell"
         )
-        return {"verdict": "collapsed", "sentence": sentence, **figures}
-    sentence = "no signal found: neither the head nor a linear probe on its features explains the training labels"
-    return {"verdict": "no signal found", "sentence": sentence, **figures}
+    elif probe < PROBE_R2 or chance > BEYOND_DOUBT:
+        word = "no signal found"
+        sentence = f"{word}: neither the head nor a linear probe on its features explains the training labels"
+    elif early and spread >= EARLY_SHARE and own >= WORSE_R2:
+        word = "undecided"
+        sentence = f"{word}: the head does not follow the training labels yet, and a linear probe on its features does"
+    else:
+        word = "collapsed"
+        what = "do not follow the labels" if spread >= CONSTANT_SHARE else "are nearly constant"
+        known = "yet a linear probe on its features explains the labels"
+        sentence = f"{word}: the head's training predictions {what}, {known}"
+    return {
+        "verdict": word,
+        "sentence": sentence,
+        **{name: round(value, 4) for name, value in figures.items()},
+        "cases": len(target),
+    }
 
 
 @torch.inference_mode()
-def collapse_check(session: Session) -> dict[str, dict[str, Any]]:
+def collapse_check(
+    session: Session, *, early: bool = False, stopped: Callable[[], bool] = lambda: False
+) -> dict[str, dict[str, Any]]:
     """Judge every case head with at least ten labelled training cases.
 
-    The weights are those in training at the end; the cases are the first 64 of the training fold, not augmented.
+    The weights are those in training; the cases are the first 64 of the training fold, not augmented. The training goes
+    on as if nothing had been: no weight, no buffer, no random number changes.
+
+    Args:
+        session: of the training.
+        early: whether the training goes on.
+        stopped: asked before every case; where it says yes, nothing is judged.
     """
     learner = session.learner
     tasks = {name: task for name, task in learner.tasks.items() if isinstance(task, CaseTask)}
     if not tasks:
         return {}
+    was_training = learner.model.training
     learner.model.eval()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            rows = _observe(session, tasks, stopped)
+    finally:
+        learner.model.train(was_training)
+    return {
+        name: verdict(
+            np.array([r[0] for r in found]),
+            np.array([r[1] for r in found]),
+            np.stack([r[2] for r in found]),
+            early=early,
+        )
+        for name, found in rows.items()
+        if len(found) >= MIN_CASES
+    }
+
+
+def _observe(
+    session: Session, tasks: Mapping[str, CaseTask], stopped: Callable[[], bool]
+) -> dict[str, list[tuple[float, float, npt.NDArray[np.float64]]]]:
+    """Per task, the prediction, the target and the features of each labelled case; nothing where it was stopped."""
+    learner = session.learner
     rows: dict[str, list[tuple[float, float, npt.NDArray[np.float64]]]] = {name: [] for name in tasks}
     for view in session.training.plain(tasks, limit=MAX_CASES):
+        if stopped():
+            return {}
         names = tuple(name for name in view.labelled() if name in tasks)
         with autocast(learner.device, learner.precision):
             outputs, features = learner.model.outputs_and_features(
@@ -85,11 +159,7 @@ def collapse_check(session: Session) -> dict[str, dict[str, Any]]:
             for b in np.flatnonzero(view.present[name].numpy()):
                 score, target = tasks[name].probe_pair(activation[b], view.targets[name][b])
                 rows[name].append((score, target, pooled[b]))
-    return {
-        name: verdict(np.array([r[0] for r in found]), np.array([r[1] for r in found]), np.stack([r[2] for r in found]))
-        for name, found in rows.items()
-        if len(found) >= MIN_CASES
-    }
+    return rows
 
 
 def _pool(features: Features) -> npt.NDArray[np.float64]:
@@ -105,11 +175,22 @@ def _pool(features: Features) -> npt.NDArray[np.float64]:
     return np.asarray(torch.cat(parts, 1).cpu().numpy(), np.float64)
 
 
-def _probe_r2(features_NF: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> float:
-    probe = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 11)))
+def _probe(features_NF: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Out-of-fold R2 of a linear probe, and the share of permuted targets for which it is as high.
+
+    With few cases and hundreds of features R2 is above zero by chance now and then, so that the same probe, on the same
+    features and folds, is asked for targets that were dealt out anew; the share is (1 + c) / (1 + n), where c of n
+    permutations reach the R2 of the true targets.
+    """
+    if np.std(target) == 0:
+        return 0.0, 1.0
+    rng = np.random.default_rng(0)
+    target_NP = np.column_stack([target, *(rng.permutation(target) for _ in range(PERMUTATIONS))])
+    # one decomposition of the features serves all targets, each with a penalty of its own
+    probe = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 11), alpha_per_target=True))
     with warnings.catch_warnings():
         # constant features of a dead layer: the scaler divides them by 1 and says so
         warnings.simplefilter("ignore")
-        found = cross_val_predict(probe, features_NF, target, cv=KFold(5, shuffle=True, random_state=0))
-    residual = float(np.mean((target - found) ** 2))
-    return 1 - residual / float(np.var(target)) if np.var(target) > 0 else 0.0
+        found_NP = cross_val_predict(probe, features_NF, target_NP, cv=KFold(5, shuffle=True, random_state=0))
+    r2_P = 1 - ((target_NP - found_NP) ** 2).mean(axis=0) / np.var(target)
+    return float(r2_P[0]), float((1 + np.sum(r2_P[1:] >= r2_P[0])) / (1 + PERMUTATIONS))

@@ -24,7 +24,7 @@ from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
 from medmtl.training.collapse import collapse_check
 from medmtl.training.finish import finish_tasks
-from medmtl.training.optimiser import Schedule
+from medmtl.training.optimiser import Schedule, set_own_factors
 from medmtl.training.session import Session, open_session, restore, save
 from medmtl.training.signals import Requests
 from medmtl.training.step import StepRecord, task_losses, train_step
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 WARM_STEPS = 20  # after which minutes become a number of steps
 UNTIMED_STEPS = 5  # allocation and the loader's start make the first ones slower
+EARLY_FROM = 60  # steps of a training from which its heads are judged early too: in a shorter one it saves nothing
 SAVE_TRIES = 3  # intervals without a commit, after which a run with a failing disk is not worth going on with
 
 
@@ -79,6 +80,8 @@ def _loop(session: Session, first: int, requests: Requests, progress: Progress) 
     step, failed, committed = first, 0, first
     if _owes_validation(session, first):
         _validate(session, first, requests)
+    if first and first == _early_step(limit) and not _has_verdicts(session, first):
+        _judge_heads(session, first, requests)
     with closing(loader):
         while limit is None or step < limit:
             batch = _next(loader, clock, requests)
@@ -88,6 +91,7 @@ def _loop(session: Session, first: int, requests: Requests, progress: Progress) 
                 raise _interrupted(requests, step)
             requests.watch()
             factor = schedule.factor(step)
+            set_own_factors(session.learner.optimiser, schedule, step)
             record = train_step(session.learner, batch, factor)
             step += 1
             clock.ends.append(time.perf_counter())
@@ -100,7 +104,8 @@ def _loop(session: Session, first: int, requests: Requests, progress: Progress) 
                 _validate(session, step, requests)
             if step == limit:
                 finish_tasks(session)
-                _judge_heads(session, step)
+            if step in (limit, _early_step(limit)):
+                _judge_heads(session, step, requests)
             if due or requests.commit or requests.stop:
                 requests.commit = False
                 failed = _commit(session, step, failed, last=step == limit or requests.stop is not None)
@@ -173,13 +178,13 @@ def _validation_share(session: Session) -> float:
     if session.validation is None:
         return 0.0
     samples = len(session.validation)
-    return samples / 3 / (session.config.training.checkpoint_every * session.training.batch)
+    return samples / 3 / (session.config.training.checkpoint_every * session.training.views[0].batch)
 
 
 def _log_record(session: Session, record: StepRecord, step: int, factor: float, clock: _Clock) -> dict[str, Any]:
     return {
         "step": step,
-        "epoch": round(step * session.training.batch / session.case_count, 4),
+        "epoch": round(session.training.epoch(step), 4),
         "losses": dict(record.losses),
         "weights": dict(record.weights),
         "gradient_norms": dict(record.gradient_norms),
@@ -223,10 +228,25 @@ def _validate(session: Session, step: int, requests: Requests) -> None:
     session.run.log({"step": step, "validation": {name: sum(v) / len(v) for name, v in sums.items()}})
 
 
-def _judge_heads(session: Session, step: int) -> None:
-    for name, verdict in collapse_check(session).items():
+def _early_step(limit: int | None) -> int | None:
+    """The step after which heads are judged the first time, a third of the way; None where only the end is judged."""
+    return limit // 3 if limit is not None and limit >= EARLY_FROM else None
+
+
+def _has_verdicts(session: Session, step: int) -> bool:
+    return any(record["step"] == step and "collapse" in record for record in session.run.read_log())
+
+
+def _judge_heads(session: Session, step: int, requests: Requests) -> None:
+    """Say which heads are dead. As with a validation, a request to stop does not wait for it but at the last step."""
+    limit = session.plan.steps
+    early = step != limit
+    verdicts = collapse_check(session, early=early, stopped=lambda: early and requests.stop is not None)
+    for name, verdict in verdicts.items():
         session.run.log({"step": step, "collapse": {"task": name, **verdict}})
-        if verdict["verdict"] != "trained":
+        if early and verdict["verdict"] == "collapsed":
+            logger.warning("task %s, after %d of %d steps: %s", name, step, limit, verdict["sentence"])
+        elif not early and verdict["verdict"] != "trained":
             logger.warning("task %s: %s", name, verdict["sentence"])
 
 

@@ -1,4 +1,4 @@
-"""AdamW in two groups of rates, with warm-up and polynomial decay."""
+"""AdamW, or SGD, in groups of rates, with warm-up and polynomial decay."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from medmtl.model import MultiTaskModel
-from medmtl.sections import TrainingSection
+from medmtl.sections import HeadSection, TrainingSection
 from medmtl.weighting.base import Weighting
 
 WARM_UP = 50
 POWER = 0.9
+MOMENTUM = 0.99  # of SGD, with Nesterov's update, as in nnU-Net
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,10 @@ class Schedule:
     steps: int | None
     fixed_warm_up: bool
 
-    def factor(self, step: int) -> float:
-        """The factor for the 0-based ``step``."""
-        warm_up = WARM_UP if self.fixed_warm_up or self.steps is None else min(WARM_UP, max(1, self.steps // 10))
+    def factor(self, step: int, warm_up: int | None = None) -> float:
+        """The factor for the 0-based ``step``; ``warm_up`` in steps is by default the one described above."""
+        if warm_up is None:
+            warm_up = WARM_UP if self.fixed_warm_up or self.steps is None else min(WARM_UP, max(1, self.steps // 10))
         if step < warm_up or self.steps is None:
             return min(1.0, (step + 1) / warm_up)
         return float(max(0.0, 1 - (step - warm_up) / max(1, self.steps - warm_up)) ** POWER)
@@ -38,23 +40,22 @@ class Schedule:
 
 def make_optimiser(
     model: MultiTaskModel, weighting: Weighting, case_tasks: frozenset[str], training: TrainingSection
-) -> torch.optim.AdamW:
-    """AdamW with one group per (rate, decay) pair and per clipping group.
+) -> torch.optim.Optimizer:
+    """The optimiser with one group per (rate, decay) pair and per clipping group.
 
-    The trunk and the voxel heads share ``lr``; each case head has ``head_lr`` and a clipping group of its own,
-    because a
-    small head next to a large trunk is either starved or scaled away by one common norm. Biases, norm parameters and
-    a weighting's own parameters are not decayed.
+    The trunk and the voxel heads share ``lr``; each case head has ``head_lr``, or what ``heads`` says, and a clipping
+    group of its own, because a small head next to a large trunk is either starved or scaled away by one common norm.
+    Biases, norm parameters and a weighting's own parameters are not decayed.
 
     Args:
         model: the model; every parameter lands in exactly one group.
         weighting: its parameters join without decay.
         case_tasks: names of the tasks whose heads take ``head_lr``.
-        training: rates and decay.
+        training: optimiser, rates and decay.
     """
     groups: list[dict[str, object]] = []
 
-    def add(name: str, parameters: list[nn.Parameter], rate: float, decay: float) -> None:
+    def add(name: str, parameters: list[nn.Parameter], rate: float, decay: float, warm_up: int | None = None) -> None:
         for suffix, chosen, weight_decay in (
             ("weights", [p for p in parameters if p.ndim > 1], decay),
             ("other", [p for p in parameters if p.ndim <= 1], 0.0),
@@ -68,6 +69,7 @@ def make_optimiser(
                         "weight_decay": weight_decay,
                         "clip_group": name,
                         "name": f"{name}/{suffix}",
+                        **({} if warm_up is None else {"warm_up": warm_up, "own_factor": 0.0}),
                     }
                 )
 
@@ -78,15 +80,26 @@ def make_optimiser(
     add("trunk", trunk, training.lr, training.weight_decay)
     for task in model.tasks:
         if task in case_tasks:
-            add(task, list(model.head_parameters(task)), training.head_lr, training.weight_decay)
+            own = training.heads.get(task, HeadSection())
+            rate = training.head_lr if own.lr is None else own.lr
+            add(task, list(model.head_parameters(task)), rate, training.weight_decay, own.warm_up)
     add("weighting", list(weighting.parameters()), training.head_lr, 0.0)
+    if training.optimiser == "sgd":
+        return torch.optim.SGD(groups, momentum=MOMENTUM, nesterov=True, foreach=True)
     return torch.optim.AdamW(groups, foreach=True)
 
 
-def set_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
-    """Every group's rate becomes its base rate times ``factor``."""
+def set_own_factors(optimiser: torch.optim.Optimizer, schedule: Schedule, step: int) -> None:
+    """Give the groups that have a warm-up of their own their factor for the 0-based ``step``."""
     for group in optimiser.param_groups:
-        group["lr"] = group["base_lr"] * factor
+        if "warm_up" in group:
+            group["own_factor"] = schedule.factor(step, group["warm_up"])
+
+
+def set_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:
+    """Every group's rate becomes its base rate times ``factor``, or times its own factor where it has one."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["base_lr"] * group.get("own_factor", factor)
 
 
 def clip_groups(optimiser: torch.optim.Optimizer, limit: float) -> dict[str, torch.Tensor]:

@@ -153,7 +153,7 @@ def _target_bytes(task: Task) -> int:
 
 
 def _checkpoint_bytes(config: Config, checked: Checked, plan: Plan) -> int:
-    """Bytes of a commit: weights, their average, and the two moments that AdamW keeps of each parameter."""
+    """Bytes of a commit: weights, their average, and what the optimiser keeps: AdamW two moments, SGD one."""
     unfitted = build_tasks(config)
     truths = {name: list(checked.learnable(name).values()) for name in unfitted}
     fitted = {name: {**task.fit(truths[name]), **task.resolve(unfitted)} for name, task in unfitted.items()}
@@ -161,7 +161,8 @@ def _checkpoint_bytes(config: Config, checked: Checked, plan: Plan) -> int:
         model, weighting = build_model(config, plan, build_tasks(config, fitted)), build_weighting(config)
     weights = [*model.state_dict().values()]
     own = [*weighting.state_dict().values()]
-    moments = 2 * sum(p.nbytes for part in (model, weighting) for p in part.parameters())
+    kept = 1 if config.training.optimiser == "sgd" else 2
+    moments = kept * sum(p.nbytes for part in (model, weighting) for p in part.parameters())
     tensors = sum(t.nbytes for t in weights) * (2 if config.training.average else 1) + sum(t.nbytes for t in own)
     return int(tensors + moments) + 6 * NAME_BYTES * len(weights) + CHECKPOINT_FILES * BLOCK
 

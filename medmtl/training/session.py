@@ -15,6 +15,7 @@ from medmtl.config import Config
 from medmtl.data.augmentation import AXES, Augmentation
 from medmtl.data.case import Case
 from medmtl.data.loader import StepDataset, StepViews
+from medmtl.data.order import CaseOrder
 from medmtl.data.prepared import Preparation
 from medmtl.data.view import View
 from medmtl.device import describe_device
@@ -46,7 +47,6 @@ class Session:
         run, config, plan: the run.
         learner: model, optimiser and their state.
         training, validation: batches by step; ``validation`` is None where the fold has no validation cases.
-        case_count: training cases, for counting epochs.
     """
 
     run: RunFolder
@@ -55,7 +55,6 @@ class Session:
     learner: Learner
     training: StepViews
     validation: StepViews | None
-    case_count: int
 
 
 def open_session(run: RunFolder) -> Session:
@@ -100,7 +99,7 @@ def open_session(run: RunFolder) -> Session:
     )
     watched = val[:VALIDATION_CASES]
     validation = _datasets(run, config, plan, tasks, watched, truths, augment=False) if watched else None
-    return Session(run, config, plan, learner, training, validation, len(train))
+    return Session(run, config, plan, learner, training, validation)
 
 
 def save(session: Session, steps_done: int) -> None:
@@ -243,6 +242,7 @@ def _datasets(
             # what is done to the image changes nothing for a task that does not read it
             sensitive={name: tasks[name].sensitive_to for name in seeing if tasks[name].reads_image},
             covariates=plan.covariates,
+            order=_order(config, batch, {name: tasks[name] for name in seeing}, cases, truths) if augment else None,
             notes={name: task.noted for name in seeing if isinstance(task := tasks[name], LabelTask)},
         )
 
@@ -254,3 +254,16 @@ def _datasets(
         view = View(second.kind, second.shape, second.tiles, second.around, ignored)
         views.append(make(view, second.preparation, second.batch, second.tasks))
     return StepViews(views)
+
+
+def _order(
+    config: Config, batch: int, tasks: Mapping[str, Task], cases: Sequence[Case], truths: Mapping[str, Any]
+) -> CaseOrder:
+    seed = config.training.seed
+    if config.training.sampling == "even":
+        return CaseOrder.even(len(cases), batch, seed)
+    chosen = [case.case_id for case in cases]
+    targets = {name: {key: truths[name][key] for key in chosen if key in truths[name]} for name in tasks}
+    groups = {name: task.sampling_groups(targets[name]) for name, task in tasks.items()}
+    asked = {name: found for name, found in groups.items() if found is not None}
+    return CaseOrder.labelled(chosen, targets, asked, batch, seed)

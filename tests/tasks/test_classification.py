@@ -331,3 +331,18 @@ def test_a_single_class_has_no_auc_but_says_why() -> None:
     assert metrics["auc"].why
     assert metrics["sensitivity"].value is None
     assert metrics["specificity"].value == 0.5
+
+
+def test_balanced_sampling_starts_from_equal_classes_and_groups_the_cases_by_class() -> None:
+    truths = ["low"] * 9 + ["high"]
+    task = build(truths=truths, class_sampling="balanced")
+    assert task.fitted["constant"] == pytest.approx([0.5, 0.5])
+    assert task.loss_scale == pytest.approx(math.log(2))
+    assert (task.fitted["weights"], task.fitted["counts"]) == ([1.0, 1.0], [9, 1])
+    head = task.head(SPEC).eval()
+    assert head(features(2)).softmax(dim=1).flatten().tolist() == pytest.approx([0.5] * 4, abs=0.02)
+    named = {"c1": "low", "c2": "high"}
+    assert task.sampling_groups(named) == named
+    assert task.sampling_groups({}) is not None
+    assert build(truths=truths).sampling_groups(named) is None
+    assert build(truths=truths).fitted["constant"] == pytest.approx([0.9, 0.1])

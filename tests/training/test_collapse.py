@@ -1,0 +1,191 @@
+"""Verdicts on case heads: from made predictions and features, and in the middle of a training."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import KFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from medmtl import api
+from medmtl.errors import InterruptedRun
+from medmtl.run_folder import RunFolder
+from medmtl.training import collapse, loop
+from medmtl.training.session import open_session
+from tests.conftest import TINY
+from tests.faults.processes import fingerprint, records
+
+Array = npt.NDArray[np.float64]
+
+
+def made(cases: int, features: int, seed: int, strength: float = 1.0) -> tuple[Array, Array]:
+    """A target, and features of which the first few hold it."""
+    rng = np.random.default_rng(seed)
+    target = rng.normal(size=cases)
+    feature_NF = rng.normal(size=(cases, features))
+    feature_NF[:, :8] += 2 * strength * target[:, None]
+    return target, feature_NF
+
+
+def judged(predicted: Array, target: Array, feature_NF: Array, **more: Any) -> str:
+    found = collapse.verdict(predicted, target, feature_NF, **more)
+    assert found["sentence"].startswith(f"{found['verdict']}:") or found["verdict"] == "trained"
+    return str(found["verdict"])
+
+
+def test_a_head_that_follows_what_the_features_hold_is_trained() -> None:
+    target, feature_NF = made(40, 100, 0)
+    assert judged(0.5 * target, target, feature_NF) == "trained"
+
+
+@pytest.mark.parametrize("noise", [1e-3, 0.5, 2.0])
+def test_a_head_that_does_not_follow_what_the_features_hold_has_collapsed(noise: float) -> None:
+    """Nearly constant, or saying anything, as a head that SGD's momentum threw far off does."""
+    target, feature_NF = made(40, 100, 1)
+    said = noise * np.random.default_rng(9).normal(size=40)
+    said -= (said @ target) / (target @ target) * target
+    assert judged(said, target, feature_NF) == "collapsed"
+    assert judged(np.full(40, 3.0), target, feature_NF) == "collapsed"
+
+
+def test_predictions_far_worse_than_a_constant_are_those_of_a_collapsed_head() -> None:
+    target, feature_NF = made(40, 100, 2)
+    assert judged(3 * target + np.random.default_rng(0).normal(size=40), target, feature_NF) == "collapsed"
+
+
+@pytest.mark.parametrize("labels", [16, 30])
+def test_a_head_on_permuted_labels_never_comes_out_as_collapsed(labels: int) -> None:
+    """Nearly constant or learned by heart, although the probe of some of them passes for one that explains a tenth."""
+    above = 0
+    for seed in range(14):
+        target, feature_NF = made(labels, 300, seed, strength=0.0)
+        figures = collapse.verdict(np.zeros(labels), target, feature_NF)
+        above += figures["probe_r2"] >= collapse.PROBE_R2
+        assert figures["verdict"] == "no signal found"
+        if figures["chance"] > collapse.LIKELY:
+            assert judged(0.7 * target, target, feature_NF) == "no signal found"
+    assert above
+
+
+def test_the_probe_is_that_of_scikit_learn_and_its_chance_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collapse, "PERMUTATIONS", 19)
+    target, feature_NF = made(30, 50, 4, strength=0.1)
+    probe = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 11)))
+
+    def r2(values: Array) -> float:
+        found = cross_val_predict(probe, feature_NF, values, cv=KFold(5, shuffle=True, random_state=0))
+        return float(1 - np.mean((values - found) ** 2) / np.var(values))
+
+    rng = np.random.default_rng(0)
+    beaten = sum(r2(rng.permutation(target)) >= r2(target) for _ in range(collapse.PERMUTATIONS))
+    found = collapse.verdict(np.zeros(30), target, feature_NF)
+    assert found["probe_r2"] == pytest.approx(r2(target), abs=1e-4)
+    assert found["chance"] == pytest.approx((1 + beaten) / (1 + collapse.PERMUTATIONS), abs=1e-4)
+    assert 0 < beaten < collapse.PERMUTATIONS
+
+
+def test_targets_that_do_not_vary_hold_no_signal() -> None:
+    _, feature_NF = made(20, 30, 5)
+    assert judged(np.arange(20.0), np.ones(20), feature_NF) == "no signal found"
+    assert judged(np.zeros(20), np.arange(20.0), np.zeros((20, 30))) == "no signal found"
+
+
+def test_early_a_slow_head_is_undecided_and_a_dead_one_is_not() -> None:
+    target, feature_NF = made(40, 100, 6)
+    said = np.random.default_rng(1).normal(size=40)
+    said -= (said @ target) / (target @ target) * target
+    assert judged(0.05 * said, target, feature_NF) == "collapsed"
+    assert judged(0.05 * said, target, feature_NF, early=True) == "undecided"
+    assert judged(0.001 * said, target, feature_NF, early=True) == "collapsed"
+    assert judged(1.5 * said, target, feature_NF, early=True) == "collapsed"
+
+
+def test_a_check_leaves_training_mode_random_numbers_and_weights_alone(trained_run: Path) -> None:
+    session = open_session(RunFolder.open(trained_run))
+    model = session.learner.model
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = torch.get_rng_state()
+    for mode in (True, False):
+        model.train(mode)
+        collapse.collapse_check(session)
+        assert all(module.training is mode for module in model.modules())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert collapse.collapse_check(session, stopped=lambda: True) == {}
+
+
+@pytest.fixture
+def early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six steps are enough for an early judgement, after two of them, and four labelled cases for a verdict."""
+    monkeypatch.setattr(loop, "EARLY_FROM", 6)
+    monkeypatch.setattr(collapse, "MIN_CASES", 5)
+
+
+@pytest.mark.usefixtures("early")
+def test_heads_are_judged_a_third_of_the_way_too_and_nothing_else_changes(
+    trained_run: Path, tiny_cohort: Path, tmp_path: Path
+) -> None:
+    api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=TINY)
+    assert fingerprint(tmp_path / "run") == fingerprint(trained_run)
+    found = [(r["step"], r["collapse"]["task"]) for r in records(tmp_path / "run") if "collapse" in r]
+    assert {step for step, _ in found} == {2, 6}
+    assert len(found) == len(set(found))
+
+
+@pytest.mark.usefixtures("early")
+def test_a_stop_does_not_wait_for_the_early_judgement_and_a_resume_makes_up_for_it(
+    tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.train(tiny_cohort, tmp_path / "whole", device="cpu", overrides=TINY)
+    judge = loop.collapse_check
+
+    def stop_then_judge(session: Any, *, early: bool, stopped: Any) -> Any:
+        return judge(session, early=early, stopped=lambda: early)
+
+    monkeypatch.setattr(loop, "collapse_check", stop_then_judge)
+
+    def interrupt(stage: str, done: int, total: int, note: str = "") -> None:
+        if stage == "train" and done == 2:
+            raise InterruptedRun("here")
+
+    with pytest.raises(InterruptedRun):
+        api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=TINY, progress=interrupt)
+    assert not any("collapse" in record for record in records(tmp_path / "run"))
+    monkeypatch.setattr(loop, "collapse_check", judge)
+    for _ in range(2):  # the second resume finds it done
+        api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=TINY, resume=True)
+    assert records(tmp_path / "run") == records(tmp_path / "whole")
+    assert any(record["step"] == 2 and "collapse" in record for record in records(tmp_path / "run"))
+
+
+@pytest.mark.usefixtures("early")
+@pytest.mark.parametrize(("word", "told"), [("collapsed", 2), ("no signal found", 1), ("undecided", 1)])
+def test_only_a_collapsed_head_is_worth_a_warning_before_the_end(
+    tiny_cohort: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    word: str,
+    told: int,
+) -> None:
+    verdict = {"verdict": word, "sentence": f"{word}: so it is"}
+    monkeypatch.setattr(loop, "collapse_check", lambda *_, **__: {"risk": verdict})
+    with caplog.at_level(logging.WARNING, logger="medmtl"):
+        api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=TINY)
+    messages = [record.getMessage() for record in caplog.records if "so it is" in record.getMessage()]
+    assert len(messages) == told
+    assert messages[-1] == f"task risk: {word}: so it is"
+    assert told == 1 or messages[0] == f"task risk, after 2 of 6 steps: {word}: so it is"
+
+
+@pytest.mark.parametrize(("limit", "step"), [(None, None), (59, None), (60, 20), (450, 150)])
+def test_the_moment_of_the_early_judgement(limit: int | None, step: int | None) -> None:
+    assert loop._early_step(limit) == step

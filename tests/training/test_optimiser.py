@@ -1,0 +1,132 @@
+"""Groups, rates and optimisers: what each head gets, and that SGD resumes to the same bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from medmtl import api
+from medmtl.errors import InterruptedRun
+from medmtl.run_folder import RunFolder
+from medmtl.training.optimiser import MOMENTUM, Schedule, set_own_factors, set_rates
+from medmtl.training.session import Session, open_session
+from medmtl.training.step import train_step
+from tests.conftest import TINY
+from tests.faults.processes import fingerprint, records
+
+SGD: dict[str, Any] = {**TINY, "training.optimiser": "sgd", "training.lr": 1e-2, "training.head_lr": 1e-2}
+OWN: dict[str, Any] = {**TINY, "training.heads": {"risk": {"lr": 0.5, "warm_up": 4}, "malignancy": {"lr": 0.25}}}
+
+
+def stopped_at(step: int) -> Any:
+    def interrupt(stage: str, done: int, total: int, note: str = "") -> None:
+        if stage == "train" and done == step:
+            raise InterruptedRun("here")
+
+    return interrupt
+
+
+def rates(session: Session) -> dict[str, float]:
+    return {group["name"].partition("/")[0]: group["lr"] for group in session.learner.optimiser.param_groups}
+
+
+@pytest.fixture(scope="module")
+def own_rates(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return api.train(tiny_cohort, tmp_path_factory.mktemp("own") / "run", device="cpu", overrides=OWN)
+
+
+@pytest.mark.parametrize("overrides", [SGD, OWN], ids=["sgd", "own rates"])
+def test_a_resumed_run_has_the_bytes_of_the_uninterrupted_one(
+    tiny_cohort: Path, tmp_path: Path, overrides: dict[str, Any]
+) -> None:
+    api.train(tiny_cohort, tmp_path / "whole", device="cpu", overrides=overrides)
+    # between two commits, so that a step is done again from the restored state
+    with pytest.raises(InterruptedRun):
+        api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=overrides, progress=stopped_at(3))
+    api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=overrides, resume=True)
+    assert fingerprint(tmp_path / "run") == fingerprint(tmp_path / "whole")
+    assert records(tmp_path / "run") == records(tmp_path / "whole")
+
+
+def test_sgd_keeps_momentum_alone_and_is_nesterov_s(tiny_cohort: Path, tmp_path: Path) -> None:
+    run = RunFolder.open(api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=SGD))
+    stored = run.newest()
+    assert stored is not None
+    assert {name.rpartition(".")[2] for name in stored.tensors["optimiser"]} == {"momentum_buffer"}
+    optimiser = open_session(run).learner.optimiser
+    assert isinstance(optimiser, torch.optim.SGD)
+    assert {(g["momentum"], g["nesterov"], g["dampening"]) for g in optimiser.param_groups} == {(MOMENTUM, True, 0)}
+    decays = {group["name"]: group["weight_decay"] for group in optimiser.param_groups}
+    assert {decay for name, decay in decays.items() if name.endswith("weights")} == {3e-5}
+    assert {decay for name, decay in decays.items() if name.endswith("other")} == {0.0}
+
+
+def test_two_steps_of_sgd_are_those_of_the_formula(tiny_cohort: Path, tmp_path: Path) -> None:
+    """Clipping aside: g <- grad + decay w; b <- m b + g (b <- g at first); w <- w - rate (g + m b)."""
+    overrides = {**SGD, "training.clip": 1e9}
+    session = open_session(RunFolder.open(api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=overrides)))
+    learner = session.learner
+    weight = learner.model.head_parameters("risk")[0]
+    expected, buffer = weight.detach().clone(), None
+    batches = (batch for batch in map(session.training.__getitem__, range(50)))
+    labelled = [batch for batch in batches if "risk" in next(iter(batch.views.values())).labelled()]
+    for batch in labelled[:2]:
+        train_step(learner, batch, 0.5)
+        assert weight.grad is not None
+        gradient = weight.grad + 3e-5 * expected
+        buffer = gradient if buffer is None else MOMENTUM * buffer + gradient
+        expected = expected - 0.5e-2 * (gradient + MOMENTUM * buffer)
+        torch.testing.assert_close(weight.detach(), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_by_default_no_head_has_anything_of_its_own(trained_run: Path) -> None:
+    """Also no entry of the checkpoint's groups: it is the same as before heads could have one."""
+    groups = open_session(RunFolder.open(trained_run)).learner.optimiser.param_groups
+    assert not any({"warm_up", "own_factor"} & group.keys() for group in groups)
+
+
+def test_a_head_has_its_own_rate_and_warm_up_and_the_trunk_s_decay(own_rates: Path) -> None:
+    session = open_session(RunFolder.open(own_rates))
+    optimiser, schedule = session.learner.optimiser, Schedule(100, fixed_warm_up=False)
+    for step in range(100):
+        set_own_factors(optimiser, schedule, step)
+        set_rates(optimiser, schedule.factor(step))
+        found = rates(session)
+        trunk, risk = min(1, (step + 1) / 10), min(1, (step + 1) / 4)
+        if step >= 10:
+            trunk = (1 - (step - 10) / 90) ** 0.9
+        if step >= 4:
+            risk = (1 - (step - 4) / 96) ** 0.9
+        assert found["trunk"] == pytest.approx(4e-3 * trunk)
+        assert found["malignancy"] == pytest.approx(0.25 * trunk)
+        assert found["risk"] == pytest.approx(0.5 * risk)
+
+
+def test_a_training_takes_the_rates_of_its_heads(own_rates: Path, trained_run: Path) -> None:
+    stored = RunFolder.open(own_rates).newest()
+    assert stored is not None
+    found = {group["options"]["name"]: group["options"]["lr"] for group in stored.state["optimiser"]}
+    # the last of six steps: the decay of five steps after one of warm-up, and of two after four
+    assert found["trunk/weights"] == pytest.approx(4e-3 * (1 - 4 / 5) ** 0.9)
+    assert found["malignancy/weights"] == pytest.approx(0.25 * (1 - 4 / 5) ** 0.9)
+    assert found["risk/weights"] == pytest.approx(0.5 * (1 - 1 / 2) ** 0.9)
+    assert fingerprint(own_rates) != fingerprint(trained_run)
+
+
+def test_a_warm_up_longer_than_the_training_never_reaches_its_rate() -> None:
+    schedule = Schedule(10, fixed_warm_up=False)
+    assert [schedule.factor(step, 40) for step in (0, 9)] == [1 / 40, 10 / 40]
+    assert Schedule(None, fixed_warm_up=True).factor(19, 10) == 1.0
+
+
+def test_the_log_has_the_gradient_norm_of_the_trunk_and_of_every_present_case_head(trained_run: Path) -> None:
+    steps = [record for record in records(trained_run) if "losses" in record]
+    assert len(steps) == 6
+    for record in steps:
+        heads = set(record["losses"]) - {"lesion"}
+        assert set(record["gradient_norms"]) == heads | {"trunk"}
+        assert all(norm > 0 for norm in record["gradient_norms"].values())
+    assert {name for record in steps for name in record["gradient_norms"]} == {"trunk", "malignancy", "risk"}

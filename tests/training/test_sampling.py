@@ -1,0 +1,92 @@
+"""Trainings whose cases are drawn by label: what is drawn, and that nothing but the step decides it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medmtl import api
+from medmtl.data.batch import ViewBatch
+from medmtl.errors import InterruptedRun
+from medmtl.run_folder import RunFolder
+from medmtl.training.session import Session, open_session
+from tests.conftest import TINY
+from tests.faults.processes import fingerprint, records
+
+LABELLED: dict[str, Any] = {
+    **TINY,
+    "training.sampling": "labelled",
+    "tasks.malignancy.class_sampling": "balanced",
+}
+
+
+@pytest.fixture(scope="module")
+def sampled(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return api.train(tiny_cohort, tmp_path_factory.mktemp("sampled") / "run", device="cpu", overrides=LABELLED)
+
+
+@pytest.fixture(scope="module")
+def session(sampled: Path) -> Session:
+    return open_session(RunFolder.open(sampled))
+
+
+def chosen(session: Session, steps: int) -> list[str]:
+    """Ids of the cases of some steps, without loading them."""
+    return [case.case_id for step in range(steps) for case in session.training._chosen(step)]
+
+
+def test_the_classes_of_a_balanced_task_are_drawn_in_turn_when_it_is_served(session: Session) -> None:
+    training = session.training
+    labelled = {name: {c.case_id for c in training.cases} & set(training.truths[name]) for name in training.encoders}
+    queues = list(dict.fromkeys(map(frozenset, labelled.values())))
+    served = chosen(session, 60)[queues.index(frozenset(labelled["malignancy"])) :: len(queues)]
+    classes = Counter(training.truths["malignancy"][case_id] for case_id in served)
+    assert set(classes) == {"benign", "malignant"}
+    assert abs(classes["benign"] - classes["malignant"]) <= 1
+    assert {case_id for case_id in served} == labelled["malignancy"]
+
+
+def test_no_labelled_case_is_starved_and_the_epoch_of_the_log_says_when_all_were_drawn(
+    session: Session, sampled: Path
+) -> None:
+    training = session.training
+    wanted = {
+        c.case_id for c in training.cases if any(c.case_id in training.truths[name] for name in training.encoders)
+    }
+    steps = next(steps for steps in range(1, 1000) if training.order.epoch(steps) >= 1)
+    assert set(chosen(session, steps)) == wanted
+    epochs = [record["epoch"] for record in records(sampled) if "epoch" in record]
+    assert epochs == [round(2 * step / training.order.span, 4) for step in range(1, 7)]
+
+
+def test_masks_count_as_labels_of_their_task(session: Session) -> None:
+    """Said by the table, before anything is loaded, and true of what is loaded."""
+    for step in range(6):
+        view = next(iter(session.training[step].views.values()))
+        assert isinstance(view, ViewBatch)
+        for slot, case_id in enumerate(view.case_ids):
+            assert bool(view.present["lesion"][slot]) == (case_id in session.training.truths["lesion"])
+
+
+def test_workers_and_resumes_change_nothing(tiny_cohort: Path, tmp_path: Path, sampled: Path) -> None:
+    def interrupt(stage: str, done: int, total: int, note: str = "") -> None:
+        if stage == "train" and done == 3:
+            raise InterruptedRun("here")
+
+    overrides = {**LABELLED, "plan.workers": 1}
+    with pytest.raises(InterruptedRun):
+        api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=overrides, progress=interrupt)
+    api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=overrides, resume=True)
+    assert fingerprint(tmp_path / "run") == fingerprint(sampled)
+    assert records(tmp_path / "run") == records(sampled)
+
+
+def test_by_default_cases_are_drawn_evenly(trained_run: Path) -> None:
+    session = open_session(RunFolder.open(trained_run))
+    count = len(session.training.cases)
+    drawn = chosen(session, 10 * count)
+    assert set(Counter(drawn).values()) == {20}
+    assert session.training.order.span == count
