@@ -35,11 +35,11 @@ def session(sampled: Path) -> Session:
 
 def chosen(session: Session, steps: int) -> list[str]:
     """Ids of the cases of some steps, without loading them."""
-    return [case.case_id for step in range(steps) for case in session.training._chosen(step)]
+    return [case.case_id for step in range(steps) for case in session.training.views[0]._chosen(step)]
 
 
 def test_the_classes_of_a_balanced_task_are_drawn_in_turn_when_it_is_served(session: Session) -> None:
-    training = session.training
+    training = session.training.views[0]
     labelled = {name: {c.case_id for c in training.cases} & set(training.truths[name]) for name in training.encoders}
     queues = list(dict.fromkeys(map(frozenset, labelled.values())))
     served = chosen(session, 60)[queues.index(frozenset(labelled["malignancy"])) :: len(queues)]
@@ -52,7 +52,7 @@ def test_the_classes_of_a_balanced_task_are_drawn_in_turn_when_it_is_served(sess
 def test_no_labelled_case_is_starved_and_the_epoch_of_the_log_says_when_all_were_drawn(
     session: Session, sampled: Path
 ) -> None:
-    training = session.training
+    training = session.training.views[0]
     wanted = {
         c.case_id for c in training.cases if any(c.case_id in training.truths[name] for name in training.encoders)
     }
@@ -68,7 +68,7 @@ def test_masks_count_as_labels_of_their_task(session: Session) -> None:
         view = next(iter(session.training[step].views.values()))
         assert isinstance(view, ViewBatch)
         for slot, case_id in enumerate(view.case_ids):
-            assert bool(view.present["lesion"][slot]) == (case_id in session.training.truths["lesion"])
+            assert bool(view.present["lesion"][slot]) == (case_id in session.training.views[0].truths["lesion"])
 
 
 def test_workers_and_resumes_change_nothing(tiny_cohort: Path, tmp_path: Path, sampled: Path) -> None:
@@ -86,7 +86,7 @@ def test_workers_and_resumes_change_nothing(tiny_cohort: Path, tmp_path: Path, s
 
 def test_by_default_cases_are_drawn_evenly(trained_run: Path) -> None:
     session = open_session(RunFolder.open(trained_run))
-    count = len(session.training.cases)
+    count = len(session.training.views[0].cases)
     drawn = chosen(session, 10 * count)
     assert set(Counter(drawn).values()) == {20}
-    assert session.training.order.span == count
+    assert session.training.views[0].order.span == count
