@@ -13,7 +13,7 @@ clinical covariates where the head reads them. Two questions:
   cases explain something by chance.
 
 The verdicts: ``trained`` if both; ``collapsed``, the head is at fault, if it does not follow what the probe explains a
-tenth of, beyond every permutation; otherwise ``no signal found``. That is also said of a head that follows its
+tenth of, beyond 99.5 % of permutations; otherwise ``no signal found``. That is also said of a head that follows its
 training labels alone: it may have learned them by heart, or the cases are too few to tell. Early a head may be slow and
 not dead: unless its predictions are quite constant, or far worse than a constant, it is ``undecided``.
 """
@@ -46,7 +46,7 @@ FIT_R2 = 0.1
 WORSE_R2 = -0.1
 PROBE_R2 = 0.1
 PERMUTATIONS = 499
-BEYOND_DOUBT = 0.002  # chance up to which a head is called collapsed, which accuses it
+BEYOND_DOUBT = 0.005  # chance up to which a head is called collapsed, which accuses it
 LIKELY = 0.05  # and up to which one that follows its labels is called trained
 
 
@@ -85,13 +85,16 @@ def verdict(
         )
     elif probe < PROBE_R2 or chance > BEYOND_DOUBT:
         word = "no signal found"
-        sentence = f"{word}: neither the head nor a linear probe on its features explains the training labels"
+        sentence = (
+            f"{word}: neither the head nor, beyond doubt, a linear probe on its features explains the training labels"
+        )
     elif early and spread >= EARLY_SHARE and own >= WORSE_R2:
         word = "undecided"
         sentence = f"{word}: the head does not follow the training labels yet, and a linear probe on its features does"
     else:
         word = "collapsed"
-        what = "do not follow the labels" if spread >= CONSTANT_SHARE else "are nearly constant"
+        what = "do not follow the labels" if fit < FIT_R2 else "are far worse than a constant"
+        what = what if spread >= CONSTANT_SHARE else "are nearly constant"
         known = "yet a linear probe on its features explains the labels"
         sentence = f"{word}: the head's training predictions {what}, {known}"
     return {

@@ -58,7 +58,9 @@ def test_a_head_that_does_not_follow_what_the_features_hold_has_collapsed(noise:
 
 def test_predictions_far_worse_than_a_constant_are_those_of_a_collapsed_head() -> None:
     target, feature_NF = made(40, 100, 2)
-    assert judged(3 * target + np.random.default_rng(0).normal(size=40), target, feature_NF) == "collapsed"
+    found = collapse.verdict(3 * target + np.random.default_rng(0).normal(size=40), target, feature_NF)
+    assert found["fit_r2"] > 0.5 and "predictions are far worse than a constant, yet" in found["sentence"]
+    assert found["verdict"] == "collapsed"
 
 
 @pytest.mark.parametrize("labels", [16, 30])
