@@ -242,14 +242,6 @@ def _refuse_later(data: dict[str, Any], lines: Lines, faults: Faults) -> None:
                 line = line_of(tuple(key.split(".")), lines)
                 raise ConfigError(f"{meaning} is not in this version", key=key, line=line, code="B132")
         _discard(data, key)
-    cohort = data.get("cohort")
-    channels = cohort.get("channels") if isinstance(cohort, dict) else None
-    for name, column in channels.items() if isinstance(channels, dict) else ():
-        if isinstance(column, dict):
-            place = ("cohort", "channels", name)
-            message = "optional channels are not in this version; give the column's name"
-            with faults.kept():
-                raise ConfigError(message, key=".".join(place), line=line_of(place, lines), code="B132")
 
 
 def _discard(data: dict[str, Any], key: str) -> None:
@@ -340,7 +332,7 @@ def _check_combinations(config: Config, lines: Lines, faults: Faults) -> None:
 
 def _check_columns(config: Config, built: Mapping[str, Task], lines: Lines, faults: Faults) -> None:
     channel_of: dict[str, str] = {}
-    for channel, column in config.cohort.channels.items():
+    for channel, column in config.cohort.columns.items():
         with faults.kept():
             if column in channel_of:
                 place = ("cohort", "channels", channel)

@@ -54,7 +54,7 @@ def look_at(case: Case, config: Config, tasks: Mapping[str, Task], folder: Path)
     channels: dict[str, ChannelFingerprint] = {}
     voxels: dict[str, bytes] = {}
     for number, (channel, path) in enumerate(case.images.items()):
-        column = config.cohort.channels[channel]
+        column = config.cohort.columns[channel]
         volume = opening.image(column, path)
         if volume is None or not _is_sound(volume, first, config, opening, column, path):
             continue

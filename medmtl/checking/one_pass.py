@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from medmtl.checking.channels import check_channels
 from medmtl.checking.checked import Checked
 from medmtl.checking.covariates import check_covariates
 from medmtl.checking.division import check_parts, divide, places
@@ -52,7 +53,7 @@ def check_cohort(
     fingerprints: dict[str, Fingerprint] = {}
     hashes: dict[str, str] = {}
     folder = cohort.table.parent
-    duplicates = Duplicates(folder, config.cohort.channels, places(config, splits), findings)
+    duplicates = Duplicates(folder, config.cohort.columns, places(config, splits), findings)
     for case, look in _in_order(lambda case: look_at(case, config, tasks, folder), cohort.cases, progress):
         findings.extend(list(look.findings))
         hashes.update(look.sha256)
@@ -91,6 +92,7 @@ def _check_table(
     splits = divide(config, tasks, cohort, truths, findings) if to_learn else None
     if splits is not None:
         check_parts(config, tasks, splits, truths, refused, findings)
+    check_channels(cohort, config, splits, findings, to_learn=to_learn)
     return cohort, truths, splits
 
 

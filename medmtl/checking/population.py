@@ -65,7 +65,7 @@ def _where(case: Case, column: str, path: Path, folder: Path) -> dict[str, Any]:
 
 def _first_image(case: Case, config: Config, folder: Path) -> dict[str, Any]:
     channel, path = next(iter(case.images.items()))
-    return _where(case, config.cohort.channels[channel], path, folder)
+    return _where(case, config.cohort.columns[channel], path, folder)
 
 
 def _texts(seen: Mapping[str, Seen], findings: Findings) -> None:
@@ -101,13 +101,12 @@ def _outliers(sound: Sound, config: Config, folder: Path, findings: Findings) ->
 
 def _intensities(sound: Sound, config: Config, folder: Path, findings: Findings) -> None:
     """Where a channel is normalised as CT, a scan without a negative value is not in Hounsfield units."""
-    for channel, column in config.cohort.channels.items():
+    for channel, column in config.cohort.columns.items():
         kind = config.plan.normalisation.get(channel)
-        lowest = np.median([fingerprint.channels[channel].minimum for _, fingerprint in sound])
-        if kind != "ct" and not (kind is None and lowest <= CT_AIR):
+        held = [(case, own) for case, fingerprint in sound if (own := fingerprint.channels.get(channel)) is not None]
+        if kind != "ct" and not (kind is None and held and np.median([own.minimum for _, own in held]) <= CT_AIR):
             continue
-        for case, fingerprint in sound:
-            own = fingerprint.channels[channel]
+        for case, own in held:
             if own.minimum >= 0:
                 where = _where(case, column, case.images[channel], folder)
                 found, fix = f"values {own.minimum:g} to {own.maximum:g}", "export the scan with its rescale intercept"

@@ -20,7 +20,7 @@ def layout(config: Config, tasks: Mapping[str, Task]) -> CohortLayout:
         case=section.case,
         patient=section.patient,
         site=section.site,
-        channels=section.channels,
+        channels=section.columns,
         value_columns=tuple(dict.fromkeys(c for task in tasks.values() if not task.voxel for c in task.columns)),
         file_columns=tuple(dict.fromkeys(c for task in tasks.values() if task.voxel for c in task.columns)),
         covariates=tuple(section.covariates),
@@ -28,6 +28,7 @@ def layout(config: Config, tasks: Mapping[str, Task]) -> CohortLayout:
         missing=section.missing,
         roots=section.roots,
         allow_shared_image="shared-image" in section.allow,
+        optional=section.optional,
     )
 
 

@@ -18,7 +18,8 @@ class Case:
         patient: id of the person; the unit of every split and every interval.
         site: scanner, hospital or other stratum, or None where the cohort declares none.
         row: 1-based line of the table.
-        images: channel name -> file, in the declared order.
+        images: channel name -> file, in the declared order; without the optional channels that the case lacks. The
+            first one's grid is the case's.
         cells: declared column of a task or a covariate -> cell text; None where the cell means "not labelled", or that
             the value is missing.
         files: task column -> resolved file, for the columns that name label files and are not empty.

@@ -41,6 +41,7 @@ class CohortLayout:
         missing: cells that mean "not labelled", besides the empty one.
         roots: folders outside the table's own that may be read.
         allow_shared_image: whether two rows may name one image.
+        optional: channels that a row may lack, as long as it has another one.
     """
 
     table: Path
@@ -55,6 +56,7 @@ class CohortLayout:
     missing: tuple[str, ...] = ("",)
     roots: tuple[Path, ...] = ()
     allow_shared_image: bool = False
+    optional: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -182,11 +184,7 @@ class _RowReader:
         values = (*layout.value_columns, *layout.file_columns, *layout.covariates)
         stated = {column: self._value(text.get(column)) for column in values}
         sound = self._check_ids(text, where) and clean
-        images = {}
-        for channel, column in layout.channels.items():
-            image = self._image(text.get(column), {**where, "column": column}, new_id=sound)
-            if image is not None:
-                images[channel] = image
+        images, whole = self._images_of(text, where, new_id=sound)
         files = {}
         for column in layout.file_columns:
             found = self._find(stated[column], {**where, "column": column}, label=True)
@@ -205,7 +203,23 @@ class _RowReader:
             files=files,
             split=self._value(text.get(layout.split)) if layout.split else None,
         )
-        (self._cases if len(images) == len(layout.channels) else self._left_out).append(case)
+        (self._cases if whole else self._left_out).append(case)
+
+    def _images_of(
+        self, text: Mapping[str, str], where: Mapping[str, Any], *, new_id: bool
+    ) -> tuple[dict[str, Path], bool]:
+        """The row's images in the declared order, and whether they are all that it must have."""
+        images: dict[str, Path] = {}
+        absent = {name for name in self._layout.optional if text.get(self._layout.channels[name]) in self._missing}
+        wanted = {name: column for name, column in self._layout.channels.items() if name not in absent}
+        for channel, column in wanted.items():
+            image = self._image(text.get(column), {**where, "column": column}, new_id=new_id)
+            if image is not None:
+                images[channel] = image
+        if not wanted:
+            found, fix = "no channel at all", "name one image or more, or remove the row"
+            self._findings.reject("B076", **where, found=found, expected="one channel or more", fix=fix)
+        return images, bool(wanted) and len(images) == len(wanted)
 
     def _value(self, cell: str | None) -> str | None:
         return None if cell in self._missing else cell
@@ -260,7 +274,7 @@ class _RowReader:
         if cell is None:  # no such column or a broken cell, which is a finding of its own
             return None
         if cell in self._missing:
-            fix = "leave the case out: this version wants every channel of every case"
+            fix = "name the image, remove the row, or declare the channel as {column: ..., optional: true}"
             self._findings.reject("B076", **where, found="an empty cell", expected="an image file", fix=fix)
             return None
         found = self._find(cell, where)

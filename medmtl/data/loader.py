@@ -19,6 +19,7 @@ from medmtl.data.augmentation import Augmentation, Draw
 from medmtl.data.batch import Batch, ViewBatch
 from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case, named
+from medmtl.data.channels import drop_channels, held_channels, with_indicators
 from medmtl.data.covariates import Covariate, encode_case
 from medmtl.data.crop import Triple, centre_start, draw_start, whole_shape
 from medmtl.data.preparation import normalise
@@ -159,7 +160,9 @@ class StepDataset(Dataset[Batch]):
             rng = generator(self.seed, "sample", step, slot)
             size = prepared.image_CDHW.shape[1:]
             start, draw = centre_start(size, shape), Draw()
+            channels = held_channels(prepared.statistics)
             if self.augmentation is not None:
+                channels = drop_channels(channels, self.cache.preparation, self.seed, step, slot)
                 if self.view == "patch":
                     start = draw_start(rng, size, shape, prepared.foreground)
                 labelled = [name for name in self.encoders if self._is_labelled(name, case, prepared)]
@@ -174,7 +177,9 @@ class StepDataset(Dataset[Batch]):
                 [s - p.start for s, p in zip(start, part, strict=True)],
                 shape,
             )
-            return settings.recolour(image, draw).contiguous(), *self._targets(case, labels, shape, draw)
+            # last, so that nothing is drawn over a channel that is not there
+            image = with_indicators(settings.recolour(image, draw), channels, self.cache.preparation)
+            return image.contiguous(), *self._targets(case, labels, shape, draw)
 
     def _is_labelled(self, name: str, case: Case, prepared: Prepared) -> bool:
         return name in prepared.labels if name in self.voxel else case.case_id in self.truths[name]

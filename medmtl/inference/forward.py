@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from monai.data.utils import compute_importance_map, dense_patch_slices
 
+from medmtl.data.channels import with_indicators
 from medmtl.data.crop import Triple, whole_shape
 from medmtl.model import MultiTaskModel
 from medmtl.planning import Plan
@@ -31,6 +32,7 @@ def activations(
     *,
     overlap: float,
     covariates_N: torch.Tensor | None = None,
+    held: Sequence[bool] = (),
 ) -> dict[str, torch.Tensor]:
     """What each task says of a case, before any decision.
 
@@ -45,6 +47,7 @@ def activations(
         image_CDHW: normalised, at working spacing, RAS-ordered.
         overlap: share of a window that the next one covers.
         covariates_N: the case's clinical covariates, where a task reads them.
+        held: whether the case has each channel; needed where some are optional.
 
     Returns:
         Case tasks: (K,). Voxel tasks: (K, D, H, W) on the image's grid. Both fp32 on the CPU.
@@ -52,6 +55,7 @@ def activations(
     size = tuple(image_CDHW.shape[1:])
     shape = whole_shape([size], plan.shape, plan.network.divisor) if plan.view == "case" else plan.shape
     padded, start = _pad(image_CDHW, shape)
+    padded = with_indicators(padded, held, plan.preparation)
     inside = tuple(slice(s, s + n) for s, n in zip(start, image_CDHW.shape[1:], strict=True))
     device = next(model.parameters()).device
     ask: Ask = model if covariates_N is None else partial(model, covariates_BN=covariates_N[None].to(device))

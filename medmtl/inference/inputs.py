@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,12 @@ from medmtl import config as configuration
 from medmtl.checking.covariates import read_column
 from medmtl.config import Config
 from medmtl.data.case import Case
+from medmtl.data.channels import refuse_other_channels
 from medmtl.data.cohort import CohortLayout, read_cohort
 from medmtl.data.covariates import CovariateFault, Kinds, parse
 from medmtl.data.finding import Findings
 from medmtl.errors import CohortError, InputError
+from medmtl.sections import ChannelSection, CohortSection
 
 ENDINGS = (".nii.gz", ".nii")
 TABLES = (".csv", ".tsv")
@@ -51,9 +53,9 @@ def cases_of(
     first = Path(inputs[0])
     if len(inputs) == 1 and first.suffix.lower() in (".yaml", ".yml"):
         given = configuration.load(first)
-        missing = [name for name in channels if name not in given.cohort.channels]
-        if missing:
-            raise InputError(f"{first} has no channel {', '.join(missing)}; the model wants {', '.join(channels)}")
+        given = given.model_copy(
+            update={"cohort": matched_channels(given.cohort, channels, trained.cohort.optional, first.name)}
+        )
         same_covariates(trained, given, first.name)
         return _table(given.cohort.table, given, channels, kinds, given.cohort.case, findings)
     if len(inputs) == 1 and first.suffix.lower() in TABLES:
@@ -66,9 +68,11 @@ def cases_of(
         if len(set(names)) < len(names):
             raise InputError(f"a channel is given twice: {', '.join(names)}; one case has one file per channel")
         files = {name: Path(file) for name, _, file in named}
-        return (case_of_files(files, channels, _stem(Path(named[0][2])), cells_of(covariates or {}, trained)),)
+        cells = cells_of(covariates or {}, trained)
+        return (case_of_files(files, channels, _stem(Path(named[0][2])), cells, trained.cohort.optional),)
     if len(channels) > 1:
-        wanted = " ".join(f"{name}=FILE" for name in channels)
+        optional = trained.cohort.optional
+        wanted = " ".join(f"[{name}=FILE]" if name in optional else f"{name}=FILE" for name in channels)
         raise InputError(f"this model has {len(channels)} channels; give {wanted}")
     if len(inputs) > 1 and trained.used_covariates:
         raise InputError("the model reads clinical covariates; give several cases by a table that has their columns")
@@ -107,6 +111,31 @@ def cells_of(covariates: Mapping[str, Any], trained: Config) -> dict[str, str | 
     return cells
 
 
+def matched_channels(
+    given: CohortSection, channels: Sequence[str], optional: Collection[str], name: str
+) -> CohortSection:
+    """Another cohort with a model's channels alone, in the model's order; those optional that are so in the model.
+
+    Args:
+        given: the other cohort.
+        channels, optional: the model's, and which of them a case may lack.
+        name: of the other cohort's file.
+
+    Raises:
+        InputError: if it has none, or lacks one that is not optional.
+    """
+    columns = {channel: given.columns[channel] for channel in channels if channel in given.columns}
+    absent = [channel for channel in channels if channel not in columns and not (channel in optional and columns)]
+    if absent:
+        wanted = ", ".join(channels)
+        raise InputError(f"{name} has no channel {', '.join(absent)}; the model wants {wanted}: name them so")
+    held = {
+        channel: ChannelSection(column=column, optional=True) if channel in optional else column
+        for channel, column in columns.items()
+    }
+    return given.model_copy(update={"channels": held})
+
+
 def same_covariates(trained: Config, given: Config, name: str) -> None:
     """Refuse a cohort that does not declare the covariates that the model reads.
 
@@ -127,15 +156,15 @@ def case_of_files(
     channels: tuple[str, ...],
     case_id: str,
     cells: Mapping[str, str | None] | None = None,
+    optional: Sequence[str] = (),
 ) -> Case:
-    """One case from a file per channel, and its covariates' cells.
+    """One case from a file per channel, but for optional ones that it lacks, and its covariates' cells.
 
     Raises:
         InputError: if a channel is missing or unknown, or a file does not exist.
     """
-    if set(images) != set(channels):
-        raise InputError(f"the model wants the channels {', '.join(channels)}; found {', '.join(images)}")
-    paths = {name: Path(images[name]) for name in channels}
+    refuse_other_channels(images, channels, optional)
+    paths = {name: Path(images[name]) for name in channels if name in images}
     for path in paths.values():
         if not path.is_file():
             raise InputError(f"{path} is no file")
@@ -158,12 +187,13 @@ def _table(
         table,
         section.case,
         patient,
-        {name: section.channels[name] for name in channels},
+        {name: section.columns[name] for name in channels if name in section.columns},
         covariates=tuple(covariates),
         missing=section.missing,
         roots=section.roots,
         # a leak between splits is the harm of a shared image, and prediction has no splits
         allow_shared_image=True,
+        optional=section.optional,
     )
     found = Findings() if findings is None else findings
     cohort = read_cohort(layout, found)

@@ -12,6 +12,7 @@ import torch
 from medmtl.build import build_model, build_tasks
 from medmtl.config import Config
 from medmtl.data.case import Case
+from medmtl.data.channels import held_channels, refuse_other_channels
 from medmtl.data.covariates import CovariateFault, CovariateKind, encode_case, read
 from medmtl.data.preparation import normalise, prepare_case
 from medmtl.data.prepared import Prepared
@@ -121,6 +122,11 @@ class Predictor:
         return self._members[0].plan.preparation.channels
 
     @property
+    def optional(self) -> tuple[str, ...]:
+        """Channels that a case may lack."""
+        return self._members[0].plan.preparation.optional
+
+    @property
     def covariates(self) -> dict[str, CovariateKind]:
         """Name -> kind of the clinical covariates that the model reads."""
         return {covariate.name: covariate.kind for covariate in self._members[0].plan.covariates}
@@ -143,12 +149,7 @@ class Predictor:
             InputError: if the case's channels or covariates are not the model's, or a file cannot be used.
             NumericError: if an answer is NaN or infinite.
         """
-        if tuple(case.images) != self.channels:
-            raise InputError(
-                f"the model wants the channels {list(self.channels)}, case {case.case_id!r} has {list(case.images)}; "
-                "give one file for each",
-                code="B162",
-            )
+        refuse_other_channels(case.images, self.channels, self.optional)
         sums: dict[str, torch.Tensor] = {}
         strange = self._strange_covariates(case)
         prepared = prepare_case(case, self.plan.preparation, with_labels=False)
@@ -161,6 +162,7 @@ class Predictor:
                 torch.from_numpy(image),
                 overlap=self.config.inference.overlap,
                 covariates_N=encode_case(member.plan.covariates, case),
+                held=held_channels(prepared.statistics),
             )
             for name, value in found.items():
                 sums[name] = sums[name] + value if name in sums else value

@@ -61,6 +61,7 @@ def make_plan(
             maps={
                 name: (task.columns[0], task.mask_column) for name, task in tasks.items() if isinstance(task, MapTask)
             },
+            optional=config.cohort.optional,
         ),
         intensities=(),
         view=view,

@@ -130,7 +130,7 @@ def refuse_small_shared_memory(plan: Plan, tasks: Mapping[str, Task]) -> None:
     """
     if not plan.workers or not SHARED_MEMORY.is_dir():
         return
-    sample = 4 * len(plan.preparation.channels) + sum(_target_bytes(task) for task in tasks.values() if task.voxel)
+    sample = 4 * plan.network.in_channels + sum(_target_bytes(task) for task in tasks.values() if task.voxel)
     batch = plan.batch * math.prod(plan.shape) * sample
     # those made ahead, and the one in use
     needed = (plan.workers * PREFETCH + 1) * batch
