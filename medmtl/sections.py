@@ -60,6 +60,16 @@ class CohortSection(Section):
         return tuple(name for name, held in self.channels.items() if not isinstance(held, str) and held.optional)
 
 
+class NamedCohortSection(CohortSection):
+    """One of several cohorts.
+
+    Attributes:
+        name: goes before the ids of its cases and patients, and is their site where no column says one.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
+
+
 class AugmentationSection(Section):
     """What a plausible patient may look like.
 

@@ -138,7 +138,6 @@ def test_faults_of_different_blocks_are_told_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("addition", "key"),
     [
-        ("cohorts: [a]", "cohorts"),
         ("views: {case: 1}", "views"),
         ("split: {tune: 0.1}", "split.tune"),
         ("inference: {tta: flips}", "inference.tta"),

@@ -25,8 +25,8 @@ def check_channels(
         to_learn: whether the cohort is to be trained on.
     """
     for channel in config.cohort.optional:
-        column = config.cohort.columns[channel]
-        where = {"key": f"cohort.channels.{channel}", "column": column}
+        column = None if config.cohorts else config.cohort.columns[channel]
+        where = {"key": f"{'cohorts' if config.cohorts else 'cohort'}.channels.{channel}", "column": column}
         having = {case.case_id for case in cohort.cases if channel in case.images}
         missing = len(cohort.cases) - len(having)
         if missing:

@@ -136,13 +136,14 @@ def places(config: Config, splits: Splits | None) -> dict[str, tuple[str, ...]]:
 def _strata(
     cases: Sequence[Case], optional: Sequence[str], tasks: Mapping[str, Task], truths: Truths
 ) -> dict[str, frozenset[str]]:
-    """What each fold should hold its share of: labelled cases per task, each task's strata, sites, and the cases that
-    have each of the optional channels."""
+    """What each fold should hold its share of: labelled cases per task, each task's strata, sites, cohorts, and the
+    cases that have each of the optional channels."""
     by_task = {name: _sets(task, truths[name]) for name, task in tasks.items() if truths[name]}
     shared: dict[frozenset[str], frozenset[str]] = {}  # a large cohort has few different ones
     labels: dict[str, frozenset[str]] = {}
     for case in cases:
         carried = {f"site={case.site}"} if case.site is not None else set()
+        carried |= {f"cohort={case.cohort}"} if case.cohort is not None else set()
         carried |= {f"channel={name}" for name in optional if name in case.images}
         for name, strata in by_task.items():
             if case.case_id in strata:

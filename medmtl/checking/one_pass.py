@@ -15,11 +15,12 @@ from medmtl.checking.duplicates import Duplicates
 from medmtl.checking.files import Seen, look_at
 from medmtl.checking.headers import look_at_headers
 from medmtl.checking.population import check_population
-from medmtl.checking.targets import layout, read_targets, refused_targets
+from medmtl.checking.sources import read_sources
+from medmtl.checking.targets import read_targets, refused_targets
 from medmtl.checking.whole import Truths, check_labels, check_voxel_labels
 from medmtl.config import Config
 from medmtl.data.case import Case
-from medmtl.data.cohort import Cohort, read_cohort
+from medmtl.data.cohort import Cohort
 from medmtl.data.finding import Findings
 from medmtl.data.fingerprint import Fingerprint
 from medmtl.data.split import Splits
@@ -53,7 +54,7 @@ def check_cohort(
     fingerprints: dict[str, Fingerprint] = {}
     hashes: dict[str, str] = {}
     folder = cohort.table.parent
-    duplicates = Duplicates(folder, config.cohort.columns, places(config, splits), findings)
+    duplicates = Duplicates(folder, config, places(config, splits), findings)
     for case, look in _in_order(lambda case: look_at(case, config, tasks, folder), cohort.cases, progress):
         findings.extend(list(look.findings))
         hashes.update(look.sha256)
@@ -84,7 +85,7 @@ def _check_table(
     config: Config, tasks: Mapping[str, Task], findings: Findings, *, to_learn: bool = True
 ) -> tuple[Cohort, Truths, Splits | None]:
     """Everything that the table alone can tell."""
-    cohort = read_cohort(layout(config, tasks), findings)
+    cohort = read_sources(config, tasks, findings)
     truths = read_targets(cohort, tasks, findings)
     refused = refused_targets(cohort, tasks, truths)
     check_labels(cohort, tasks, truths, refused, findings, to_learn=to_learn)

@@ -9,12 +9,14 @@ from medmtl.config import Config
 from medmtl.data.case import Case
 from medmtl.data.cohort import Cohort, CohortLayout
 from medmtl.data.finding import Findings
+from medmtl.sections import CohortSection
 from medmtl.tasks.base import CellError, Task
 
 
-def layout(config: Config, tasks: Mapping[str, Task]) -> CohortLayout:
-    """Which columns of the table are read, and as what."""
-    section = config.cohort
+def layout(config: Config, tasks: Mapping[str, Task], section: CohortSection | None = None) -> CohortLayout:
+    """Which columns of the table are read, and as what; of one of several cohorts, those of its section."""
+    section = section or config.cohort
+    targets = frozenset(column for task in tasks.values() for column in task.columns)
     return CohortLayout(
         table=section.table,
         case=section.case,
@@ -29,6 +31,7 @@ def layout(config: Config, tasks: Mapping[str, Task]) -> CohortLayout:
         roots=section.roots,
         allow_shared_image="shared-image" in section.allow,
         optional=section.optional,
+        may_lack=targets if config.cohorts else frozenset(),
     )
 
 

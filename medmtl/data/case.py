@@ -24,6 +24,7 @@ class Case:
             the value is missing.
         files: task column -> resolved file, for the columns that name label files and are not empty.
         split: value of the split column, where one is declared.
+        cohort: name of its cohort, where several are joined; both ids begin with it.
         sha256: file -> hash that its bytes had when the cohort was checked; empty where nobody checked it before.
     """
 
@@ -36,6 +37,17 @@ class Case:
     files: Mapping[str, Path] = field(default_factory=dict)
     split: str | None = None
     sha256: Mapping[Path, str] = field(default_factory=dict)
+    cohort: str | None = None
+
+    @property
+    def person(self) -> str:
+        """The patient's id as the table has it."""
+        return self.patient if self.cohort is None else self.patient.removeprefix(f"{self.cohort}/")
+
+    @property
+    def line(self) -> str:
+        """Its row, as a message about another case names it."""
+        return f"row {self.row}" if self.cohort is None else f"row {self.row} of {self.cohort}"
 
     def refuse_change(self, path: Path, sha256: str | None) -> None:
         """Compare what was read from one of the case's files with what was checked.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class CohortLayout:
         roots: folders outside the table's own that may be read.
         allow_shared_image: whether two rows may name one image.
         optional: channels that a row may lack, as long as it has another one.
+        may_lack: columns that the table need not have; without one all of its cells are empty.
     """
 
     table: Path
@@ -57,6 +58,7 @@ class CohortLayout:
     roots: tuple[Path, ...] = ()
     allow_shared_image: bool = False
     optional: tuple[str, ...] = ()
+    may_lack: frozenset[str] = frozenset()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -78,6 +80,7 @@ class Cohort:
         left_out: rows with sound ids and a refused image, in the table's order. They are no cases, but what their
             other cells say is checked with the others'.
         unidentified: how many rows are in neither, so that a rule about the whole cohort cannot be judged.
+        tables: name -> hash of the table's bytes, where several cohorts are joined.
     """
 
     table: Path
@@ -86,11 +89,12 @@ class Cohort:
     columns: tuple[str, ...]
     left_out: tuple[Case, ...] = ()
     unidentified: int = 0
+    tables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def identified(self) -> tuple[Case, ...]:
-        """Cases and rows left out, in the table's order."""
-        return tuple(sorted((*self.cases, *self.left_out), key=lambda case: case.row))
+        """Cases and rows left out, in the table's order, and cohort by cohort where several are joined."""
+        return tuple(sorted((*self.cases, *self.left_out), key=lambda case: (case.cohort or "", case.row)))
 
 
 def read_cohort(layout: CohortLayout, findings: Findings) -> Cohort:
@@ -128,7 +132,7 @@ def _check_header(names: tuple[str, ...], layout: CohortLayout, findings: Findin
             found, expected = f"columns {first} and {number} have one name", "names that differ in more than case"
             findings.reject("B012", row=1, column=column, found=found, expected=expected, fix="rename one of them")
     for column in layout.columns:
-        if column not in names:
+        if column not in names and column not in layout.may_lack:
             sound = False
             guess = nearest(column, names)
             fix = f"did you mean {shown(guess)!r}?" if guess else "correct the configuration or the header"

@@ -20,6 +20,7 @@ from medmtl.data.batch import Batch, ViewBatch
 from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case, named
 from medmtl.data.channels import drop_channels, held_channels, with_indicators
+from medmtl.data.cohort_order import CohortOrder
 from medmtl.data.covariates import Covariate, encode_case
 from medmtl.data.crop import Triple, centre_start, draw_start, whole_shape
 from medmtl.data.preparation import normalise
@@ -83,6 +84,8 @@ class StepDataset(Dataset[Batch]):
         self.augmentation = augmentation
         self.sensitive = {name: frozenset(sensitive.get(name, ())) for name in self.encoders}
         self.covariates = tuple(covariates)
+        cohorts = [case.cohort or "" for case in self.cases]
+        self.order = CohortOrder(cohorts, self.batch, seed) if len(set(cohorts)) > 1 else None
 
     def __len__(self) -> int:
         """Steps of one pass over the cases."""
@@ -143,6 +146,8 @@ class StepDataset(Dataset[Batch]):
     def _case(self, step: int, slot: int) -> Case:
         if self.augmentation is None:
             return self.cases[step]
+        if self.order is not None:
+            return self.cases[self.order.case(step, slot)]
         epoch, place = divmod(step * self.batch + slot, len(self.cases))
         return self.cases[int(generator(self.seed, "epoch", epoch).permutation(len(self.cases))[place])]
 

@@ -14,6 +14,7 @@ from medmtl.data.channels import refuse_other_channels
 from medmtl.data.cohort import CohortLayout, read_cohort
 from medmtl.data.covariates import CovariateFault, Kinds, parse
 from medmtl.data.finding import Findings
+from medmtl.data.joined import finding_of, of_cohort
 from medmtl.errors import CohortError, InputError
 from medmtl.sections import ChannelSection, CohortSection
 
@@ -49,17 +50,14 @@ def cases_of(
         )
     kinds = trained.used_covariates
     if not inputs:
-        return _table(trained.cohort.table, trained, channels, kinds, trained.cohort.patient, findings)
+        return _tables(trained, channels, kinds, findings, persons=True)
     first = Path(inputs[0])
     if len(inputs) == 1 and first.suffix.lower() in (".yaml", ".yml"):
-        given = configuration.load(first)
-        given = given.model_copy(
-            update={"cohort": matched_channels(given.cohort, channels, trained.cohort.optional, first.name)}
-        )
+        given = matched_channels(configuration.load(first), channels, trained.cohort.optional, first.name)
         same_covariates(trained, given, first.name)
-        return _table(given.cohort.table, given, channels, kinds, given.cohort.case, findings)
+        return _tables(given, channels, kinds, findings)
     if len(inputs) == 1 and first.suffix.lower() in TABLES:
-        return _table(first, trained, channels, kinds, trained.cohort.case, findings)
+        return _table(first, trained.cohort, channels, kinds, trained.cohort.case, findings)
     if len(inputs) == 1 and first.is_dir():
         raise InputError(f"{first} is a folder; DICOM series are not in this version, give NIfTI files or a table")
     named = [item.partition("=") for item in inputs]
@@ -111,29 +109,32 @@ def cells_of(covariates: Mapping[str, Any], trained: Config) -> dict[str, str | 
     return cells
 
 
-def matched_channels(
-    given: CohortSection, channels: Sequence[str], optional: Collection[str], name: str
-) -> CohortSection:
-    """Another cohort with a model's channels alone, in the model's order; those optional that are so in the model.
+def matched_channels(given: Config, channels: Sequence[str], optional: Collection[str], name: str) -> Config:
+    """Another configuration with a model's channels alone, in its order; those optional that are so in the model.
 
     Args:
-        given: the other cohort.
+        given: the other configuration.
         channels, optional: the model's, and which of them a case may lack.
-        name: of the other cohort's file.
+        name: of the other configuration's file.
 
     Raises:
         InputError: if it has none, or lacks one that is not optional.
     """
-    columns = {channel: given.columns[channel] for channel in channels if channel in given.columns}
+    columns = [channel for channel in channels if channel in given.cohort.columns]
     absent = [channel for channel in channels if channel not in columns and not (channel in optional and columns)]
     if absent:
         wanted = ", ".join(channels)
         raise InputError(f"{name} has no channel {', '.join(absent)}; the model wants {wanted}: name them so")
-    held = {
-        channel: ChannelSection(column=column, optional=True) if channel in optional else column
-        for channel, column in columns.items()
-    }
-    return given.model_copy(update={"channels": held})
+
+    def held(section: CohortSection) -> dict[str, str | ChannelSection]:
+        return {
+            channel: ChannelSection(column=column, optional=True) if channel in optional else column
+            for channel, column in ((channel, section.columns[channel]) for channel in columns)
+        }
+
+    cohorts = tuple(section.model_copy(update={"channels": held(section)}) for section in given.cohorts)
+    cohort = given.cohort.model_copy(update={"channels": held(given.cohort)})
+    return given.model_copy(update={"cohort": cohort, "cohorts": cohorts})
 
 
 def same_covariates(trained: Config, given: Config, name: str) -> None:
@@ -179,10 +180,33 @@ def _is_cohort(inputs: Sequence[str]) -> bool:
     return len(inputs) == 1 and Path(inputs[0]).suffix.lower() in (".yaml", ".yml", *TABLES)
 
 
-def _table(
-    table: Path, config: Config, channels: tuple[str, ...], covariates: Kinds, patient: str, findings: Findings | None
+def _tables(
+    config: Config, channels: tuple[str, ...], kinds: Kinds, findings: Findings | None, *, persons: bool = False
 ) -> tuple[Case, ...]:
-    section = config.cohort
+    """The cases of a configuration's table, or of all of its tables; ``persons`` where patients' ids are wanted."""
+    if not config.cohorts:
+        section = config.cohort
+        patient = section.patient if persons else section.case
+        return _table(section.table, section, channels, kinds, patient, findings)
+    cases: list[Case] = []
+    for part in config.cohorts:
+        found = Findings()
+        patient = part.patient if persons else part.case
+        held = _table(part.table, part, channels, kinds, patient, None if findings is None else found)
+        cases += [of_cohort(case, part.name, has_site=part.site is not None) for case in held]
+        if findings is not None:
+            findings.extend([finding_of(finding, part.name) for finding in found])
+    return tuple(cases)
+
+
+def _table(
+    table: Path,
+    section: CohortSection,
+    channels: tuple[str, ...],
+    covariates: Kinds,
+    patient: str,
+    findings: Findings | None,
+) -> tuple[Case, ...]:
     layout = CohortLayout(
         table,
         section.case,
