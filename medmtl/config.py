@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from medmtl import networks, sharing, tasks, weighting
+from medmtl import cohort_list, networks, sharing, tasks, weighting
 from medmtl.combinations import check_training
+from medmtl.data.case import Case
 from medmtl.data.covariates import CovariateKind
 from medmtl.data.formats import strict_yaml
 from medmtl.errors import ConfigError
@@ -27,6 +28,7 @@ from medmtl.sections import (
     CohortSection,
     InferenceSection,
     InitSection,
+    NamedCohortSection,
     PlanSection,
     Section,
     SplitSection,
@@ -35,13 +37,12 @@ from medmtl.sections import (
 )
 from medmtl.sharing.base import SharingOptions
 from medmtl.tasks.base import Task, TaskOptions
-from medmtl.validation import Faults, Lines, Rule, line_of, validated
+from medmtl.validation import Faults, Lines, Place, Rule, line_of, validated
 from medmtl.weighting.base import WeightingOptions
 
 SCHEMA = 1
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 LATER = {
-    "cohorts": "several cohorts in one training",
     "split.tune": "a tuning split",
     "training.select": "selection of a best checkpoint",
     "inference.tta": "test-time augmentation",
@@ -52,10 +53,11 @@ PATH_KEYS = ("cohort.table", "split.file", "cache.folder", "cohort.roots", "init
 
 
 class Config(Section):
-    """One experiment, fully resolved."""
+    """One experiment, fully resolved. Of several cohorts ``cohort`` is the first."""
 
     schema_: Annotated[Literal[1], Rule("B146", f"this version reads {SCHEMA}")] = Field(alias="schema")
     cohort: CohortSection
+    cohorts: tuple[NamedCohortSection, ...] = ()
     tasks: Annotated[dict[str, TaskOptions], Rule("B141", "name at least one task")] = Field(min_length=1)
     primary: str | None = None
     network: UnetOptions
@@ -75,6 +77,10 @@ class Config(Section):
         """The declared covariates, where a task reads them; otherwise none."""
         used = any(options.inputs != "image" for options in self.tasks.values())
         return self.cohort.covariates if used else {}
+
+    def cohort_of(self, case: Case) -> CohortSection:
+        """The section that a case is from."""
+        return next((section for section in self.cohorts if section.name == case.cohort), self.cohort)
 
 
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -140,12 +146,11 @@ def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
 def dump(config: Config, folder: Path) -> str:
     """The resolved configuration as YAML for a file that will lie in ``folder``; its paths are relative to it."""
     data = config.model_dump(mode="json", by_alias=True, exclude_none=True, serialize_as_any=True)
-    for key in PATH_KEYS:
-        block, _, name = key.partition(".")
-        value = data.get(block, {}).get(name)
-        if value:
-            relative = [os.path.relpath(item, folder) for item in ([value] if isinstance(value, str) else value)]
-            data[block][name] = relative[0] if isinstance(value, str) else relative
+    data.pop("cohort" if config.cohorts else "cohorts")
+    for section, name in cohort_list.path_places(data, PATH_KEYS):
+        value = section[name]
+        relative = [os.path.relpath(item, folder) for item in ([value] if isinstance(value, str) else value)]
+        section[name] = relative[0] if isinstance(value, str) else relative
     return strict_yaml.dump(data)
 
 
@@ -166,14 +171,11 @@ def _read_text(path: Path) -> str:
 
 
 def _anchor_paths(data: dict[str, Any], folder: Path) -> None:
-    for key in PATH_KEYS:
-        block, _, name = key.partition(".")
-        section = data.get(block)
-        if isinstance(section, dict) and section.get(name):
-            value = section[name]
-            # normalised as text, so that a run's own copy names the same file in the same words
-            anchored = [os.path.normpath(folder / str(v)) for v in (value if isinstance(value, list) else [value])]
-            section[name] = anchored if isinstance(value, list) else anchored[0]
+    for section, name in cohort_list.path_places(data, PATH_KEYS):
+        value = section[name]
+        # normalised as text, so that a run's own copy names the same file in the same words
+        anchored = [os.path.normpath(folder / str(v)) for v in (value if isinstance(value, list) else [value])]
+        section[name] = anchored if isinstance(value, list) else anchored[0]
 
 
 def _override(data: dict[str, Any], key: str, value: Any) -> None:
@@ -197,6 +199,7 @@ def _validate(data: dict[str, Any], lines: Lines) -> Config:
     _check_schema(data, lines)
     faults = Faults()
     _refuse_later(data, lines, faults)
+    cohort_list.take_cohorts(data, lines, faults)
     data = {"network": {"kind": "unet"}, "sharing": {"kind": "hard"}, "weighting": {"kind": "equal"}, **data}
     components: dict[str, tuple[Registry[Any], BaseModel]] = {
         "network": (networks.kinds, UnetOptions.model_construct()),
@@ -244,14 +247,6 @@ def _refuse_later(data: dict[str, Any], lines: Lines, faults: Faults) -> None:
                 line = line_of(tuple(key.split(".")), lines)
                 raise ConfigError(f"{meaning} is not in this version", key=key, line=line, code="B132")
         _discard(data, key)
-    cohort = data.get("cohort")
-    channels = cohort.get("channels") if isinstance(cohort, dict) else None
-    for name, column in channels.items() if isinstance(channels, dict) else ():
-        if isinstance(column, dict):
-            place = ("cohort", "channels", name)
-            message = "optional channels are not in this version; give the column's name"
-            with faults.kept():
-                raise ConfigError(message, key=".".join(place), line=line_of(place, lines), code="B132")
 
 
 def _discard(data: dict[str, Any], key: str) -> None:
@@ -342,13 +337,24 @@ def _check_combinations(config: Config, lines: Lines, faults: Faults) -> None:
 
 
 def _check_columns(config: Config, built: Mapping[str, Task], lines: Lines, faults: Faults) -> None:
+    for number, section in enumerate(config.cohorts):
+        _check_section(config, section, (cohort_list.KEY, number), built, lines, faults)
+    if not config.cohorts:
+        _check_section(config, config.cohort, ("cohort",), built, lines, faults)
+
+
+def _check_section(
+    config: Config, section: CohortSection, above: Place, built: Mapping[str, Task], lines: Lines, faults: Faults
+) -> None:
+    where = ".".join(map(str, above))
     channel_of: dict[str, str] = {}
-    for channel, column in config.cohort.channels.items():
+    for channel, column in section.columns.items():
         with faults.kept():
             if column in channel_of:
-                place = ("cohort", "channels", channel)
+                place = (*above, "channels", channel)
                 message = f"the channels {channel_of[column]!r} and {channel!r} are one column, {column!r}"
-                raise ConfigError(message, key=".".join(place), line=line_of(place, lines), code="B142")
+                key = f"{where}.channels.{channel}"
+                raise ConfigError(message, key=key, line=line_of(place, lines), code="B142")
             channel_of[column] = channel
     for name, task in built.items():
         with faults.kept():
@@ -358,18 +364,19 @@ def _check_columns(config: Config, built: Mapping[str, Task], lines: Lines, faul
                 message = f"its column {column!r} is also the channel {channel_of[column]!r}; a target is no input"
                 raise ConfigError(message, key=f"tasks.{name}", line=line, code="B129")
     taken = {column: f"the channel {channel!r}" for column, channel in channel_of.items()}
-    taken |= {config.cohort.case: "cohort.case", config.cohort.patient: "cohort.patient"}
+    taken |= {section.case: f"{where}.case", section.patient: f"{where}.patient"}
     taken |= {column: f"tasks.{name}" for name, task in built.items() for column in task.columns}
     if config.split.column is not None:
         taken[config.split.column] = "split.column"
-    for name in config.cohort.covariates:
+    for name in section.covariates:
         with faults.kept():
             if name in taken:
-                place = ("cohort", "covariates", name)
+                place = (*above, "covariates", name)
                 message = (
                     f"the column {name!r} is also that of {taken[name]}, and no clinical input; name it in one place"
                 )
-                raise ConfigError(message, key=".".join(place), line=line_of(place, lines), code="B129")
+                key = f"{where}.covariates.{name}"
+                raise ConfigError(message, key=key, line=line_of(place, lines), code="B129")
 
 
 def _check_inputs(config: Config, built: Mapping[str, Task], lines: Lines, faults: Faults) -> None:

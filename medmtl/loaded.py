@@ -61,7 +61,7 @@ class Model:
         """Predict one case.
 
         Args:
-            images: channel -> file.
+            images: channel -> file; optional channels may be left out.
             case_id: the case's name in files that are saved.
             covariates: name -> value of every clinical covariate in :attr:`covariates`; None is a missing value.
 
@@ -69,7 +69,8 @@ class Model:
             InputError: if a channel or a covariate is missing or unknown, or a file cannot be used.
         """
         cells = cells_of(covariates or {}, self._predictor.config)
-        found = self._predictor.predict(case_of_files(images, self.channels, case_id, cells))
+        optional = self._predictor.optional
+        found = self._predictor.predict(case_of_files(images, self.channels, case_id, cells, optional))
         return Prediction(**vars(found), model_sha256=self._predictor.model_sha256)
 
     def training_cohort(self) -> tuple[Case, ...]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from medmtl import checkpoint
+from medmtl import checkpoint, cohort_list
 from medmtl import config as configuration
 from medmtl.config import Config
 from medmtl.data.formats import strict_yaml
@@ -189,6 +189,9 @@ class RunFolder:
                 data.get(section, {}).pop(name, None)
             else:
                 data.pop(section, None)
+        for entry in cohort_list.entries(data):
+            for name in cohort_list.LOCAL:
+                entry.pop(name, None)
         manifest = self.load_manifest()
         return {
             "configuration": sha256_bytes(json_bytes(data)),

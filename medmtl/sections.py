@@ -25,6 +25,18 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class ChannelSection(Section):
+    """A channel of which more is said than its column.
+
+    Attributes:
+        column: of its image files.
+        optional: whether a case may lack it.
+    """
+
+    column: str
+    optional: bool = False
+
+
 class CohortSection(Section):
     """Where the cases are. See the contract for each key."""
 
@@ -32,12 +44,32 @@ class CohortSection(Section):
     case: str
     patient: Annotated[str, Rule("B022", "name the column of patients, or that of cases where each is a person")]
     site: str | None = None
-    channels: dict[str, str] = Field(min_length=1)
+    channels: dict[str, str | ChannelSection] = Field(min_length=1)
     covariates: dict[str, CovariateKind] = {}
     missing: tuple[str, ...] = ("",)
     roots: tuple[Path, ...] = ()
     allow: tuple[Literal["shared-image", "constant"], ...] = ()
     resample: Literal["none", "to_first"] = "none"
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Channel name -> column, in input order."""
+        return {name: held if isinstance(held, str) else held.column for name, held in self.channels.items()}
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """Channels that a case may lack, in input order."""
+        return tuple(name for name, held in self.channels.items() if not isinstance(held, str) and held.optional)
+
+
+class NamedCohortSection(CohortSection):
+    """One of several cohorts.
+
+    Attributes:
+        name: goes before the ids of its cases and patients, and is their site where no column says one.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
 
 
 class AugmentationSection(Section):

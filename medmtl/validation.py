@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -200,7 +200,9 @@ def _fields_at(model: type[BaseModel], place: Place) -> list[str]:
     current: Any = model
     for part in place:
         field = _field(current, part)
-        current = field.annotation if field is not None else None
+        # a part that is no field is a key of a mapping: what that holds comes last
+        current = field.annotation if field is not None else next(iter(get_args(current)[-1:]), None)
+    current = next((item for item in (current, *get_args(current)) if hasattr(item, "model_fields")), None)
     return [field.alias or name for name, field in getattr(current, "model_fields", {}).items()]
 
 

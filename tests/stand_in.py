@@ -54,7 +54,7 @@ def _row(config: Config, number: int, folder: Path, rng: np.random.Generator) ->
         for name, kind in cohort.covariates.items()
     }
     spacing = config.plan.spacing or (1.0, 1.0, 1.0)
-    for column in cohort.channels.values():
+    for column in cohort.columns.values():
         image = rng.normal(100.0, 20.0, SHAPE).astype(np.float32)
         row[column] = _write(image, spacing, folder / f"case{number:02}_{column}.nii.gz")
     for place, (name, task) in enumerate(build_tasks(config).items()):

@@ -138,7 +138,6 @@ def test_faults_of_different_blocks_are_told_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("addition", "key"),
     [
-        ("cohorts: [a]", "cohorts"),
         ("split: {tune: 0.1}", "split.tune"),
         ("inference: {tta: flips}", "inference.tta"),
     ],
@@ -149,16 +148,9 @@ def test_what_comes_later_is_refused_by_name(tmp_path: Path, addition: str, key:
     assert "not in this version" in str(error)
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "key"),
-    [
-        ("{ed: image_ed}", "{ed: {column: image_ed, optional: true}}", "cohort.channels.ed"),
-        ("steps: 10", "steps: 10\n  select: heart/dice", "training.select"),
-    ],
-)
-def test_later_keys_inside_a_block_are_refused_by_name(tmp_path: Path, old: str, new: str, key: str) -> None:
-    error = refusal(tmp_path, MINIMAL.replace(old, new, 1))
-    assert error.key == key
+def test_later_keys_inside_a_block_are_refused_by_name(tmp_path: Path) -> None:
+    error = refusal(tmp_path, MINIMAL.replace("steps: 10", "steps: 10\n  select: heart/dice", 1))
+    assert error.key == "training.select"
     assert "not in this version" in str(error)
 
 
@@ -299,3 +291,29 @@ def test_what_is_dumped_loads_as_it_was_from_another_folder(tmp_path: Path) -> N
     assert configuration.dump(again, folder) == dumped
     assert again.tasks == config.tasks
     assert again.plan == config.plan
+
+
+def test_an_optional_channel_is_read_and_written(tmp_path: Path) -> None:
+    text = MINIMAL.replace("{ed: image_ed}", "{ed: image_ed, es: {column: image_es, optional: true}}")
+    config = configuration.load(written(tmp_path, text))
+    assert config.cohort.columns == {"ed": "image_ed", "es": "image_es"}
+    assert config.cohort.optional == ("es",)
+    again = written(tmp_path, configuration.dump(config, tmp_path))
+    assert configuration.load(again) == config
+
+
+@pytest.mark.covers("B132")
+@pytest.mark.parametrize(
+    ("channel", "key", "words"),
+    [
+        ("{colum: image_es}", "cohort.channels.es.colum", "unknown key; did you mean 'column'?"),
+        ("{optional: true}", "cohort.channels.es.column", "this key is missing"),
+        ("{column: image_es, optional: 1}", "cohort.channels.es.optional", "true or false is expected"),
+        ("3", "cohort.channels.es", "text (in quotes) is expected or keys and values are expected (found '3')"),
+        ("{column: image_ed, optional: true}", "cohort.channels.es", "are one column, 'image_ed'"),
+    ],
+)
+def test_a_bad_channel_is_refused_by_its_key(tmp_path: Path, channel: str, key: str, words: str) -> None:
+    error = refusal(tmp_path, MINIMAL.replace("{ed: image_ed}", f"{{ed: image_ed, es: {channel}}}"))
+    assert key in [fault.key for fault in error.faults]
+    assert words in str(error)

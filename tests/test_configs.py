@@ -9,6 +9,7 @@ import pytest
 
 from medmtl import api
 from medmtl.config import load
+from medmtl.run_folder import RunFolder
 from tests.conftest import TINY
 from tests.stand_in import write_stand_in
 
@@ -47,3 +48,24 @@ def test_it_trains_and_is_scored(config: Path, tmp_path: Path) -> None:
     for task in metrics["tasks"].values():
         assert task["labelled"] == 6
         assert task["metrics"][task["primary"]]["value"] is not None
+
+
+def test_the_optional_channel_of_the_brats_file_is_what_its_comment_says(tmp_path: Path) -> None:
+    text = next(path for path in CONFIGS if path.stem == "brats").read_text(encoding="utf-8")
+    plain, commented = (
+        re.search(r"^  channels: .*$", text, re.MULTILINE),
+        re.search(r"# (channels: .*)$", text, re.MULTILINE),
+    )
+    assert plain is not None and commented is not None
+    config = tmp_path / "brats.yaml"
+    config.write_text(text.replace(plain[0], f"  {commented[1]}", 1), encoding="utf-8")
+    cohort = load(config).cohort
+    assert (list(cohort.columns), cohort.optional) == (["t1", "t1ce", "t2", "flair"], ("flair",))
+    overrides = {**TINY, "training.steps": 2, "split.folds": 2}
+    run = api.train(
+        config,
+        tmp_path / "run",
+        device="cpu",
+        overrides={**overrides, "cohort.table": str(write_stand_in(config, tmp_path))},
+    )
+    assert RunFolder.open(run).load_plan().network.in_channels == 5

@@ -9,6 +9,7 @@ from __future__ import annotations
 from medmtl.checking.checked import Checked
 from medmtl.checking.expectation import Expectation, expectations
 from medmtl.checking.one_pass import check_cohort, check_headers
+from medmtl.checking.sources import read_sources
 from medmtl.checking.targets import layout, read_targets
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "check_headers",
     "expectations",
     "layout",
+    "read_sources",
     "read_targets",
 ]

@@ -29,7 +29,7 @@ def divide(
         findings: gets every fault.
     """
     cases = cohort.identified
-    labels = _strata(cases, tasks, truths)
+    labels = _strata(cases, config.cohort.optional, tasks, truths)
     section = config.split
     try:
         if section.column is not None:
@@ -133,13 +133,18 @@ def places(config: Config, splits: Splits | None) -> dict[str, tuple[str, ...]]:
     return {case_id: tuple(parts) for case_id, parts in found.items()}
 
 
-def _strata(cases: Sequence[Case], tasks: Mapping[str, Task], truths: Truths) -> dict[str, frozenset[str]]:
-    """What each fold should hold its share of: sites; per task labelled cases, its strata, and labels not annotated."""
+def _strata(
+    cases: Sequence[Case], optional: Sequence[str], tasks: Mapping[str, Task], truths: Truths
+) -> dict[str, frozenset[str]]:
+    """What each fold should hold its share of: sites, cohorts, and the cases that have each of the optional channels;
+    per task labelled cases, its strata, and labels not annotated."""
     by_task = {name: _sets(task, truths[name]) for name, task in tasks.items() if truths[name]}
     shared: dict[frozenset[str], frozenset[str]] = {}  # a large cohort has few different ones
     labels: dict[str, frozenset[str]] = {}
     for case in cases:
         carried = {f"site={case.site}"} if case.site is not None else set()
+        carried |= {f"cohort={case.cohort}"} if case.cohort is not None else set()
+        carried |= {f"channel={name}" for name in optional if name in case.images}
         for name, strata in by_task.items():
             if case.case_id in strata:
                 carried |= {f"{name}:labelled", *(f"{name}:{stratum}" for stratum in strata[case.case_id])}

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from medmtl.config import Config
 from medmtl.data.case import Case
 from medmtl.data.finding import Findings
 
@@ -15,16 +16,14 @@ class Duplicates:
 
     Args:
         folder: the table's.
-        columns: channel -> column.
+        config: says the columns.
         places: case id -> its part in each fold, where the user chose the parts.
         findings: gets a warning where both cases are one patient's or lie in the same parts, otherwise a reject.
     """
 
-    def __init__(
-        self, folder: Path, columns: Mapping[str, str], places: Mapping[str, tuple[str, ...]], findings: Findings
-    ) -> None:
+    def __init__(self, folder: Path, config: Config, places: Mapping[str, tuple[str, ...]], findings: Findings) -> None:
         self._folder = folder
-        self._columns = columns
+        self._config = config
         self._places = places
         self._findings = findings
         self._first: dict[bytes, tuple[Case, Path]] = {}
@@ -40,7 +39,7 @@ class Duplicates:
             path = case.images[channel]
             first, earlier = self._first.setdefault(digest, (case, path))
             # one file in two rows is a rule of the table, and may be allowed there
-            if first is case or path == earlier or os.path.samefile(path, earlier):
+            if first is case or (case.cohort == first.cohort and os.path.samefile(path, earlier)):
                 continue
             together = case.case_id in self._places and self._places[case.case_id] == self._places.get(first.case_id)
             report = self._findings.warn if case.patient == first.patient or together else self._findings.reject
@@ -48,9 +47,9 @@ class Duplicates:
                 "B020",
                 case=case.case_id,
                 row=case.row,
-                column=self._columns[channel],
+                column=self._config.cohort_of(case).columns[channel],
                 file=os.path.relpath(path, self._folder),
-                found=f"the same image as row {first.row}",
+                found=f"the same image as {first.line}",
                 expected="one row per image",
                 fix="remove one row, or give both the same patient",
             )

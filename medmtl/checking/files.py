@@ -54,7 +54,7 @@ def look_at(case: Case, config: Config, tasks: Mapping[str, Task], folder: Path)
     channels: dict[str, ChannelFingerprint] = {}
     voxels: dict[str, bytes] = {}
     for number, (channel, path) in enumerate(case.images.items()):
-        column = config.cohort.channels[channel]
+        column = config.cohort_of(case).columns[channel]
         volume = opening.image(column, path)
         if volume is None or not _is_sound(volume, first, config, opening, column, path):
             continue
@@ -98,7 +98,7 @@ def _digest(array: npt.NDArray[np.generic]) -> bytes:
 
 def _is_sound(volume: Volume, first: Grid | None, config: Config, opening: Opening, column: str, path: Path) -> bool:
     where, findings = opening.where(column, path), opening.findings
-    if volume.array.min() == volume.array.max() and "constant" not in config.cohort.allow:
+    if volume.array.min() == volume.array.max() and "constant" not in config.cohort_of(opening.case).allow:
         fix = "list cohort.allow: [constant] if meant"
         findings.reject("B072", **where, found="every voxel equal", expected="an image", fix=fix)
         return False

@@ -22,7 +22,7 @@ def look_at_headers(case: Case, config: Config, tasks: Mapping[str, Task], folde
     findings = Findings()
     first: Grid | None = None
     for channel, path in case.images.items():
-        where = _where(case, config.cohort.channels[channel], path, folder)
+        where = _where(case, config.cohort_of(case).columns[channel], path, folder)
         grid = _grid(path, where, findings)
         if grid is None or (first is not None and not check_channel_grid(grid, first, config, where, findings)):
             return findings

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from medmtl.checking.channels import check_channels
 from medmtl.checking.checked import Checked
 from medmtl.checking.covariates import check_covariates
 from medmtl.checking.division import check_parts, divide, places
@@ -15,11 +16,12 @@ from medmtl.checking.files import Seen, look_at
 from medmtl.checking.headers import look_at_headers
 from medmtl.checking.patients import check_rows_per_patient
 from medmtl.checking.population import check_population
-from medmtl.checking.targets import layout, read_targets, refused_targets
+from medmtl.checking.sources import read_sources
+from medmtl.checking.targets import read_targets, refused_targets
 from medmtl.checking.whole import Truths, check_labels, check_voxel_labels
 from medmtl.config import Config
 from medmtl.data.case import Case
-from medmtl.data.cohort import Cohort, read_cohort
+from medmtl.data.cohort import Cohort
 from medmtl.data.finding import Findings
 from medmtl.data.fingerprint import Fingerprint
 from medmtl.data.split import Splits
@@ -53,7 +55,7 @@ def check_cohort(
     fingerprints: dict[str, Fingerprint] = {}
     hashes: dict[str, str] = {}
     folder = cohort.table.parent
-    duplicates = Duplicates(folder, config.cohort.channels, places(config, splits), findings)
+    duplicates = Duplicates(folder, config, places(config, splits), findings)
     for case, look in _in_order(lambda case: look_at(case, config, tasks, folder), cohort.cases, progress):
         findings.extend(list(look.findings))
         hashes.update(look.sha256)
@@ -84,7 +86,7 @@ def _check_table(
     config: Config, tasks: Mapping[str, Task], findings: Findings, *, to_learn: bool = True
 ) -> tuple[Cohort, Truths, Splits | None]:
     """Everything that the table alone can tell."""
-    cohort = read_cohort(layout(config, tasks), findings)
+    cohort = read_sources(config, tasks, findings)
     truths = read_targets(cohort, tasks, findings)
     refused = refused_targets(cohort, tasks, truths)
     check_labels(cohort, tasks, truths, refused, findings, to_learn=to_learn)
@@ -93,6 +95,7 @@ def _check_table(
     splits = divide(config, tasks, cohort, truths, findings) if to_learn else None
     if splits is not None:
         check_parts(config, tasks, splits, truths, refused, findings)
+    check_channels(cohort, config, splits, findings, to_learn=to_learn)
     return cohort, truths, splits
 
 

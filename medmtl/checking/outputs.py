@@ -6,9 +6,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from medmtl.checking.targets import layout
+from medmtl.checking.sources import read_sources
 from medmtl.config import Config
-from medmtl.data.cohort import read_cohort
 from medmtl.data.finding import Findings
 from medmtl.errors import CohortError, InputError
 from medmtl.tasks.base import Task
@@ -34,10 +33,10 @@ def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
 
 
 def cohort_files(config: Config, tasks: Mapping[str, Task]) -> Iterator[Path]:
-    """The table of a cohort, and the images and labels that its readable rows name."""
-    yield config.cohort.table
+    """The tables of an experiment, and the images and labels that its readable rows name."""
+    yield from (section.table for section in config.cohorts or (config.cohort,))
     try:
-        cohort = read_cohort(layout(config, tasks), Findings())
+        cohort = read_sources(config, tasks, Findings())
     except CohortError:
         return  # the check says what is wrong with it
     for case in cohort.cases:

@@ -65,7 +65,7 @@ def _where(case: Case, column: str, path: Path, folder: Path) -> dict[str, Any]:
 
 def _first_image(case: Case, config: Config, folder: Path) -> dict[str, Any]:
     channel, path = next(iter(case.images.items()))
-    return _where(case, config.cohort.channels[channel], path, folder)
+    return _where(case, config.cohort_of(case).columns[channel], path, folder)
 
 
 def _texts(seen: Mapping[str, Seen], findings: Findings) -> None:
@@ -101,15 +101,14 @@ def _outliers(sound: Sound, config: Config, folder: Path, findings: Findings) ->
 
 def _intensities(sound: Sound, config: Config, folder: Path, findings: Findings) -> None:
     """Where a channel is normalised as CT, a scan without a negative value is not in Hounsfield units."""
-    for channel, column in config.cohort.channels.items():
+    for channel in config.cohort.columns:
         kind = config.plan.normalisation.get(channel)
-        lowest = np.median([fingerprint.channels[channel].minimum for _, fingerprint in sound])
-        if kind != "ct" and not (kind is None and lowest <= CT_AIR):
+        held = [(case, own) for case, fingerprint in sound if (own := fingerprint.channels.get(channel)) is not None]
+        if kind != "ct" and not (kind is None and held and np.median([own.minimum for _, own in held]) <= CT_AIR):
             continue
-        for case, fingerprint in sound:
-            own = fingerprint.channels[channel]
+        for case, own in held:
             if own.minimum >= 0:
-                where = _where(case, column, case.images[channel], folder)
+                where = _where(case, config.cohort_of(case).columns[channel], case.images[channel], folder)
                 found, fix = f"values {own.minimum:g} to {own.maximum:g}", "export the scan with its rescale intercept"
                 findings.warn("B090", **where, found=found, expected="Hounsfield units, below 0 in air", fix=fix)
 
@@ -166,7 +165,7 @@ def _copied_labels(
             where = _where(case, task.columns[0], case.files[task.columns[0]], folder)
             first = owners.setdefault(look.sha256[where["file"]], case)
             if set(first.images.values()) != set(case.images.values()):
-                found, fix = f"the mask of row {first.row}", "name each case's own label file"
+                found, fix = f"the mask of {first.line}", "name each case's own label file"
                 findings.warn("B109", **where, found=found, expected="a mask of its own", fix=fix)
 
 

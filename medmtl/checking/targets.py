@@ -9,18 +9,20 @@ from medmtl.config import Config
 from medmtl.data.case import Case
 from medmtl.data.cohort import Cohort, CohortLayout
 from medmtl.data.finding import Findings
+from medmtl.sections import CohortSection
 from medmtl.tasks.base import CellError, LabelTask, Task
 
 
-def layout(config: Config, tasks: Mapping[str, Task]) -> CohortLayout:
-    """Which columns of the table are read, and as what."""
-    section = config.cohort
+def layout(config: Config, tasks: Mapping[str, Task], section: CohortSection | None = None) -> CohortLayout:
+    """Which columns of the table are read, and as what; of one of several cohorts, those of its section."""
+    section = section or config.cohort
+    targets = frozenset(column for task in tasks.values() for column in task.columns)
     return CohortLayout(
         table=section.table,
         case=section.case,
         patient=section.patient,
         site=section.site,
-        channels=section.channels,
+        channels=section.columns,
         value_columns=tuple(dict.fromkeys(c for task in tasks.values() for c in _value_columns(task))),
         file_columns=tuple(dict.fromkeys(c for task in tasks.values() if task.voxel for c in task.columns)),
         covariates=tuple(section.covariates),
@@ -28,6 +30,8 @@ def layout(config: Config, tasks: Mapping[str, Task]) -> CohortLayout:
         missing=section.missing,
         roots=section.roots,
         allow_shared_image="shared-image" in section.allow,
+        optional=section.optional,
+        may_lack=targets if config.cohorts else frozenset(),
     )
 
 

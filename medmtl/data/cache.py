@@ -162,7 +162,11 @@ class PreparedCache:
 
     def _source(self, case: Case) -> _Source:
         if case.case_id not in self._sources:
-            images = [case.images[channel] for channel in self.preparation.channels]
+            optional = self.preparation.optional
+            images = [
+                case.images.get(channel) if channel in optional else case.images[channel]
+                for channel in self.preparation.channels
+            ]
             labels = {task: case.files.get(column) for task, column in self.preparation.labels.items()}
             # a task without its own file is not labelled, and its mask is not read
             maps = {
@@ -180,7 +184,7 @@ class PreparedCache:
                 "case": case.case_id,  # seeds the foreground sample
                 "spacing": self.preparation.spacing,
                 "resample_to_first": self.preparation.resample_to_first,
-                "images": [hashes[str(path)] for path in images],
+                "images": [hashes[str(path)] if path else None for path in images],
                 "labels": {task: hashes[str(path)] for task, path in labels.items() if path},
                 "ignored": dict(self.preparation.ignored),
                 "maps": {task: [hashes[str(path)] for path in files] for task, files in maps.items()},

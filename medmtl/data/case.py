@@ -18,11 +18,13 @@ class Case:
         patient: id of the person; the unit of every split and every interval.
         site: scanner, hospital or other stratum, or None where the cohort declares none.
         row: 1-based line of the table.
-        images: channel name -> file, in the declared order.
+        images: channel name -> file, in the declared order; without the optional channels that the case lacks. The
+            first one's grid is the case's.
         cells: declared column of a task or a covariate -> cell text; None where the cell means "not labelled", or that
             the value is missing.
         files: task column -> resolved file, for the columns that name label files and are not empty.
         split: value of the split column, where one is declared.
+        cohort: name of its cohort, where several are joined; both ids begin with it.
         sha256: file -> hash that its bytes had when the cohort was checked; empty where nobody checked it before.
     """
 
@@ -35,6 +37,17 @@ class Case:
     files: Mapping[str, Path] = field(default_factory=dict)
     split: str | None = None
     sha256: Mapping[Path, str] = field(default_factory=dict)
+    cohort: str | None = None
+
+    @property
+    def person(self) -> str:
+        """The patient's id as the table has it."""
+        return self.patient if self.cohort is None else self.patient.removeprefix(f"{self.cohort}/")
+
+    @property
+    def line(self) -> str:
+        """Its row, as a message about another case names it."""
+        return f"row {self.row}" if self.cohort is None else f"row {self.row} of {self.cohort}"
 
     def refuse_change(self, path: Path, sha256: str | None) -> None:
         """Compare what was read from one of the case's files with what was checked.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ class CohortLayout:
         missing: cells that mean "not labelled", besides the empty one.
         roots: folders outside the table's own that may be read.
         allow_shared_image: whether two rows may name one image.
+        optional: channels that a row may lack, as long as it has another one.
+        may_lack: columns that the table need not have; without one all of its cells are empty.
     """
 
     table: Path
@@ -55,6 +57,8 @@ class CohortLayout:
     missing: tuple[str, ...] = ("",)
     roots: tuple[Path, ...] = ()
     allow_shared_image: bool = False
+    optional: tuple[str, ...] = ()
+    may_lack: frozenset[str] = frozenset()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -76,6 +80,7 @@ class Cohort:
         left_out: rows with sound ids and a refused image, in the table's order. They are no cases, but what their
             other cells say is checked with the others'.
         unidentified: how many rows are in neither, so that a rule about the whole cohort cannot be judged.
+        tables: name -> hash of the table's bytes, where several cohorts are joined.
     """
 
     table: Path
@@ -84,11 +89,12 @@ class Cohort:
     columns: tuple[str, ...]
     left_out: tuple[Case, ...] = ()
     unidentified: int = 0
+    tables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def identified(self) -> tuple[Case, ...]:
-        """Cases and rows left out, in the table's order."""
-        return tuple(sorted((*self.cases, *self.left_out), key=lambda case: case.row))
+        """Cases and rows left out, in the table's order, and cohort by cohort where several are joined."""
+        return tuple(sorted((*self.cases, *self.left_out), key=lambda case: (case.cohort or "", case.row)))
 
 
 def read_cohort(layout: CohortLayout, findings: Findings) -> Cohort:
@@ -126,7 +132,7 @@ def _check_header(names: tuple[str, ...], layout: CohortLayout, findings: Findin
             found, expected = f"columns {first} and {number} have one name", "names that differ in more than case"
             findings.reject("B012", row=1, column=column, found=found, expected=expected, fix="rename one of them")
     for column in layout.columns:
-        if column not in names:
+        if column not in names and column not in layout.may_lack:
             sound = False
             guess = nearest(column, names)
             fix = f"did you mean {shown(guess)!r}?" if guess else "correct the configuration or the header"
@@ -182,11 +188,7 @@ class _RowReader:
         values = (*layout.value_columns, *layout.file_columns, *layout.covariates)
         stated = {column: self._value(text.get(column)) for column in values}
         sound = self._check_ids(text, where) and clean
-        images = {}
-        for channel, column in layout.channels.items():
-            image = self._image(text.get(column), {**where, "column": column}, new_id=sound)
-            if image is not None:
-                images[channel] = image
+        images, whole = self._images_of(text, where, new_id=sound)
         files = {}
         for column in layout.file_columns:
             found = self._find(stated[column], {**where, "column": column}, label=True)
@@ -205,7 +207,23 @@ class _RowReader:
             files=files,
             split=self._value(text.get(layout.split)) if layout.split else None,
         )
-        (self._cases if len(images) == len(layout.channels) else self._left_out).append(case)
+        (self._cases if whole else self._left_out).append(case)
+
+    def _images_of(
+        self, text: Mapping[str, str], where: Mapping[str, Any], *, new_id: bool
+    ) -> tuple[dict[str, Path], bool]:
+        """The row's images in the declared order, and whether they are all that it must have."""
+        images: dict[str, Path] = {}
+        absent = {name for name in self._layout.optional if text.get(self._layout.channels[name]) in self._missing}
+        wanted = {name: column for name, column in self._layout.channels.items() if name not in absent}
+        for channel, column in wanted.items():
+            image = self._image(text.get(column), {**where, "column": column}, new_id=new_id)
+            if image is not None:
+                images[channel] = image
+        if not wanted:
+            found, fix = "no channel at all", "name one image or more, or remove the row"
+            self._findings.reject("B076", **where, found=found, expected="one channel or more", fix=fix)
+        return images, bool(wanted) and len(images) == len(wanted)
 
     def _value(self, cell: str | None) -> str | None:
         return None if cell in self._missing else cell
@@ -260,7 +278,7 @@ class _RowReader:
         if cell is None:  # no such column or a broken cell, which is a finding of its own
             return None
         if cell in self._missing:
-            fix = "leave the case out: this version wants every channel of every case"
+            fix = "name the image, remove the row, or declare the channel as {column: ..., optional: true}"
             self._findings.reject("B076", **where, found="an empty cell", expected="an image file", fix=fix)
             return None
         found = self._find(cell, where)

@@ -19,9 +19,10 @@ from medmtl.data.augmentation import Augmentation, Draw
 from medmtl.data.batch import Batch, ViewBatch
 from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case, named
+from medmtl.data.channels import drop_channels, held_channels, with_indicators
 from medmtl.data.covariates import Covariate, encode_case
 from medmtl.data.crop import Triple, whole_shape
-from medmtl.data.order import CaseOrder
+from medmtl.data.order import CaseOrder, Order
 from medmtl.data.preparation import normalise
 from medmtl.data.prepared import Intensity, Prepared
 from medmtl.data.view import CASE_LEVEL, View
@@ -73,7 +74,7 @@ class StepDataset(Dataset[Batch]):
         sensitive: Mapping[str, Collection[str]],
         covariates: Sequence[Covariate] = (),
         notes: Mapping[str, Noting] | None = None,
-        order: CaseOrder | None = None,
+        order: Order | None = None,
     ) -> None:
         self.cases = tuple(cases)
         self.cache = cache
@@ -167,16 +168,17 @@ class StepDataset(Dataset[Batch]):
         with _naming(case):
             rng = generator(self.seed, "sample", step, slot)
             starts = self.view.starts(prepared, shape, rng if self.augmentation is not None else None)
-            draw = Draw()
+            draw, channels = Draw(), held_channels(prepared.statistics)
             if self.augmentation is not None:
+                channels = drop_channels(channels, self.cache.preparation, self.seed, step, slot)
                 labelled = [name for name in self.encoders if self._is_labelled(name, case, prepared)]
                 draw = self.augmentation.draw(rng, [self.sensitive[name] for name in labelled])
-            windows = [self._window(prepared, start, shape, draw) for start in starts]
+            windows = [self._window(prepared, start, shape, draw, channels) for start in starts]
             images = torch.stack([image for image, _ in windows])
             return images, *self._targets(case, prepared, windows[0][1], shape, draw)
 
     def _window(
-        self, prepared: Prepared, start: Triple, shape: Triple, draw: Draw
+        self, prepared: Prepared, start: Triple, shape: Triple, draw: Draw, channels: Sequence[bool]
     ) -> tuple[torch.Tensor, dict[str, npt.NDArray[Any]]]:
         settings = self.augmentation or Augmentation.off((1.0, 1.0, 1.0))
         part = settings.reach(draw, start, shape, prepared.image_CDHW.shape[1:])
@@ -188,7 +190,9 @@ class StepDataset(Dataset[Batch]):
             [s - p.start for s, p in zip(start, part, strict=True)],
             shape,
         )
-        return settings.recolour(image, draw).contiguous(), labels
+        # last, so that nothing is drawn over a channel that is not there
+        image = with_indicators(settings.recolour(image, draw), channels, self.cache.preparation)
+        return image.contiguous(), labels
 
     def _is_labelled(self, name: str, case: Case, prepared: Prepared) -> bool:
         if name in self.voxel:

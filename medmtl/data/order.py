@@ -7,12 +7,28 @@ for a step and gets what an uninterrupted run got.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from medmtl.rng import generator
 
 Queue = Sequence[Sequence[int]]
 """The groups of a queue, each the places of its cases in the list of training cases."""
+
+
+class Order(Protocol):
+    """Which case a step's slot takes.
+
+    Attributes:
+        span: draws after which every case that is ever drawn was drawn at least once.
+    """
+
+    span: int
+
+    def case(self, step: int, slot: int) -> int:
+        """The place in the list of training cases."""
+
+    def epoch(self, steps: int) -> float:
+        """Passes over the cases after some steps: at 1, every case that is ever drawn was drawn at least once."""
 
 
 class CaseOrder:

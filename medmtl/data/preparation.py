@@ -46,8 +46,10 @@ def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = Tr
     """
     hashes: dict[str, str] = {}
     native: Grid | None = None
-    arrays = []
+    arrays: dict[str, npt.NDArray[np.float32]] = {}
     for channel in preparation.channels:
+        if channel not in case.images and channel in preparation.optional:
+            continue
         volume = _read(case, case.images[channel], False, hashes)
         native = native or volume.grid
         if same_grid(volume.grid, native):
@@ -55,8 +57,8 @@ def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = Tr
         elif not preparation.resample_to_first:
             raise _other_grid(case, channel, volume.grid, native)
         target = working_grid(canonical_grid(native), preparation.spacing)
-        arrays.append(to_grid(canonical(volume), target, "bilinear"))
-    assert native is not None, "a preparation has at least one channel"
+        arrays[channel] = to_grid(canonical(volume), target, "bilinear")
+    assert native is not None, "a case has at least one channel"
     labels: dict[str, npt.NDArray[Any]] = {}
     for task, column in preparation.labels.items() if with_labels else ():
         if column in case.files:
@@ -68,11 +70,11 @@ def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = Tr
             labels[task] = _values_to_grid(canonical(masked(values, mask)), target)
     return Prepared(
         case_id=case.case_id,
-        image_CDHW=np.stack(arrays),
+        image_CDHW=np.stack([arrays.get(name, np.zeros(target.shape, np.float32)) for name in preparation.channels]),
         labels=labels,
         grid=target,
         native=native,
-        statistics=tuple(_statistics(array) for array in arrays),
+        statistics=tuple(_statistics(arrays[name]) if name in arrays else {} for name in preparation.channels),
         foreground={
             task: _foreground(_drawn(label), case.case_id, task, preparation.ignored.get(task, 0))
             for task, label in labels.items()
@@ -104,13 +106,15 @@ def normalise(
 
     Args:
         image_CDHW: a case or a window of it.
-        statistics: of the whole case, per channel.
+        statistics: of the whole case, per channel; empty for one that it lacks, which is 0 then.
         intensities: the plan's rule per channel.
     """
     result = np.empty(image_CDHW.shape, np.float32)
     for index, (own, rule) in enumerate(zip(statistics, intensities, strict=True)):
         channel = image_CDHW[index]
-        if rule.kind == "none":
+        if not own:
+            result[index] = 0
+        elif rule.kind == "none":
             result[index] = channel
         elif rule.kind == "ct":
             assert rule.clip is not None and rule.mean is not None and rule.std is not None

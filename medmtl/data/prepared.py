@@ -23,6 +23,7 @@ class Preparation:
         resample_to_first: bring the other channels to the first one's grid instead of refusing a difference.
         ignored: label task -> value of voxels that nobody labelled.
         maps: map task -> column of its values, and column of the mask of those that count, or None.
+        optional: channels that a case may lack.
     """
 
     spacing: tuple[float, float, float]
@@ -31,6 +32,7 @@ class Preparation:
     resample_to_first: bool = False
     ignored: Mapping[str, int] = field(default_factory=dict)
     maps: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
+    optional: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,13 @@ class Prepared:
 
     Attributes:
         case_id: the case.
-        image_CDHW: float32; may be a read-only memory map.
+        image_CDHW: float32; may be a read-only memory map. A channel that the case lacks is 0.
         labels: voxel task -> integers (D, H, W), or float32 values with NaN where none counts; only tasks for which the
             case has a file.
         grid: grid of the arrays (RAS-ordered, working spacing).
         native: grid of the case's first image as it lies in its file.
-        statistics: per channel ``mean std nonzero_mean nonzero_std nonzero_fraction p005 p995 min max``.
+        statistics: per channel ``mean std nonzero_mean nonzero_std nonzero_fraction p005 p995 min max``; empty for one
+            that the case lacks.
         foreground: voxel task -> label value -> sampled voxel indices (n, 3) int32, at most 1,000 per value. Of a map
             with a mask, value 1 stands for the voxels that count.
         sha256: file (as written in the table) -> hash of its bytes.

@@ -13,7 +13,7 @@ from medmtl.checking import Checked, check_cohort
 from medmtl.config import Config
 from medmtl.errors import InputError
 from medmtl.evaluation.selection import Group, Selection, folds_of
-from medmtl.inference.inputs import same_covariates
+from medmtl.inference.inputs import matched_channels, same_covariates
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import Task
@@ -83,10 +83,7 @@ def external_selection(
 def _matched(other: Config, path: Path, own: Config, tasks: Mapping[str, Task]) -> tuple[Config, list[str]]:
     """The other configuration with the model's channels, covariates and tasks alone, in the model's order, and what
     it lacks."""
-    absent = [name for name in own.cohort.channels if name not in other.cohort.channels]
-    if absent:
-        wanted = ", ".join(own.cohort.channels)
-        raise InputError(f"{path.name} has no channel {', '.join(absent)}; the model wants {wanted}: name them so")
+    other = matched_channels(other, tuple(own.cohort.columns), own.cohort.optional, path.name)
     same_covariates(own, other, path.name)
     common = {name: other.tasks[name] for name in tasks if name in other.tasks}
     if not common:
@@ -96,12 +93,13 @@ def _matched(other: Config, path: Path, own: Config, tasks: Mapping[str, Task]) 
     skipped = [name for name in tasks if name not in common]
     for name in skipped:
         logger.warning("%s has no task %s; it is not scored", path.name, name)
-    channels = {name: other.cohort.channels[name] for name in own.cohort.channels}
     # a covariate that the model does not read need not be sound
-    cohort = other.cohort.model_copy(update={"channels": channels, "covariates": own.used_covariates})
+    read = {"covariates": own.used_covariates}
+    cohorts = tuple(section.model_copy(update=read) for section in other.cohorts)
+    found = {"cohort": other.cohort.model_copy(update=read), "cohorts": cohorts}
     # how the other file would divide its cases does not matter here, and its column of parts may be absent
     split = other.split.model_copy(update={"column": None})
-    return other.model_copy(update={"cohort": cohort, "tasks": common, "split": split}), skipped
+    return other.model_copy(update={**found, "tasks": common, "split": split}), skipped
 
 
 def _overlap(runs: Sequence[RunFolder], checked: Checked) -> tuple[str, list[str]]:
@@ -113,7 +111,7 @@ def _overlap(runs: Sequence[RunFolder], checked: Checked) -> tuple[str, list[str
     known_patients = {patient for manifest in manifests for patient in manifest.get("patients", ())}
     known_files = {digest for manifest in manifests for digest in manifest.get("files_sha256", {}).values()}
     cohort = checked.cohort
-    patients = sorted({case.patient for case in cohort.cases} & known_patients)
+    patients = sorted({case.person for case in cohort.cases} & known_patients)
     images = sum(
         checked.sha256.get(os.path.relpath(path, cohort.table.parent)) in known_files
         for case in cohort.cases

@@ -135,7 +135,11 @@ def _models(folds: Sequence[int | str]) -> str:
 
 def _section(scores: Scores, name: str, share: bool) -> _Section:
     body = scores.metrics["tasks"][name]
-    sites = (tables.site_table(scores, name, share), tables.within_site_table(scores, name))
+    sites = (
+        tables.cohort_table(scores, name, share),
+        tables.site_table(scores, name, share),
+        tables.within_site_table(scores, name),
+    )
     task, cases = scores.tasks[name], scores.cases[name]
     # points and strips are single patients' values; a curve over all cases is not
     figures = [f for f in task.figures(cases) if not share or isinstance(f, RocFigure | CalibrationFigure)]

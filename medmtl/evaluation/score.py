@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medmtl.build import build_tasks
-from medmtl.checking import layout, read_targets
+from medmtl.checking import read_sources, read_targets
 from medmtl.config import Config
 from medmtl.data.case import Case
-from medmtl.data.cohort import Cohort, read_cohort
+from medmtl.data.cohort import Cohort
 from medmtl.data.finding import Findings
 from medmtl.data.formats.nifti import read_image, read_label
 from medmtl.data.manifest import with_hashes
 from medmtl.data.preparation import masked
 from medmtl.data.volume import Volume
 from medmtl.errors import CohortError, InputError
+from medmtl.evaluation.cohorts import cohort_scores
 from medmtl.evaluation.reference_window import Moved, moved_cases, moved_json
 from medmtl.evaluation.selection import Selection, folds_of, groups_of, learned_by
 from medmtl.evaluation.site import Learned, headline, site_estimates
@@ -212,6 +213,8 @@ def _scores(
         task = tasks[name]
         assert isinstance(task, CaseTask)
         metrics["tasks"][name]["metrics"] |= moved_json(task, pairs)
+    for name, parts in cohort_scores(selection, scored).items():
+        metrics["tasks"][name]["cohorts"] = parts
     images = {name: case.images for name, case in selection.cases.items()}
     return Scores(selection.split, selection.folds, tasks, scored, metrics, folder, images, selection.readers)
 
@@ -237,7 +240,7 @@ def read_again(config: Config, run: RunFolder) -> tuple[Cohort, Mapping[str, Map
     """
     tasks = build_tasks(config)
     findings = Findings()
-    cohort = read_cohort(layout(config, tasks), findings)
+    cohort = read_sources(config, tasks, findings)
     truths = read_targets(cohort, tasks, findings)
     rejected = findings.rejected()
     if rejected:

@@ -137,6 +137,24 @@ def site_table(scores: Scores, name: str, share: bool) -> Table | None:
     return Table("By site", columns, tuple(rows), columns[1:-1])
 
 
+def cohort_table(scores: Scores, name: str, share: bool) -> Table | None:
+    """A task's primary metric per cohort; None where there is one."""
+    body = scores.metrics["tasks"][name]
+    if "cohorts" not in body:
+        return None
+    primary, rows = body["primary"], []
+    for cohort, part in body["cohorts"].items():
+        labelled, metric = part["labelled"], part["metrics"].get(primary)
+        if metric is None:
+            rows.append((cohort, "0", "–", "–", "no labelled case"))
+        elif share and labelled < SHARED_MINIMUM:
+            rows.append((cohort, f"under {SHARED_MINIMUM}", "–", "–", "too few to share"))
+        else:
+            rows.append((cohort, str(labelled), *value_and_interval(metric), metric.get("why", "")))
+    columns = ("cohort", "cases", primary, "95 % interval", "notes")
+    return Table("By cohort", columns, tuple(rows), columns[1:-1])
+
+
 def within_site_table(scores: Scores, name: str) -> Table | None:
     """Ranking metrics over pairs of one site beside those over all pairs; None where there is no difference."""
     within = _within_site(scores, name)

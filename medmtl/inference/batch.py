@@ -74,9 +74,10 @@ def predict_all(predictor: Predictor, cases: Sequence[Case], findings: Findings,
 
 def _refused_rows(findings: Findings) -> list[InputError | NumericError]:
     """One error per row of a table that cannot be used."""
-    first: dict[int | None, Finding] = {}
+    # of several tables each finding says by its key which one it is about
+    first: dict[tuple[str | None, int | None], Finding] = {}
     for finding in findings.rejected():
-        first.setdefault(finding.row, finding)
+        first.setdefault((finding.key, finding.row), finding)
     return [InputError(finding.sentence()) for finding in first.values()]
 
 

@@ -8,12 +8,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from medmtl.data.channels import with_indicators
 from medmtl.data.crop import Triple, whole_shape, window
 from medmtl.data.lesion import lesion_centre, marked
 from medmtl.data.view import window_around
@@ -32,12 +33,14 @@ class SecondScan:
         coarse_CDHW: the same as the view itself prepares it; None where it prepares nothing.
         found: activations of the tasks of the first view.
         centre: voxel of ``image_CDHW`` in the middle of the lesion; None where it is to be predicted.
+        held: whether the case has each channel; needed where some are optional.
     """
 
     image_CDHW: torch.Tensor
     coarse_CDHW: torch.Tensor | None
     found: Mapping[str, torch.Tensor]
     centre: Triple | None = None
+    held: Sequence[bool] = ()
 
 
 def case_view_activations(
@@ -61,9 +64,10 @@ def case_view_activations(
     view = plan.case_view
     assert view is not None
     if view.kind == "tiles":
-        values = _over_tiles(model, tasks, plan, view, scan.image_CDHW, covariates_N, overlap)
+        values = _over_tiles(model, tasks, plan, view, scan, covariates_N, overlap)
     else:
         sample = _lesion(view, tasks, scan) if view.kind == "lesion" else _whole(view, plan, scan)
+        sample = with_indicators(sample, scan.held, view.preparation)
         ask = with_covariates(model, covariates_N)
         values = forward(ask, tasks, plan, sample[None].to(model_device(model)), view.tasks)
     return {name: value[0].float().cpu() for name, value in values.items()}
@@ -102,12 +106,12 @@ def _over_tiles(
     tasks: Mapping[str, Task],
     plan: Plan,
     view: CaseView,
-    image_CDHW: torch.Tensor,
+    scan: SecondScan,
     covariates_N: torch.Tensor | None,
     overlap: float,
 ) -> dict[str, torch.Tensor]:
     device = model_device(model)
-    padded, _ = pad(image_CDHW, view.shape)
+    padded = with_indicators(pad(scan.image_CDHW, view.shape)[0], scan.held, view.preparation)
     parts: dict[str, list[torch.Tensor]] = {name: [] for name in view.tasks}
     with autocast(plan, device):
         for place in windows_over(padded.shape[1:], view.shape, overlap):

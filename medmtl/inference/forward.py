@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
 from monai.data.utils import compute_importance_map
 
+from medmtl.data.channels import with_indicators
 from medmtl.data.crop import Triple, whole_shape
 from medmtl.inference.ask import Ask, cropped, forward, model_device, pad, windows_over, with_covariates
 from medmtl.inference.case_view import SecondScan, case_view_activations
@@ -29,6 +30,7 @@ def activations(
     covariates_N: torch.Tensor | None = None,
     coarse_CDHW: torch.Tensor | None = None,
     centre: Triple | None = None,
+    held: Sequence[bool] = (),
 ) -> dict[str, torch.Tensor]:
     """What each task says of a case, before any decision.
 
@@ -46,6 +48,7 @@ def activations(
         covariates_N: the case's clinical covariates, where a task reads them.
         coarse_CDHW: the case as the second view prepares it, where that has a spacing of its own.
         centre: of the lesion, where it is known and is not to be predicted.
+        held: whether the case has each channel; needed where some are optional.
 
     Returns:
         Case tasks: (K,). Voxel tasks: (K, D, H, W) on the image's grid. Both fp32 on the CPU.
@@ -53,19 +56,26 @@ def activations(
     second = plan.case_view
     main = {name: task for name, task in tasks.items() if second is None or name not in second.tasks}
     ask = with_covariates(model, covariates_N)
-    found = _main_view(ask, main, plan, image_CDHW, overlap, model_device(model)) if main else {}
+    found = _main_view(ask, main, plan, image_CDHW, held, overlap, model_device(model)) if main else {}
     if second is not None:
-        seen = SecondScan(image_CDHW, coarse_CDHW, found, centre)
+        seen = SecondScan(image_CDHW, coarse_CDHW, found, centre, held)
         found |= case_view_activations(model, tasks, plan, seen, covariates_N, overlap)
     return {name: found[name] for name in tasks}
 
 
 def _main_view(
-    ask: Ask, tasks: Mapping[str, Task], plan: Plan, image_CDHW: torch.Tensor, overlap: float, device: torch.device
+    ask: Ask,
+    tasks: Mapping[str, Task],
+    plan: Plan,
+    image_CDHW: torch.Tensor,
+    held: Sequence[bool],
+    overlap: float,
+    device: torch.device,
 ) -> dict[str, torch.Tensor]:
     size = tuple(image_CDHW.shape[1:])
     shape = whole_shape([size], plan.shape, plan.network.divisor) if plan.view == "case" else plan.shape
     padded, start = pad(image_CDHW, shape)
+    padded = with_indicators(padded, held, plan.preparation)
     inside = tuple(slice(s, s + n) for s, n in zip(start, image_CDHW.shape[1:], strict=True))
     if padded.shape[1:] == torch.Size(shape):
         outputs = forward(ask, tasks, plan, padded[None].to(device), tuple(tasks))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,13 @@ from medmtl import config as configuration
 from medmtl.checking.covariates import read_column
 from medmtl.config import Config
 from medmtl.data.case import Case
+from medmtl.data.channels import refuse_other_channels
 from medmtl.data.cohort import CohortLayout, read_cohort
 from medmtl.data.covariates import CovariateFault, Kinds, parse
 from medmtl.data.finding import Findings
+from medmtl.data.joined import finding_of, of_cohort
 from medmtl.errors import CohortError, InputError
+from medmtl.sections import ChannelSection, CohortSection
 
 ENDINGS = (".nii.gz", ".nii")
 TABLES = (".csv", ".tsv")
@@ -47,17 +50,14 @@ def cases_of(
         )
     kinds = trained.used_covariates
     if not inputs:
-        return _table(trained.cohort.table, trained, channels, kinds, trained.cohort.patient, findings)
+        return _tables(trained, channels, kinds, findings, persons=True)
     first = Path(inputs[0])
     if len(inputs) == 1 and first.suffix.lower() in (".yaml", ".yml"):
-        given = configuration.load(first)
-        missing = [name for name in channels if name not in given.cohort.channels]
-        if missing:
-            raise InputError(f"{first} has no channel {', '.join(missing)}; the model wants {', '.join(channels)}")
+        given = matched_channels(configuration.load(first), channels, trained.cohort.optional, first.name)
         same_covariates(trained, given, first.name)
-        return _table(given.cohort.table, given, channels, kinds, given.cohort.case, findings)
+        return _tables(given, channels, kinds, findings)
     if len(inputs) == 1 and first.suffix.lower() in TABLES:
-        return _table(first, trained, channels, kinds, trained.cohort.case, findings)
+        return _table(first, trained.cohort, channels, kinds, trained.cohort.case, findings)
     if len(inputs) == 1 and first.is_dir():
         raise InputError(f"{first} is a folder; DICOM series are not in this version, give NIfTI files or a table")
     named = [item.partition("=") for item in inputs]
@@ -66,9 +66,11 @@ def cases_of(
         if len(set(names)) < len(names):
             raise InputError(f"a channel is given twice: {', '.join(names)}; one case has one file per channel")
         files = {name: Path(file) for name, _, file in named}
-        return (case_of_files(files, channels, _stem(Path(named[0][2])), cells_of(covariates or {}, trained)),)
+        cells = cells_of(covariates or {}, trained)
+        return (case_of_files(files, channels, _stem(Path(named[0][2])), cells, trained.cohort.optional),)
     if len(channels) > 1:
-        wanted = " ".join(f"{name}=FILE" for name in channels)
+        optional = trained.cohort.optional
+        wanted = " ".join(f"[{name}=FILE]" if name in optional else f"{name}=FILE" for name in channels)
         raise InputError(f"this model has {len(channels)} channels; give {wanted}")
     if len(inputs) > 1 and trained.used_covariates:
         raise InputError("the model reads clinical covariates; give several cases by a table that has their columns")
@@ -107,6 +109,34 @@ def cells_of(covariates: Mapping[str, Any], trained: Config) -> dict[str, str | 
     return cells
 
 
+def matched_channels(given: Config, channels: Sequence[str], optional: Collection[str], name: str) -> Config:
+    """Another configuration with a model's channels alone, in its order; those optional that are so in the model.
+
+    Args:
+        given: the other configuration.
+        channels, optional: the model's, and which of them a case may lack.
+        name: of the other configuration's file.
+
+    Raises:
+        InputError: if it has none, or lacks one that is not optional.
+    """
+    columns = [channel for channel in channels if channel in given.cohort.columns]
+    absent = [channel for channel in channels if channel not in columns and not (channel in optional and columns)]
+    if absent:
+        wanted = ", ".join(channels)
+        raise InputError(f"{name} has no channel {', '.join(absent)}; the model wants {wanted}: name them so")
+
+    def held(section: CohortSection) -> dict[str, str | ChannelSection]:
+        return {
+            channel: ChannelSection(column=column, optional=True) if channel in optional else column
+            for channel, column in ((channel, section.columns[channel]) for channel in columns)
+        }
+
+    cohorts = tuple(section.model_copy(update={"channels": held(section)}) for section in given.cohorts)
+    cohort = given.cohort.model_copy(update={"channels": held(given.cohort)})
+    return given.model_copy(update={"cohort": cohort, "cohorts": cohorts})
+
+
 def same_covariates(trained: Config, given: Config, name: str) -> None:
     """Refuse a cohort that does not declare the covariates that the model reads.
 
@@ -127,15 +157,15 @@ def case_of_files(
     channels: tuple[str, ...],
     case_id: str,
     cells: Mapping[str, str | None] | None = None,
+    optional: Sequence[str] = (),
 ) -> Case:
-    """One case from a file per channel, and its covariates' cells.
+    """One case from a file per channel, but for optional ones that it lacks, and its covariates' cells.
 
     Raises:
         InputError: if a channel is missing or unknown, or a file does not exist.
     """
-    if set(images) != set(channels):
-        raise InputError(f"the model wants the channels {', '.join(channels)}; found {', '.join(images)}")
-    paths = {name: Path(images[name]) for name in channels}
+    refuse_other_channels(images, channels, optional)
+    paths = {name: Path(images[name]) for name in channels if name in images}
     for path in paths.values():
         if not path.is_file():
             raise InputError(f"{path} is no file")
@@ -150,20 +180,44 @@ def _is_cohort(inputs: Sequence[str]) -> bool:
     return len(inputs) == 1 and Path(inputs[0]).suffix.lower() in (".yaml", ".yml", *TABLES)
 
 
-def _table(
-    table: Path, config: Config, channels: tuple[str, ...], covariates: Kinds, patient: str, findings: Findings | None
+def _tables(
+    config: Config, channels: tuple[str, ...], kinds: Kinds, findings: Findings | None, *, persons: bool = False
 ) -> tuple[Case, ...]:
-    section = config.cohort
+    """The cases of a configuration's table, or of all of its tables; ``persons`` where patients' ids are wanted."""
+    if not config.cohorts:
+        section = config.cohort
+        patient = section.patient if persons else section.case
+        return _table(section.table, section, channels, kinds, patient, findings)
+    cases: list[Case] = []
+    for part in config.cohorts:
+        found = Findings()
+        patient = part.patient if persons else part.case
+        held = _table(part.table, part, channels, kinds, patient, None if findings is None else found)
+        cases += [of_cohort(case, part.name, has_site=part.site is not None) for case in held]
+        if findings is not None:
+            findings.extend([finding_of(finding, part.name) for finding in found])
+    return tuple(cases)
+
+
+def _table(
+    table: Path,
+    section: CohortSection,
+    channels: tuple[str, ...],
+    covariates: Kinds,
+    patient: str,
+    findings: Findings | None,
+) -> tuple[Case, ...]:
     layout = CohortLayout(
         table,
         section.case,
         patient,
-        {name: section.channels[name] for name in channels},
+        {name: section.columns[name] for name in channels if name in section.columns},
         covariates=tuple(covariates),
         missing=section.missing,
         roots=section.roots,
         # a leak between splits is the harm of a shared image, and prediction has no splits
         allow_shared_image=True,
+        optional=section.optional,
     )
     found = Findings() if findings is None else findings
     cohort = read_cohort(layout, found)

@@ -12,6 +12,7 @@ import torch
 from medmtl.build import build_model, build_tasks
 from medmtl.config import Config
 from medmtl.data.case import Case
+from medmtl.data.channels import held_channels, refuse_other_channels
 from medmtl.data.covariates import CovariateFault, CovariateKind, encode_case, read
 from medmtl.data.crop import Triple
 from medmtl.data.lesion import lesion_centre, marked
@@ -152,6 +153,11 @@ class Predictor:
         return self._members[0].plan.preparation.channels
 
     @property
+    def optional(self) -> tuple[str, ...]:
+        """Channels that a case may lack."""
+        return self._members[0].plan.preparation.optional
+
+    @property
     def covariates(self) -> dict[str, CovariateKind]:
         """Name -> kind of the clinical covariates that the model reads."""
         return {covariate.name: covariate.kind for covariate in self._members[0].plan.covariates}
@@ -192,12 +198,7 @@ class Predictor:
             InputError: if the case's channels or covariates are not the model's, or a file cannot be used.
             NumericError: if an answer is NaN or infinite.
         """
-        if tuple(case.images) != self.channels:
-            raise InputError(
-                f"the model wants the channels {list(self.channels)}, case {case.case_id!r} has {list(case.images)}; "
-                "give one file for each",
-                code="B162",
-            )
+        refuse_other_channels(case.images, self.channels, self.optional)
         strange = self._strange_covariates(case)
         prepared = prepare_case(case, self.plan.preparation, with_labels=False)
         coarse = self._coarse(case)
@@ -211,6 +212,7 @@ class Predictor:
                 overlap=self.config.inference.overlap,
                 covariates_N=encode_case(member.plan.covariates, case),
                 coarse_CDHW=None if coarse is None else _normalised(coarse, member.plan),
+                held=held_channels(prepared.statistics),
             )
             _add(sums, found)
         averaged = {name: value / len(self._members) for name, value in sums.items()}
@@ -241,7 +243,8 @@ class Predictor:
             return {}
         sums: dict[str, torch.Tensor] = {}
         for member in self._members:
-            scan = SecondScan(_normalised(prepared, member.plan), None, {}, centre)
+            held = held_channels(prepared.statistics)
+            scan = SecondScan(_normalised(prepared, member.plan), None, {}, centre, held)
             covariates = encode_case(member.plan.covariates, case)
             overlap = self.config.inference.overlap
             _add(sums, case_view_activations(member.model, member.tasks, member.plan, scan, covariates, overlap))

@@ -48,7 +48,7 @@ def plan_network(
         f"doubled per stage up to {widest}: what a {device.kind} trains in minutes"
     )
     network = NetworkShape(
-        in_channels=len(config.cohort.channels),
+        in_channels=len(config.cohort.channels) + len(config.cohort.optional),  # each of these has an indicator
         channels=tuple(min(width * 2**stage, widest) for stage in range(len(strides))),
         kernels=kernels,
         strides=strides,

@@ -57,6 +57,7 @@ class Outline:
             maps={
                 name: (task.columns[0], task.mask_column) for name, task in tasks.items() if isinstance(task, MapTask)
             },
+            optional=config.cohort.optional,
         )
 
 

@@ -27,7 +27,7 @@ class CaseFacts(Protocol):
 
     @property
     def statistics(self) -> tuple[Mapping[str, float], ...]:
-        """Per channel."""
+        """Per channel; empty for one that the case lacks."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,18 @@ def with_statistics(plan: Plan, config: Config, tasks: Mapping[str, Task], train
 
 
 def observed_range(prepared: CaseFacts, channels: Sequence[str]) -> dict[str, float]:
-    """What is compared with the training range: native voxel size per axis and each channel's 99.5th percentile."""
+    """What is compared with the training range: native voxel size per axis and the 99.5th percentile of
+    each channel that the case has."""
     sizes = dict(zip(("spacing_0", "spacing_1", "spacing_2"), sorted(prepared.native.spacing), strict=True))
-    return {**sizes, **{f"intensity_{c}": float(s["p995"]) for c, s in zip(channels, prepared.statistics, strict=True)}}
+    held = [(channel, own) for channel, own in zip(channels, prepared.statistics, strict=True) if own]
+    return {**sizes, **{f"intensity_{channel}": float(own["p995"]) for channel, own in held}}
 
 
 def _intensity(
     channel: str, index: int, config: Config, cases: Sequence[CaseFacts], reasons: dict[str, str]
 ) -> Intensity:
-    statistics = [case.statistics[index] for case in cases]
+    # the check refuses a training part in which nobody has the channel
+    statistics = [own for case in cases if (own := case.statistics[index])]
     kind = config.plan.normalisation.get(channel)
     reason = "set in the configuration"
     if kind is None:

@@ -130,7 +130,7 @@ def refuse_small_shared_memory(plan: Plan, tasks: Mapping[str, Task]) -> None:
     """
     if not plan.workers or not SHARED_MEMORY.is_dir():
         return
-    pixel = 4 * len(plan.preparation.channels)
+    pixel = 4 * plan.network.in_channels
     sample = pixel + sum(_target_bytes(task) for task in tasks.values() if task.voxel)
     batch = plan.batch * math.prod(plan.shape) * sample
     if (second := plan.case_view) is not None:

@@ -14,8 +14,9 @@ from medmtl.build import build_model, build_tasks, build_weighting
 from medmtl.config import Config
 from medmtl.data.augmentation import AXES, Augmentation
 from medmtl.data.case import Case
+from medmtl.data.cohort_order import CohortOrder
 from medmtl.data.loader import StepDataset, StepViews
-from medmtl.data.order import CaseOrder
+from medmtl.data.order import CaseOrder, Order
 from medmtl.data.prepared import Preparation
 from medmtl.data.view import View
 from medmtl.device import describe_device
@@ -258,10 +259,12 @@ def _datasets(
 
 def _order(
     config: Config, batch: int, tasks: Mapping[str, Task], cases: Sequence[Case], truths: Mapping[str, Any]
-) -> CaseOrder:
+) -> Order:
     seed = config.training.seed
     if config.training.sampling == "even":
-        return CaseOrder.even(len(cases), batch, seed)
+        cohorts = [case.cohort or "" for case in cases]
+        several = len(set(cohorts)) > 1
+        return CohortOrder(cohorts, batch, seed) if several else CaseOrder.even(len(cases), batch, seed)
     chosen = [case.case_id for case in cases]
     targets = {name: {key: truths[name][key] for key in chosen if key in truths[name]} for name in tasks}
     groups = {name: task.sampling_groups(targets[name]) for name, task in tasks.items()}

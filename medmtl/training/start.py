@@ -97,7 +97,8 @@ def start_run(
         InputError: if ``out`` exists and is not empty, or a file changed since the check.
         MachineError: if the device is absent, or the plan does not fit memory, disk or shared memory.
     """
-    RunFolder.refuse_place(out, ready.config.cohort.table, *_folders(ready.checked.cohort.cases))
+    tables = [section.table for section in ready.config.cohorts or (ready.config.cohort,)]
+    RunFolder.refuse_place(out, *tables, *_folders(ready.checked.cohort.cases))
     donor = _donor(ready, fold)
     plan = plan_fold(ready, fold, describe_device(device))
     refuse_small_shared_memory(plan, ready.tasks)
@@ -120,7 +121,8 @@ def start_run(
             "device": plan.device,
             "hardware": describe_hardware(plan.device),
             "table_sha256": ready.checked.cohort.sha256,
-            "patients": sorted({case.patient for case in ready.checked.cohort.cases}),
+            **({"tables_sha256": dict(hashes)} if (hashes := ready.checked.cohort.tables) else {}),
+            "patients": sorted({case.person for case in ready.checked.cohort.cases}),
             "files_sha256": dict(ready.checked.sha256),
             **({"init": dict(initial.record)} if initial else {}),
         },

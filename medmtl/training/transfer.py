@@ -97,7 +97,7 @@ def refuse_leak(donor: RunFolder, held_out: Sequence[Case]) -> None:
         case
         for case in held_out
         if case.case_id not in spared
-        and (case.patient in patients or any(case.sha256.get(path) in files for path in case.images.values()))
+        and (case.person in patients or any(case.sha256.get(path) in files for path in case.images.values()))
     ]
     if seen:
         shown = named([case.case_id for case in seen[:SHOWN]], [case.row for case in seen[:SHOWN]])

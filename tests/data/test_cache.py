@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,17 @@ def test_settings_labels_and_version_are_part_of_the_name(
     monkeypatch.setattr(cache_module, "VERSION", cache_module.VERSION + 1)
     PreparedCache(cache.folder, PREPARATION).get(case)
     assert len(entries(cache)) == 5
+
+
+def test_which_channel_a_case_lacks_is_part_of_the_name(cache: PreparedCache, case: Case) -> None:
+    path = case.images["t1"]
+    either = replace(PREPARATION, channels=("t1", "t2"), optional=("t1", "t2"))
+    for held in ("t1", "t2"):
+        other = replace(case, images={held: path})
+        found = PreparedCache(cache.folder, either).get(other)
+        assert_same(found, prepare_case(other, either))
+        assert [bool(own) for own in found.statistics] == [held == "t1", held == "t2"]
+    assert len(entries(cache)) == 2
 
 
 def flip(path: Path) -> None:

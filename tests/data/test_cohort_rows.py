@@ -128,3 +128,37 @@ def test_a_row_without_its_image_is_left_out_and_still_known(folder: Path) -> No
     assert [case.case_id for case in cohort.left_out] == ["007"]
     assert [case.case_id for case in cohort.identified] == ["007", "7E5"]
     assert cohort.unidentified == 0
+
+
+@pytest.mark.covers("B076")
+@pytest.mark.parametrize("cell", ["", "NA"])
+def test_a_row_may_lack_an_optional_channel_but_not_all_of_them(folder: Path, cell: str) -> None:
+    layout = write(folder, ROWS[0], ROWS[1].replace("images/b.nii.gz", cell))
+    both = replace(layout, channels={"t1": "image", "t2": "label"}, file_columns=(), optional=("t1", "t2"))
+
+    cohort, findings = read(both)
+
+    # the second row names no label either
+    assert (only(findings).code, only(findings).row, only(findings).found) == ("B076", 3, "no channel at all")
+    assert [list(case.images) for case in cohort.cases] == [["t1", "t2"]]
+    cohort, findings = read(replace(both, optional=("t2",)))
+    assert (only(findings).code, only(findings).column) == ("B076", "image")
+
+
+def test_a_row_without_an_optional_channel_is_a_case(folder: Path) -> None:
+    layout = replace(write(folder, *ROWS), channels={"t2": "label", "t1": "image"}, file_columns=(), optional=("t2",))
+
+    cohort, findings = read(layout)
+
+    assert findings == []
+    assert [list(case.images) for case in cohort.cases] == [["t2", "t1"], ["t1"]]
+
+
+def test_an_image_of_an_optional_channel_must_be_found(folder: Path) -> None:
+    layout = write(folder, ROWS[0], ROWS[1].replace(",NA,", ",5,").replace("b.nii.gz,", "b.nii.gz,labels/none.nii.gz"))
+    layout = replace(layout, channels={"t1": "image", "t2": "label"}, file_columns=(), optional=("t2",))
+
+    cohort, findings = read(layout)
+
+    assert (only(findings).code, only(findings).row, only(findings).column) == ("B032", 3, "label")
+    assert [case.case_id for case in cohort.left_out] == ["7E5"]

@@ -292,3 +292,23 @@ def test_a_map_is_interpolated_over_the_voxels_that_count(tmp_path: Path) -> Non
     assert not np.isnan(prepared.labels["all"]).any()
     assert prepared.foreground["all"] == {}
     assert "dose" not in prepare_case(replace(case, files={}), wanted).labels
+
+
+def test_an_absent_optional_channel_is_zero_after_normalisation_and_has_no_statistics(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).normal(50, 9, SHAPE).astype(np.float32)
+    case = case_of({"t2": save(tmp_path / "t2.nii.gz", image)})
+    settings = replace(preparation("t1", "t2"), optional=("t1",))
+    prepared = prepare_case(case, settings)
+    alone = prepare_case(case, preparation("t2"))
+    assert prepared.statistics == ({}, *alone.statistics)
+    np.testing.assert_array_equal(prepared.image_CDHW[1], alone.image_CDHW[0])
+    np.testing.assert_array_equal(prepared.native.affine, alone.native.affine)
+    ct = Intensity("ct", clip=(-100.0, 300.0), mean=40.0, std=10.0)
+    for rule in (Intensity("zscore"), Intensity("zscore_nonzero"), ct, Intensity("none")):
+        assert not normalise(prepared.image_CDHW, prepared.statistics, (rule, rule))[0].any()
+
+
+def test_a_channel_that_must_be_there_is_not_made_up(tmp_path: Path) -> None:
+    case = case_of({"t2": save(tmp_path / "t2.nii.gz", np.ones(SHAPE, np.float32))})
+    with pytest.raises(KeyError, match="t1"):
+        prepare_case(case, replace(preparation("t1", "t2"), optional=("t2",)))

@@ -203,3 +203,22 @@ def test_half_precision_inside_is_full_precision_outside(shape: tuple[int, int, 
     assert half.dtype == full.dtype == torch.float32
     assert set(inside) == {torch.bfloat16, torch.float32}
     torch.testing.assert_close(half, full, rtol=0.05, atol=0.1)
+
+
+@pytest.mark.parametrize("size", [(8, 8, 8), (5, 6, 7), (12, 8, 8)])
+def test_indicators_are_one_in_what_was_padded_too(size: tuple[int, int, int]) -> None:
+    plan = replace(PLAN, preparation=replace(PLAN.preparation, channels=("t1", "t2"), optional=("t1", "t2")))
+    model = Model({"voxels": lambda image: image[:, :1]})
+    activations(
+        cast(MultiTaskModel, model),
+        cast("Mapping[str, Task]", {"voxels": Whole(voxel=True)}),
+        plan,
+        torch.randn(2, *size),
+        overlap=0.5,
+        held=(True, False),
+    )
+    assert len(model.seen["voxels"]) == (1 if max(size) <= 8 else 2)
+    for window in model.seen["voxels"]:
+        assert window.shape == (4, *WINDOW)
+        assert not window[1].any()
+        assert window[2].eq(1).all() and window[3].eq(0).all()

@@ -83,7 +83,7 @@ B072 R  image of one value
 B073 F  superfluous fourth axis
 B074 R  more axes than three
 B075 R  flat images
-B076 R  channel that is missing or of another shape
+B076 RW channel that is missing or of another shape
 B077 R  channels on different grids
 B078 R  impossible voxel sizes in the header
 B079 R  implausible voxel sizes or units

@@ -1,0 +1,36 @@
+"""The scores of each of several cohorts beside the pooled ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from medmtl.evaluation.selection import Selection
+from medmtl.tasks.base import ScoredCase
+
+
+def cohort_scores(selection: Selection, scored: Mapping[str, Sequence[ScoredCase]]) -> dict[str, dict[str, Any]]:
+    """Task -> cohort -> its number of labelled cases and all metrics over them.
+
+    A cohort without a labelled case stands there with none and without metrics. Nothing where there is one cohort.
+
+    Args:
+        selection: what is scored.
+        scored: task -> its labelled cases.
+    """
+    cohort_of = {
+        case_id: cohort
+        for group in selection.groups
+        for case_id in group.case_ids
+        if (cohort := selection.cases[case_id].cohort) is not None
+    }
+    names = sorted(set(cohort_of.values()))
+    found: dict[str, dict[str, Any]] = {}
+    for task, cases in scored.items() if len(names) > 1 else ():
+        found[task] = {}
+        for name in names:
+            own = [case for case in cases if cohort_of[case.case_id] == name]
+            metrics = selection.tasks[task].metrics(own) if own else {}
+            estimates = {metric: estimate.to_json() for metric, estimate in metrics.items()}
+            found[task][name] = {"labelled": len(own), "metrics": estimates}
+    return found
