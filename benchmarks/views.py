@@ -119,7 +119,7 @@ def run(out: Path, arm: str, seconds: float, seed: int) -> list[dict[str, Any]]:
     tasks = json.loads((folder / "evaluation" / "val" / "metrics.json").read_text())["tasks"]
     shutil.rmtree(folder)
     rows = []
-    for name, metric in ((arm, "auc"), ("lesion, reference", "auc/reference_window")):
+    for name, metric in ((arm, "auc"), ("lesion, reference", "auc_reference_window")):
         found = tasks["malignancy"]["metrics"].get(metric)
         if found:
             rows.append(

@@ -52,8 +52,8 @@ def moved_cases(
 
 
 def moved_json(task: CaseTask, moved: Sequence[Moved]) -> dict[str, Any]:
-    """The primary metric on the cases that have a reference's lesion: ``METRIC/reference_window``, and
-    ``METRIC/predicted_window`` on the same cases. Nothing for a task that sees no such window.
+    """The primary metric on the cases that have a reference's lesion: ``METRIC_reference_window``, and
+    ``METRIC_predicted_window`` on the same cases. Nothing for a task that sees no such window.
     """
     if not moved:
         return {}
@@ -63,5 +63,5 @@ def moved_json(task: CaseTask, moved: Sequence[Moved]) -> dict[str, Any]:
         ("predicted_window", [pair.predicted for pair in moved]),
     ):
         name, estimate = next(iter(task.metrics(cases).items()))
-        found[f"{name}/{suffix}"] = estimate.to_json()
+        found[f"{name}_{suffix}"] = estimate.to_json()
     return found

@@ -22,6 +22,10 @@ METHODS = {
     "delong-logit": "DeLong, logit scale",
     "wilson": "Wilson",
 }
+WINDOWS = {
+    "_reference_window": "around the reference's lesion, so that finding it costs nothing",
+    "_predicted_window": "on the same cases around the predicted one",
+}
 MEANINGS = {
     "hd95_mm": "95th percentile of the distance between the surfaces",
     "auc_within_site": "auc over pairs of cases of one site",
@@ -110,6 +114,7 @@ def metric_tables(metrics: Mapping[str, Mapping[str, Any]]) -> list[Table]:
                 rows.append((name, *values, method, str(metric.get("n", "–")), better, _notes(metric)))
         if rows:
             meanings = [f"{name}: {MEANINGS[name]}" for name, *_ in rows if name in MEANINGS]
+            meanings += [f"...{end}: {text}" for end, text in WINDOWS.items() if any(r[0].endswith(end) for r in rows)]
             tables.append(Table(title, columns, tuple(rows), ("value", "95 % interval", "n"), _sentence(meanings)))
     return tables
 

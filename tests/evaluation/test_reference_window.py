@@ -28,10 +28,10 @@ def test_both_windows_are_scored_on_the_cases_that_have_a_reference() -> None:
         pair = moved_cases({"grade": TASK}, {"grade": predicted}, {}, {"grade": (0.1, 0.9) if high else (0.9, 0.1)})
         moved.append(pair["grade"])
     found = moved_json(TASK, moved)
-    assert list(found) == ["auc/reference_window", "auc/predicted_window"]
-    assert found["auc/reference_window"]["value"] == pytest.approx(1.0)
-    assert 0.2 < found["auc/predicted_window"]["value"] < 0.8
-    assert found["auc/reference_window"]["n"] == found["auc/predicted_window"]["n"] == 40
+    assert list(found) == ["auc_reference_window", "auc_predicted_window"]
+    assert found["auc_reference_window"]["value"] == pytest.approx(1.0)
+    assert 0.2 < found["auc_predicted_window"]["value"] < 0.8
+    assert found["auc_reference_window"]["n"] == found["auc_predicted_window"]["n"] == 40
 
 
 def test_a_case_that_is_not_labelled_or_not_scored_is_left_out() -> None:
