@@ -27,10 +27,6 @@ def look_at_boxes(opening: Opening, task: BoxTask, grid: Grid) -> tuple[SeenLabe
         return None
     where = opening.where(column, opening.case.files[column])
     counts, places = count_values(volume)
-    if min(counts) < 0:
-        found, fix = sorted(counts)[:5], "write lesions as 1, 2, ..."
-        opening.findings.reject("B100", **where, found=found, expected="values of 0 and above", fix=fix)
-        return SeenLabel(counts, places, False), np.empty((0, 3))
     foreground = 1 - counts.get(0, 0) / volume.array.size
     if not foreground:
         fix = "kept as a case without lesions"

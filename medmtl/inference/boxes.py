@@ -10,9 +10,8 @@ import numpy.typing as npt
 import torch
 from monai.data.box_utils import non_max_suppression
 
-from medmtl.data.boxes import SAME_LESION
 from medmtl.data.volume import Grid
-from medmtl.tasks.box_task import Corners, FoundBox
+from medmtl.tasks.box_task import SAME_LESION, Corners, FoundBox
 
 
 def moved(found_M7: torch.Tensor, start: Sequence[int]) -> torch.Tensor:
@@ -26,9 +25,7 @@ def moved(found_M7: torch.Tensor, start: Sequence[int]) -> torch.Tensor:
     return kept + torch.tensor([*start, *start, 0], dtype=torch.float32)
 
 
-def in_the_core(
-    found_M7: torch.Tensor, place: Sequence[slice], size: Sequence[int], overlap: float
-) -> torch.Tensor:
+def in_the_core(found_M7: torch.Tensor, place: Sequence[slice], size: Sequence[int], overlap: float) -> torch.Tensor:
     """Boxes whose centre does not lie in the half of an overlap that the next window sees better.
 
     A lesion that a window's edge cuts would leave the box of a part, which the whole one does not suppress. The edges
@@ -71,7 +68,9 @@ def in_the_patient(found_M7: npt.NDArray[np.float64], grid: Grid, native: Grid) 
         native: of the case's first image.
     """
     return [
-        FoundBox(_corners(row, np.linalg.inv(native.affine) @ grid.affine, 0.5), _corners(row, grid.affine, 0.0), row[6])
+        FoundBox(
+            _corners(row, np.linalg.inv(native.affine) @ grid.affine, 0.5), _corners(row, grid.affine, 0.0), row[6]
+        )
         for row in found_M7.tolist()
     ]
 

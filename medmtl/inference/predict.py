@@ -12,7 +12,6 @@ import torch
 
 from medmtl.build import build_model, build_tasks
 from medmtl.config import Config
-from medmtl.data.boxes import fused
 from medmtl.data.case import Case
 from medmtl.data.covariates import CovariateFault, CovariateKind, encode_case, read
 from medmtl.data.crop import Triple
@@ -26,6 +25,7 @@ from medmtl.files import sha256_bytes
 from medmtl.inference.boxes import in_the_patient
 from medmtl.inference.case_view import SecondScan, case_view_activations
 from medmtl.inference.forward import activations
+from medmtl.inference.fusion import fused
 from medmtl.inference.native import to_native
 from medmtl.model import MultiTaskModel
 from medmtl.planning import Plan, observed_range

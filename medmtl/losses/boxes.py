@@ -18,7 +18,7 @@ class _Matcher(ATSSMatcher):
     """MONAI's, whose constructor would write into the root logger."""
 
     def __init__(self) -> None:
-        Matcher.__init__(self, box_iou)
+        Matcher.__init__(self, box_iou)  # type: ignore[arg-type]
         self.num_candidates = CANDIDATES
         self.min_dist = 0.01
         self.center_in_gt = False

@@ -8,13 +8,14 @@ models need not mean the same, so boxes are ranked within a fold, and folds are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from medmtl.data.boxes import box_iou
+from medmtl.metrics.box_overlap import box_iou
 from medmtl.metrics.estimate import Estimate
 from medmtl.metrics.intervals import FloatArray, Statistic, bootstrap_estimate, divide, patient_codes
 
@@ -121,7 +122,7 @@ def _counts(cases: Sequence[DetectedCase]) -> dict[str, int]:
     return {"n_lesions": sum(len(case.truth_M6) for case in cases)}
 
 
-def _estimate(cases: Sequence[DetectedCase], statistic: Statistic, extra: dict[str, object]) -> Estimate:
+def _estimate(cases: Sequence[DetectedCase], statistic: Statistic, extra: Mapping[str, Any]) -> Estimate:
     patient_N = patient_codes([case.patient for case in cases], len(cases))
     return bootstrap_estimate(statistic, patient_N, "higher", extra=extra)
 

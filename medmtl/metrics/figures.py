@@ -79,11 +79,5 @@ class FrocFigure:
 
 
 Figure = (
-    ScatterFigure
-    | BlandAltmanFigure
-    | RocFigure
-    | StripFigure
-    | CalibrationFigure
-    | KaplanMeierFigure
-    | FrocFigure
+    ScatterFigure | BlandAltmanFigure | RocFigure | StripFigure | CalibrationFigure | KaplanMeierFigure | FrocFigure
 )

@@ -48,7 +48,8 @@ class BoxHead(nn.Module):
 
         A group is one shape on one map; its anchors follow each other.
         """
-        found, anchors = [], []
+        found: list[torch.Tensor] = []
+        anchors: list[torch.Tensor] = []
         for stage, tower in zip(self.stages, self.towers, strict=True):
             map_BCDHW = features.decoder[stage] if stage < self._decoded else features.encoder[stage]
             values: torch.Tensor = tower(map_BCDHW)

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from medmtl.tasks.base import Cell, Result, Task
 from medmtl.tasks.partly_annotated import PartlyAnnotated
 
+SAME_LESION = 0.2  # intersection over union above which two boxes are one lesion's; MONAI's LUNA16 example has 0.22
+
 Corners = tuple[float, ...]
 
 

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from medmtl.data.boxes import SAME_LESION, boxes_in
+from medmtl.data.boxes import boxes_in
 from medmtl.data.case import Case
 from medmtl.losses.boxes import CODER, box_loss
 from medmtl.metrics.detection import AP_IOUS, FROC_IOU, DetectedCase, average_precision, froc, froc_curve, hits
@@ -23,7 +23,7 @@ from medmtl.metrics.figures import Figure, FrocFigure
 from medmtl.networks.box_head import BoxHead
 from medmtl.networks.features import FeatureSpec
 from medmtl.tasks.base import CellError, ScoredCase, TaskOptions
-from medmtl.tasks.box_task import BoxResult, BoxTask, Corners, FoundBox
+from medmtl.tasks.box_task import SAME_LESION, BoxResult, BoxTask, Corners, FoundBox
 
 MOST_LESIONS = 64  # of a sample; of more the largest count
 MOST_BOXES = 100  # of an answer
@@ -82,7 +82,9 @@ class Detection(BoxTask):
         Raises:
             CellError: B106 if no case has a lesion.
         """
-        size_N3 = np.concatenate([np.asarray(truth, np.float64).reshape(-1, 3) for truth in truths] or [np.empty((0, 3))])
+        size_N3 = np.concatenate(
+            [np.asarray(truth, np.float64).reshape(-1, 3) for truth in truths] or [np.empty((0, 3))]
+        )
         if not len(size_N3):
             found, fix = f"{len(truths)} cases without a lesion", "name the column of the masks, or change the split"
             raise CellError("B106", column=self.options.column, found=found, expected="a lesion", fix=fix)
@@ -117,7 +119,8 @@ class Detection(BoxTask):
     def loss(self, output: Any, target: torch.Tensor) -> torch.Tensor:
         """See :func:`medmtl.losses.boxes.box_loss`."""
         with torch.autocast(target.device.type, enabled=False):
-            return box_loss(*output, target)
+            prediction, anchors = output
+            return box_loss(prediction, anchors, target)
 
     def activate(self, output: Any) -> torch.Tensor:
         """The 100 best boxes (B, 100, 7) that do not stand for one lesion, fp32, in voxels of the sample."""
@@ -147,8 +150,8 @@ class Detection(BoxTask):
         return {"found": found, "sensitivity": found / len(truth) if truth else None}
 
     def metrics(self, cases: Sequence[ScoredCase]) -> dict[str, Estimate]:
-        """``froc`` first: unlike average precision it says what a reader would meet, and does not fall with the share of
-        cases without lesions alone; then average precision by COCO's rule, at single overlaps and their mean.
+        """``froc`` first, which says what a reader would meet: false positives per case. Average precision, by COCO's
+        rule at single overlaps and their mean, counts them per box.
         """
         detected = [_scored(case) for case in cases]
         found = {"froc": froc(detected), "map": average_precision(detected, AP_IOUS)}

@@ -11,7 +11,8 @@ import torch
 from medmtl.tasks.base import CellError
 from medmtl.tasks.box_task import FoundBox
 from medmtl.tasks.detection import MOST_LESIONS, Detection, DetectionOptions
-from tests.tasks.contract import SHAPE, SPEC, BoxTaskContract, features
+from tests.tasks.box_contract import BoxTaskContract
+from tests.tasks.contract import SHAPE, SPEC, features
 
 OPTIONS = {"kind": "detection", "column": "lesion"}
 
@@ -49,7 +50,9 @@ class TestDetectionOfComponents(TestDetection):
 
 
 def task(**options: Any) -> Detection:
-    return Detection("nodule", DetectionOptions(**OPTIONS, **options), {"anchors_mm": [[4, 4, 4]], "spacing": [1, 1, 2]})
+    return Detection(
+        "nodule", DetectionOptions(**OPTIONS, **options), {"anchors_mm": [[4, 4, 4]], "spacing": [1, 1, 2]}
+    )
 
 
 def test_anchors_are_the_medians_of_three_groups_by_volume() -> None:
@@ -98,7 +101,9 @@ def test_components_and_values_differ() -> None:
 
 
 def test_of_boxes_on_one_lesion_the_best_is_kept_and_low_scores_are_not() -> None:
-    anchors = torch.tensor([[0.0, 0, 0, 4, 4, 4, 0], [0, 0, 0, 4, 4, 3, 0], [9, 9, 9, 12, 12, 12, 0], [5, 5, 5, 7, 7, 7, 0]])
+    anchors = torch.tensor(
+        [[0.0, 0, 0, 4, 4, 4, 0], [0, 0, 0, 4, 4, 3, 0], [9, 9, 9, 12, 12, 12, 0], [5, 5, 5, 7, 7, 7, 0]]
+    )
     prediction = torch.zeros(1, 4, 7)
     prediction[0, :, 0] = torch.tensor([1.0, 2.0, 0.0, -9.0])
     prediction[0, 2, 1] = 1.0  # one anchor's size along x
