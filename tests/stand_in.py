@@ -12,6 +12,7 @@ import numpy.typing as npt
 from medmtl.build import build_tasks
 from medmtl.config import Config, load
 from medmtl.tasks.base import LabelTask, MapTask, Task
+from medmtl.tasks.box_task import BoxTask
 from medmtl.tasks.classification import ClassificationOptions
 from medmtl.tasks.multilabel import MultilabelOptions
 from medmtl.tasks.ordinal import OrdinalOptions
@@ -66,6 +67,8 @@ def _row(config: Config, number: int, folder: Path, rng: np.random.Generator) ->
         elif isinstance(task, LabelTask):
             mask = _mask(sorted(task.legal_values() - {0}), number)
             row[column] = _write(mask, spacing, folder / f"case{number:02}_{name}.nii.gz")
+        elif isinstance(task, BoxTask):
+            row[column] = _write(_mask([1, 2], number), spacing, folder / f"case{number:02}_{name}.nii.gz")
         elif isinstance(task.options, SurvivalOptions):
             row[column] = str(round(task.options.horizon * (0.3 + 0.15 * number)))
             row[task.options.event] = str(int(number % 3 > 0))

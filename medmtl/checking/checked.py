@@ -35,9 +35,11 @@ class Checked:
     splits: Splits | None
 
     def learnable(self, task: str) -> Mapping[str, Any]:
-        """Case id -> what the task's ``fit`` takes of it: the target, but of a map the quantiles of its values."""
-        quantiles = {name: seen.map_quantiles for name, seen in self.fingerprints.items() if task in seen.map_quantiles}
-        return {name: found[task] for name, found in quantiles.items()} or self.truths[task]
+        """Case id -> what the task's ``fit`` takes of it: the target, but of a map the quantiles of its values, and of
+        lesions with boxes their sizes.
+        """
+        measured = {name: {**seen.map_quantiles, **seen.box_sizes_mm} for name, seen in self.fingerprints.items()}
+        return {name: found[task] for name, found in measured.items() if task in found} or self.truths[task]
 
     def refuse(self, *, strict: bool = False) -> None:
         """Raise if anything was rejected; with ``strict`` also if anything was warned about or repaired.

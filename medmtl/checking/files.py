@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from medmtl.checking.boxes import look_at_boxes
 from medmtl.checking.labels import SeenLabel, look_at_label
 from medmtl.checking.maps import look_at_map
 from medmtl.checking.opening import GRID_TOLERANCE, Opening
@@ -24,6 +25,7 @@ from medmtl.data.fingerprint import ChannelFingerprint, Fingerprint
 from medmtl.data.geometry import canonical_grid, corner_shift_voxels, orientation
 from medmtl.data.volume import Grid, Volume
 from medmtl.tasks.base import LabelTask, MapTask, Task
+from medmtl.tasks.box_task import BoxTask
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,16 @@ def look_at(case: Case, config: Config, tasks: Mapping[str, Task], folder: Path)
             voxels[channel] = _digest(array)
     labels: dict[str, SeenLabel] = {}
     maps: dict[str, npt.NDArray[np.float64]] = {}
+    sizes: dict[str, npt.NDArray[np.float64]] = {}
     for name, task in tasks.items():
         if first is not None and isinstance(task, LabelTask) and task.columns[0] in case.files:
             seen = look_at_label(opening, task, first)
             if seen is not None:
                 labels[name] = seen
+        if first is not None and isinstance(task, BoxTask) and task.columns[0] in case.files:
+            looked = look_at_boxes(opening, task, first)
+            if looked is not None:
+                labels[name], sizes[name] = looked
         if first is not None and isinstance(task, MapTask):
             quantiles = look_at_map(opening, task, first)
             if quantiles is not None:
@@ -86,6 +93,7 @@ def look_at(case: Case, config: Config, tasks: Mapping[str, Task], folder: Path)
             {name: label.places for name, label in labels.items()},
             orientation(first),
             maps,
+            sizes,
         )
     undeclared = {name: frozenset(label.counts) for name, label in labels.items() if not label.declared}
     return Seen(opening.findings, fingerprint, opening.sha256, voxels, undeclared, opening.with_text)

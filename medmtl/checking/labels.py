@@ -47,6 +47,12 @@ def look_at_label(opening: Opening, task: LabelTask, grid: Grid) -> SeenLabel | 
         grid: of the case's first channel.
     """
     column = task.columns[0]
+    volume = open_label(opening, column, grid)
+    return None if volume is None else _values(volume, task, opening, opening.case.files[column])
+
+
+def open_label(opening: Opening, column: str, grid: Grid) -> Volume | None:
+    """A label file on its image's grid, or None where it cannot belong to its image."""
     path = opening.case.files[column]
     where, findings = opening.where(column, path), opening.findings
     if any(same_content(path, image) for image in opening.case.images.values()):
@@ -58,7 +64,7 @@ def look_at_label(opening: Opening, task: LabelTask, grid: Grid) -> SeenLabel | 
         return None
     if not check_label_grid(volume.grid, grid, findings, where):
         return None
-    return _values(Volume(volume.array, grid), task, opening, path)
+    return Volume(volume.array, grid)
 
 
 def check_label_grid(label: Grid, grid: Grid, findings: Findings, where: Mapping[str, Any]) -> bool:
@@ -88,7 +94,7 @@ def same_content(path: Path, image: Path) -> bool:
 
 def _values(volume: Volume, task: LabelTask, opening: Opening, path: Path) -> SeenLabel:
     where, findings = opening.where(task.columns[0], path), opening.findings
-    counts, places = _count(volume)
+    counts, places = count_values(volume)
     legal, ignored = task.legal_values(), task.ignored_value
     unlabelled = 0 if ignored is None else counts.get(ignored, 0)
     foreign = set(counts) - legal - {ignored}
@@ -124,7 +130,7 @@ def _refuse_unannotated(counts: Mapping[int, int], task: LabelTask, opening: Ope
         opening.findings.reject("B111", **where, found=found, expected=expected, fix=fix)
 
 
-def _count(volume: Volume) -> tuple[dict[int, int], dict[int, npt.NDArray[np.int32]]]:
+def count_values(volume: Volume) -> tuple[dict[int, int], dict[int, npt.NDArray[np.int32]]]:
     """Voxels per value, and the places of up to PLACES voxels of each value but 0."""
     flat = volume.array.ravel(order="F")
     inside = np.flatnonzero(flat)

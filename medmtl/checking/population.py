@@ -25,6 +25,7 @@ from medmtl.data.volume import Grid, Volume
 from medmtl.planning.spacing import plan_spacing
 from medmtl.planning.statistics import CT_AIR
 from medmtl.tasks.base import LabelTask, Task
+from medmtl.tasks.box_task import BoxTask
 
 OUTLIER = 5.0  # times the median, or a fifth of it
 NOT_A_TIE = 0.49  # voxels from a centre up to which two ways of rounding give the same voxel
@@ -158,9 +159,10 @@ def _copied_labels(
     for case in cohort.cases:
         look = seen[case.case_id]
         for name, task in tasks.items():
-            if not isinstance(task, LabelTask) or look.fingerprint is None:
+            if not isinstance(task, LabelTask | BoxTask) or look.fingerprint is None:
                 continue
-            if set(look.fingerprint.label_counts.get(name, {})) <= {0, task.ignored_value}:
+            ignored = task.ignored_value if isinstance(task, LabelTask) else None
+            if set(look.fingerprint.label_counts.get(name, {})) <= {0, ignored}:
                 continue
             where = _where(case, task.columns[0], case.files[task.columns[0]], folder)
             first = owners.setdefault(look.sha256[where["file"]], case)
@@ -174,7 +176,7 @@ def _lost_labels(
 ) -> None:
     for name, task in tasks.items():
         for case, fingerprint in sound:
-            if not isinstance(task, LabelTask) or name not in fingerprint.label_counts:
+            if not isinstance(task, LabelTask | BoxTask) or name not in fingerprint.label_counts:
                 continue
             path = case.files[task.columns[0]]
             lost = _lost(path, fingerprint, fingerprint.label_places[name], spacing)

@@ -11,6 +11,7 @@ from medmtl.data.finding import Findings
 from medmtl.data.fingerprint import Fingerprint
 from medmtl.data.split import Splits
 from medmtl.tasks.base import CellError, LabelTask, MapTask, Task
+from medmtl.tasks.box_task import BoxTask
 
 Truths = Mapping[str, Mapping[str, Any]]
 
@@ -78,7 +79,11 @@ def check_voxel_labels(
             known = [f.map_quantiles[name] for f in fingerprints.values() if name in f.map_quantiles]
             if known and name not in refused:
                 fits(task, known, "", findings)
-        if not isinstance(task, LabelTask) or name in refused or not truths[name].keys() <= fingerprints.keys():
+        if name in refused or not truths[name].keys() <= fingerprints.keys():
+            continue
+        if isinstance(task, BoxTask):
+            _fits_boxes(task, fingerprints, splits, findings)
+        if not isinstance(task, LabelTask):
             continue
         labelled = truths[name].keys()
         groups: list[tuple[str, Set[str]]] = [("no case holds", labelled)] if labelled else []
@@ -92,3 +97,14 @@ def check_voxel_labels(
                 found, expected = f"{where} {absent}", "every label in every training part"
                 findings.reject("B106", key=f"tasks.{name}", found=found, expected=expected, fix=fix)
                 break
+
+
+def _fits_boxes(
+    task: BoxTask, fingerprints: Mapping[str, Fingerprint], splits: Splits | None, findings: Findings
+) -> None:
+    """Every training part holds a lesion."""
+    sizes = {name: f.box_sizes_mm[task.name] for name, f in fingerprints.items() if task.name in f.box_sizes_mm}
+    parts = [set(sizes)] if splits is None else [set(fold.train) & sizes.keys() for fold in splits.folds]
+    for number, part in enumerate(parts if sizes else ()):
+        if not fits(task, [sizes[name] for name in sorted(part)], f" in train {number}", findings):
+            break

@@ -31,6 +31,7 @@ class Fingerprint:
         label_places: voxel task -> label value but 0 -> indices on ``grid`` of some of its voxels (3, n), evenly drawn.
         map_quantiles: map task -> quantiles of the values that count, evenly spaced from the lowest to the highest; for
             labelled tasks.
+        box_sizes_mm: box task -> sizes (n, 3) of its lesions along the axes of ``grid``, for labelled tasks.
         orientation: of the first channel as it lies in its file, such as ``LPS``.
     """
 
@@ -40,3 +41,4 @@ class Fingerprint:
     label_places: Mapping[str, Mapping[int, npt.NDArray[np.int32]]] = field(default_factory=dict)
     orientation: str = "RAS"
     map_quantiles: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    box_sizes_mm: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict)

@@ -20,6 +20,7 @@ from medmtl.metrics.figures import (
     BlandAltmanFigure,
     CalibrationFigure,
     Figure,
+    FrocFigure,
     KaplanMeierFigure,
     RocFigure,
     ScatterFigure,
@@ -113,6 +114,8 @@ def draw(figure: Figure) -> Picture | None:
             return _roc(figure) if figure.curves else None
         if isinstance(figure, CalibrationFigure):
             return _calibration(figure) if figure.curves else None
+        if isinstance(figure, FrocFigure):
+            return _froc(figure) if figure.sensitivities else None
         if isinstance(figure, KaplanMeierFigure):
             return _kaplan_meier(figure) if figure.groups else None
         return _strips(figure.title, figure.groups, figure.unit) if any(v for _, v in figure.groups) else None
@@ -157,6 +160,14 @@ def _roc(figure: RocFigure) -> Picture:
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axes.set(xlabel="false positive rate", ylabel="true positive rate")
     return Picture(_uri(canvas, "svg"), figure.title, legend=tuple(legend))
+
+
+def _froc(figure: FrocFigure) -> Picture:
+    canvas, axes = _axes(4.6, 3.4)
+    axes.plot(figure.false_per_case, figure.sensitivities, color=ON_WHITE[0], linewidth=1.6)
+    axes.set_xscale("log", base=2)
+    axes.set(ylim=(-0.02, 1.02), xlabel="false positives per case", ylabel="sensitivity")
+    return Picture(_uri(canvas, "svg"), figure.title)
 
 
 def _calibration(figure: CalibrationFigure) -> Picture:

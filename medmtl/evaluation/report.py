@@ -15,7 +15,7 @@ from medmtl.evaluation.pictures import Picture, draw, loss_curve, overlay
 from medmtl.evaluation.score import CONDITIONAL, FINDINGS, Scores, reference_mask
 from medmtl.evaluation.tables import Table, number
 from medmtl.files import read_json, write_atomic
-from medmtl.metrics.figures import CalibrationFigure, RocFigure
+from medmtl.metrics.figures import CalibrationFigure, FrocFigure, RocFigure
 from medmtl.run_folder import MAX_JSON_BYTES, RunFolder
 from medmtl.tasks.base import LabelTask, ScoredCase
 
@@ -142,7 +142,7 @@ def _section(scores: Scores, name: str, share: bool) -> _Section:
     )
     task, cases = scores.tasks[name], scores.cases[name]
     # points and strips are single patients' values; a curve over all cases is not
-    figures = [f for f in task.figures(cases) if not share or isinstance(f, RocFigure | CalibrationFigure)]
+    figures = [f for f in task.figures(cases) if not share or isinstance(f, RocFigure | CalibrationFigure | FrocFigure)]
     pictures = [picture for figure in figures if (picture := draw(figure)) is not None]
     return _Section(
         name,

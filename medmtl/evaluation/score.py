@@ -18,16 +18,18 @@ from medmtl.data.manifest import with_hashes
 from medmtl.data.preparation import masked
 from medmtl.data.volume import Volume
 from medmtl.errors import CohortError, InputError
+from medmtl.evaluation.boxes import scored_boxes
 from medmtl.evaluation.cohorts import cohort_scores
 from medmtl.evaluation.reference_window import Moved, moved_cases, moved_json
 from medmtl.evaluation.selection import Selection, folds_of, groups_of, learned_by
 from medmtl.evaluation.site import Learned, headline, site_estimates
 from medmtl.files import append_line, make_private_folder, read_json, write_json
 from medmtl.inference.predict import Predictor, assemble
-from medmtl.inference.write import map_file, mask_file, volume_files, write_masks, write_table
+from medmtl.inference.write import box_file, map_file, mask_file, volume_files, write_masks, write_table
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import CaseTask, Cell, LabelTask, MapTask, Result, ScoredCase, Task, VoxelTask
+from medmtl.tasks.box_task import BoxTask
 
 ACTIVATIONS = "activations.json"  # of the case tasks; with the masks beside it the page can be written again
 MAX_ACTIVATIONS_BYTES = 1 << 28
@@ -295,6 +297,8 @@ def score_case(
             if isinstance(task, LabelTask) and isinstance(reader, LabelTask):
                 scores = task.known_scores(scores, reader.unannotated(case))
             entry = replace(entry, scores=scores)
+        elif truth is not None and isinstance(task, BoxTask):
+            entry = scored_boxes(entry, task, selection.readers[name], case)
         elif truth is not None:
             owner = fitted[name]
             assert isinstance(owner, CaseTask)
@@ -368,6 +372,9 @@ def _row(tasks: Mapping[str, Task], case: Case, found: Mapping[str, ScoredCase])
             row[f"{name}_true"] = "" if entry.truth is None else entry.truth.name
             file = mask_file if entry.result.mask is not None else map_file
             row[name] = file(name, case.case_id)
+        elif isinstance(task, BoxTask):
+            row[f"{name}_true"] = None if entry.truth is None else len(entry.truth)
+            row[name] = box_file(name, case.case_id)
         else:
             assert isinstance(task, CaseTask)
             row.update(task.truth_cells(entry.truth))

@@ -27,6 +27,8 @@ WINDOWS = {
     "_predicted_window": "on the same cases around the predicted one",
 }
 MEANINGS = {
+    "froc": "mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives per case, at an overlap (IoU) of 0.1",
+    "map": "average precision, mean over overlaps (IoU) of 0.1 to 0.5",
     "hd95_mm": "95th percentile of the distance between the surfaces",
     "auc_within_site": "auc over pairs of cases of one site",
     "auc_site_alone": "auc of a model that sees nothing but the site",

@@ -11,10 +11,12 @@ from monai.data.utils import compute_importance_map
 from medmtl.data.channels import with_indicators
 from medmtl.data.crop import Triple, whole_shape
 from medmtl.inference.ask import Ask, cropped, forward, model_device, pad, windows_over, with_covariates
+from medmtl.inference.boxes import in_the_core, joined, moved
 from medmtl.inference.case_view import SecondScan, case_view_activations
 from medmtl.model import MultiTaskModel
 from medmtl.planning import Plan
 from medmtl.tasks.base import CaseTask, Task
+from medmtl.tasks.box_task import BoxTask
 
 GAUSSIAN_SIGMA = 0.125  # of the window, as in nnU-Net
 
@@ -34,7 +36,8 @@ def activations(
 ) -> dict[str, torch.Tensor]:
     """What each task says of a case, before any decision.
 
-    A voxel task's probabilities are averaged over windows with Gaussian weights. A case task sees the whole case: where
+    A voxel task's probabilities are averaged over windows with Gaussian weights, and of a box task's boxes those stay
+    that no other window sees better. A case task sees the whole case: where
     that is larger than any training case, a window around its foreground, with a warning. Under ``evidence: anywhere``
     in a patch view its activations are averaged over windows. What the tasks of a second view see is told in
     :mod:`medmtl.inference.case_view`.
@@ -51,7 +54,8 @@ def activations(
         held: whether the case has each channel; needed where some are optional.
 
     Returns:
-        Case tasks: (K,). Voxel tasks: (K, D, H, W) on the image's grid. Both fp32 on the CPU.
+        Case tasks: (K,). Voxel tasks: (K, D, H, W) on the image's grid. Box tasks: (n, 7), corners in its voxels and a
+        score. All fp32 on the CPU.
     """
     second = plan.case_view
     main = {name: task for name, task in tasks.items() if second is None or name not in second.tasks}
@@ -79,11 +83,15 @@ def _main_view(
     inside = tuple(slice(s, s + n) for s, n in zip(start, image_CDHW.shape[1:], strict=True))
     if padded.shape[1:] == torch.Size(shape):
         outputs = forward(ask, tasks, plan, padded[None].to(device), tuple(tasks))
-        return {
-            name: (value[0][(slice(None), *inside)] if tasks[name].voxel else value[0]).float().cpu()
-            for name, value in outputs.items()
-        }
+        return {name: _inside(tasks[name], value[0], inside).float().cpu() for name, value in outputs.items()}
     return _slide(ask, tasks, plan, shape, padded, inside, overlap, device)
+
+
+def _inside(task: Task, value: torch.Tensor, inside: tuple[slice, ...]) -> torch.Tensor:
+    """Without what a scan was padded with."""
+    if isinstance(task, BoxTask):
+        return joined([moved(value, [-part.start for part in inside])], [part.stop - part.start for part in inside])
+    return value[(slice(None), *inside)] if task.voxel else value
 
 
 def _slide(
@@ -113,7 +121,10 @@ def _slide(
         total[place] += weight
         for name, value in outputs.items():
             part = value[0].float().cpu()
-            if tasks[name].voxel:
+            if isinstance(tasks[name], BoxTask):
+                here = moved(part, [axis.start for axis in place])
+                seen.setdefault(name, []).append(in_the_core(here, place, size, overlap))
+            elif tasks[name].voxel:
                 if name not in sums:
                     sums[name] = torch.zeros((part.shape[0], *size))
                 sums[name][(slice(None), *place)] += part * weight
@@ -121,5 +132,8 @@ def _slide(
                 seen.setdefault(name, []).append(part)
     result |= {name: (value / total)[(slice(None), *inside)] for name, value in sums.items()}
     for name, parts in seen.items():
-        result[name] = cast(CaseTask, tasks[name]).over_windows(torch.stack(parts))
+        if isinstance(tasks[name], BoxTask):
+            result[name] = _inside(tasks[name], torch.cat(parts), inside)
+        else:
+            result[name] = cast(CaseTask, tasks[name]).over_windows(torch.stack(parts))
     return {name: result[name] for name in tasks}

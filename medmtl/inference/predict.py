@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from medmtl.build import build_model, build_tasks
@@ -22,13 +23,16 @@ from medmtl.data.volume import Volume
 from medmtl.device import describe_device
 from medmtl.errors import ArtefactError, InputError, NumericError
 from medmtl.files import sha256_bytes
+from medmtl.inference.boxes import in_the_patient
 from medmtl.inference.case_view import SecondScan, case_view_activations
 from medmtl.inference.forward import activations
+from medmtl.inference.fusion import fused
 from medmtl.inference.native import to_native
 from medmtl.model import MultiTaskModel
 from medmtl.planning import Plan, observed_range
 from medmtl.run_folder import RunFolder, no_checkpoint
 from medmtl.tasks.base import CaseTask, Result, Task, VoxelTask
+from medmtl.tasks.box_task import BoxTask, FoundBox
 from medmtl.tasks.learning import load_states
 
 logger = logging.getLogger(__name__)
@@ -43,7 +47,8 @@ class CasePrediction(Mapping[str, Result]):
     Attributes:
         case_id: the case.
         results: task -> result.
-        activations: case task -> averaged activation, from which its result follows.
+        activations: case task -> averaged activation, from which its result follows; of a box task its boxes, each as
+            six corners in voxels, six in mm, and the score.
         outside_training: what lies outside the range seen in training, such as ``spacing_z`` or ``covariate_age``;
             empty if nothing does.
         at_reference: case task -> the activation with its window around the reference's lesion instead of the predicted
@@ -52,7 +57,7 @@ class CasePrediction(Mapping[str, Result]):
 
     case_id: str
     results: Mapping[str, Result]
-    activations: Mapping[str, tuple[float, ...]]
+    activations: Mapping[str, tuple[Any, ...]]
     outside_training: tuple[str, ...]
     at_reference: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
@@ -75,13 +80,15 @@ class _Member:
 
 
 def assemble(
-    tasks: Mapping[str, Task], masks: Mapping[str, Volume], activations: Mapping[str, Sequence[float]]
+    tasks: Mapping[str, Task], masks: Mapping[str, Volume], activations: Mapping[str, Sequence[Any]]
 ) -> dict[str, Result]:
-    """Results of a case from its masks and the case tasks' activations, in the configured order of the tasks."""
+    """Results of a case from its masks and the other tasks' activations, in the configured order of the tasks."""
     results: dict[str, Result] = {}
     for name, task in tasks.items():
         if isinstance(task, VoxelTask):
             results[name] = task.result(masks[name])
+        elif isinstance(task, BoxTask):
+            results[name] = task.result([FoundBox.of(row) for row in activations[name]])
         elif isinstance(task, CaseTask):
             results[name] = task.result(torch.tensor(activations[name]), masks)
     return results
@@ -106,12 +113,19 @@ def _add(sums: dict[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> No
         sums[name] = sums[name] + value if name in sums else value
 
 
+def _apart(found: dict[str, torch.Tensor], tasks: Mapping[str, Task], boxes: dict[str, list[torch.Tensor]]) -> None:
+    """Boxes have no sum: they are kept model by model."""
+    for name, task in tasks.items():
+        if isinstance(task, BoxTask):
+            boxes.setdefault(name, []).append(found.pop(name))
+
+
 def _prepared_by(plan: Plan) -> tuple[Preparation, ...]:
     return (plan.preparation,) if plan.case_view is None else (plan.preparation, plan.case_view.preparation)
 
 
 class Predictor:
-    """The models of one run or of several folds; activations are averaged over them.
+    """The models of one run or of several folds; activations are averaged over them, and boxes fused.
 
     Args:
         runs: one run folder, or one per fold.
@@ -203,6 +217,7 @@ class Predictor:
         prepared = prepare_case(case, self.plan.preparation, with_labels=False)
         coarse = self._coarse(case)
         sums: dict[str, torch.Tensor] = {}
+        boxes: dict[str, list[torch.Tensor]] = {}
         for member in self._members:
             found = activations(
                 member.model,
@@ -214,9 +229,12 @@ class Predictor:
                 coarse_CDHW=None if coarse is None else _normalised(coarse, member.plan),
                 held=held_channels(prepared.statistics),
             )
+            _apart(found, member.tasks, boxes)
             _add(sums, found)
         averaged = {name: value / len(self._members) for name, value in sums.items()}
+        merged = {name: fused([part.double().numpy() for part in parts]) for name, parts in boxes.items()}
         broken = [name for name, value in averaged.items() if not bool(torch.isfinite(value).all())]
+        broken += [name for name, value in merged.items() if not np.isfinite(value).all()]
         if broken:
             raise NumericError(f"case {case.case_id!r}: the model's answer is not finite for {', '.join(broken)}")
         masks = {
@@ -224,7 +242,11 @@ class Predictor:
             for name, task in self.tasks.items()
             if isinstance(task, VoxelTask)
         }
-        answers = {name: tuple(value.tolist()) for name, value in averaged.items() if name not in masks}
+        answers: dict[str, tuple[Any, ...]] = {
+            name: tuple(value.tolist()) for name, value in averaged.items() if name not in masks
+        }
+        for name, rows in merged.items():
+            answers[name] = tuple(box.row() for box in in_the_patient(rows, prepared.grid, prepared.native))
         outside = (*self._outside(prepared), *strange)
         at_reference = self._at_reference(case, prepared) if with_reference else {}
         return CasePrediction(case.case_id, assemble(self.tasks, masks, answers), answers, outside, at_reference)

@@ -1,4 +1,4 @@
-"""Predictions as files: one mask per voxel task and case, one row per case."""
+"""Predictions as files: one mask per voxel task and case, one table per box task and case, one row per case."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from medmtl.errors import InputError
 from medmtl.files import make_private_folder, safe_name, write_atomic
 from medmtl.inference.predict import CasePrediction
 from medmtl.tasks.base import Cell, LabelTask, MapTask, Task
+from medmtl.tasks.box_task import BoxResult
 
 TABLE = "predictions.csv"
+ENDS = [f"{axis}_{end}" for end in ("min", "max") for axis in "xyz"]
+BOX_COLUMNS = ("score", *(f"{name}_mm" for name in ENDS), *(f"{name}_voxel" for name in ENDS))
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -22,9 +25,9 @@ def open_output(out: Path) -> None:
     names the model of each row, lists what was predicted last. Masks of other cases stay where they are.
 
     Raises:
-        InputError: B042 if the folder has ``masks`` or ``maps`` that were not written here.
+        InputError: B042 if the folder has ``masks``, ``maps`` or ``boxes`` that were not written here.
     """
-    for folder in ("masks", "maps"):
+    for folder in ("masks", "maps", "boxes"):
         if (out / folder).exists() and not (out / TABLE).exists():
             raise InputError(
                 f"{out} holds {folder}/ but no {TABLE}, so these are not predictions and may be somebody's drawings; "
@@ -44,17 +47,23 @@ def map_file(task: str, case_id: str) -> str:
     return f"maps/{task}/{safe_name(case_id)}.nii.gz"
 
 
+def box_file(task: str, case_id: str) -> str:
+    """Path of a table of boxes inside the output folder."""
+    return f"boxes/{task}/{safe_name(case_id)}.csv"
+
+
 def volume_files(task: Task, case_id: str) -> tuple[str, ...]:
-    """Paths inside the output folder of the volumes that a task's answer is written to; none for a case task."""
+    """Paths inside the output folder of the volumes that a task's answer is written to; none for any other task."""
     if isinstance(task, LabelTask):
         return (mask_file(task.name, case_id),)
     return (map_file(task.name, case_id),) if isinstance(task, MapTask) else ()
 
 
 def write_masks(prediction: CasePrediction, out: Path) -> None:
-    """Write the case's masks and maps, for the owner only: ``out/masks/TASK/CASE.nii.gz``, ``out/maps/...``.
+    """Write the case's masks, maps and boxes, for the owner only: ``out/masks/TASK/CASE.nii.gz``, ``out/maps/...``,
+    ``out/boxes/TASK/CASE.csv``.
 
-    They are on the grid of the case's first image: same shape, same affine.
+    Masks and maps are on the grid of the case's first image: same shape, same affine.
     """
     for name, result in prediction.items():
         if result.map is not None:
@@ -65,6 +74,18 @@ def write_masks(prediction: CasePrediction, out: Path) -> None:
             path = out / mask_file(name, prediction.case_id)
             make_private_folder(path.parent)
             write_mask(path, result.mask.array, result.mask.grid)
+        if isinstance(result, BoxResult):
+            path = out / box_file(name, prediction.case_id)
+            make_private_folder(path.parent)
+            write_atomic(path, boxes_text(result).encode())
+
+
+def boxes_text(result: BoxResult) -> str:
+    """Boxes as CSV, the highest score first: the score, corners in mm of the scanner's frame (RAS+), and corners in
+    voxels along the axes of the array in the file of the case's first image; see :class:`FoundBox`.
+    """
+    rows = [(box.score, *box.mm, *box.voxels) for box in result.boxes]
+    return "".join(",".join(line) + "\n" for line in (BOX_COLUMNS, *(map(_cell, row) for row in rows)))
 
 
 def prediction_row(prediction: CasePrediction, model_sha256: str) -> dict[str, Cell]:
@@ -75,6 +96,8 @@ def prediction_row(prediction: CasePrediction, model_sha256: str) -> dict[str, C
             row[f"{name}_file"] = mask_file(name, prediction.case_id)
         if result.map is not None:
             row[f"{name}_file"] = map_file(name, prediction.case_id)
+        if isinstance(result, BoxResult):
+            row[f"{name}_file"] = box_file(name, prediction.case_id)
         row.update(result.cells(name))
     row["outside_training"] = " ".join(prediction.outside_training)
     # thresholds and calibrators come from out-of-fold predictions, which a single fold does not have

@@ -69,4 +69,15 @@ class KaplanMeierFigure:
     groups: tuple[tuple[str, tuple[float, ...], tuple[float, ...]], ...]
 
 
-Figure = ScatterFigure | BlandAltmanFigure | RocFigure | StripFigure | CalibrationFigure | KaplanMeierFigure
+@dataclass(frozen=True)
+class FrocFigure:
+    """Sensitivity against false positives per case; nothing is drawn without a point."""
+
+    title: str
+    false_per_case: tuple[float, ...]
+    sensitivities: tuple[float, ...]
+
+
+Figure = (
+    ScatterFigure | BlandAltmanFigure | RocFigure | StripFigure | CalibrationFigure | KaplanMeierFigure | FrocFigure
+)

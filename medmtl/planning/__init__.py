@@ -10,13 +10,14 @@ from medmtl.planning.duration import with_duration
 from medmtl.planning.network import decoder_count
 from medmtl.planning.plan import CaseView, Plan
 from medmtl.planning.planner import make_plan
-from medmtl.planning.statistics import TrainingFacts, observed_range, with_statistics
+from medmtl.planning.statistics import TrainingFacts, learned, observed_range, with_statistics
 
 __all__ = [
     "CaseView",
     "Plan",
     "TrainingFacts",
     "decoder_count",
+    "learned",
     "make_plan",
     "observed_range",
     "with_duration",

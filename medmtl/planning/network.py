@@ -13,6 +13,7 @@ from medmtl.errors import ConfigError
 from medmtl.networks.shape import NetworkShape, pooling_plan
 from medmtl.planning.plan import Triple
 from medmtl.tasks.base import Task, VoxelTask
+from medmtl.tasks.box_task import BoxTask
 
 MAX_STAGES = 6
 
@@ -68,7 +69,7 @@ def decoder_count(config: Config, tasks: Mapping[str, Task]) -> int:
 
 def output_count(tasks: Mapping[str, Task]) -> int:
     """Channels of all voxel tasks' outputs together."""
-    return sum(task.channels for task in tasks.values() if isinstance(task, VoxelTask))
+    return sum(task.channels for task in tasks.values() if isinstance(task, VoxelTask | BoxTask))
 
 
 def plan_precision(config: Config, device: Device, reasons: dict[str, str]) -> Literal["fp32", "bf16", "fp16"]:

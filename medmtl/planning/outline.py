@@ -17,6 +17,7 @@ from medmtl.planning.network import decoder_count, output_count, plan_network, p
 from medmtl.planning.plan import Triple
 from medmtl.planning.spacing import plan_spacing
 from medmtl.tasks.base import LabelTask, MapTask, Task
+from medmtl.tasks.box_task import BoxTask
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Outline:
         return Preparation(
             spacing=self.spacing,
             channels=tuple(config.cohort.channels),
-            labels={name: task.columns[0] for name, task in tasks.items() if isinstance(task, LabelTask)},
+            labels={name: task.columns[0] for name, task in tasks.items() if isinstance(task, LabelTask | BoxTask)},
             resample_to_first=config.cohort.resample == "to_first",
             ignored={
                 name: value

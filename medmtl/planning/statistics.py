@@ -13,6 +13,7 @@ from medmtl.data.prepared import Intensity
 from medmtl.data.volume import Grid
 from medmtl.planning.plan import Plan
 from medmtl.tasks.base import Task
+from medmtl.tasks.box_task import BoxTask
 
 CT_AIR = -500.0  # Hounsfield units: no MR or normalised scan has a typical minimum below
 MASKED_SHARE = 0.25  # share of exact zeros from which a scan counts as masked, as in nnU-Net's cropping rule
@@ -57,7 +58,7 @@ def with_statistics(plan: Plan, config: Config, tasks: Mapping[str, Task], train
         _intensity(channel, index, config, training.prepared, reasons)
         for index, channel in enumerate(plan.preparation.channels)
     )
-    fitted = {name: {**task.fit(training.truths[name]), **task.resolve(tasks)} for name, task in tasks.items()}
+    fitted = {name: learned(task, training.truths[name], tasks, plan) for name, task in tasks.items()}
     seen: dict[str, list[float]] = {}
     for prepared in training.prepared:
         for name, value in observed_range(prepared, plan.preparation.channels).items():
@@ -69,6 +70,19 @@ def with_statistics(plan: Plan, config: Config, tasks: Mapping[str, Task], train
         training_range={name: (min(values), max(values)) for name, values in seen.items()},
         reasons=reasons,
     )
+
+
+def learned(task: Task, truths: Sequence[Any], tasks: Mapping[str, Task], plan: Plan) -> dict[str, Any]:
+    """All that a task must know beside its options.
+
+    Args:
+        task: unfitted.
+        truths: of the training fold's labelled cases.
+        tasks: all of the configuration.
+        plan: gives the working voxel size.
+    """
+    found = {**task.fit(truths), **task.resolve(tasks)}
+    return {**found, **task.at_spacing(plan.preparation.spacing)} if isinstance(task, BoxTask) else found
 
 
 def observed_range(prepared: CaseFacts, channels: Sequence[str]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from medmtl.registry import Registry
 from medmtl.tasks.base import Task
 from medmtl.tasks.classification import Classification
+from medmtl.tasks.detection import Detection
 from medmtl.tasks.multilabel import Multilabel
 from medmtl.tasks.ordinal import Ordinal
 from medmtl.tasks.regression import Regression
@@ -20,9 +21,11 @@ kinds.add(Ordinal)
 kinds.add(Regression)
 kinds.add(Survival)
 kinds.add(VoxelRegression)
+kinds.add(Detection)
 
 __all__ = [
     "Classification",
+    "Detection",
     "Multilabel",
     "Ordinal",
     "Regression",

@@ -20,7 +20,7 @@ from medmtl.data.preparation import FOREGROUND_SAMPLES, working_grid
 from medmtl.data.workers import PREFETCH, SHARED_MEMORY
 from medmtl.disk import room_at
 from medmtl.errors import MachineError
-from medmtl.planning import Plan
+from medmtl.planning import Plan, learned
 from medmtl.tasks.base import Task
 
 MARGIN = 1.1
@@ -156,7 +156,7 @@ def _checkpoint_bytes(config: Config, checked: Checked, plan: Plan) -> int:
     """Bytes of a commit: weights, their average, and what the optimiser keeps: AdamW two moments, SGD one."""
     unfitted = build_tasks(config)
     truths = {name: list(checked.learnable(name).values()) for name in unfitted}
-    fitted = {name: {**task.fit(truths[name]), **task.resolve(unfitted)} for name, task in unfitted.items()}
+    fitted = {name: learned(task, truths[name], unfitted, plan) for name, task in unfitted.items()}
     with torch.random.fork_rng(devices=[]):
         model, weighting = build_model(config, plan, build_tasks(config, fitted)), build_weighting(config)
     weights = [*model.state_dict().values()]

@@ -15,6 +15,7 @@ from medmtl.metrics.figures import (
     BlandAltmanFigure,
     CalibrationFigure,
     Figure,
+    FrocFigure,
     KaplanMeierFigure,
     RocFigure,
     ScatterFigure,
@@ -138,3 +139,11 @@ def test_survival_of_groups_is_drawn_in_steps_with_a_legend() -> None:
     ]
     assert picture.caption == "death: halves; Kaplan-Meier"
     assert draw(KaplanMeierFigure("death: halves", ())) is None
+
+
+def test_a_froc_curve_is_drawn_and_one_without_points_is_not() -> None:
+    picture = draw(FrocFigure("nodule: FROC", (0.125, 1.0, 8.0), (0.2, 0.5, 0.9)))
+    assert picture is not None
+    assert picture.caption == "nodule: FROC"
+    assert picture.uri.startswith("data:image/svg+xml")
+    assert draw(FrocFigure("nodule: FROC", (), ())) is None

@@ -17,6 +17,7 @@ from medmtl.model import MultiTaskModel
 from medmtl.networks.shape import NetworkShape
 from medmtl.planning import Plan
 from medmtl.tasks.base import CaseTask, Task
+from medmtl.tasks.detection import Detection, DetectionOptions
 
 WINDOW = (8, 8, 8)
 PLAN = Plan(
@@ -222,3 +223,36 @@ def test_indicators_are_one_in_what_was_padded_too(size: tuple[int, int, int]) -
         assert window.shape == (4, *WINDOW)
         assert not window[1].any()
         assert window[2].eq(1).all() and window[3].eq(0).all()
+
+
+class Boxes(Detection):
+    """Passes on the boxes that the model says."""
+
+    def activate(self, output: torch.Tensor) -> torch.Tensor:
+        return output
+
+
+def test_boxes_of_a_scan_are_those_of_its_windows_each_once() -> None:
+    image = torch.zeros(1, 20, 8, 6)
+    lesions = torch.tensor([[1.0, 1, 1, 4, 4, 4], [6, 2, 1, 9, 6, 5], [17, 4, 3, 20, 8, 6]])
+    for number, box in enumerate(lesions.int().tolist(), start=1):
+        image[0, box[0] : box[3], box[1] : box[4], box[2] : box[5]] = number
+
+    def seen(window: torch.Tensor) -> torch.Tensor:
+        """The box of the visible part of each lesion; what is cut has the higher score."""
+        rows = []
+        for number in (1, 2, 3):
+            places = (window[0, 0] == number).nonzero()
+            if len(places):
+                whole = len(places) == (image == number).sum()
+                rows.append([*places.amin(0).tolist(), *(places.amax(0) + 1).tolist(), 0.7 if whole else 0.9])
+        found = torch.zeros(1, 5, 7)
+        found[0, : len(rows)] = torch.tensor(rows) if rows else torch.empty(0, 7)
+        return found
+
+    task = Boxes("boxes", DetectionOptions(kind="detection", column="lesion"))
+    views: tuple[Literal["case", "patch"], ...] = ("case", "patch")
+    for view in views:
+        model = cast(MultiTaskModel, Model({"boxes": seen}))
+        found = activations(model, {"boxes": task}, replace(PLAN, view=view), image, overlap=0.5)["boxes"]
+        assert found[:, :6].sort(dim=0).values.tolist() == lesions.tolist()

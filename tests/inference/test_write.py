@@ -13,7 +13,16 @@ from medmtl.data.formats.nifti import read_label
 from medmtl.data.volume import Grid, Volume
 from medmtl.files import sha256_file
 from medmtl.inference.predict import CasePrediction
-from medmtl.inference.write import csv_text, mask_file, prediction_row, write_masks, write_table
+from medmtl.inference.write import (
+    BOX_COLUMNS,
+    box_file,
+    csv_text,
+    mask_file,
+    prediction_row,
+    write_masks,
+    write_table,
+)
+from medmtl.tasks.box_task import BoxResult, FoundBox
 from medmtl.tasks.classification import ClassificationResult
 from medmtl.tasks.segmentation import SegmentationResult
 
@@ -127,3 +136,25 @@ def test_a_saved_prediction_is_a_table_of_one_row_beside_its_masks(
     assert float(row["malignancy_p_benign"]) + float(row["malignancy_p_malignant"]) == pytest.approx(1, abs=1e-5)
     newest = (trained_run / "checkpoints" / "last").read_text().strip()
     assert row["model_sha256"] == sha256_file(trained_run / "checkpoints" / newest / "average.safetensors")
+
+
+def test_boxes_are_a_private_table_the_highest_score_first(tmp_path: Path) -> None:
+    box = FoundBox((1.0, 2.0, 3.0, 4.0, 5.0, 6.0), (-10.5, 0.0, 1.0, -9.0, 2.0, 3.0), 0.25)
+    for case_id, boxes in (("a/b", (box,)), ("none", ())):
+        found = CasePrediction(case_id, {"nodule": BoxResult(boxes=boxes)}, {}, ())
+        write_masks(found, tmp_path)
+        path = tmp_path / box_file("nodule", case_id)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        rows = read(path.read_text())
+        assert len(rows) == len(boxes)
+        row = prediction_row(found, "0" * 64)
+        assert row["nodule_file"] == box_file("nodule", case_id)
+        assert row["nodule_boxes"] == len(boxes)
+    (row_of,) = read((tmp_path / box_file("nodule", "a/b")).read_text())
+    assert list(row_of) == list(BOX_COLUMNS)
+    assert (row_of["score"], row_of["x_min_mm"], row_of["z_max_mm"], row_of["x_min_voxel"]) == (
+        "0.25",
+        "-10.5",
+        "3",
+        "1",
+    )

@@ -1,4 +1,4 @@
-"""What every task kind must do. A kind's test subclasses ``CaseTaskContract`` or ``VoxelTaskContract``."""
+"""What every task kind must do. A kind's test subclasses the contract of its family."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def batch_loss(task: Task, output: Any, target: torch.Tensor, present: Sequence[
 
 
 class TaskContract:
-    """Shared by both families.
+    """Shared by all families.
 
     Attributes:
         options: a valid configuration of the kind.
