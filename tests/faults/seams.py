@@ -54,9 +54,9 @@ def slow_prediction() -> None:
     """Each prediction of a case takes half a second longer."""
     predict = Predictor.predict
 
-    def slower(self: Predictor, case: Any) -> Any:
+    def slower(self: Predictor, case: Any, **arguments: Any) -> Any:
         time.sleep(0.5)
-        return predict(self, case)
+        return predict(self, case, **arguments)
 
     setattr(Predictor, "predict", slower)  # noqa: B010
 
