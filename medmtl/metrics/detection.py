@@ -164,11 +164,10 @@ def _statistic(cases: Sequence[DetectedCase], iou: float, curve: Curve) -> Calla
             own_RN = weight_RN[:, pool.own_N]
             true_RK, before_RK, after_RK = (own_RN @ part for part in (pool.true_NK, pool.before_NK, pool.after_NK))
             false_R, cases_R = own_RN @ pool.false_N, own_RN.sum(axis=1)
+            drawn = zip(true_RK, before_RK, after_RK, false_R, lesions_R, cases_R, strict=True)
             rows = [
-                lesions * curve(_Steps(*steps, false, lesions, count)) if lesions else 0.0
-                for *steps, false, lesions, count in zip(
-                    true_RK, before_RK, after_RK, false_R, lesions_R, cases_R, strict=True
-                )
+                lesions * curve(_Steps(true_K, before_K, after_K, false, lesions, count)) if lesions else 0.0
+                for true_K, before_K, after_K, false, lesions, count in drawn
             ]
             width = max(np.size(row) for row in rows)
             found.append(np.stack([np.broadcast_to(row, width) for row in rows]))
