@@ -259,7 +259,8 @@ def test_kinds_are_listed_for_readers_and_for_programs(capsys: Captured) -> None
     known = json.loads(capsys.readouterr().out)
     assert known == api.kinds()
     assert {"tasks", "sharing", "weighting"} <= known.keys()
-    names = ["segmentation", "classification", "multilabel", "ordinal", "regression", "survival", "voxel_regression"]
+    case_kinds = ["classification", "multilabel", "ordinal", "regression", "survival"]
+    names = ["segmentation", *case_kinds, "voxel_regression", "detection"]
     assert [kind["name"] for kind in known["tasks"]] == names
     options = {option["name"]: option for option in known["tasks"][1]["options"]}
     assert options["classes"]["required"]

@@ -26,7 +26,6 @@ RECALLS = np.linspace(0, 1, 101)
 NO_LESION = "no reference lesion"
 
 BoolArray = npt.NDArray[np.bool_]
-Curve = Callable[[FloatArray, FloatArray, float, float], float]
 
 
 @dataclass(frozen=True)
@@ -50,17 +49,38 @@ class DetectedCase:
 
 @dataclass(frozen=True)
 class _Pool:
-    """All boxes of a fold, the highest score first.
+    """The curve of a fold in steps: one for each score at which a lesion is found, the highest first.
 
     Attributes:
-        hit_D: whether a box is matched.
-        case_D: index of its case among all cases.
-        last_P: the last box of each score: those of one score are in or out together.
+        own_N: indices of the fold's cases.
+        true_NK: lesions of each case that are found at such a score or a higher one.
+        before_NK: false positives of each case at a higher one.
+        after_NK: false positives of each case at such a score or a higher one.
+        false_N: all false positives of each case.
+        lesions_N: lesions of each case.
     """
 
-    hit_D: BoolArray
-    case_D: npt.NDArray[np.intp]
-    last_P: npt.NDArray[np.intp]
+    own_N: npt.NDArray[np.intp]
+    true_NK: FloatArray
+    before_NK: FloatArray
+    after_NK: FloatArray
+    false_N: FloatArray
+    lesions_N: FloatArray
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """The same of one resample, summed over its cases; ``cases`` and ``lesions`` are their numbers."""
+
+    true_K: FloatArray
+    before_K: FloatArray
+    after_K: FloatArray
+    false: float
+    lesions: float
+    cases: float
+
+
+Curve = Callable[[_Steps], FloatArray]
 
 
 def hits(box_N6: FloatArray, score_N: FloatArray, truth_M6: FloatArray, iou: float) -> BoolArray:
@@ -85,13 +105,10 @@ def froc(cases: Sequence[DetectedCase]) -> Estimate:
     """
     if not any(len(case.truth_M6) for case in cases):
         return _undefined(cases)
-    extra = {
-        "sensitivity": {
-            f"{rate:g}": round(_point(cases, FROC_IOU, _sensitivity_at((rate,))), 4) for rate in FROC_RATES
-        },
-        **_counts(cases),
-    }
-    return _estimate(cases, _statistic(cases, FROC_IOU, _sensitivity_at(FROC_RATES)), extra)
+    points = _point(cases, FROC_IOU, _sensitivity_at(FROC_RATES))
+    at = {f"{rate:g}": round(float(value), 4) for rate, value in zip(FROC_RATES, points, strict=True)}
+    statistic = _statistic(cases, FROC_IOU, _sensitivity_at(FROC_RATES))
+    return _estimate(cases, lambda weight_RN: statistic(weight_RN).mean(axis=1), {"sensitivity": at, **_counts(cases)})
 
 
 def average_precision(cases: Sequence[DetectedCase], ious: Sequence[float]) -> Estimate:
@@ -103,7 +120,9 @@ def average_precision(cases: Sequence[DetectedCase], ious: Sequence[float]) -> E
     if not any(len(case.truth_M6) for case in cases):
         return _undefined(cases)
     statistics = [_statistic(cases, iou, _precision) for iou in ious]
-    return _estimate(cases, lambda weight_RN: np.mean([one(weight_RN) for one in statistics], axis=0), _counts(cases))
+    return _estimate(
+        cases, lambda weight_RN: np.mean([one(weight_RN)[:, 0] for one in statistics], axis=0), _counts(cases)
+    )
 
 
 def froc_curve(cases: Sequence[DetectedCase]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -111,7 +130,7 @@ def froc_curve(cases: Sequence[DetectedCase]) -> tuple[tuple[float, ...], tuple[
     if not any(len(case.truth_M6) for case in cases):
         return (), ()
     rates = tuple(float(rate) for rate in np.geomspace(FROC_RATES[0], FROC_RATES[-1], 61))
-    return rates, tuple(_point(cases, FROC_IOU, _sensitivity_at((rate,))) for rate in rates)
+    return rates, tuple(_point(cases, FROC_IOU, _sensitivity_at(rates)).tolist())
 
 
 def _undefined(cases: Sequence[DetectedCase]) -> Estimate:
@@ -127,56 +146,70 @@ def _estimate(cases: Sequence[DetectedCase], statistic: Statistic, extra: Mappin
     return bootstrap_estimate(statistic, patient_N, "higher", extra=extra)
 
 
-def _point(cases: Sequence[DetectedCase], iou: float, curve: Curve) -> float:
-    return float(_statistic(cases, iou, curve)(np.ones((1, len(cases))))[0])
+def _point(cases: Sequence[DetectedCase], iou: float, curve: Curve) -> FloatArray:
+    return np.asarray(_statistic(cases, iou, curve)(np.ones((1, len(cases))))[0])
 
 
-def _statistic(cases: Sequence[DetectedCase], iou: float, curve: Curve) -> Statistic:
-    """The mean of a curve's number over folds, weighted by their lesions; NaN where no case with a lesion is drawn."""
-    lesions_N = np.array([len(case.truth_M6) for case in cases], np.float64)
-    fold_N = np.array([case.fold for case in cases])
-    pools = {fold: _pool(cases, fold, iou) for fold in sorted(set(fold_N.tolist()))}
+def _statistic(cases: Sequence[DetectedCase], iou: float, curve: Curve) -> Callable[[FloatArray], FloatArray]:
+    """Weights (R, N) -> the mean of a curve's numbers over folds, weighted by their lesions, (R, numbers).
+
+    NaN where no case with a lesion is drawn.
+    """
+    pools = [_pool(cases, fold, iou) for fold in sorted({case.fold for case in cases})]
 
     def answer(weight_RN: FloatArray) -> FloatArray:
-        total_R, sum_R = np.zeros(len(weight_RN)), np.zeros(len(weight_RN))
-        for fold, pool in pools.items():
-            own_N = fold_N == fold
-            count_R = weight_RN @ (lesions_N * own_N)
-            cases_R = weight_RN @ own_N.astype(np.float64)
-            for row in np.flatnonzero(count_R):
-                weight_D = weight_RN[row, pool.case_D]
-                true_P = np.cumsum(weight_D * pool.hit_D)[pool.last_P]
-                false_P = np.cumsum(weight_D * ~pool.hit_D)[pool.last_P]
-                sum_R[row] += count_R[row] * curve(true_P, false_P, count_R[row], cases_R[row])
-            total_R += count_R
-        return divide(sum_R, total_R)
+        found: list[FloatArray] = []
+        lesions_FR = np.stack([weight_RN[:, pool.own_N] @ pool.lesions_N for pool in pools])
+        for pool, lesions_R in zip(pools, lesions_FR, strict=True):
+            own_RN = weight_RN[:, pool.own_N]
+            true_RK, before_RK, after_RK = (own_RN @ part for part in (pool.true_NK, pool.before_NK, pool.after_NK))
+            false_R, cases_R = own_RN @ pool.false_N, own_RN.sum(axis=1)
+            drawn = zip(true_RK, before_RK, after_RK, false_R, lesions_R, cases_R, strict=True)
+            rows = [
+                lesions * curve(_Steps(true_K, before_K, after_K, false, lesions, count)) if lesions else 0.0
+                for true_K, before_K, after_K, false, lesions, count in drawn
+            ]
+            width = max(np.size(row) for row in rows)
+            found.append(np.stack([np.broadcast_to(row, width) for row in rows]))
+        return divide(np.sum(np.broadcast_arrays(*found), axis=0), lesions_FR.sum(axis=0)[:, None])
 
     return answer
 
 
 def _pool(cases: Sequence[DetectedCase], fold: int, iou: float) -> _Pool:
-    own = [(index, case) for index, case in enumerate(cases) if case.fold == fold]
-    hit_D = np.concatenate([hits(case.box_N6, case.score_N, case.truth_M6, iou) for _, case in own])
-    score_D = np.concatenate([case.score_N for _, case in own])
-    case_D = np.concatenate([np.full(len(case.score_N), index, np.intp) for index, case in own])
-    order = np.argsort(-score_D, kind="stable")
-    last = np.append(np.diff(score_D[order]) != 0, True)[: len(order)]
-    return _Pool(hit_D[order], case_D[order], np.flatnonzero(last))
+    own = [index for index, case in enumerate(cases) if case.fold == fold]
+    hit = [hits(cases[index].box_N6, cases[index].score_N, cases[index].truth_M6, iou) for index in own]
+    true = [cases[index].score_N[one] for index, one in zip(own, hit, strict=True)]
+    false = [np.sort(cases[index].score_N[~one]) for index, one in zip(own, hit, strict=True)]
+    # boxes of one score are in or out together
+    score_K = np.unique(np.concatenate(true))[::-1]
+    return _Pool(
+        np.array(own, np.intp),
+        np.stack([(one[:, None] >= score_K).sum(axis=0) for one in true]).astype(np.float64),
+        np.stack([len(one) - np.searchsorted(one, score_K, side="right") for one in false]).astype(np.float64),
+        np.stack([len(one) - np.searchsorted(one, score_K, side="left") for one in false]).astype(np.float64),
+        np.array([len(one) for one in false], np.float64),
+        np.array([len(cases[index].truth_M6) for index in own], np.float64),
+    )
 
 
 def _sensitivity_at(rates: Sequence[float]) -> Curve:
-    def curve(true_P: FloatArray, false_P: FloatArray, lesions: float, cases: float) -> float:
-        rate_P, sensitivity_P = np.append(0, false_P / cases), np.append(0, true_P / lesions)
-        return float(np.mean(np.interp(rates, rate_P, sensitivity_P)))
+    def curve(steps: _Steps) -> FloatArray:
+        rate_P = np.empty(2 * len(steps.true_K) + 2)
+        found_P = np.empty_like(rate_P)
+        # (0, 0), then before and after each step, and all boxes at last
+        rate_P[0], rate_P[1:-1:2], rate_P[2:-1:2], rate_P[-1] = 0, steps.before_K, steps.after_K, steps.false
+        found_P[0::2] = np.append(0, steps.true_K)
+        found_P[1::2] = found_P[0::2]
+        return np.interp(rates, rate_P / steps.cases, found_P / steps.lesions)
 
     return curve
 
 
-def _precision(true_P: FloatArray, false_P: FloatArray, lesions: float, cases: float) -> float:
-    if not len(true_P):
-        return 0.0
-    precision_P = divide(true_P, true_P + false_P)
-    precision_P = np.maximum.accumulate(np.nan_to_num(precision_P)[::-1])[::-1]
+def _precision(steps: _Steps) -> FloatArray:
+    """At other scores than those of the steps recall is the same and precision lower."""
+    precision_K = np.nan_to_num(divide(steps.true_K, steps.true_K + steps.after_K))
+    highest_K = np.maximum.accumulate(precision_K[::-1])[::-1]
     # a recall that is reached but for rounding is reached
-    place = np.searchsorted(true_P / lesions + 1e-12, RECALLS, side="left")
-    return float(np.append(precision_P, 0.0)[place].mean())
+    place = np.searchsorted(steps.true_K / steps.lesions + 1e-12, RECALLS, side="left")
+    return np.array([np.append(highest_K, 0.0)[place].mean()])
