@@ -1,10 +1,10 @@
-"""Half of each task's labels blanked: a joint run on what is left, beside a run of each task on its labelled cases
-alone.
+"""Half of each task's labels blanked: joint runs on what is left, beside a run of each task on its labelled cases.
 
-    python benchmarks/missing_labels.py CONFIG --table cohort.csv --out FOLDER --steps 200 [--seed 0]
+    python benchmarks/missing_labels.py CONFIG --table cohort.csv --out FOLDER --steps 200 [--seed 0] [--fold 0]
 
-Both see the same labels, the same number of steps and the same plan; validation cases keep all their labels and are
-those of fold 0 of the full table. The table that is printed is also written to FOLDER/missing_labels.md.
+One joint run draws cases evenly, the other by their labels (training.sampling). All see the same labels, the same
+number of steps and the same plan; validation cases keep all their labels and are those of a fold of the full table. The
+table that is printed is also written to FOLDER/missing_labels.md.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from medmtl.data.formats import strict_yaml
 from medmtl.training.start import make_ready
 
 SHARE = 0.5
+SAMPLINGS = ("even", "labelled")
 
 
 def main() -> None:
@@ -32,13 +33,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fold", type=int, default=0)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     overrides = {"cohort.table": str(given.table), "training.steps": given.steps}
     resolved = config.load(given.config, overrides)
     columns = {name: task.columns[0] for name, task in build_tasks(resolved).items()}
-    blanked, alone = blank(resolved, columns, given.out, given.seed)
-    found = {"joint": scores(given.config, given.out / "joint", {**overrides, **blanked})}
+    blanked, alone = blank(resolved, columns, given.out, given.seed, given.fold)
+    found = {
+        f"joint, {sampling}": scores(
+            given.config, given.out / f"joint-{sampling}", {**overrides, **blanked, "training.sampling": sampling}
+        )
+        for sampling in SAMPLINGS
+    }
     for task, changes in alone.items():
         found[task] = scores(given.config, given.out / task, {**overrides, **changes}, only=task)
     text = table(found, columns, given.steps)
@@ -46,16 +53,18 @@ def main() -> None:
     print(text)
 
 
-def blank(resolved: Config, columns: dict[str, str], out: Path, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def blank(
+    resolved: Config, columns: dict[str, str], out: Path, seed: int, number: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Write the blanked table, and one table per task with its labelled training cases only."""
-    fold = make_ready(resolved).splits.folds[0]
+    fold = make_ready(resolved).splits.folds[number]
     part = {**dict.fromkeys(fold.train, "train"), **dict.fromkeys(fold.val, "val")}
     source = resolved.cohort.table
     with source.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row[resolved.cohort.case] in part]
     rng = random.Random(seed)
     paths = [
-        *resolved.cohort.channels.values(),
+        *resolved.cohort.columns.values(),
         *(c for c in columns.values() if rows[0][c].endswith((".nii", ".nii.gz"))),
     ]
     for row in rows:
@@ -94,15 +103,17 @@ def scores(source: Path, run: Path, overrides: dict[str, Any], only: str | None 
 
 
 def table(found: dict[str, dict[str, Any]], columns: dict[str, str], steps: int) -> str:
-    """A Markdown table: each task's metrics in the joint run and in the run of its own."""
+    """A Markdown table: each task's metrics in the joint runs and in the run of its own."""
+    joint = [f"joint, {sampling}" for sampling in SAMPLINGS]
     lines = [
-        f"| task | metric | joint, half the labels | alone, its labelled cases ({steps} steps each) |",
-        "|---|---|---|---|",
+        f"| task | metric | {' | '.join(joint)} | alone, its labelled cases ({steps} steps each) |",
+        "|---|---|" + "---|" * (len(joint) + 1),
     ]
     for task in columns:
-        for metric, entry in found["joint"][task]["metrics"].items():
-            if "/" not in metric and metric in found[task][task]["metrics"]:
-                lines.append(f"| {task} | {metric} | {cell(entry)} | {cell(found[task][task]['metrics'][metric])} |")
+        for metric in found[task][task]["metrics"]:
+            runs = [found[name].get(task, {"metrics": {}})["metrics"] for name in (*joint, task)]
+            if "/" not in metric and all(metric in run for run in runs):
+                lines.append(f"| {task} | {metric} | " + " | ".join(cell(run[metric]) for run in runs) + " |")
     return "\n".join(lines) + "\n"
 
 
