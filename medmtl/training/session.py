@@ -263,8 +263,11 @@ def _order(
     seed = config.training.seed
     if config.training.sampling == "even":
         cohorts = [case.cohort or "" for case in cases]
-        several = len(set(cohorts)) > 1
-        return CohortOrder(cohorts, batch, seed) if several else CaseOrder.even(len(cases), batch, seed)
+        if len(set(cohorts)) > 1:
+            return CohortOrder(cohorts, batch, seed)
+        # a case without a label for any of these tasks teaches nothing
+        taught = [place for place, case in enumerate(cases) if any(case.case_id in truths[name] for name in tasks)]
+        return CaseOrder([[taught]], batch, seed)
     chosen = [case.case_id for case in cases]
     targets = {name: {key: truths[name][key] for key in chosen if key in truths[name]} for name in tasks}
     groups = {name: task.sampling_groups(targets[name]) for name, task in tasks.items()}
