@@ -169,9 +169,12 @@ class MultiTaskModel(nn.Module):
         return self.sharing.shared_parameters()
 
     def trunk_parameters(self) -> list[nn.Parameter]:
-        """Everything but the heads."""
-        second = [] if self.second_sharing is None else list(self.second_sharing.parameters())
-        return [*self.sharing.parameters(), *second]
+        """Everything but the heads and a second view's own encoder."""
+        return list(self.sharing.parameters())
+
+    def second_trunk_parameters(self) -> list[nn.Parameter]:
+        """A second view's own encoder, which case tasks alone train; empty where it shares the first one's."""
+        return [] if self.second_sharing is None else list(self.second_sharing.parameters())
 
     def head_parameters(self, task: str) -> list[nn.Parameter]:
         """Parameters of one head."""

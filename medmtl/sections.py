@@ -149,8 +149,9 @@ class TrainingSection(Section):
             that it is to be asked for.
         optimiser: ``adamw``, or ``sgd`` with Nesterov momentum 0.99 as in nnU-Net, whose ``lr`` is 0.01. The defaults
             of the rates are AdamW's for both.
-        lr: peak learning rate of the trunk (encoder, decoder and voxel heads).
-        head_lr: peak learning rate of the case heads; they want a lower one than a segmentation trunk.
+        lr: peak learning rate of a trunk that voxel tasks train (encoder, decoder and voxel heads).
+        head_lr: peak learning rate of the case heads, and of an encoder that case tasks alone train; they want a lower
+            one than a segmentation's trunk.
         head_gradient: share of a case head's gradient that reaches the trunk. A case label is one number per scan and
             its gradient mostly noise at the batch sizes of 3D: undamped it is many times a mask's and drowns it.
         heads: case task -> its own rate and warm-up.

@@ -68,9 +68,9 @@ def test_norms_of_two_views_start_alike_and_are_learned_apart() -> None:
 def test_an_encoder_of_its_own_shares_nothing() -> None:
     model = make(share=False)
     assert not reached(model, "organ") & reached(model, "grade")
-    assert {id(p) for p in model.trunk_parameters()} == {
-        id(p) for name, p in model.named_parameters() if not name.startswith("heads_")
-    }
+    own = {id(p) for p in model.second_trunk_parameters()}
+    assert own == {id(p) for name, p in model.named_parameters() if name.startswith("second_sharing")}
+    assert own and not own & {id(p) for p in model.trunk_parameters()}
 
 
 def test_a_bag_of_tiles_has_one_answer_that_does_not_depend_on_their_order() -> None:

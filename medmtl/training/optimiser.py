@@ -43,8 +43,9 @@ def make_optimiser(
 ) -> torch.optim.Optimizer:
     """The optimiser with one group per (rate, decay) pair and per clipping group.
 
-    The trunk and the voxel heads share ``lr``; each case head has ``head_lr``, or what ``heads`` says, and a clipping
-    group of its own, because a small head next to a large trunk is either starved or scaled away by one common norm.
+    The trunk and the voxel heads share ``lr``; an encoder that case tasks alone train has ``head_lr``. Each case head
+    has ``head_lr``, or what ``heads`` says, and a clipping group of its own, because a small head next to a large trunk
+    is either starved or scaled away by one common norm.
     Biases, norm parameters and a weighting's own parameters are not decayed.
 
     Args:
@@ -73,11 +74,13 @@ def make_optimiser(
                     }
                 )
 
-    trunk = list(model.trunk_parameters())
-    for task in model.tasks:
-        if task not in case_tasks:
-            trunk += list(model.head_parameters(task))
-    add("trunk", trunk, training.lr, training.weight_decay)
+    trunk, own_trunk = model.trunk_parameters(), model.second_trunk_parameters()
+    voxel = [task for task in model.tasks if task not in case_tasks]
+    for task in voxel:
+        trunk += model.head_parameters(task)
+    # the gradient of a few case labels is mostly noise, and a mask's rate walks at random on it
+    add("trunk", trunk, training.lr if voxel else training.head_lr, training.weight_decay)
+    add("second view's trunk", own_trunk, training.head_lr, training.weight_decay)
     for task in model.tasks:
         if task in case_tasks:
             own = training.heads.get(task, HeadSection())

@@ -11,11 +11,17 @@ import torch
 from medmtl import api
 from medmtl.errors import InterruptedRun
 from medmtl.run_folder import RunFolder
-from medmtl.training.optimiser import MOMENTUM, Schedule, set_own_factors, set_rates
+from medmtl.sections import TrainingSection
+from medmtl.tasks.classification import Classification
+from medmtl.tasks.segmentation import Segmentation
+from medmtl.training.optimiser import MOMENTUM, Schedule, make_optimiser, set_own_factors, set_rates
 from medmtl.training.session import Session, open_session
 from medmtl.training.step import train_step
+from medmtl.weighting.equal import Equal
 from tests.conftest import TINY
 from tests.faults.processes import fingerprint, records
+from tests.test_model import make
+from tests.test_model_views import make as make_viewed
 
 SGD: dict[str, Any] = {**TINY, "training.optimiser": "sgd", "training.lr": 1e-2, "training.head_lr": 1e-2}
 OWN: dict[str, Any] = {**TINY, "training.heads": {"risk": {"lr": 0.5, "warm_up": 4}, "malignancy": {"lr": 0.25}}}
@@ -130,3 +136,17 @@ def test_the_log_has_the_gradient_norm_of_the_trunk_and_of_every_present_case_he
         assert set(record["gradient_norms"]) == heads | {"trunk"}
         assert all(norm > 0 for norm in record["gradient_norms"].values())
     assert {name for record in steps for name in record["gradient_norms"]} == {"trunk", "malignancy", "risk"}
+
+
+def test_an_encoder_that_case_tasks_alone_train_has_their_rate() -> None:
+    def found(model: Any, *case_tasks: str) -> dict[str, float]:
+        training = TrainingSection(steps=1, lr=4e-3, head_lr=1e-3)
+        weighting = Equal(Equal.Options(kind="equal"), model.tasks)
+        groups = make_optimiser(model, weighting, frozenset(case_tasks), training).param_groups
+        assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+        return {group["clip_group"]: group["base_lr"] for group in groups}
+
+    assert found(make(organ=Segmentation, grade=Classification), "grade") == {"trunk": 4e-3, "grade": 1e-3}
+    assert found(make(grade=Classification), "grade") == {"trunk": 1e-3, "grade": 1e-3}
+    viewed = found(make_viewed(share=False), "grade")
+    assert viewed == {"trunk": 4e-3, "second view's trunk": 1e-3, "grade": 1e-3}

@@ -90,3 +90,14 @@ def test_by_default_cases_are_drawn_evenly(trained_run: Path) -> None:
     drawn = chosen(session, 10 * count)
     assert set(Counter(drawn).values()) == {20}
     assert session.training.views[0].order.span == count
+
+
+def test_a_case_that_no_task_of_the_run_is_labelled_for_is_not_drawn(tiny_cohort: Path, tmp_path: Path) -> None:
+    lines = tiny_cohort.read_text().splitlines(keepends=True)
+    config = tiny_cohort.parent / "class_alone.yaml"
+    config.write_text("".join(line for line in lines if not line.startswith(("  lesion:", "  risk:"))))
+    run = api.train(config, tmp_path / "run", device="cpu", overrides={**TINY, "training.steps": 1})
+    session = open_session(RunFolder.open(run))
+    labelled = session.training.views[0].truths["malignancy"]
+    assert any(case.case_id not in labelled for case in session.training.views[0].cases)
+    assert all(case_id in labelled for case_id in chosen(session, 30))
