@@ -94,14 +94,12 @@ def assemble(
     return results
 
 
-def reference_centre(case: Case, plan: Plan) -> Triple | None:
+def reference_centre(prepared: Prepared, plan: Plan) -> Triple | None:
     """Voxel at working spacing in the middle of the largest lesion of the case's own mask; None without one."""
-    view = plan.case_view
-    assert view is not None and view.around is not None
-    if plan.preparation.labels[view.around] not in case.files:
+    around = plan.case_view.around if plan.case_view is not None else None
+    if around is None or around not in prepared.labels:
         return None
-    label = prepare_case(case, plan.preparation).labels[view.around]
-    return lesion_centre(marked(label, plan.preparation.ignored.get(view.around)))
+    return lesion_centre(marked(prepared.labels[around], plan.preparation.ignored.get(around)))
 
 
 def _normalised(prepared: Prepared, plan: Plan) -> torch.Tensor:
@@ -214,7 +212,9 @@ class Predictor:
         """
         refuse_other_channels(case.images, self.channels, self.optional)
         strange = self._strange_covariates(case)
-        prepared = prepare_case(case, self.plan.preparation, with_labels=False)
+        view = self.plan.case_view
+        with_reference = with_reference and view is not None and view.kind == "lesion"
+        prepared = prepare_case(case, self.plan.preparation, with_labels=with_reference)
         coarse = self._coarse(case)
         sums: dict[str, torch.Tensor] = {}
         boxes: dict[str, list[torch.Tensor]] = {}
@@ -259,8 +259,7 @@ class Predictor:
         return prepare_case(case, view.preparation, with_labels=False)
 
     def _at_reference(self, case: Case, prepared: Prepared) -> dict[str, tuple[float, ...]]:
-        view = self.plan.case_view
-        centre = None if view is None or view.kind != "lesion" else reference_centre(case, self.plan)
+        centre = reference_centre(prepared, self.plan)
         if centre is None:
             return {}
         sums: dict[str, torch.Tensor] = {}

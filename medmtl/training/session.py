@@ -265,7 +265,7 @@ def _order(
         cohorts = [case.cohort or "" for case in cases]
         if len(set(cohorts)) > 1:
             return CohortOrder(cohorts, batch, seed)
-        # a case without a label for any of these tasks teaches nothing
+        # a case without a label for any of the view's tasks teaches nothing
         taught = [place for place, case in enumerate(cases) if any(case.case_id in truths[name] for name in tasks)]
         return CaseOrder([[taught]], batch, seed)
     chosen = [case.case_id for case in cases]
