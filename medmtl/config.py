@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from medmtl import cohort_list, networks, sharing, tasks, weighting
-from medmtl.combinations import check_training
+from medmtl.combinations import check_combinations
 from medmtl.data.case import Case
 from medmtl.data.covariates import CovariateKind
 from medmtl.data.formats import strict_yaml
@@ -36,8 +36,8 @@ from medmtl.sections import (
     ViewsSection,
 )
 from medmtl.sharing.base import SharingOptions
-from medmtl.tasks.base import Task, TaskOptions
-from medmtl.validation import Faults, Lines, Place, Rule, line_of, validated
+from medmtl.tasks.base import TaskOptions
+from medmtl.validation import Faults, Lines, Rule, line_of, validated
 from medmtl.weighting.base import WeightingOptions
 
 SCHEMA = 1
@@ -221,7 +221,7 @@ def _validate(data: dict[str, Any], lines: Lines) -> Config:
     faults.refuse()
     assert config is not None  # or there was a fault
     _check_names(config, lines, faults)
-    _check_combinations(config, lines, faults)
+    check_combinations(config, lines, faults)
     faults.refuse()
     return config
 
@@ -302,98 +302,3 @@ def _expect_channel(channel: str, config: Config, lines: Lines) -> None:
 def _guess(name: str, known: Iterable[str]) -> str:
     guess = nearest(name, known)
     return f"; did you mean {guess!r}?" if guess else ""
-
-
-def _check_combinations(config: Config, lines: Lines, faults: Faults) -> None:
-    built = {name: tasks.kinds.get(options.kind)(name, options) for name, options in config.tasks.items()}
-    _check_columns(config, built, lines, faults)
-    _check_inputs(config, built, lines, faults)
-    check_training(config.training, built, lines, faults)
-    for name, task in built.items():
-        with faults.kept():
-            try:
-                task.resolve(built)
-            except ValueError as error:
-                text, prefix = str(error), f"tasks.{name}"
-                key, _, message = text.partition(": ") if text.startswith(prefix) else (prefix, "", text)
-                line = line_of(("tasks", *key.split(".")[1:]), lines)
-                raise ConfigError(message, key=key, line=line, code="B141") from None
-    method = weighting.kinds.get(config.weighting.kind)
-    line = line_of(("weighting",), lines)
-    for name, task in built.items():
-        with faults.kept():
-            if method.positive_losses and not task.positive_loss:
-                raise ConfigError(
-                    f"weighting.kind {method.kind!r} needs positive losses, and tasks.{name} ({task.kind}) has one "
-                    "that is not; choose another of the two",
-                    line=line,
-                    code="B142",
-                )
-    with faults.kept():
-        try:
-            method(config.weighting, list(built))
-        except ValueError as error:
-            raise ConfigError(str(error), key="weighting", line=line, code="B138") from None
-
-
-def _check_columns(config: Config, built: Mapping[str, Task], lines: Lines, faults: Faults) -> None:
-    for number, section in enumerate(config.cohorts):
-        _check_section(config, section, (cohort_list.KEY, number), built, lines, faults)
-    if not config.cohorts:
-        _check_section(config, config.cohort, ("cohort",), built, lines, faults)
-
-
-def _check_section(
-    config: Config, section: CohortSection, above: Place, built: Mapping[str, Task], lines: Lines, faults: Faults
-) -> None:
-    where = ".".join(map(str, above))
-    channel_of: dict[str, str] = {}
-    for channel, column in section.columns.items():
-        with faults.kept():
-            if column in channel_of:
-                place = (*above, "channels", channel)
-                message = f"the channels {channel_of[column]!r} and {channel!r} are one column, {column!r}"
-                key = f"{where}.channels.{channel}"
-                raise ConfigError(message, key=key, line=line_of(place, lines), code="B142")
-            channel_of[column] = channel
-    for name, task in built.items():
-        with faults.kept():
-            inputs = [column for column in task.columns if column in channel_of]
-            if inputs:
-                column, line = inputs[0], line_of(("tasks", name), lines)
-                message = f"its column {column!r} is also the channel {channel_of[column]!r}; a target is no input"
-                raise ConfigError(message, key=f"tasks.{name}", line=line, code="B129")
-    taken = {column: f"the channel {channel!r}" for column, channel in channel_of.items()}
-    taken |= {section.case: f"{where}.case", section.patient: f"{where}.patient"}
-    taken |= {column: f"tasks.{name}" for name, task in built.items() for column in task.columns}
-    if config.split.column is not None:
-        taken[config.split.column] = "split.column"
-    for name in section.covariates:
-        with faults.kept():
-            if name in taken:
-                place = (*above, "covariates", name)
-                message = (
-                    f"the column {name!r} is also that of {taken[name]}, and no clinical input; name it in one place"
-                )
-                key = f"{where}.covariates.{name}"
-                raise ConfigError(message, key=key, line=line_of(place, lines), code="B129")
-
-
-def _check_inputs(config: Config, built: Mapping[str, Task], lines: Lines, faults: Faults) -> None:
-    """What the tasks read is there, and one of them reads the image."""
-    for name, task in built.items():
-        place = ("tasks", name, "inputs")
-        key, line = ".".join(place), line_of(place, lines)
-        with faults.kept():
-            if task.voxel and task.reads_covariates:
-                message = f"{task.options.inputs!r} is for case tasks; a {task.kind} reads the image"
-                raise ConfigError(message, key=key, line=line, code="B142")
-            if task.reads_covariates and not config.cohort.covariates:
-                message = f"{task.options.inputs!r} wants cohort.covariates, which declares none"
-                raise ConfigError(message, key=key, line=line, code="B142")
-    with faults.kept():
-        if not any(task.reads_image for task in built.values()):
-            message = (
-                "every task has inputs: covariates, and none reads the image; give one of them inputs: both or image"
-            )
-            raise ConfigError(message, key="tasks", line=line_of(("tasks",), lines), code="B142")

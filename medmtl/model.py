@@ -13,6 +13,7 @@ from medmtl.errors import ArtefactError
 from medmtl.networks.features import Features, FeatureSpec
 from medmtl.sharing.base import Sharing
 from medmtl.tasks.base import LabelTask, Task
+from medmtl.weighting.base import Trained
 
 
 @dataclass(frozen=True)
@@ -164,9 +165,13 @@ class MultiTaskModel(nn.Module):
             for name, pooled_TF in pooled.items()
         }
 
-    def shared_parameters(self) -> list[nn.Parameter]:
-        """Parameters that more than one task can reach."""
-        return self.sharing.shared_parameters()
+    def trained(self) -> Trained:
+        """All parameters, by who reaches them."""
+        kinds = [self.sharing] if self.second_sharing is None else [self.sharing, self.second_sharing]
+        shared = [parameter for kind in kinds for parameter in kind.shared_parameters()]
+        last = [parameter for kind in kinds for parameter in kind.last_stage_parameters()]
+        known = set(shared)
+        return Trained(shared, last, [parameter for parameter in self.parameters() if parameter not in known])
 
     def trunk_parameters(self) -> list[nn.Parameter]:
         """Everything but the heads and a second view's own encoder."""
@@ -180,9 +185,11 @@ class MultiTaskModel(nn.Module):
         """Parameters of one head."""
         return list(self.heads[task].parameters())
 
-    def penalty(self) -> torch.Tensor | None:
-        """The sharing kind's own term of the loss, or None."""
-        return self.sharing.penalty()
+    def after_step(self, rate: float) -> None:
+        """What the sharing kind does to the weights itself, after the optimiser's step at the trunk's rate."""
+        self.sharing.after_step(rate)
+        if self.second_sharing is not None:
+            self.second_sharing.after_step(rate)
 
     def load_weights(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Load weights by name.

@@ -87,8 +87,10 @@ def test_parameters_are_trunk_or_one_heads() -> None:
     found = [p for part in parts for p in part]
     assert all(parts)
     assert len(found) == len(set(found)) == len(list(model.parameters()))
-    assert set(model.shared_parameters()) <= set(model.trunk_parameters())
-    assert model.penalty() is None
+    trained = model.trained()
+    assert set(trained.last_stage) <= set(trained.shared) <= set(model.trunk_parameters())
+    assert len([*trained.shared, *trained.own]) == len(list(model.parameters()))
+    assert {*trained.shared, *trained.own} == set(model.parameters())
 
 
 @pytest.mark.parametrize("decoder", ["shared", "per_task"])

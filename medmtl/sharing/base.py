@@ -55,6 +55,10 @@ class Sharing(nn.Module, ABC):
     def shared_parameters(self) -> list[nn.Parameter]:
         """Parameters that more than one task can reach."""
 
+    def last_stage_parameters(self) -> list[nn.Parameter]:
+        """Of the shared parameters, those of an encoder's deepest stage: where a cheap look at gradients is taken."""
+        return []
+
     @abstractmethod
     def own_parameters(self, task: str) -> list[nn.Parameter]:
         """Parameters, outside the head, that only ``task`` reaches."""
@@ -63,6 +67,9 @@ class Sharing(nn.Module, ABC):
         """The norms of everything that a case task's features come through; by default all."""
         return norms(self)
 
-    def penalty(self) -> torch.Tensor | None:
-        """A term added to the loss apart from the tasks, or None."""
-        return None
+    def after_step(self, rate: float) -> None:
+        """Hook after the optimiser's step, for what moves weights apart from its moments.
+
+        Args:
+            rate: the trunk's learning rate of that step.
+        """

@@ -66,6 +66,10 @@ class Hard(Sharing):
                 shared += decoder.parameters()
         return shared
 
+    def last_stage_parameters(self) -> list[nn.Parameter]:
+        """Those of the encoder's deepest stage."""
+        return list(self.encoder.stages[-1].parameters())
+
     def own_parameters(self, task: str) -> list[nn.Parameter]:
         """Those of a decoder that only this task reads."""
         key = self._decoder_of.get(task)

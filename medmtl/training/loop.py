@@ -220,7 +220,7 @@ def _validate(session: Session, step: int, requests: Requests) -> None:
         if requests.stop and step != session.plan.steps:
             break
         for view in session.validation[index].views.values():
-            for name, loss in task_losses(learner, view.to(learner.device), step).items():
+            for name, loss in task_losses(learner, view.to(learner.device), step, remember=False).items():
                 sums.setdefault(name, []).append(float(loss.detach()))
     learner.model.load_weights(weights)
     if requests.stop and step != session.plan.steps:

@@ -80,19 +80,20 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
 
 
-def task_losses(learner: Learner, view: ViewBatch, step: int) -> dict[str, torch.Tensor]:
+def task_losses(learner: Learner, view: ViewBatch, step: int, *, remember: bool) -> dict[str, torch.Tensor]:
     """Scalar loss of each task labelled in this view; absent tasks have no entry, and their heads are not run.
 
     Args:
-        learner: in training mode, its tasks may remember the samples; in evaluation mode they do not.
+        learner: what is trained.
         view: the samples.
         step: that they were drawn for; in evaluation, the steps done.
+        remember: whether its tasks may remember the samples.
     """
     present = view.labelled()
     with autocast(learner.device, learner.precision):
         outputs = learner.model(view.image_BCDHW, present, view.covariates_BN, view.tiles)
     losses = {}
-    samples = Samples(view.case_ids, step, learner.epoch, learner.model.training)
+    samples = Samples(view.case_ids, step, learner.epoch, remember)
     for name in present:
         task = learner.tasks[name]
         loss = task.batch_loss(outputs[name], view.targets[name], view.present[name], samples)
@@ -114,19 +115,19 @@ def train_step(learner: Learner, batch: Batch, rate_factor: float) -> StepRecord
     learner.optimiser.zero_grad(set_to_none=True)
     losses: dict[str, torch.Tensor] = {}
     for view in batch.views.values():
-        losses |= task_losses(learner, view.to(learner.device), batch.step)
+        losses |= task_losses(learner, view.to(learner.device), batch.step, remember=True)
     if not losses:
         return StepRecord({})
     values = dict(zip(losses, _read(list(losses.values())), strict=True))
     _refuse_losses(learner, values, batch)
     learner.last |= values
     scale = learner.scaler.scale if learner.scaler is not None else (lambda loss: loss)
-    weights = learner.weighting.backward(
-        losses, shared=learner.model.shared_parameters(), penalty=learner.model.penalty(), scale=scale
-    )
+    weights = learner.weighting.backward(losses, trained=learner.model.trained(), scale=scale)
     norms = _update(learner, rate_factor, batch)
+    if not learner.skipped:
+        learner.model.after_step(learner.optimiser.param_groups[0]["lr"])
     _refuse_weights(learner, batch)
-    learner.weighting.after_step(values)
+    learner.weighting.after_step(values, _losses_again(learner, batch), batch.step // learner.epoch)
     if learner.average is not None:
         learner.average.update(batch.step + 1)
     return StepRecord(values, dict(weights or {}), norms, skipped=learner.skipped > 0)
@@ -153,6 +154,17 @@ def _update(learner: Learner, rate_factor: float, batch: Batch) -> dict[str, flo
     if learner.scaler is None:
         learner.optimiser.step()
     return norms
+
+
+@torch.no_grad()
+def _losses_again(learner: Learner, batch: Batch) -> dict[str, float]:
+    """Of the same samples after the update, for a weighting that asks for them."""
+    if learner.weighting.needs != "second forward" or learner.skipped:
+        return {}
+    again: dict[str, torch.Tensor] = {}
+    for view in batch.views.values():
+        again |= task_losses(learner, view.to(learner.device), batch.step, remember=False)
+    return dict(zip(again, _read(list(again.values())), strict=True))
 
 
 def _read(scalars: Sequence[torch.Tensor]) -> list[float]:

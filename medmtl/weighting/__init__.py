@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from medmtl.registry import Registry
-from medmtl.weighting.base import Weighting
+from medmtl.weighting.base import Trained, Weighting
 from medmtl.weighting.equal import Equal
 from medmtl.weighting.fixed import Fixed
 
@@ -11,4 +11,4 @@ kinds: Registry[Weighting] = Registry("weighting")
 kinds.add(Equal)
 kinds.add(Fixed)
 
-__all__ = ["Equal", "Fixed", "Weighting", "kinds"]
+__all__ = ["Equal", "Fixed", "Trained", "Weighting", "kinds"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -23,6 +24,21 @@ class WeightingOptions(BaseModel):
 
     kind: str
     loss_scale: Literal["prior", "none"] = "prior"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Parameters of the model by who reaches them; none twice.
+
+    Attributes:
+        shared: those that more than one task can reach.
+        last_stage: of these, the ones of the deepest stage of an encoder.
+        own: the others: heads, and what else a single task reaches.
+    """
+
+    shared: Sequence[nn.Parameter]
+    last_stage: Sequence[nn.Parameter] = ()
+    own: Sequence[nn.Parameter] = ()
 
 
 class Weighting(nn.Module, ABC):
@@ -48,21 +64,26 @@ class Weighting(nn.Module, ABC):
         self,
         losses: Mapping[str, torch.Tensor],
         *,
-        shared: Sequence[nn.Parameter],
-        penalty: torch.Tensor | None = None,
+        trained: Trained,
         scale: Callable[[torch.Tensor], torch.Tensor] = lambda loss: loss,
     ) -> Mapping[str, float] | None:
         """Fill ``.grad`` and return the weights used, or None where a method has none.
 
         Args:
             losses: scalar loss of each task present in this step; absent tasks have no entry.
-            shared: parameters that a method on the Jacobian balances.
-            penalty: a term of the sharing kind, added unweighted.
-            scale: the gradient scaler's factor; the identity without one.
+            trained: the parameters whose ``.grad``, None before, is filled where a present task reaches them; a method
+                on gradients balances the shared ones. Some may be frozen.
+            scale: the gradient scaler's factor; the identity without one, and for every method on gradients.
         """
 
-    def after_step(self, losses: Mapping[str, float]) -> None:
-        """Hook after the optimiser's step."""
+    def after_step(self, losses: Mapping[str, float], again: Mapping[str, float], epoch: int) -> None:
+        """Hook after the optimiser's step.
+
+        Args:
+            losses: of the present tasks, before the step.
+            again: of the same samples after it, for a method that ``needs`` a second forward pass; otherwise empty.
+            epoch: passes over the training cases that are complete, from 0.
+        """
 
     def extra_state(self) -> dict[str, Any]:
         """State outside tensors, JSON-able and keyed by task name; stored with every checkpoint."""

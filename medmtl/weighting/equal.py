@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
-from torch import nn
 
-from medmtl.weighting.base import Weighting, WeightingOptions
+from medmtl.weighting.base import Trained, Weighting, WeightingOptions
 from medmtl.weighting.scalarise import weighted_backward
 
 
@@ -25,9 +24,8 @@ class Equal(Weighting):
         self,
         losses: Mapping[str, torch.Tensor],
         *,
-        shared: Sequence[nn.Parameter],
-        penalty: torch.Tensor | None = None,
+        trained: Trained,
         scale: Callable[[torch.Tensor], torch.Tensor] = lambda loss: loss,
     ) -> Mapping[str, float]:
         """Fill gradients; every present task has weight 1."""
-        return weighted_backward(losses, dict.fromkeys(losses, 1.0), penalty, scale)
+        return weighted_backward(losses, dict.fromkeys(losses, 1.0), scale)

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import nn
 
-from medmtl.weighting.base import Weighting, WeightingOptions
+from medmtl.weighting.base import Trained, Weighting, WeightingOptions
 from medmtl.weighting.scalarise import weighted_backward
 
 
@@ -49,9 +48,8 @@ class Fixed(Weighting):
         self,
         losses: Mapping[str, torch.Tensor],
         *,
-        shared: Sequence[nn.Parameter],
-        penalty: torch.Tensor | None = None,
+        trained: Trained,
         scale: Callable[[torch.Tensor], torch.Tensor] = lambda loss: loss,
     ) -> Mapping[str, float]:
         """Fill gradients with the configured weights."""
-        return weighted_backward(losses, self.weights, penalty, scale)
+        return weighted_backward(losses, self.weights, scale)

@@ -10,7 +10,6 @@ import torch
 def weighted_backward(
     losses: Mapping[str, torch.Tensor],
     weights: Mapping[str, float],
-    penalty: torch.Tensor | None,
     scale: Callable[[torch.Tensor], torch.Tensor],
 ) -> dict[str, float]:
     """Backward through sum_t w_t L_t over the present tasks; a task of weight 0 gets no gradient at all.
@@ -20,8 +19,6 @@ def weighted_backward(
     """
     used = {name: weights[name] for name in losses if weights[name] > 0}
     terms = [losses[name] * weight for name, weight in used.items()]
-    if penalty is not None:
-        terms.append(penalty)
     if terms:
         scale(torch.stack(terms).sum()).backward()  # type: ignore[no-untyped-call]
     return used

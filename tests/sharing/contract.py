@@ -106,9 +106,8 @@ class SharingContract:
                 count[parameter] += parameter.grad is not None
         assert all(tasks > 1 for tasks in count.values())
 
-    def test_the_penalty_is_a_scalar_or_none(self, model: Sharing) -> None:
-        penalty = model.penalty()
-        assert penalty is None or penalty.shape == ()
+    def test_the_last_stage_is_of_the_shared_parameters(self, model: Sharing) -> None:
+        assert set(model.last_stage_parameters()) <= set(model.shared_parameters())
 
     def test_equal_seeds_give_equal_bits(self, model: Sharing, decoder: Any, blocks: Any) -> None:
         again = build(self.cls, self.options, decoder=decoder, blocks=blocks)

@@ -57,10 +57,10 @@ def test_a_request_during_a_validation_is_met_at_once_and_made_up_for(
     losses = step.task_losses
     validated: list[int] = []
 
-    def signal_then_losses(*arguments: Any) -> Any:
+    def signal_then_losses(*arguments: Any, **named: Any) -> Any:
         validated.append(len(validated))
         os.kill(os.getpid(), signal.SIGTERM)
-        return losses(*arguments)
+        return losses(*arguments, **named)
 
     monkeypatch.setattr(loop, "task_losses", signal_then_losses)
     with pytest.raises(InterruptedRun, match="SIGTERM after step 2"):
@@ -106,7 +106,7 @@ def test_a_validation_that_is_not_finite_is_null_and_chooses_nothing(
     trained_run: Path, tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = step.task_losses
-    monkeypatch.setattr(loop, "task_losses", lambda *a: {k: v * math.nan for k, v in losses(*a).items()})
+    monkeypatch.setattr(loop, "task_losses", lambda *a, **k: {n: v * math.nan for n, v in losses(*a, **k).items()})
     api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=TINY)
     found = [record["validation"] for record in records(tmp_path / "run") if "validation" in record]
     assert len(found) == 3 and all(set(validation.values()) == {None} for validation in found)

@@ -17,6 +17,6 @@ class TestEqual(WeightingContract):
 def test_the_gradient_is_the_sum_whoever_is_absent(present: list[str]) -> None:
     toy = Toy()
     expected = sum(torch.autograd.grad(loss, toy.shared)[0] for loss in Toy.losses(toy, present).values())
-    weights = Equal(WeightingOptions(kind="equal"), TASKS).backward(toy.losses(present), shared=[toy.shared])
+    weights = Equal(WeightingOptions(kind="equal"), TASKS).backward(toy.losses(present), trained=toy.trained())
     torch.testing.assert_close(toy.shared.grad, expected)
     assert weights == dict.fromkeys(present, 1.0)

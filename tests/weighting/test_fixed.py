@@ -26,7 +26,7 @@ def test_the_gradient_is_the_weighted_sum(present: list[str]) -> None:
     toy = Toy()
     losses = toy.losses(present)
     expected = sum(WEIGHTS[name] * torch.autograd.grad(losses[name], toy.shared)[0] for name in present)
-    weights = make(WEIGHTS).backward(toy.losses(present), shared=[toy.shared])
+    weights = make(WEIGHTS).backward(toy.losses(present), trained=toy.trained())
     torch.testing.assert_close(toy.shared.grad, expected)
     assert weights == {name: WEIGHTS[name] for name in present}
 
@@ -36,7 +36,7 @@ def test_a_task_of_weight_zero_is_not_backpropagated() -> None:
     losses = toy.losses(list(TASKS))
     # an infinite loss times 0 would be NaN
     losses["grade"] = losses["grade"] * math.inf
-    weights = make({**WEIGHTS, "grade": 0}).backward(losses, shared=[toy.shared])
+    weights = make({**WEIGHTS, "grade": 0}).backward(losses, trained=toy.trained())
     shared, organ, grade, age = toy.gradients()
     assert grade is None
     assert all(g is not None and torch.isfinite(g).all() for g in (shared, organ, age))
@@ -45,7 +45,7 @@ def test_a_task_of_weight_zero_is_not_backpropagated() -> None:
 
 def test_a_step_in_which_only_tasks_of_weight_zero_are_present_fills_nothing() -> None:
     toy = Toy()
-    weights = make({**WEIGHTS, "grade": 0}).backward(toy.losses(["grade"]), shared=[toy.shared])
+    weights = make({**WEIGHTS, "grade": 0}).backward(toy.losses(["grade"]), trained=toy.trained())
     assert toy.gradients() == [None] * 4
     assert weights == {}
 
