@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from medmtl.loaded import Model
 from medmtl.planning import Plan, decoder_count, with_duration
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder, open_folds
+from medmtl.studies import StepProfile, profile_steps
 from medmtl.tasks.base import Task
 from medmtl.training.loop import train_run
 from medmtl.training.start import FoldName, Ready, make_ready, plan_fold, start_run
@@ -164,6 +166,35 @@ def train(
             run = start_run(ready, target, number, device, progress)
         train_run(run, resumed=resume, progress=progress)
     return place
+
+
+def profile(
+    config: PathLike,
+    *,
+    steps: int = 30,
+    device: DeviceName = "auto",
+    overrides: Overrides | None = None,
+    progress: Progress = silent,
+) -> StepProfile:
+    """Time the parts of fold 0's training step; the run that it takes is made in a temporary folder and thrown away.
+
+    Args:
+        config: the experiment; set ``cache.folder`` to prepare its cases once and not anew at every call.
+        steps: to time, 1 or more.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        overrides: dotted key -> value.
+        progress: called at every unit of work.
+
+    Raises:
+        InputError: fewer than 1 step.
+        CohortError: if the check rejects anything.
+    """
+    if steps < 1:
+        raise InputError(f"a profile wants 1 step or more, found {steps}", code="B164")
+    ready = make_ready(configuration.load(Path(config), overrides), progress=progress)
+    with tempfile.TemporaryDirectory(prefix="medmtl-profile-") as folder:
+        run = start_run(ready, Path(folder) / "run", 0, device, progress)
+        return profile_steps(run, steps, progress)
 
 
 def evaluate(

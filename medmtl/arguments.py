@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import typer
 from typer.core import TyperCommand
@@ -83,6 +83,32 @@ def named_values(texts: Sequence[str], option: str) -> dict[str, str]:
             raise InputError(f"{option} gives {name} twice; give it once", code="B163")
         found[name] = value
     return found
+
+
+def fold_of(text: str) -> int | Literal["all", "none"]:
+    """The value of ``--fold``.
+
+    Raises:
+        InputError: it is no number, ``all`` or ``none``.
+    """
+    if text == "all":
+        return "all"
+    if text == "none":
+        return "none"
+    if not text.isascii() or not text.isdecimal():
+        raise InputError(f"--fold wants a number, all or none, found {text!r}", code="B164")
+    return int(text)
+
+
+def refuse_options(command: str, options: dict[str, object]) -> None:
+    """Refuse options that a later version will have.
+
+    Raises:
+        InputError: one was given.
+    """
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise InputError(f"{command} {given[0]} is not in this version of medmtl")
 
 
 def in_words(error: typer.TyperException) -> str:

@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 import typer
 
 from medmtl import __version__
-from medmtl.arguments import Command, check_place, check_words, named_values
+from medmtl.arguments import Command, check_place, check_words, fold_of, named_values, refuse_options
 from medmtl.console import (
     Screen,
     answer,
@@ -31,6 +31,7 @@ from medmtl.console import (
     metric_lines,
     open_missing_streams,
     plan_rows,
+    profile_lines,
     table,
     verdict,
 )
@@ -41,7 +42,7 @@ from medmtl.errors import (
     InputError,
 )
 
-LATER = ("compare", "export", "convert", "profile", "view", "runs")
+LATER = ("compare", "export", "convert", "view", "runs")
 
 app = typer.Typer(
     name="medmtl",
@@ -53,6 +54,9 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Show warnings and errors o
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show details.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Warnings and repairs of the check count as faults.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as training.lr=1e-3.")
+]
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The experiment's YAML file.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, or a folder of fold-K.")]
 
@@ -191,14 +195,12 @@ def train(
     ] = "0",
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run at RUN.")] = False,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as training.lr=1e-3.")
-    ] = None,
+    settings: Settings = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Check, plan, prepare and train."""
-    chosen = _fold(fold)
+    chosen = fold_of(fold)
     from medmtl import api
     from medmtl.config import parse_overrides
 
@@ -214,6 +216,25 @@ def train(
             progress=screen.progress,
         )
     answer(str(run))
+
+
+@app.command(cls=Command)
+def profile(
+    config: ConfigFile,
+    steps: Annotated[int, typer.Option(help="Steps to time.")] = 30,
+    device: Device = "auto",
+    settings: Settings = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Tell where the time of a training step goes."""
+    from medmtl import api
+    from medmtl.config import parse_overrides
+
+    overrides = parse_overrides(settings or ())
+    with Screen(quiet=quiet, verbose=verbose) as screen:
+        found = api.profile(config, steps=steps, device=device, overrides=overrides, progress=screen.progress)
+    answer("\n".join(profile_lines(found)))
 
 
 @app.command(cls=Command)
@@ -274,7 +295,7 @@ def predict(
     verbose: Verbose = False,
 ) -> None:
     """Predict cases that need no labels."""
-    _refuse_options("predict", {"--tta": tta})
+    refuse_options("predict", {"--tta": tta})
     covariates = named_values(covariate or (), "--covariate")
     from medmtl import api
 
@@ -376,19 +397,3 @@ def _run(words: list[str]) -> int:
     except typer.Exit as end:
         return end.exit_code
     return 0
-
-
-def _fold(text: str) -> int | Literal["all", "none"]:
-    if text == "all":
-        return "all"
-    if text == "none":
-        return "none"
-    if not text.isascii() or not text.isdecimal():
-        raise InputError(f"--fold wants a number, all or none, found {text!r}", code="B164")
-    return int(text)
-
-
-def _refuse_options(command: str, options: dict[str, object]) -> None:
-    given = [name for name, value in options.items() if value]
-    if given:
-        raise InputError(f"{command} {given[0]} is not in this version of medmtl")

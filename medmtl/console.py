@@ -22,6 +22,7 @@ from medmtl.errors import ConfigError
 if TYPE_CHECKING:
     from medmtl.checking import Expectation
     from medmtl.metrics.expected_width import ExpectedWidth
+    from medmtl.studies import StepProfile
 
 PER_CODE = 20  # findings shown of each code; all of them are in findings.json
 SILENCE_SECONDS = 30.0  # longest without a plain line
@@ -263,6 +264,18 @@ def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("time", "-" if plan["seconds"] is None else f"{plan['seconds'] / 60:.2g} minutes"),
     ]
     return [(name, value, reasons.get(name, "")) for name, value in rows]
+
+
+def profile_lines(profile: StepProfile) -> list[str]:
+    """What a profile found, as a table and one line."""
+    rows = [("part of a step", "ms", "share")]
+    rows += [
+        (name, f"{1000 * seconds:.1f}", f"{100 * seconds / profile.seconds:.1f} %")
+        for name, seconds in profile.parts.items()
+    ]
+    rows.append(("all", f"{1000 * profile.seconds:.1f}", f"{profile.samples / profile.seconds:.1f} samples/s"))
+    memory = f"peak memory {profile.peak_bytes / 1e9:.2f} GB (planned {profile.planned_bytes / 1e9:.2f} GB)"
+    return [table(rows), "", f"mean of {profile.steps} steps; {memory}"]
 
 
 def _case_view_rows(view: Mapping[str, Any] | None, reasons: Mapping[str, str]) -> list[tuple[str, str]]:

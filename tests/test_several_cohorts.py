@@ -18,6 +18,7 @@ from medmtl.data.cohort_order import CohortOrder
 from medmtl.errors import CohortError, ConfigError, InputError
 from medmtl.files import sha256_file
 from medmtl.run_folder import RunFolder
+from medmtl.training import session
 from medmtl.training.session import open_session
 from tests.conftest import TINY
 
@@ -140,6 +141,22 @@ def test_batches_are_drawn_cohort_by_cohort(run: Path, trained_run: Path) -> Non
         (view,) = training[step].views.values()
         assert list(view.case_ids) == [training.cases[order.case(step, slot)].case_id for slot in range(2)]
     assert not isinstance(open_session(RunFolder.open(trained_run)).training.views[0].order, CohortOrder)
+
+
+def test_a_case_without_any_label_is_drawn_from_no_cohort(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = open_session(RunFolder.open(run)).training.views[0].cases[0].case_id
+    plain = session.read_again
+
+    def without(*arguments: Any) -> Any:
+        cohort, truths = plain(*arguments)
+        return cohort, {
+            name: {key: value for key, value in found.items() if key != lost} for name, found in truths.items()
+        }
+
+    monkeypatch.setattr(session, "read_again", without)
+    training = open_session(RunFolder.open(run)).training.views[0]
+    drawn = {training.cases[training.order.case(*divmod(draw, 2))].case_id for draw in range(4 * training.order.span)}
+    assert drawn == {case.case_id for case in training.cases} - {lost}
 
 
 @pytest.mark.covers("P07")

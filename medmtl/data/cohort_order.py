@@ -20,16 +20,17 @@ class CohortOrder:
     After any number of rounds no case of a cohort was drawn more than once oftener than another one.
 
     Args:
-        cohorts: of each training case.
+        cohorts: of each training case; None for one that is never drawn.
         batch: draws per step.
         seed: of the orders.
 
     Attributes:
-        span: draws after which every case was drawn at least once: those of a round.
+        span: draws after which every other case was drawn at least once: those of a round.
     """
 
-    def __init__(self, cohorts: Sequence[str], batch: int, seed: int) -> None:
-        self._members = [[place for place, own in enumerate(cohorts) if own == name] for name in sorted(set(cohorts))]
+    def __init__(self, cohorts: Sequence[str | None], batch: int, seed: int) -> None:
+        names = sorted({name for name in cohorts if name is not None})
+        self._members = [[place for place, own in enumerate(cohorts) if own == name] for name in names]
         largest = max(map(len, self._members))
         self._shares = [round(math.sqrt(len(members) * largest)) for members in self._members]
         self.span = sum(self._shares)

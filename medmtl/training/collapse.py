@@ -38,7 +38,7 @@ from medmtl.tasks.base import CaseTask
 from medmtl.training.session import Session
 from medmtl.training.step import autocast
 
-MAX_CASES = 64
+MAX_CASES = 192  # a probe of hundreds of features finds nothing in a few dozen cases
 MIN_CASES = 10
 CONSTANT_SHARE = 0.1  # spread of the predictions against that of the targets
 EARLY_SHARE = 0.02  # and early, when a slow head's predictions are still close together
@@ -111,8 +111,8 @@ def collapse_check(
 ) -> dict[str, dict[str, Any]]:
     """Judge every case head with at least ten labelled training cases.
 
-    The weights are those in training; the cases are the first 64 of the training fold, not augmented. The training goes
-    on as if nothing had been: no weight, no buffer, no random number changes.
+    The weights are those in training; the cases are the first 192 of the training fold, not augmented. The training
+    goes on as if nothing had been: no weight, no buffer, no random number changes.
 
     Args:
         session: of the training.

@@ -262,12 +262,12 @@ def _order(
 ) -> Order:
     seed = config.training.seed
     if config.training.sampling == "even":
-        cohorts = [case.cohort or "" for case in cases]
-        if len(set(cohorts)) > 1:
-            return CohortOrder(cohorts, batch, seed)
         # a case without a label for any of the view's tasks teaches nothing
-        taught = [place for place, case in enumerate(cases) if any(case.case_id in truths[name] for name in tasks)]
-        return CaseOrder([[taught]], batch, seed)
+        taught = [any(case.case_id in truths[name] for name in tasks) for case in cases]
+        if len({case.cohort for case in cases}) > 1:
+            own = [(case.cohort or "") if teaches else None for case, teaches in zip(cases, taught, strict=True)]
+            return CohortOrder(own, batch, seed)
+        return CaseOrder([[[place for place, teaches in enumerate(taught) if teaches]]], batch, seed)
     chosen = [case.case_id for case in cases]
     targets = {name: {key: truths[name][key] for key in chosen if key in truths[name]} for name in tasks}
     groups = {name: task.sampling_groups(targets[name]) for name, task in tasks.items()}

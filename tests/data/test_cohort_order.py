@@ -35,3 +35,10 @@ def test_a_draw_depends_on_seed_step_and_slot_alone() -> None:
     assert backwards[::-1] == drawn(60) == drawn(60, batch=3)
     assert drawn(60) != drawn(60, seed=1)
     assert drawn(2 * ROUND)[:ROUND] != drawn(2 * ROUND)[ROUND:]
+
+
+def test_a_case_without_a_cohort_is_never_drawn_and_counts_for_no_share() -> None:
+    order = CohortOrder([*COHORTS, None, None], 4, 0)
+    with_holes = [order.case(*divmod(draw, 4)) for draw in range(3 * ROUND)]
+    assert with_holes == drawn(3 * ROUND)
+    assert set(with_holes) == set(range(len(COHORTS)))

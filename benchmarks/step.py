@@ -1,0 +1,167 @@
+"""What a training step costs: beside the bare network, and joint beside apart.
+
+    python benchmarks/step.py CONFIG --table cohort.csv --out FOLDER [--steps 40] [--rounds 3]
+
+Arms, timed in turn, round by round, in one process, on the threads that the plan gives:
+
+* ``bare``: the joint network's encoder, decoder and voxel heads on the same batches, which lie in memory, MONAI's Dice
+  plus cross-entropy on the finest output, backward, torch's AdamW; nothing else. The floor of training this network.
+* ``joint``: medmtl's step with all tasks, loader included.
+* one arm per task: medmtl's step with this task alone, in the same plan.
+
+A figure is the median over the steps of a round, and then over the rounds. The table that is printed is also written to
+FOLDER/step.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from monai.losses import DiceCELoss
+
+from medmtl import config
+from medmtl.data.formats import strict_yaml
+from medmtl.data.workers import make_loader
+from medmtl.device import describe_hardware
+from medmtl.run_folder import RunFolder
+from medmtl.tasks.base import LabelTask
+from medmtl.training.session import Session, open_session
+from medmtl.training.start import make_ready, start_run
+from medmtl.training.step import autocast, train_step
+
+WARM = 5
+RATE = 1e-3
+STEPS_AHEAD = 100_000  # more than any arm takes
+
+
+def main() -> None:
+    """Make the runs, time them in turn and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--table", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    overrides = {
+        "cohort.table": str(given.table.resolve()),
+        "cache.folder": str((given.out / "cache").resolve()),
+        "training.steps": STEPS_AHEAD,
+    }
+    document = strict_yaml.parse(given.config.read_text()).data
+    joint = opened(document, list(document["tasks"]), given, overrides)
+    overrides |= {"plan.batch": joint.plan.batch, "plan.precision": joint.plan.precision}
+    sessions = {"joint": joint} | {name: opened(document, [name], given, overrides) for name in document["tasks"]}
+    with ExitStack() as stack:
+        arms: dict[str, Callable[[], object]] = {"bare": bare(joint, given.steps + WARM)}
+        for name, session in sessions.items():
+            arms[name] = stepping(session, stack)
+        seconds = {name: [] for name in arms}  # type: dict[str, list[float]]
+        for _ in range(given.rounds):
+            for name, step in arms.items():
+                seconds[name].append(timed(step, given.steps, joint.learner.device))
+    text = table({name: median(values) for name, values in seconds.items()}, joint)
+    (given.out / "step.md").write_text(text)
+    print(text)
+
+
+def opened(document: dict[str, Any], names: list[str], given: argparse.Namespace, overrides: dict[str, Any]) -> Session:
+    """A run of the named tasks, ready for its first step; a number that follows from a mask is learned all the same."""
+    kept = {
+        name: {key: value for key, value in document["tasks"][name].items() if key != "derived_from"} for name in names
+    }
+    label = "joint" if len(names) > 1 else names[0]
+    source = given.out / f"{label}.yaml"
+    source.write_text(strict_yaml.dump({**document, "tasks": kept}))
+    place = given.out / f"run-{label}"
+    if not (place / "manifest.json").exists():
+        start_run(make_ready(config.load(source, overrides)), place, 0, given.device)
+    return open_session(RunFolder.open(place))
+
+
+def stepping(session: Session, stack: ExitStack) -> Callable[[], object]:
+    """A call of which is one step of a training, its batch made by the loader."""
+    loader = make_loader(session.training, 0, STEPS_AHEAD, session.plan.workers, session.learner.device)
+    batches: Iterator[Any] = stack.enter_context(closing(loader))
+    return lambda: train_step(session.learner, next(batches), 1.0)
+
+
+def bare(session: Session, count: int) -> Callable[[], object]:
+    """A call of which is one step of the bare network, on the training's first batches in turn."""
+    learner = session.learner
+    names = [name for name, task in learner.tasks.items() if isinstance(task, LabelTask)]
+    made = (session.training[step].views for step in range(count))
+    views = itertools.cycle([next(iter(batch.values())).to(learner.device) for batch in made])
+    modules = [learner.model.sharing, *(learner.model.heads[name] for name in names)]
+    parameters = [p for module in modules for p in module.parameters()]
+    optimiser = torch.optim.AdamW(parameters, lr=RATE, foreach=True)
+    loss = DiceCELoss(to_onehot_y=True, softmax=True)
+
+    def step_once() -> None:
+        view = next(views)
+        learner.model.train()
+        optimiser.zero_grad(set_to_none=True)
+        with autocast(learner.device, learner.precision):
+            features = learner.model.sharing.features(view.image_BCDHW, names)
+            outputs = {name: learner.model.heads[name](features[name]) for name in names}
+        terms = [
+            loss(finest(outputs[name]).float(), view.targets[name].clamp_min(0).unsqueeze(1).float()) for name in names
+        ]
+        torch.stack(terms).sum().backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+
+    return step_once
+
+
+def finest(output: Any) -> torch.Tensor:
+    """The output at the image's own size, of a head that gives several."""
+    found: torch.Tensor = output[0] if isinstance(output, list | tuple) else output
+    return found
+
+
+def timed(step: Callable[[], object], count: int, device: torch.device) -> float:
+    """Median seconds of a step, behind a few that are not counted."""
+    found = []
+    for number in range(WARM + count):
+        begin = time.perf_counter()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if number >= WARM:
+            found.append(time.perf_counter() - begin)
+    return median(found)
+
+
+def table(seconds: dict[str, float], joint: Session) -> str:
+    """A Markdown table of the arms, and the ratios that are asked about."""
+    plan = joint.plan
+    tasks = [name for name in seconds if name not in ("bare", "joint")]
+    voxel = [name for name in tasks if joint.learner.tasks[name].voxel]
+    lines = [
+        f"{describe_hardware(plan.device)}; {plan.batch} samples a step, {plan.precision}, {plan.threads} threads",
+        "",
+        "| arm | s a step | to the joint step |",
+        "|---|---|---|",
+        *(f"| {name} | {value:.4f} | {value / seconds['joint']:.3f} |" for name, value in seconds.items()),
+        "",
+        f"Rate of the joint step to the bare network's: {seconds['bare'] / seconds['joint']:.3f}.",
+    ]
+    if len(voxel) == 1:
+        lines.append(f"Joint step to the segmentation's alone: {seconds['joint'] / seconds[voxel[0]]:.3f}.")
+    apart = sum(seconds[name] for name in tasks)
+    lines.append(f"Joint step to the sum of the steps apart: {seconds['joint'] / apart:.3f}.")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
