@@ -14,7 +14,7 @@ class Equal(Weighting):
     """L = sum_t L_t over the tasks present in the step.
 
     With ``loss_scale: prior`` each L_t is 1 for the best constant predictor, which makes equal weights comparable.
-    Tuned scalarisation matches most special methods (Kurin et al. 2022, https://arxiv.org/abs/2201.04122).
+    The plain sum matches most special methods (Kurin et al. 2022, https://arxiv.org/abs/2201.04122).
     """
 
     kind = "equal"

@@ -1,10 +1,16 @@
-"""The part that every method on losses shares: a weighted sum, and one backward pass."""
+"""The part that the methods on losses share: a weighted sum and one backward pass, and losses as numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
+
+FLOOR = 1e-6  # a loss is 1 for the best constant predictor; below this one a head has nothing left to learn
 
 
 def weighted_backward(
@@ -22,3 +28,31 @@ def weighted_backward(
     if terms:
         scale(torch.stack(terms).sum()).backward()  # type: ignore[no-untyped-call]
     return used
+
+
+def read_positive(losses: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    """The losses as numbers, with one wait for the device; a loss below 1e-6, such as one of exactly 0, counts as 1e-6.
+
+    A logarithm or a quotient of it is then finite. The loss itself, and so its gradient, is left as it is.
+    """
+    values: list[float] = torch.stack([loss.detach() for loss in losses.values()]).tolist()
+    return {name: max(value, FLOOR) for name, value in zip(losses, values, strict=True)}
+
+
+def softmax(logits: Mapping[str, float]) -> dict[str, float]:
+    """exp(x_t) / sum_i exp(x_i), which cannot overflow; ``logits`` holds at least one."""
+    largest = max(logits.values())
+    powers = {name: math.exp(value - largest) for name, value in logits.items()}
+    total = sum(powers.values())
+    return {name: power / total for name, power in powers.items()}
+
+
+def same_tasks(state: Mapping[str, T], tasks: Collection[str]) -> Mapping[str, T]:
+    """Stored state by task name, in whatever order.
+
+    Raises:
+        ValueError: if it is not that of these tasks.
+    """
+    if set(state) != set(tasks):
+        raise ValueError(f"the weighting's state is of the tasks {sorted(state)}, expected {sorted(tasks)}")
+    return state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ class Toy(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        torch.manual_seed(0)  # as every step does
         generator = torch.Generator().manual_seed(0)
         self.shared = nn.Parameter(torch.randn(4, generator=generator))
         self.heads = nn.ParameterList(torch.randn(4, generator=generator) for _ in TASKS)
@@ -44,16 +46,59 @@ class Toy(nn.Module):
         return [None if p.grad is None else p.grad.clone() for p in (self.shared, *self.heads)]
 
 
+def optimiser_of(method: Weighting) -> torch.optim.Optimizer | None:
+    """One for the method's own parameters, where it has any."""
+    own = list(method.parameters())
+    return torch.optim.AdamW(own, lr=0.1, weight_decay=0.0) if own else None
+
+
+def take_step(
+    method: Weighting, present: list[str], epoch: int, optimiser: torch.optim.Optimizer | None = None
+) -> None:
+    """A step as in training; from epoch to epoch, and within a step, each loss falls at a pace of its own."""
+    toy = Toy()
+    losses = toy.losses(present)
+    method.zero_grad(set_to_none=True)
+    method.backward(losses, trained=toy.trained())
+    optimiser = optimiser or optimiser_of(method)
+    if optimiser is not None:
+        optimiser.step()
+    pace = {name: 0.9 ** (TASKS.index(name) + 1) for name in present}
+    values = {name: float(loss.detach()) * pace[name] ** epoch for name, loss in losses.items()}
+    again = {name: value * pace[name] for name, value in values.items()} if method.needs == "second forward" else {}
+    method.after_step(values, again, epoch)
+
+
+def state_of(method: Weighting, task: str, optimiser: torch.optim.Optimizer | None = None) -> dict[str, Any]:
+    """All that a method, and the optimiser of its parameters, keeps under a task's name."""
+    found = {name: value.tolist() for name, value in method.state_dict().items() if name.endswith(f"_{task}")}
+    for name, parameter in method.named_parameters():
+        if optimiser is not None and name.endswith(f"_{task}"):
+            found |= {f"{name}.{slot}": value.tolist() for slot, value in optimiser.state[parameter].items()}
+
+    def collect(state: Mapping[str, Any], above: str) -> None:
+        for key, value in state.items():
+            if key == task:
+                found[f"{above}.{key}"] = copy.deepcopy(value)
+            elif isinstance(value, Mapping):
+                collect(value, f"{above}.{key}")
+
+    collect(method.extra_state(), "extra")
+    return found
+
+
 class WeightingContract:
     """Attributes:
     cls, options: the kind and valid options of it, in which every task of ``TASKS`` counts.
+    has_state: whether it keeps something per task from step to step.
     """
 
     cls: ClassVar[type[Weighting]]
     options: ClassVar[Mapping[str, Any]]
+    has_state: ClassVar[bool] = False
 
-    def make(self) -> Weighting:
-        return self.cls(self.cls.Options.model_validate(self.options), TASKS)
+    def make(self, tasks: tuple[str, ...] = TASKS) -> Weighting:
+        return self.cls(self.cls.Options.model_validate(self.options), tasks)
 
     def run(self, present: list[str], **arguments: Any) -> list[torch.Tensor | None]:
         """Gradients of a fresh method on a fresh model."""
@@ -95,24 +140,54 @@ class WeightingContract:
             assert second is not None
             assert torch.equal(first, second)
 
-    def test_state_goes_through_json(self) -> None:
-        method = self.make()
-        for present in SUBSETS:
-            toy = Toy()
-            losses = toy.losses(present)
-            method.backward(losses, trained=toy.trained())
-            values = {name: float(loss.detach()) for name, loss in losses.items()}
-            # a little less than before
-            again = {name: value * 0.9 for name, value in values.items()} if method.needs == "second forward" else {}
-            method.after_step(values, again, len(present))
-        restored = self.make()
+    def trained(self, steps: list[list[str]], tasks: tuple[str, ...] = TASKS) -> Weighting:
+        """A method after steps in which these tasks were present, each an epoch of its own."""
+        method = self.make(tasks)
+        for epoch, present in enumerate(steps):
+            take_step(method, present, epoch)
+        return method
+
+    def gradients_and_weights(self, method: Weighting) -> tuple[list[torch.Tensor | None], Mapping[str, float] | None]:
+        """What it fills and returns next, without changing it."""
+        toy = Toy()
+        return_value = method.backward(toy.losses(list(TASKS)), trained=toy.trained())
+        return toy.gradients(), return_value
+
+    @pytest.mark.parametrize("tasks", [TASKS, TASKS[::-1]], ids=["same order", "another order"])
+    def test_state_goes_through_json_by_name(self, tasks: tuple[str, ...]) -> None:
+        method = self.trained([*SUBSETS, list(TASKS)])
+        restored = self.make(tasks)
         restored.load_state_dict(method.state_dict())
         restored.load_extra_state(json.loads(json.dumps(method.extra_state())))
         assert restored.extra_state() == method.extra_state()
-        shared = []
-        for each in (method, restored):
-            toy = Toy()
-            each.backward(toy.losses(list(TASKS)), trained=toy.trained())
-            assert toy.shared.grad is not None
-            shared.append(toy.shared.grad)
-        assert torch.equal(*shared)
+        for task in TASKS:
+            assert state_of(restored, task) == state_of(method, task)
+        (expected, weights), (found, found_weights) = map(self.gradients_and_weights, (method, restored))
+        assert found_weights == weights
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours is not None and theirs is not None and torch.equal(ours, theirs)
+        if self.has_state:
+            fresh = self.gradients_and_weights(self.make())[0][0]
+            assert fresh is not None and found[0] is not None and not torch.equal(fresh, found[0])
+
+    def test_state_of_other_tasks_is_refused(self) -> None:
+        if not self.has_state:
+            return
+        method, fewer = self.trained([list(TASKS)]), self.make(TASKS[:2])
+        # what a resume turns into its own error
+        with pytest.raises((KeyError, RuntimeError, ValueError)):
+            fewer.load_state_dict(method.state_dict())
+            fewer.load_extra_state(json.loads(json.dumps(method.extra_state())))
+
+    @pytest.mark.parametrize("absent", TASKS)
+    def test_the_state_of_an_absent_task_is_unchanged_by_a_step(self, absent: str) -> None:
+        method = self.make()
+        optimiser = optimiser_of(method)
+        take_step(method, list(TASKS), 0, optimiser)
+        others = [name for name in TASKS if name != absent]
+        before = {name: state_of(method, name, optimiser) for name in TASKS}
+        take_step(method, others, 0, optimiser)
+        assert state_of(method, absent, optimiser) == before[absent]
+        if self.has_state:
+            assert all(before.values())
+            assert any(state_of(method, name, optimiser) != before[name] for name in others)
