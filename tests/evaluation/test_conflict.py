@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from medmtl.evaluation.conflict import conflict_pictures
 from medmtl.evaluation.pictures import ON_WHITE
+from medmtl.evaluation.report import write_report
+from tests.evaluation.test_report import Rows, make_run, make_scores
 
 
 def record(step: int, norms: dict[str, float | None], cosines: dict[str, float | None]) -> dict[str, Any]:
@@ -41,3 +45,17 @@ def test_each_picture_has_no_more_lines_than_colours() -> None:
     assert [len(picture.legend) for picture in pictures] == [6, 6, 6, 3, 6, 1]
     assert all(len({colour for _, colour, _ in picture.legend}) == len(picture.legend) for picture in pictures)
     assert len(ON_WHITE) == 6
+
+
+def test_the_page_shows_conflicts_where_they_were_measured(tmp_path: Path) -> None:
+    heading = "Do the tasks pull the same way?"
+    scores, run = make_scores(tmp_path), make_run(tmp_path)
+    page = write_report(scores, [run]).read_text(encoding="utf-8")
+    assert heading not in page
+    with run.log_file.open("a", encoding="utf-8") as file:
+        for step in (50, 100):
+            file.write(json.dumps(record(step, {"lesion": 0.3, "size": None}, {"lesion|size": -0.2})) + "\n")
+    again = write_report(scores, [run]).read_text(encoding="utf-8")
+    assert again.count(heading) == 1
+    assert len(Rows(again).pictures) == len(Rows(page).pictures) + 2
+    assert "lesion and size" in again

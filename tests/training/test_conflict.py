@@ -15,6 +15,7 @@ from torch import nn
 
 from medmtl import api
 from medmtl.errors import InterruptedRun
+from medmtl.rng import derive_seed
 from medmtl.run_folder import RunFolder
 from medmtl.training import loop, step
 from medmtl.training.conflict import measure, significant
@@ -109,13 +110,17 @@ def test_the_record_of_a_step_is_that_of_each_task_s_own_backward_pass(session: 
     (view,) = batch.views.values()
     stages = learner.model.stages()
     rows = []
-    learner.model.train()
+    # the same dropout, and the same running statistics of the heads
+    torch.manual_seed(derive_seed(learner.seed, "step", batch.step))
+    before = {name: tensor.clone() for name, tensor in learner.model.state_dict().items()}
+    losses = task_losses(learner, view, batch.step, remember=False)
     for name in learner.tasks:
         learner.model.zero_grad()
-        task_losses(learner, view, batch.step, remember=False)[name].backward()  # type: ignore[no-untyped-call]
+        losses[name].backward(retain_graph=True)  # type: ignore[no-untyped-call]
         shared = learner.model.trained().shared
         rows.append(torch.cat([torch.zeros(p.numel()) if p.grad is None else p.grad.reshape(-1) for p in shared]))
     expected = torch.stack(rows).double()
+    learner.model.load_state_dict(before)
     learner.telemetry = batch.step + 1
 
     found = train_step(learner, batch, 1.0).conflict
