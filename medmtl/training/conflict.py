@@ -72,8 +72,9 @@ def significant(value: float) -> float | None:
 def _gradients(loss: torch.Tensor, parameters: Sequence[nn.Parameter]) -> list[torch.Tensor]:
     if not loss.requires_grad:
         return [torch.zeros_like(parameter) for parameter in parameters]
-    found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)]
+    # a parameter that the loss does not reach has a gradient of zero
+    found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
+    return list(found)
 
 
 def _cosines(names: Sequence[str], gram_TT: torch.Tensor) -> dict[str, float | None]:
