@@ -28,6 +28,7 @@ def check_combinations(config: Config, lines: Lines, faults: Faults) -> None:
     _check_columns(config, built, lines, faults)
     _check_inputs(config, built, lines, faults)
     _check_training(config.training, built, lines, faults)
+    _check_times(config, lines, faults)
     for name, task in built.items():
         with faults.kept():
             try:
@@ -137,13 +138,68 @@ def _check_training(training: TrainingSection, built: Mapping[str, Task], lines:
         place = ("training", "heads", name)
         key, line = ".".join(place), line_of(place, lines)
         with faults.kept():
-            if name not in built:
-                guess = nearest(name, built)
-                message = f"{name!r} is no task of this file{f'; did you mean {guess!r}?' if guess else ''}"
-                raise ConfigError(message, key=key, line=line, code="B141")
+            _expect_task(name, built, place, lines)
             if built[name].voxel:
                 message = (
                     f"{name!r} is a {built[name].kind}, whose head is trained with the trunk; set training.lr, or "
                     "leave it away"
                 )
                 raise ConfigError(message, key=key, line=line, code="B142")
+
+
+def _check_times(config: Config, lines: Lines, faults: Faults) -> None:
+    """Every task has a step that trains it, every step a task, and a method on gradients more than one."""
+    training, place = config.training, ("training", "tasks")
+    for name, times in training.tasks.items():
+        own = (*place, name)
+        with faults.kept():
+            _expect_task(name, config.tasks, own, lines)
+            first, end = times.span(training.steps) if training.steps is not None else (0, 1)
+            if first == end:
+                message = (
+                    f"{name!r} would train in none of the {training.steps} steps of training.steps, from "
+                    f"{times.start:g} to {times.stop:g} of them; take them further apart"
+                )
+                raise ConfigError(message, key=".".join(own), line=line_of(own, lines), code="B142")
+    with faults.kept():
+        gap = _gap(config)
+        if gap is not None:
+            raise ConfigError(gap, key=".".join(place), line=line_of(place, lines), code="B142")
+    method = weighting.kinds.get(config.weighting.kind)
+    with faults.kept():
+        if training.alternate != "none" and method.needs == "gradients":
+            message = (
+                f"with {training.alternate!r} a step has one task, and weighting.kind {config.weighting.kind!r} "
+                "balances the gradients of several; set it to none, or choose a weighting on losses"
+            )
+            where = ("training", "alternate")
+            raise ConfigError(message, key=".".join(where), line=line_of(where, lines), code="B142")
+
+
+def _gap(config: Config) -> str | None:
+    """When no task would train, as a sentence."""
+    times = config.training.tasks
+    if not set(config.tasks) <= set(times):
+        return None
+    if config.training.minutes is not None and not any(one.at_once for one in times.values()):
+        return (
+            "every task starts later or has a ramp, and with training.minutes nothing trains until the length is "
+            "known; leave one task without start and ramp, or set training.steps"
+        )
+    covered = 0.0
+    for one in sorted(times.values(), key=lambda one: one.start):
+        if one.start > covered:
+            return (
+                f"no task trains from {covered:g} to {one.start:g} of the training; let one stop later or start earlier"
+            )
+        covered = max(covered, one.stop)
+    if covered < 1:
+        return f"no task trains from {covered:g} to 1 of the training; let one stop later"
+    return None
+
+
+def _expect_task(name: str, known: Mapping[str, object], place: Place, lines: Lines) -> None:
+    if name not in known:
+        guess = nearest(name, known)
+        message = f"{name!r} is no task of this file{f'; did you mean {guess!r}?' if guess else ''}"
+        raise ConfigError(message, key=".".join(map(str, place)), line=line_of(place, lines), code="B141")

@@ -173,6 +173,11 @@ class MultiTaskModel(nn.Module):
         known = set(shared)
         return Trained(shared, last, [parameter for parameter in self.parameters() if parameter not in known])
 
+    def stages(self) -> dict[str, list[nn.Parameter]]:
+        """The shared parameters by part of the network; those of a second view's own encoder by names of their own."""
+        second = {} if self.second_sharing is None else self.second_sharing.stages()
+        return {**self.sharing.stages(), **{f"second_{name}": held for name, held in second.items()}}
+
     def trunk_parameters(self) -> list[nn.Parameter]:
         """Everything but the heads and a second view's own encoder."""
         return list(self.sharing.parameters())

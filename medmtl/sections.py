@@ -138,6 +138,41 @@ class HeadSection(Section):
     warm_up: Count | None = None
 
 
+class TimesSection(Section):
+    """When a task trains, in shares of the training's steps.
+
+    Attributes:
+        start: where it begins; before that it is absent.
+        stop: where it ends; from there on it is absent, and what only it reaches stays as it is.
+        ramp: share of the steps, from ``start`` on, in which its loss's factor rises to 1.
+    """
+
+    start: Fraction = 0.0
+    stop: Annotated[float, Field(gt=0, le=1)] = 1.0
+    ramp: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _in_order(self) -> TimesSection:
+        if self.stop <= self.start:
+            raise ValueError(f"stop {self.stop:g} is not after start {self.start:g}; raise stop or lower start")
+        # a third of a third is not a ninth to the last bit
+        if self.start + self.ramp > self.stop + 1e-9:
+            raise ValueError(
+                f"start {self.start:g} + ramp {self.ramp:g} is beyond stop {self.stop:g}: its loss would never count "
+                "in full; shorten the ramp or raise stop"
+            )
+        return self
+
+    @property
+    def at_once(self) -> bool:
+        """Whether it trains in full from the first step on."""
+        return self.start == 0 and self.ramp == 0
+
+    def span(self, steps: int) -> tuple[int, int]:
+        """The first 0-based step that trains it, and the first one after that which does not."""
+        return round(self.start * steps), round(self.stop * steps)
+
+
 class TrainingSection(Section):
     """How long and how fast.
 
@@ -155,6 +190,11 @@ class TrainingSection(Section):
         head_gradient: share of a case head's gradient that reaches the trunk. A case label is one number per scan and
             its gradient mostly noise at the batch sizes of 3D: undamped it is many times a mask's and drowns it.
         heads: case task -> its own rate and warm-up.
+        tasks: task -> when it trains; the others always do.
+        alternate: ``none``: a step trains all tasks that it has labels for. ``cycle``: one of them, in turn.
+            ``sample``: one of them, each with the same probability.
+        telemetry: steps between two measurements of how the tasks' gradients lie to each other, for the run's own log
+            and report; 0 measures nothing.
         weight_decay: by default 3e-2 for AdamW, where it is decoupled, and 3e-5 for SGD, as in nnU-Net.
         clip: largest gradient norm per parameter group.
         average: train with averaged weights (EMA) for evaluation.
@@ -170,6 +210,9 @@ class TrainingSection(Section):
     head_lr: Annotated[float, Field(gt=0, lt=10)] = 1e-3
     head_gradient: Annotated[float, Field(ge=0, le=1)] = 0.02
     heads: dict[str, HeadSection] = {}
+    tasks: dict[str, TimesSection] = {}
+    alternate: Literal["none", "cycle", "sample"] = "none"
+    telemetry: Annotated[int, Field(ge=0)] = 0
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 3e-2
     clip: Positive = 12.0
     average: bool = True

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from medmtl import config as configuration
+from medmtl import weighting
 from tests.test_config import MINIMAL, refusal, written
 
 BALANCED = MINIMAL.replace('classes: ["no", "1e3"]}', 'classes: ["no", "1e3"], class_sampling: balanced}')
@@ -63,3 +64,71 @@ def test_heads_and_optimiser_survive_a_stored_configuration(tmp_path: Path) -> N
 def test_each_optimiser_has_its_own_default_decay(tmp_path: Path, given: dict[str, Any], decay: float) -> None:
     overrides = {f"training.{key}": value for key, value in given.items()}
     assert configuration.load(written(tmp_path), overrides).training.weight_decay == decay
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words", "code"),
+    [
+        ("training.tasks.grad", {"start": 0.5}, "'grad' is no task of this file; did you mean 'grade'?", "B141"),
+        ("training.tasks.grade", {"start": 0.5, "stop": 0.5}, "stop 0.5 is not after start 0.5", "B142"),
+        ("training.tasks.grade", {"start": 0.5, "ramp": 0.6}, "start 0.5 + ramp 0.6 is beyond stop 1", "B142"),
+        ("training.tasks.grade.start", 1.0, "less than 1", "B138"),
+        ("training.tasks.grade.stop", 1.5, "less than or equal to 1", "B138"),
+        ("training.tasks.grade.stop", 0.0, "greater than 0", "B138"),
+        ("training.tasks.grade.end", 0.5, "unknown key", "B132"),
+        ("training.tasks.grade", {"start": 0.51, "stop": 0.53}, "none of the 10 steps of training.steps", "B142"),
+        ("training.alternate", "random", "'none', 'cycle' or 'sample'", "B137"),
+        ("training.telemetry", -1, "greater than or equal to 0", "B138"),
+    ],
+)
+def test_times_of_a_task_that_cannot_be_are_refused(
+    tmp_path: Path, key: str, value: Any, words: str, code: str
+) -> None:
+    error = refusal(tmp_path, MINIMAL, {key: value})
+    assert words in error.sentence
+    assert error.code == code
+    assert error.key is not None and (key.startswith(error.key) or error.key.startswith(key))
+
+
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        (({"start": 0.2}, {"start": 0.3}, {"start": 0.2}), "no task trains from 0 to 0.2 of the training"),
+        (({"stop": 0.2}, {"start": 0.5}, {"stop": 0.4}), "no task trains from 0.4 to 0.5 of the training"),
+        (({"stop": 0.2}, {"stop": 0.7}, {"start": 0.1, "stop": 0.3}), "no task trains from 0.7 to 1 of the training"),
+    ],
+)
+def test_a_training_without_a_task_for_some_of_it_is_refused(tmp_path: Path, times: Any, words: str) -> None:
+    named = dict(zip(("heart", "grade", "volume"), times, strict=True))
+    error = refusal(tmp_path, MINIMAL, {"training.tasks": named})
+    assert (error.key, error.code) == ("training.tasks", "B142")
+    assert words in error.sentence
+    # a task that is not named always trains
+    del named["grade"]
+    configuration.load(written(tmp_path), {"training.tasks": named})
+
+
+def test_times_that_meet_leave_nothing_out(tmp_path: Path) -> None:
+    times = {"heart": {"stop": 0.5}, "grade": {"start": 0.5, "stop": 0.8}, "volume": {"start": 0.8, "ramp": 0.2}}
+    config = configuration.load(written(tmp_path), {"training.tasks": times, "training.alternate": "cycle"})
+    again = configuration.load(written(tmp_path, configuration.dump(config, tmp_path), "again.yaml"))
+    assert again == config
+    assert (again.training.tasks["volume"].ramp, again.training.alternate) == (0.2, "cycle")
+
+
+def test_minutes_need_a_task_that_trains_at_once(tmp_path: Path) -> None:
+    ramp = {"ramp": 0.2}
+    given = {"training.minutes": 5, "training.tasks": dict.fromkeys(("heart", "grade", "volume"), ramp)}
+    error = refusal(tmp_path, MINIMAL, given)
+    assert error.key == "training.tasks"
+    assert "training.minutes" in error.sentence and "training.steps" in error.sentence
+    configuration.load(written(tmp_path), {**given, "training.tasks": {"grade": ramp, "volume": ramp}})
+    configuration.load(written(tmp_path), {"training.tasks": given["training.tasks"]})
+
+
+def test_a_method_on_gradients_and_one_task_a_step_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weighting.kinds.get("equal"), "needs", "gradients")
+    configuration.load(written(tmp_path))
+    error = refusal(tmp_path, MINIMAL, {"training.alternate": "sample"})
+    assert (error.key, error.code) == ("training.alternate", "B142")
+    assert "weighting.kind 'equal'" in error.sentence

@@ -90,3 +90,12 @@ def test_a_bag_of_tiles_has_one_answer_that_does_not_depend_on_their_order() -> 
 def test_tasks_of_two_views_are_not_asked_of_one_image() -> None:
     with pytest.raises(AssertionError):
         make()(image(FLAT), ["organ", "grade"])
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_the_stages_of_both_encoders_are_told_apart(share: bool) -> None:
+    model = make(share)
+    found = [parameter for held in model.stages().values() for parameter in held]
+    assert len(found) == len(set(found))
+    assert set(found) == set(model.trained().shared)
+    assert any(name.startswith("second_") for name in model.stages()) != share

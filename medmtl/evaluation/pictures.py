@@ -103,6 +103,43 @@ def loss_curve(
     return Picture(uri, f"{task}: loss{each}", legend=tuple(legend))
 
 
+def step_curves(
+    caption: str,
+    label: str,
+    curves: Mapping[str, Sequence[tuple[int, float]]],
+    *,
+    signed: bool,
+) -> Picture:
+    """What was measured at some steps, one line per name, each as means over neighbouring measurements.
+
+    Args:
+        caption: what it shows.
+        label: of the upright axis.
+        curves: name -> (step, value), at least one each and at most six names.
+        signed: whether values are from -1 to 1; otherwise they are above 0, on a scale of powers of ten.
+    """
+    with style.context(["default", STYLE]):
+        canvas, axes = _axes(4.2, 2.8)
+        if signed:
+            axes.axhline(0, color=GUIDE, linewidth=1)
+        legend = []
+        for index, (name, points) in enumerate(curves.items()):
+            colour, dashes = ON_WHITE[index % len(ON_WHITE)], DASHES[index % len(DASHES)]
+            parts = np.array_split(np.array(points, dtype=np.float64), min(len(points), CURVE_POINTS))
+            means = np.array([part.mean(axis=0) for part in parts])
+            marker = "o" if len(means) == 1 else None
+            axes.plot(means[:, 0], means[:, 1], color=colour, linestyle=dashes, linewidth=1.4, marker=marker)
+            legend.append((name, colour, dashes))
+        axes.set_xlabel("step")
+        axes.set_ylabel(label)
+        if signed:
+            axes.set_ylim(-1.05, 1.05)
+        else:
+            axes.set_yscale("log")
+        uri = _uri(canvas, "svg")
+    return Picture(uri, caption, legend=tuple(legend))
+
+
 def draw(figure: Figure) -> Picture | None:
     """A task's figure, or None where it holds nothing to draw."""
     with style.context(["default", STYLE]):

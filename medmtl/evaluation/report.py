@@ -11,6 +11,7 @@ from jinja2 import Environment, StrictUndefined, Template
 
 from medmtl.data.formats.nifti import read_image
 from medmtl.evaluation import tables
+from medmtl.evaluation.conflict import conflict_pictures
 from medmtl.evaluation.pictures import Picture, draw, loss_curve, overlay
 from medmtl.evaluation.score import CONDITIONAL, FINDINGS, Scores, reference_mask
 from medmtl.evaluation.tables import Table, number
@@ -68,6 +69,7 @@ def write_report(scores: Scores, runs: Sequence[RunFolder], *, share: bool = Fal
         summary=tables.summary_table(scores),
         sections=[_section(scores, name, share) for name in scores.tasks],
         curves=_loss_curves(first, list(scores.tasks)),
+        conflict=conflict_pictures(first.read_log()),
         training=[collapse],
         data=[
             tables.finding_table(read_json(_findings(scores, first), limit_bytes=MAX_JSON_BYTES), share),

@@ -59,6 +59,10 @@ class Sharing(nn.Module, ABC):
         """Of the shared parameters, those of an encoder's deepest stage: where a cheap look at gradients is taken."""
         return []
 
+    def stages(self) -> dict[str, list[nn.Parameter]]:
+        """The shared parameters by part of the network, each in one part: where tasks meet, for a measurement."""
+        return {"shared": self.shared_parameters()}
+
     @abstractmethod
     def own_parameters(self, task: str) -> list[nn.Parameter]:
         """Parameters, outside the head, that only ``task`` reaches."""

@@ -70,6 +70,12 @@ class Hard(Sharing):
         """Those of the encoder's deepest stage."""
         return list(self.encoder.stages[-1].parameters())
 
+    def stages(self) -> dict[str, list[nn.Parameter]]:
+        """The encoder's stages, finest first, and the decoder where more than one task reads it."""
+        parts = {f"stage{index}": list(stage.parameters()) for index, stage in enumerate(self.encoder.stages)}
+        shared = {key: list(held.parameters()) for key, held in self.decoders.items() if len(self._readers(key)) > 1}
+        return {**parts, **shared}
+
     def own_parameters(self, task: str) -> list[nn.Parameter]:
         """Those of a decoder that only this task reads."""
         key = self._decoder_of.get(task)

@@ -96,6 +96,8 @@ def _loop(session: Session, first: int, requests: Requests, progress: Progress) 
             step += 1
             clock.ends.append(time.perf_counter())
             session.run.log(_log_record(session, record, step, factor, clock))
+            if record.conflict is not None:
+                session.run.log({"step": step, "conflict": record.conflict})
             if limit is None and step == first + WARM_STEPS:
                 limit = _settle_length(session, step, clock)
                 schedule = replace(schedule, steps=limit)
@@ -169,6 +171,7 @@ def _settle_length(session: Session, step: int, clock: _Clock) -> int:
         steps=limit,
         reasons={**session.plan.reasons, "steps": f"{session.plan.minutes:g} minutes at {seconds_each:.3f} s a step"},
     )
+    session.learner.times = replace(session.learner.times, steps=limit)
     write_json(session.run.plan, session.plan.to_json())
     return limit
 

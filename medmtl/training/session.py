@@ -32,6 +32,7 @@ from medmtl.training.optimiser import make_optimiser
 from medmtl.training.room import refuse_small_shared_memory
 from medmtl.training.start import open_cache
 from medmtl.training.step import Learner
+from medmtl.training.task_schedule import TaskSchedule
 from medmtl.training.transfer import load_trunk
 
 VALIDATION_CASES = 16
@@ -97,6 +98,15 @@ def open_session(run: RunFolder) -> Session:
         epoch=len(training),
         frozen=held,
         frozen_steps=config.init.freeze if config.init else 0,
+        times=TaskSchedule(
+            tuple(tasks),
+            config.training.tasks,
+            config.training.alternate,
+            config.training.seed,
+            plan.steps,
+            timed=plan.minutes is not None,
+        ),
+        telemetry=config.training.telemetry,
     )
     watched = val[:VALIDATION_CASES]
     validation = _datasets(run, config, plan, tasks, watched, truths, augment=False) if watched else None

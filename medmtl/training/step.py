@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -15,7 +16,9 @@ from medmtl.rng import derive_seed
 from medmtl.tasks.base import Task
 from medmtl.tasks.learning import Samples
 from medmtl.training.average import WeightAverage
+from medmtl.training.conflict import measure, rounded
 from medmtl.training.optimiser import clip_groups, set_rates
+from medmtl.training.task_schedule import TaskSchedule
 from medmtl.weighting.base import Weighting
 
 MAX_SKIPPED = 10
@@ -35,6 +38,8 @@ class Learner:
         prior_scale: whether losses are divided by that of the best constant predictor.
         epoch: steps in which all training cases are drawn once.
         frozen, frozen_steps: names of the parameters that the first steps leave as they are, and how many do.
+        times: which tasks a step trains.
+        telemetry: steps between two measurements of the tasks' gradients; 0 measures nothing.
         skipped: steps in a row that the scaler has left out.
         last: each task's newest finite loss, for the message about one that is not.
     """
@@ -53,6 +58,8 @@ class Learner:
     epoch: int
     frozen: tuple[str, ...] = ()
     frozen_steps: int = 0
+    times: TaskSchedule = field(default_factory=TaskSchedule)
+    telemetry: int = 0
     skipped: int = 0
     last: dict[str, float] = field(default_factory=dict)
 
@@ -66,12 +73,14 @@ class StepRecord:
         weights: as used by the weighting, or empty.
         gradient_norms: per clipping group, before clipping.
         skipped: whether the scaler left the update out.
+        conflict: how the tasks' gradients lie to each other, where that was measured.
     """
 
     losses: Mapping[str, float]
     weights: Mapping[str, float] = field(default_factory=dict)
     gradient_norms: Mapping[str, float] = field(default_factory=dict)
     skipped: bool = False
+    conflict: Mapping[str, Any] | None = None
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -108,6 +117,7 @@ def train_step(learner: Learner, batch: Batch, rate_factor: float) -> StepRecord
         NumericError: if a loss, a gradient or a weight is NaN or infinite; the step, the task and the cases are named.
             The learner is then of no use: nothing of it may be kept.
     """
+    batch = learner.times.active(batch)
     torch.manual_seed(derive_seed(learner.seed, "step", batch.step))
     learner.model.train()
     if learner.frozen:
@@ -122,7 +132,11 @@ def train_step(learner: Learner, batch: Batch, rate_factor: float) -> StepRecord
     _refuse_losses(learner, values, batch)
     learner.last |= values
     scale = learner.scaler.scale if learner.scaler is not None else (lambda loss: loss)
-    weights = learner.weighting.backward(losses, trained=learner.model.trained(), scale=scale)
+    losses = learner.times.ramped(losses, batch.step)
+    due = learner.telemetry and (batch.step + 1) % learner.telemetry == 0
+    conflict = measure(losses, learner.model.stages(), scale) if due else None
+    weights = learner.weighting.backward(losses, trained=learner.model.trained(), scale=scale) or {}
+    conflict = conflict and {**conflict, "weights": rounded(weights)}
     norms = _update(learner, rate_factor, batch)
     if not learner.skipped:
         learner.model.after_step(learner.optimiser.param_groups[0]["lr"])
@@ -130,7 +144,7 @@ def train_step(learner: Learner, batch: Batch, rate_factor: float) -> StepRecord
     learner.weighting.after_step(values, _losses_again(learner, batch), batch.step // learner.epoch)
     if learner.average is not None:
         learner.average.update(batch.step + 1)
-    return StepRecord(values, dict(weights or {}), norms, skipped=learner.skipped > 0)
+    return StepRecord(values, dict(weights), norms, skipped=learner.skipped > 0, conflict=conflict)
 
 
 def _update(learner: Learner, rate_factor: float, batch: Batch) -> dict[str, float]:

@@ -109,6 +109,11 @@ class SharingContract:
     def test_the_last_stage_is_of_the_shared_parameters(self, model: Sharing) -> None:
         assert set(model.last_stage_parameters()) <= set(model.shared_parameters())
 
+    def test_every_shared_parameter_is_in_one_stage(self, model: Sharing) -> None:
+        found = [parameter for held in model.stages().values() for parameter in held]
+        assert len(found) == len(set(found))
+        assert set(found) == set(model.shared_parameters())
+
     def test_equal_seeds_give_equal_bits(self, model: Sharing, decoder: Any, blocks: Any) -> None:
         again = build(self.cls, self.options, decoder=decoder, blocks=blocks)
         gradients = []

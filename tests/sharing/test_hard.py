@@ -75,3 +75,12 @@ def test_a_task_may_be_called_like_an_attribute(name: str, decoder: Any) -> None
     same = all(torch.equal(a, b) for a, b in zip(features[name].decoder, features["edge"].decoder, strict=True))
     assert same == (decoder == "shared")
     assert bool(model.own_parameters(name)) == (decoder == "per_task")
+
+
+def test_its_stages_are_the_encoder_s_and_a_shared_decoder() -> None:
+    encoder = [f"stage{index}" for index in range(len(FLAT.channels))]
+    assert list(build(Hard, OPTIONS).stages()) == [*encoder, "decoder"]
+    assert list(build(Hard, OPTIONS, decoder="per_task").stages()) == encoder
+    assert list(build(Hard, OPTIONS, {"organ": True, "grade": False}).stages()) == encoder
+    model = build(Hard, OPTIONS)
+    assert model.stages()[encoder[-1]] == model.last_stage_parameters()
