@@ -63,3 +63,11 @@ def test_heads_and_optimiser_survive_a_stored_configuration(tmp_path: Path) -> N
 def test_each_optimiser_has_its_own_default_decay(tmp_path: Path, given: dict[str, Any], decay: float) -> None:
     overrides = {f"training.{key}": value for key, value in given.items()}
     assert configuration.load(written(tmp_path), overrides).training.weight_decay == decay
+
+
+@pytest.mark.parametrize(("name", "hint"), [("grad", "did you mean 'grade'?"), ("lung", "known: heart, grade")])
+def test_a_group_of_tasks_names_tasks_of_the_file(tmp_path: Path, name: str, hint: str) -> None:
+    given = {"sharing": {"kind": "hard", "shared_stages": 1, "groups": {"cases": [name]}}}
+    error = refusal(tmp_path, MINIMAL, given)
+    assert (error.key, error.code) == ("sharing.groups.cases", "B141")
+    assert f"{name!r} is no task of this file; {hint}" in error.sentence
