@@ -58,7 +58,7 @@ def test_a_trunk_of_another_kind_of_sharing_does_not_fit(tiny_cohort: Path, tmp_
 
 
 def test_a_plan_counts_towers_and_refuses_stages_that_are_not_there(tiny_cohort: Path) -> None:
-    small = {**TINY, "plan.width": 16, "training.steps": 2}
+    small = {**TINY, "plan.width": 16, "plan.max_width": 64, "training.steps": 2}
     hard, soft = (
         api.plan(tiny_cohort, device="cpu", overrides={**small, "sharing.kind": kind}) for kind in ("hard", "soft")
     )

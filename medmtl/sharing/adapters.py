@@ -122,7 +122,7 @@ class Residual(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.convolution = nn.utils.skip_init(nn.Conv3d, channels, channels, 1, bias=False)
+        self.convolution = nn.utils.skip_init(nn.Conv3d, channels, channels, 1, bias=False)  # type: ignore[no-untyped-call]
         nn.init.zeros_(self.convolution.weight)
 
     def forward(self, map_BCDHW: torch.Tensor) -> torch.Tensor:

@@ -81,10 +81,11 @@ class CrossStitch(Sharing):
         """One pass through all encoders, and one through the decoder of each named voxel task."""
         current = dict.fromkeys(self._tasks, channels_last(image_BCDHW))
         found: dict[str, list[torch.Tensor]] = {name: [] for name in tasks}
-        for index, rows in enumerate(self.stitches):
-            apart = [self.encoders[f"{name}_encoder"].stages[index](current[name]) for name in self._tasks]  # type: ignore[index]
-            deepest = index == len(self.stitches) - 1
-            current = {name: _mixed(rows[f"{name}_row"], apart) for name in (tasks if deepest else self._tasks)}  # type: ignore[index]
+        deepest = len(self.stitches) - 1
+        for index in range(deepest + 1):
+            apart = [self._stage(name, index)(current[name]) for name in self._tasks]
+            read = tasks if index == deepest else self._tasks
+            current = {name: _mixed(self._row(name, index), apart) for name in read}
             for name, maps in found.items():
                 maps.append(current[name])
         encoded: dict[str, Maps] = {name: tuple(maps) for name, maps in found.items()}
@@ -96,17 +97,24 @@ class CrossStitch(Sharing):
 
     def last_stage_parameters(self) -> list[nn.Parameter]:
         """Those of all encoders' deepest stages."""
-        return [p for encoder in self.encoders.values() for p in encoder.stages[-1].parameters()]  # type: ignore[index, union-attr]
+        deepest = len(self.stitches) - 1
+        return [parameter for name in self._tasks for parameter in self._stage(name, deepest).parameters()]
 
     def own_parameters(self, task: str) -> list[nn.Parameter]:
         """Its mixture of the deepest maps, and its decoder."""
         if task not in self._tasks:
             return []
-        return [self.stitches[-1][f"{task}_row"], *self.decoders.own(task)]  # type: ignore[index]
+        return [self._row(task, len(self.stitches) - 1), *self.decoders.own(task)]
 
     def encoder_norms(self) -> list[InstanceNorm]:
         """All encoders'."""
         return norms(self.encoders)
+
+    def _stage(self, task: str, index: int) -> nn.Module:
+        return self.encoders.get_submodule(f"{task}_encoder.stages.{index}")
+
+    def _row(self, task: str, index: int) -> nn.Parameter:
+        return self.stitches.get_parameter(f"{index}.{task}_row")
 
 
 def _mixed(row_T: torch.Tensor, maps: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -26,7 +26,7 @@ class Gate(nn.Module):
 
     def __init__(self, channels: int, experts: int) -> None:
         super().__init__()
-        self.linear = nn.utils.skip_init(nn.Linear, channels * experts, experts)
+        self.linear = nn.utils.skip_init(nn.Linear, channels * experts, experts)  # type: ignore[no-untyped-call]
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 

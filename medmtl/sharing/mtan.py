@@ -129,5 +129,5 @@ class Attention(nn.Module):
             if masked:
                 read = read + self.carry[index - 1](masked[-1])
             mask = torch.sigmoid(self.mask[index](functional.relu(read)))
-            masked.append(2 * mask * level)
+            masked.append(level * (2 * mask))  # in the level's memory format
         return tuple(masked)

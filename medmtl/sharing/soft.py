@@ -167,7 +167,7 @@ def _l1(held: Sequence[torch.Tensor], moved: Sequence[torch.Tensor], pull: float
 def _cosine(held: Sequence[torch.Tensor], moved: Sequence[torch.Tensor], pull: float) -> None:
     # one minus the cosine is half the squared distance of the directions
     directions = {id(tensor): nn.functional.normalize(tensor.flatten(), dim=0) for tensor in held}
-    mean = nn.functional.normalize(torch.stack(list(directions.values())).mean(0), dim=0)
+    mean = torch.stack(list(directions.values())).mean(0)
     force = pull * len(held) / (len(held) - 1)
     for tensor in moved:
         turned = torch.lerp(directions[id(tensor)], mean, force / (1 + force))

@@ -55,6 +55,7 @@ def trained(model: MultiTaskModel, clip: float = 0.05, steps: Sequence[Sequence[
         if not present:
             continue
         optimiser.zero_grad(set_to_none=True)
+        torch.manual_seed(step)  # of dropout, as a training does
         outputs = model(image(FLAT, seed=step), present)
         weighting.backward({name: energy({name: outputs[name]}) for name in present}, trained=model.trained())
         set_rates(optimiser, 1 / (1 + step))

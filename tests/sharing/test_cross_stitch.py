@@ -86,8 +86,8 @@ def test_no_two_parameters_are_one_memory() -> None:
 
 
 def test_encoders_have_norms_of_their_own_for_a_view_of_another_spacing() -> None:
-    model = model_of(CrossStitch, OPTIONS, ["organ", "grade"], SecondView(("grade",), own_norms=True))
-    plain = model_of(CrossStitch, OPTIONS, ["organ", "grade"])
+    model = model_of(CrossStitch, OPTIONS, ["organ", "grade"], SecondView(("grade",), own_norms=True)).eval()
+    plain = model_of(CrossStitch, OPTIONS, ["organ", "grade"]).eval()
     assert torch.equal(model(image(FLAT), ["grade"])["grade"], plain(image(FLAT), ["grade"])["grade"])
     model.zero_grad()
     output = model(image(FLAT), ["grade"])["grade"]
