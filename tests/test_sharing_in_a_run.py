@@ -20,7 +20,6 @@ SHARING: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", SHARING)
 def test_a_resumed_run_has_the_bytes_of_the_uninterrupted_one(tiny_cohort: Path, tmp_path: Path, kind: str) -> None:
     overrides = {**TINY, **SHARING[kind]}
@@ -41,7 +40,6 @@ def soft_run(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return api.train(tiny_cohort, tmp_path_factory.mktemp("soft") / "run", device="cpu", overrides=overrides)
 
 
-@pytest.mark.slow
 def test_towers_answer_a_scan_and_start_another_training(tiny_cohort: Path, tmp_path: Path, soft_run: Path) -> None:
     image = tiny_cohort.parent / "images" / "case_000.nii.gz"
     assert "masks/lesion" in api.predict(soft_run, [image], tmp_path / "out", device="cpu").read_text(encoding="utf-8")
@@ -50,7 +48,6 @@ def test_towers_answer_a_scan_and_start_another_training(tiny_cohort: Path, tmp_
     assert again.load_manifest()["init"]["absent"] == []
 
 
-@pytest.mark.slow
 def test_a_trunk_of_another_kind_of_sharing_does_not_fit(tiny_cohort: Path, tmp_path: Path, soft_run: Path) -> None:
     overrides = {**TINY, "init.run": str(soft_run)}
     with pytest.raises(InputError, match="network and sharing as they are in that run"):

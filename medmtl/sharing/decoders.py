@@ -41,14 +41,15 @@ class Decoders(nn.ModuleDict):
 
     def shared(self) -> list[nn.Parameter]:
         """Parameters of the decoders that several tasks read."""
-        return [p for key in self if len(self._readers(key)) > 1 for p in self[key].parameters()]
+        return [p for key in self if len(self.readers(key)) > 1 for p in self[key].parameters()]
 
     def own(self, task: str) -> list[nn.Parameter]:
         """Parameters of the decoder that only this task reads."""
         key = self._decoder_of.get(task)
-        return list(self[key].parameters()) if key and self._readers(key) == [task] else []
+        return list(self[key].parameters()) if key and self.readers(key) == [task] else []
 
-    def _readers(self, decoder: str) -> Sequence[str]:
+    def readers(self, decoder: str) -> Sequence[str]:
+        """Tasks that read a decoder, by its name."""
         return [name for name, key in self._decoder_of.items() if key == decoder]
 
 

@@ -52,8 +52,8 @@ class Soft(Sharing):
     """An encoder per task that those of the others attract, and a decoder per voxel task.
 
     That is so whatever ``network.decoder`` says. All start as copies of one encoder and one decoder. Nothing is shared,
-    so that each task's network is a clipping group of its own, and with ``mu: 0`` each is trained to the bytes of a
-    model with this task alone. A step's pull is
+    so that each task's network is a clipping group of its own, and with ``mu: 0`` each is trained, on the
+    same batches and draws, to the bytes of a model with this task alone. A step's pull is
 
         theta_t <- mean + (theta_t - mean) / (1 + 2 rate mu T / (T - 1)),    mean over all T towers,
 

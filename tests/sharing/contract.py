@@ -96,6 +96,12 @@ class SharingContract:
         for found in model.features(image(FLAT), list(VOXEL)).values():
             assert all(m.is_contiguous(memory_format=torch.channels_last_3d) for m in found.encoder)
 
+    def test_maps_stay_in_bfloat16_under_autocast(self, model: Sharing) -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            features = model.features(image(FLAT), list(VOXEL))
+        found = {m.dtype for one in features.values() for m in (*one.encoder, *one.decoder)}
+        assert found == {torch.bfloat16}
+
     def test_voxel_tasks_have_decoder_maps_and_case_tasks_none(self, model: Sharing) -> None:
         assert {name: bool(spec.decoder_channels) for name, spec in model.spec.items()} == VOXEL
 
