@@ -26,7 +26,7 @@ On two cores of an AMD EPYC (bfloat16), torch 2.13 for CPUs, Python 3.11, Linux:
     wide                             1.23    1.11      1.11
     large                            2.54    2.24      1.13
 
-Later, with torch of that version on another machine of two cores, kinds of sharing beside the same cube (two tasks):
+Later, on such a machine and beside other programs, kinds of sharing on the cube (two tasks):
 
     cube                             1.17    1.05      1.11
     cube, soft                       1.38    1.18      1.17
