@@ -26,6 +26,15 @@ On two cores of an AMD EPYC (bfloat16), torch 2.13 for CPUs, Python 3.11, Linux:
     wide                             1.23    1.11      1.11
     large                            2.54    2.24      1.13
 
+Later, on such a machine and beside other programs, kinds of sharing on the cube (two tasks):
+
+    cube                             1.17    1.05      1.11
+    cube, soft                       1.38    1.18      1.17
+    cube, cross-stitch               1.44    1.27      1.14
+    cube, attention                  1.37    1.21      1.13
+    cube, own experts                1.63    1.41      1.16
+    cube, adapters                   1.24    1.06      1.17
+
 The constants of medmtl/planning/memory.py were fitted to these peaks and raised until the smallest ratio was above 1.
 Since then preparation holds fewer files open, real peaks are 0.1 to 0.15 GB lower, and the constant of the process was
 lowered by 0.06 GB: "wide" and "cine" now stand at about 1.19. On a GPU nothing was fitted.
@@ -54,7 +63,7 @@ class Setting:
         channels: images per case.
         labels: labels of each segmentation.
         case_tasks: classifications beside them.
-        plan, network: keys of these sections.
+        plan, network, sharing: keys of these sections.
     """
 
     shape: tuple[int, int, int]
@@ -64,6 +73,7 @@ class Setting:
     case_tasks: int = 1
     plan: tuple[tuple[str, Any], ...] = ()
     network: tuple[tuple[str, Any], ...] = ()
+    sharing: tuple[tuple[str, Any], ...] = ()
 
 
 CUBE = (64, 64, 64)
@@ -82,6 +92,11 @@ SETTINGS = {
     "cube, 4 channels": Setting(CUBE, channels=4, labels=(3,), plan=TWO),
     "cube, residual": Setting(CUBE, plan=TWO, network=(("blocks", "residual"),)),
     "cube, two decoders": Setting(CUBE, labels=(1, 1), plan=TWO, network=(("decoder", "per_task"),)),
+    "cube, soft": Setting(CUBE, plan=TWO, sharing=(("kind", "soft"),)),
+    "cube, cross-stitch": Setting(CUBE, plan=TWO, sharing=(("kind", "cross_stitch"),)),
+    "cube, attention": Setting(CUBE, plan=TWO, sharing=(("kind", "mtan"),)),
+    "cube, own experts": Setting(CUBE, plan=TWO, sharing=(("kind", "ple"),)),
+    "cube, adapters": Setting(CUBE, plan=TWO, sharing=(("kind", "adapters"),)),
     "cube, no deep supervision": Setting(CUBE, plan=TWO, network=(("deep_supervision", False),)),
     "cube, 8 channels wide": Setting(CUBE, plan=(*TWO, ("width", 8), ("max_width", 64))),
     "wide": Setting((48, 48, 48), plan=(*TWO, ("width", 32), ("max_width", 320))),
@@ -141,6 +156,7 @@ def write_cohort(setting: Setting, folder: Path) -> Path:
         "cohort": {"table": "cohort.csv", "case": "case", "patient": "case", "channels": {c: c for c in channels}},
         "tasks": tasks,
         "network": {"kind": "unet", **dict(setting.network)},
+        "sharing": {"kind": "hard", **dict(setting.sharing)},
         "plan": {"memory_gb": 64, **dict(setting.plan)},
         "split": {"folds": 2},
         "training": {"steps": STEPS, "checkpoint_every": STEPS},

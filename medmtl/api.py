@@ -30,7 +30,7 @@ from medmtl.inference.inputs import cases_of
 from medmtl.inference.predict import Predictor
 from medmtl.inference.write import TABLE, volume_files
 from medmtl.loaded import Model
-from medmtl.planning import Plan, decoder_count, with_duration
+from medmtl.planning import Plan, plan_towers, with_duration
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder, open_folds
 from medmtl.studies import StepProfile, profile_steps
@@ -116,7 +116,8 @@ def plan(
         CohortError: if the check rejects anything.
     """
     ready = make_ready(configuration.load(Path(config), overrides), progress=progress)
-    return with_duration(plan_fold(ready, fold, describe_device(device)), decoder_count(ready.config, ready.tasks))
+    planned = plan_fold(ready, fold, describe_device(device))
+    return with_duration(planned, plan_towers(ready.config, ready.tasks, planned.network))
 
 
 def train(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from medmtl import cohort_list, tasks, weighting
+from medmtl import cohort_list, sharing, tasks, weighting
 from medmtl.errors import ConfigError
 from medmtl.registry import nearest
 from medmtl.sections import CohortSection, TrainingSection
@@ -38,7 +38,30 @@ def check_combinations(config: Config, lines: Lines, faults: Faults) -> None:
                 key, _, message = text.partition(": ") if text.startswith(prefix) else (prefix, "", text)
                 line = line_of(("tasks", *key.split(".")[1:]), lines)
                 raise ConfigError(message, key=key, line=line, code="B141") from None
+    _check_sharing(config, built, lines, faults)
+    _check_sharing_is_measured(config, lines, faults)
     _check_weighting(config, built, lines, faults)
+
+
+def _check_sharing(config: Config, built: Mapping[str, Task], lines: Lines, faults: Faults) -> None:
+    with faults.kept():
+        try:
+            sharing.kinds.get(config.sharing.kind).check(config.sharing, list(built))
+        except ValueError as error:
+            key, _, message = str(error).partition(": ")
+            place = ("sharing", *key.split("."))
+            raise ConfigError(message, key=".".join(place), line=line_of(place, lines), code="B141") from None
+
+
+def _check_sharing_is_measured(config: Config, lines: Lines, faults: Faults) -> None:
+    place = ("training", "telemetry")
+    with faults.kept():
+        if config.training.telemetry and not sharing.kinds.get(config.sharing.kind).shares:
+            message = (
+                f"it measures gradients on shared parameters, and sharing.kind {config.sharing.kind!r} has none; "
+                "set it to 0, or choose another sharing"
+            )
+            raise ConfigError(message, key=".".join(place), line=line_of(place, lines), code="B142")
 
 
 def _check_weighting(config: Config, built: Mapping[str, Task], lines: Lines, faults: Faults) -> None:

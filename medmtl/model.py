@@ -178,6 +178,12 @@ class MultiTaskModel(nn.Module):
         second = {} if self.second_sharing is None else self.second_sharing.stages()
         return {**self.sharing.stages(), **{f"second_{name}": held for name, held in second.items()}}
 
+    def towers(self) -> dict[str, list[nn.Parameter]]:
+        """Task -> its own encoder and decoder, where the kind of sharing shares nothing; otherwise empty."""
+        kinds = [self.sharing] if self.second_sharing is None else [self.sharing, self.second_sharing]
+        apart = [kind for kind in kinds if not kind.shared_parameters()]
+        return {task: own for kind in apart for task in kind.spec if (own := kind.own_parameters(task))}
+
     def trunk_parameters(self) -> list[nn.Parameter]:
         """Everything but the heads and a second view's own encoder."""
         return list(self.sharing.parameters())

@@ -132,3 +132,17 @@ def test_a_method_on_gradients_and_one_task_a_step_are_refused(tmp_path: Path, m
     error = refusal(tmp_path, MINIMAL, {"training.alternate": "sample"})
     assert (error.key, error.code) == ("training.alternate", "B142")
     assert "weighting.kind 'equal'" in error.sentence
+
+
+@pytest.mark.parametrize(("name", "hint"), [("grad", "did you mean 'grade'?"), ("lung", "known: heart, grade")])
+def test_a_group_of_tasks_names_tasks_of_the_file(tmp_path: Path, name: str, hint: str) -> None:
+    given = {"sharing": {"kind": "hard", "shared_stages": 1, "groups": {"cases": [name]}}}
+    error = refusal(tmp_path, MINIMAL, given)
+    assert (error.key, error.code) == ("sharing.groups.cases", "B141")
+    assert f"{name!r} is no task of this file; {hint}" in error.sentence
+
+
+def test_gradients_on_nothing_shared_are_not_measured(tmp_path: Path) -> None:
+    error = refusal(tmp_path, MINIMAL, {"training.telemetry": 5, "sharing.kind": "soft"})
+    assert (error.key, error.code) == ("training.telemetry", "B142")
+    assert "sharing.kind 'soft' has none" in error.sentence

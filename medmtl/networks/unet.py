@@ -56,7 +56,7 @@ class UnetEncoder(nn.Module):
 
     def forward(self, image_BCDHW: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """All maps, finest first; stage i is (B, channels[i], D, H, W) / cumulative stride i."""
-        current = _channels_last(image_BCDHW) if image_BCDHW.device.type == "cpu" else image_BCDHW
+        current = channels_last(image_BCDHW)
         maps = []
         for stage in self.stages:
             current = stage(current)
@@ -64,7 +64,10 @@ class UnetEncoder(nn.Module):
         return tuple(maps)
 
 
-def _channels_last(image_BCDHW: torch.Tensor) -> torch.Tensor:
-    # A CPU's convolutions need no reordering in this format. A copy, because ``contiguous`` leaves the strides of a
-    # one-channel image as they are, and the first convolution would not recognise them.
+def channels_last(image_BCDHW: torch.Tensor) -> torch.Tensor:
+    """An image as the first stage reads it: on a CPU, whose convolutions need no reordering then, channels last."""
+    if image_BCDHW.device.type != "cpu":
+        return image_BCDHW
+    # A copy, because ``contiguous`` leaves the strides of a one-channel image as they are, and the first convolution
+    # would not recognise them.
     return torch.empty_like(image_BCDHW, memory_format=torch.channels_last_3d).copy_(image_BCDHW)

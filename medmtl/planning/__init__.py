@@ -7,7 +7,7 @@ fold. The plan is frozen in ``plan.json``; training, resume, evaluation and pred
 from __future__ import annotations
 
 from medmtl.planning.duration import with_duration
-from medmtl.planning.network import decoder_count
+from medmtl.planning.network import plan_towers
 from medmtl.planning.plan import CaseView, Plan
 from medmtl.planning.planner import make_plan
 from medmtl.planning.statistics import TrainingFacts, learned, observed_range, with_statistics
@@ -16,10 +16,10 @@ __all__ = [
     "CaseView",
     "Plan",
     "TrainingFacts",
-    "decoder_count",
     "learned",
     "make_plan",
     "observed_range",
+    "plan_towers",
     "with_duration",
     "with_statistics",
 ]

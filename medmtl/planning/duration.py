@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from medmtl.networks.cost import forward_operations
+from medmtl.networks.cost import Towers, forward_operations
 from medmtl.networks.decoder import UnetDecoder
 from medmtl.networks.shape import NetworkShape
 from medmtl.networks.unet import UnetEncoder
@@ -22,20 +22,21 @@ MEASURED_VOXELS = 60_000
 BESIDES = 1.3  # losses, the optimiser, and loading that competes for the processor
 
 
-def with_duration(plan: Plan, decoders: int) -> Plan:
+def with_duration(plan: Plan, towers: Towers) -> Plan:
     """The plan with its predicted training time, within a factor of about two; takes about a second to measure.
 
     Args:
         plan: of :func:`medmtl.planning.make_plan`.
-        decoders: how many stand on the encoder.
+        towers: how often the parts of its network stand there.
     """
     if plan.steps is None:
         return plan
-    operations = plan.batch * (1 + BACKWARD) * forward_operations(plan.network, decoders, plan.shape)
+    operations = plan.batch * (1 + BACKWARD) * forward_operations(plan.network, towers, plan.shape)
     if (second := plan.case_view) is not None:
         samples = second.batch * second.tiles
-        operations += samples * (1 + BACKWARD) * forward_operations(plan.network, 0, second.shape)
-    speed = measure_operations_per_second(plan, decoders)
+        alone = forward_operations(plan.network, towers.without_decoders(), second.shape)
+        operations += samples * (1 + BACKWARD) * alone
+    speed = measure_operations_per_second(plan, towers.decoders)
     seconds = plan.steps * BESIDES * operations / speed
     reason = (
         f"{operations / 1e9:.3g} billion operations a step, of which this machine made {speed / 1e9:.3g} billion a "
@@ -63,7 +64,7 @@ def measure_operations_per_second(plan: Plan, decoders: int) -> float:
             _pass(encoder, stack, image, plan.precision)
             passes += 1
         seconds = time.perf_counter() - begin
-    return passes * (1 + BACKWARD) * forward_operations(plan.network, decoders, shape) / seconds
+    return passes * (1 + BACKWARD) * forward_operations(plan.network, Towers(1, decoders), shape) / seconds
 
 
 def measured_shape(network: NetworkShape, shape: Triple) -> Triple:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from medmtl.device import Device
-from medmtl.networks.cost import parameter_count, stage_voxels
+from medmtl.networks.cost import Towers, parameter_count, stage_voxels
 from medmtl.networks.shape import NetworkShape
 from medmtl.planning.plan import Triple
 
@@ -25,7 +25,7 @@ class Budget:
     """What a training of one network needs, against what it may have.
 
     Attributes:
-        network, decoders: the encoder, and how many decoders stand on it.
+        network, towers: the network's measurements, and how often its parts stand there.
         outputs: channels of all voxel tasks' outputs together.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         device: the machine.
@@ -35,7 +35,7 @@ class Budget:
     """
 
     network: NetworkShape
-    decoders: int
+    towers: Towers
     outputs: int
     precision: str
     device: Device
@@ -59,13 +59,15 @@ class Budget:
     @property
     def parameters(self) -> int:
         """Bytes of the parameters with their gradients, moments and copies."""
-        return PARAMETER_BYTES * parameter_count(self.network, self.decoders)
+        return PARAMETER_BYTES * parameter_count(self.network, self.towers)
 
     def maps(self, shape: Triple, batch: int) -> int:
         """What the samples alone take: every stage's maps, input and outputs."""
-        sizes = list(zip(self.network.channels, stage_voxels(self.network, shape), strict=True))
-        encoder = ENCODER_MAPS * sum(channels * voxels for channels, voxels in sizes)
-        decoder = DECODER_MAPS * self.decoders * sum(channels * voxels for channels, voxels in sizes[:-1])
+        towers, voxels = self.towers, stage_voxels(self.network, shape)
+        sizes = [channels * count for channels, count in zip(self.network.channels, voxels, strict=True)]
+        encoder = sum(ENCODER_MAPS * towers.copies(stage) * size for stage, size in enumerate(sizes))
+        encoder += towers.beside_maps * sum(sizes)
+        decoder = DECODER_MAPS * (towers.decoders + towers.reruns) * sum(sizes[:-1])
         maps = (encoder + decoder) * (4 if self.precision == "fp32" else 2) * self.device.activation_factor
         whole = 4 * math.prod(shape) * (INPUT_COPIES * self.network.in_channels + OUTPUT_COPIES * self.outputs)
         holes = 1 + HOLES * self.varied_axes if self.device.kind == "cpu" else 1.0
@@ -73,7 +75,7 @@ class Budget:
 
     def encoder_alone(self) -> Budget:
         """The same for samples of case tasks, which no decoder reads."""
-        return replace(self, decoders=0, outputs=0, beside_bytes=0)
+        return replace(self, towers=self.towers.without_decoders(), outputs=0, beside_bytes=0)
 
     def fits(self, shape: Triple, batch: int) -> bool:
         """Whether the need is within the limit."""

@@ -6,10 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from medmtl import sharing
 from medmtl.config import Config
 from medmtl.data.fingerprint import Fingerprint
 from medmtl.device import Device
 from medmtl.errors import ConfigError
+from medmtl.networks.cost import Towers
 from medmtl.networks.shape import NetworkShape, pooling_plan
 from medmtl.planning.plan import Triple
 from medmtl.tasks.base import Task, VoxelTask
@@ -61,10 +63,18 @@ def plan_network(
     return network, divisor
 
 
-def decoder_count(config: Config, tasks: Mapping[str, Task]) -> int:
-    """Decoders that stand on the encoder: none without a voxel task, otherwise one, or one per task."""
-    voxel = sum(task.voxel for task in tasks.values())
-    return voxel if config.network.decoder == "per_task" else min(voxel, 1)
+def plan_towers(config: Config, tasks: Mapping[str, Task], network: NetworkShape) -> Towers:
+    """How often the parts of the network stand there, by the kind of sharing.
+
+    Raises:
+        ConfigError: B142 if the kind cannot share a network of this many stages as its options say.
+    """
+    voxel = {name: task.voxel for name, task in tasks.items() if task.reads_image}
+    kind = sharing.kinds.get(config.sharing.kind)
+    try:
+        return kind.towers(config.sharing, network, config.network, voxel)
+    except ValueError as error:
+        raise ConfigError(str(error), key="sharing", code="B142") from None
 
 
 def output_count(tasks: Mapping[str, Task]) -> int:

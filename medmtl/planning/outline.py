@@ -13,7 +13,7 @@ from medmtl.data.prepared import Preparation
 from medmtl.device import Device
 from medmtl.networks.shape import NetworkShape
 from medmtl.planning.memory import Budget
-from medmtl.planning.network import decoder_count, output_count, plan_network, plan_precision, working_sizes
+from medmtl.planning.network import output_count, plan_network, plan_precision, plan_towers, working_sizes
 from medmtl.planning.plan import Triple
 from medmtl.planning.spacing import plan_spacing
 from medmtl.tasks.base import LabelTask, MapTask, Task
@@ -28,7 +28,7 @@ class Outline:
         spacing: working voxel size in mm.
         sizes: voxels of each case at that size.
         whole: voxels of the largest case per axis, or the set shape.
-        network, decoders: the network, and how many decoders stand on its encoder.
+        network: the network.
         divisor: what the network divides a sample's axes by.
         precision: of the arithmetic.
         budget: of memory.
@@ -38,7 +38,6 @@ class Outline:
     sizes: tuple[Triple, ...]
     whole: Triple
     network: NetworkShape
-    decoders: int
     divisor: Triple
     precision: Literal["fp32", "bf16", "fp16"]
     budget: Budget
@@ -83,9 +82,9 @@ def outline(
     whole = config.plan.shape or (max(s[0] for s in sizes), max(s[1] for s in sizes), max(s[2] for s in sizes))
     network, divisor = plan_network(config, spacing, whole, device, reasons)
     precision = plan_precision(config, device, reasons)
-    decoders = decoder_count(config, tasks)
+    towers = plan_towers(config, tasks, network)
     limit = round(config.plan.memory_gb * 1e9)
     held = {whole_shape([size], round_up(whole, divisor), divisor) for size in sizes}
     varied = sum(len(set(axis)) > 1 for axis in zip(*held, strict=True))
-    budget = Budget(network, decoders, output_count(tasks), precision, device, limit, varied)
-    return Outline(spacing, sizes, whole, network, decoders, divisor, precision, budget)
+    budget = Budget(network, towers, output_count(tasks), precision, device, limit, varied)
+    return Outline(spacing, sizes, whole, network, divisor, precision, budget)

@@ -10,14 +10,19 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+from medmtl.networks.cost import Towers
 from medmtl.networks.features import Features, FeatureSpec
 from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
-from medmtl.networks.unet import UnetOptions
+from medmtl.networks.unet import UnetEncoder, UnetOptions
 
 
 class SharingOptions(BaseModel):
-    """Options that every sharing kind has."""
+    """Options that every sharing kind has.
+
+    Attributes:
+        kind: name of the kind.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -36,11 +41,37 @@ class Sharing(nn.Module, ABC):
 
     kind: ClassVar[str]
     Options: ClassVar[type[SharingOptions]]
+    shares: ClassVar[bool] = True
 
     def __init__(
         self, options: SharingOptions, shape: NetworkShape, network: UnetOptions, voxel: Mapping[str, bool]
     ) -> None:
         super().__init__()
+
+    @classmethod
+    def towers(
+        cls, options: SharingOptions, shape: NetworkShape, network: UnetOptions, voxel: Mapping[str, bool]
+    ) -> Towers:
+        """How often the parts of the network stand there, for what a plan says of memory and time.
+
+        Arguments as of the constructor.
+
+        Raises:
+            ValueError: if a network of this many stages cannot be shared as the options say.
+        """
+        return Towers(1, decoder_count(network, voxel))
+
+    @classmethod
+    def check(cls, options: SharingOptions, tasks: Sequence[str]) -> None:
+        """The options fit the tasks of the file.
+
+        Args:
+            options: the kind's options.
+            tasks: names of all tasks; those that read no image included.
+
+        Raises:
+            ValueError: if they do not; the message begins with the key below ``sharing`` and a colon.
+        """
 
     @property
     @abstractmethod
@@ -68,7 +99,10 @@ class Sharing(nn.Module, ABC):
         """Parameters, outside the head, that only ``task`` reaches."""
 
     def encoder_norms(self) -> list[InstanceNorm]:
-        """The norms of everything that a case task's features come through; by default all."""
+        """Norms that a second view at another spacing wants its own of; by default all.
+
+        Those of everything that a case task's features come through and that a task of the first view reads as well.
+        """
         return norms(self)
 
     def after_step(self, rate: float) -> None:
@@ -77,3 +111,24 @@ class Sharing(nn.Module, ABC):
         Args:
             rate: the trunk's learning rate of that step.
         """
+
+
+def make_encoder(shape: NetworkShape, network: UnetOptions) -> UnetEncoder:
+    """An encoder of the configured kind, its weights drawn from torch's current random state.
+
+    Args:
+        shape: measurements of the network.
+        network: options of the network.
+    """
+    return UnetEncoder(shape)
+
+
+def decoder_count(network: UnetOptions, voxel: Mapping[str, bool]) -> int:
+    """Decoders on one encoder: none without a voxel task, otherwise one, or one per task.
+
+    Args:
+        network: options of the network.
+        voxel: task -> whether it is a voxel task.
+    """
+    count = sum(voxel.values())
+    return count if network.decoder == "per_task" else min(count, 1)

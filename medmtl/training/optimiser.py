@@ -46,6 +46,8 @@ def make_optimiser(
     The trunk and the voxel heads share ``lr``; an encoder that case tasks alone train has ``head_lr``. Each case head
     has ``head_lr``, or what ``heads`` says, and a clipping group of its own, because a small head next to a large trunk
     is either starved or scaled away by one common norm.
+    Where tasks share nothing, the encoder and decoder of each are a clipping group of their own, with the rate that a
+    model with this task alone would have, so that one task's gradient cannot scale another's.
     Biases, norm parameters and a weighting's own parameters are not decayed.
 
     Args:
@@ -74,10 +76,20 @@ def make_optimiser(
                     }
                 )
 
-    trunk, own_trunk = model.trunk_parameters(), model.second_trunk_parameters()
+    towers = model.towers()
+    apart = {parameter for tower in towers.values() for parameter in tower}
+    trunk, own_trunk = (
+        [parameter for parameter in parameters if parameter not in apart]
+        for parameters in (model.trunk_parameters(), model.second_trunk_parameters())
+    )
     voxel = [task for task in model.tasks if task not in case_tasks]
     for task in voxel:
-        trunk += model.head_parameters(task)
+        if task not in towers:
+            trunk += model.head_parameters(task)
+    # voxel tasks first: the first group's rate is the trunk's
+    for task in sorted(towers, key=lambda task: task in case_tasks):
+        head, rate = ([], training.head_lr) if task in case_tasks else (model.head_parameters(task), training.lr)
+        add(f"{task}'s tower", [*towers[task], *head], rate, training.weight_decay)
     # the gradient of a few case labels is mostly noise, and a mask's rate walks at random on it
     add("trunk", trunk, training.lr if voxel else training.head_lr, training.weight_decay)
     add("second view's trunk", own_trunk, training.head_lr, training.weight_decay)

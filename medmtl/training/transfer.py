@@ -57,7 +57,7 @@ def take_trunk(donor: RunFolder, model: MultiTaskModel) -> Initial:
     if not matched:
         raise InputError(
             f"nothing of the trunk of {donor.path.name} fits the network of this plan (tensors are matched by name and "
-            "shape); set plan.width, plan.max_width, plan.spacing and network as they are in its plan.json",
+            "shape); set plan.width, plan.max_width, plan.spacing, network and sharing as they are in that run",
             code="B141",
         )
     logger.info("%d of %d tensors of the trunk come from %s", len(matched), len(own), donor.path.name)

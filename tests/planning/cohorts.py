@@ -14,6 +14,7 @@ from medmtl.config import Config, load
 from medmtl.data.fingerprint import Fingerprint
 from medmtl.data.volume import Grid
 from medmtl.device import Device
+from medmtl.networks.cost import Towers
 from medmtl.planning import Plan, TrainingFacts, make_plan
 from medmtl.planning.memory import Budget
 
@@ -48,7 +49,7 @@ def planned(config: Config, *prints: Fingerprint, device: Device = CPU, training
 
 def budget_of(plan: Plan, precision: str = "fp32", gigabytes: float = 8.0, outputs: int = 2) -> Budget:
     """The budget of a plan's network on the CPU, with the decoder and the two classes of the configuration above."""
-    return Budget(plan.network, 1, outputs, precision, CPU, round(gigabytes * 1e9))
+    return Budget(plan.network, Towers(1, 1), outputs, precision, CPU, round(gigabytes * 1e9))
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from medmtl.networks.cost import forward_operations
+from medmtl.networks.cost import Towers, forward_operations
 from medmtl.planning import Plan, duration, with_duration
 from medmtl.planning.duration import MEASURED_VOXELS, measure_operations_per_second, measured_shape
 from tests.planning.cohorts import configured, fingerprint, planned
+
+ONE = Towers(1, 1)
 
 
 @pytest.fixture
@@ -21,14 +23,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_minutes_are_the_time(tmp_path: Path) -> None:
     plan = planned(configured(tmp_path, training__minutes=3), fingerprint((33, 40, 30)))
     assert plan.seconds == 180
-    assert with_duration(plan, 1) is plan
+    assert with_duration(plan, ONE) is plan
 
 
 def test_steps_are_predicted_only_where_somebody_measures(small: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     assert small.seconds is None
     monkeypatch.setattr(duration, "measure_operations_per_second", lambda plan, decoders: 1e9)
-    plan = with_duration(small, 1)
-    operations = 3 * small.batch * forward_operations(small.network, 1, small.shape)
+    plan = with_duration(small, ONE)
+    operations = 3 * small.batch * forward_operations(small.network, ONE, small.shape)
     assert plan.seconds == pytest.approx(small.steps * 1.3 * operations / 1e9)  # type: ignore[operator]
     assert "within a factor of two" in plan.reasons["time"]
     assert replace(plan, seconds=None, reasons=small.reasons) == small

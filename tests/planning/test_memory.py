@@ -25,11 +25,15 @@ def test_memory_grows_with_batch_shape_and_precision(small: Plan) -> None:
 
 
 def test_memory_grows_with_what_stands_on_the_encoder(small: Plan) -> None:
-    def need(**changed: int) -> int:
-        return replace(budget_of(small), **changed).need((32, 32, 32), 2)
+    def need(outputs: int = 2, **towers: float) -> int:
+        budget = replace(budget_of(small), outputs=outputs)
+        return replace(budget, towers=replace(budget.towers, **towers)).need((32, 32, 32), 2)
 
-    assert need(decoders=0, outputs=0) < need(decoders=1) < need(decoders=2)
+    assert need(decoders=0, outputs=0) < need(decoders=1) < need(decoders=1, reruns=1) < need(decoders=2)
     assert need(outputs=2) < need(outputs=8)
+    assert need(encoders=1) < need(encoders=2, common=2) < need(encoders=2, common=1) < need(encoders=2)
+    assert need() < need(beside_maps=1.0)
+    assert need() < need(beside_weights=1.0)
 
 
 def test_a_gpu_holds_no_process(small: Plan) -> None:

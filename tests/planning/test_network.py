@@ -8,9 +8,10 @@ import pytest
 from medmtl import api
 from medmtl.build import build_tasks
 from medmtl.device import Device
-from medmtl.planning.network import decoder_count, output_count
+from medmtl.planning.network import output_count, plan_towers
 from medmtl.run_folder import RunFolder
 from tests.conftest import TINY
+from tests.networks.test_cost import PLAIN
 from tests.planning.cohorts import CPU, GPU, SMALL, configured, fingerprint, planned
 
 
@@ -52,11 +53,12 @@ def test_decoders_and_outputs_are_those_of_the_voxel_tasks(tmp_path: Path, decod
         network__decoder=decoder,
         tasks__organ={"kind": "segmentation", "column": "organ", "labels": {"liver": 1, "spleen": 2}},
     )
-    assert decoder_count(config, build_tasks(config)) == decoders
+    towers = plan_towers(config, build_tasks(config), PLAIN)
+    assert (towers.encoders, towers.decoders) == (1, decoders)
     assert output_count(build_tasks(config)) == 2 + 3
 
 
 def test_without_a_voxel_task_there_is_no_decoder(tmp_path: Path) -> None:
     config = configured(tmp_path, network__kind="unet", network__decoder="per_task")
     tasks = {name: task for name, task in build_tasks(config).items() if not task.voxel}
-    assert (decoder_count(config, tasks), output_count(tasks)) == (0, 0)
+    assert (plan_towers(config, tasks, PLAIN).decoders, output_count(tasks)) == (0, 0)

@@ -10,8 +10,11 @@ import pytest
 import torch
 
 from medmtl import sharing
+from medmtl.device import Device
+from medmtl.networks.cost import parameter_count
 from medmtl.networks.features import Features, FeatureSpec
 from medmtl.networks.unet import UnetOptions
+from medmtl.planning.memory import INPUT_COPIES, Budget
 from medmtl.sharing.base import Sharing
 from tests.networks.contract import FLAT, image
 
@@ -49,6 +52,24 @@ def energy(features: Features) -> torch.Tensor:
     return torch.stack([m.float().square().mean() for m in (*features.encoder, *features.decoder)]).sum()
 
 
+def kept(model: Sharing, image_BCDHW: torch.Tensor) -> int:
+    """Bytes that a forward pass for all tasks keeps for the backward pass, without parameters."""
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    sizes: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        features = model.features(image_BCDHW, list(VOXEL))
+        total = torch.stack([energy(found) for found in features.values()]).sum()
+    assert total.requires_grad
+    return sum(sizes.values())
+
+
 @pytest.mark.parametrize("decoder", ["shared", "per_task"])
 @pytest.mark.parametrize("blocks", ["plain", "residual"])
 class SharingContract:
@@ -69,6 +90,17 @@ class SharingContract:
     def test_features_are_what_the_specification_promises(self, model: Sharing) -> None:
         features = model.features(image(FLAT), list(VOXEL))
         assert {name: sizes(found) for name, found in features.items()} == dict(model.spec)
+
+    def test_maps_are_channels_last_on_a_cpu(self, model: Sharing) -> None:
+        """As one encoder gives them: what is behind would otherwise reorder them, or give other bits."""
+        for found in model.features(image(FLAT), list(VOXEL)).values():
+            assert all(m.is_contiguous(memory_format=torch.channels_last_3d) for m in found.encoder)
+
+    def test_maps_stay_in_bfloat16_under_autocast(self, model: Sharing) -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            features = model.features(image(FLAT), list(VOXEL))
+        found = {m.dtype for one in features.values() for m in (*one.encoder, *one.decoder)}
+        assert found == {torch.bfloat16}
 
     def test_voxel_tasks_have_decoder_maps_and_case_tasks_none(self, model: Sharing) -> None:
         assert {name: bool(spec.decoder_channels) for name, spec in model.spec.items()} == VOXEL
@@ -113,6 +145,23 @@ class SharingContract:
         found = [parameter for held in model.stages().values() for parameter in held]
         assert len(found) == len(set(found))
         assert set(found) == set(model.shared_parameters())
+
+    def test_the_plan_knows_the_parameters_and_the_maps(self, decoder: Any, blocks: Any) -> None:
+        """Of a network that is not as narrow as to be all biases and gates; the maps against those of ``hard``."""
+        wide = replace(FLAT, channels=(8, 16, 24), blocks=blocks)
+        network = UnetOptions(kind="unet", decoder=decoder, blocks=blocks)
+        found = []
+        for cls, options in ((self.cls, self.options), (sharing.kinds.get("hard"), {"kind": "hard"})):
+            given = cls.Options.model_validate(options)
+            model, towers = cls(given, wide, network, VOXEL), cls.towers(given, wide, network, VOXEL)
+            planned = Budget(wide, towers, 0, "fp32", Device("cpu", bf16=False, cores=1), 1).maps((16, 24, 8), 2)
+            inputs = 4 * INPUT_COPIES * image(wide).numel()
+            found.append((kept(model, image(wide)), planned - inputs))
+            count = sum(p.numel() for p in model.parameters())
+            assert parameter_count(wide, towers) == pytest.approx(count, rel=0.01)
+        (real, planned), (real_hard, planned_hard) = found
+        # residual blocks keep more than plain ones, but were measured to need no more
+        assert blocks == "residual" or 0.95 <= (planned / planned_hard) / (real / real_hard) <= 1.25
 
     def test_equal_seeds_give_equal_bits(self, model: Sharing, decoder: Any, blocks: Any) -> None:
         again = build(self.cls, self.options, decoder=decoder, blocks=blocks)

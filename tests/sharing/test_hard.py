@@ -4,12 +4,15 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from medmtl.networks.decoder import UnetDecoder
+from medmtl.networks.norm import norms
+from medmtl.networks.unet import UnetEncoder, UnetOptions
 from medmtl.sharing.hard import Hard
 from tests.networks.contract import FLAT, image
-from tests.sharing.contract import SharingContract, build
+from tests.sharing.contract import VOXEL, SharingContract, build
 
 OPTIONS = {"kind": "hard"}
 
@@ -17,6 +20,68 @@ OPTIONS = {"kind": "hard"}
 class TestHard(SharingContract):
     cls = Hard
     options = OPTIONS
+
+
+class TestStages(SharingContract):
+    cls = Hard
+    options = {**OPTIONS, "shared_stages": 1}
+
+
+class TestGroups(SharingContract):
+    cls = Hard
+    options = {**OPTIONS, "shared_stages": 2, "groups": {"shapes": ["organ", "edge"], "grade": ["grade"]}}
+
+
+def test_by_default_the_network_is_one_encoder_and_one_decoder() -> None:
+    """By the names and the draws of earlier versions, whose checkpoints are read."""
+    model = build(Hard, OPTIONS)
+    torch.manual_seed(0)
+    parts = {"encoder": UnetEncoder(FLAT), "decoders.decoder": UnetDecoder(FLAT)}
+    expected = {f"{part}.{name}": p for part, module in parts.items() for name, p in module.named_parameters()}
+    found = dict(model.named_parameters())
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_tasks_of_a_group_have_maps_in_common_and_others_do_not() -> None:
+    model = build(Hard, TestGroups.options)
+    for name in ("shapes_group", "age_alone"):
+        for parameter in model.get_submodule(f"branches.{name}_branch").parameters():
+            parameter.data += 0.1
+    maps = {name: found.encoder for name, found in model.features(image(FLAT), list(VOXEL)).items()}
+    assert all(all(torch.equal(a, b) for a, b in zip(maps["organ"][:2], m[:2], strict=True)) for m in maps.values())
+    assert torch.equal(maps["organ"][2], maps["edge"][2])
+    assert not torch.equal(maps["organ"][2], maps["grade"][2])
+    assert torch.equal(maps["organ"][2], maps["age"][2])  # changed alike, from the same start
+    alone = set(model.own_parameters("age"))
+    assert alone == set(model.get_submodule("branches.age_alone_branch").parameters())
+    assert set(model.get_submodule("branches.shapes_group_branch").parameters()) <= set(model.shared_parameters())
+
+
+def test_norms_for_another_view_are_those_that_several_tasks_read() -> None:
+    model = build(Hard, TestGroups.options)
+    expected = [m for part in ("encoder", "branches.shapes_group_branch") for m in norms(model.get_submodule(part))]
+    assert model.encoder_norms() == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"groups": {"a": ["organ"]}}, "shared_stages, which is not set"),
+        ({"shared_stages": 1, "groups": {"a": ["organ"], "b": ["organ"]}}, "'organ' twice"),
+        ({"shared_stages": 1, "groups": {"a": []}}, "groups"),
+        ({"shared_stages": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_groups_that_make_no_sense_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        Hard.Options.model_validate({**OPTIONS, **options})
+
+
+def test_stages_in_common_must_leave_one_to_divide() -> None:
+    network, given = UnetOptions(kind="unet"), Hard.Options.model_validate({**OPTIONS, "shared_stages": 3})
+    with pytest.raises(ValueError, match="shared_stages 3 leaves nothing to groups: the planned network has 3 stages"):
+        Hard.towers(given, FLAT, network, VOXEL)
 
 
 def decoders(model: nn.Module) -> list[UnetDecoder]:

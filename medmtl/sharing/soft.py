@@ -1,0 +1,183 @@
+"""Soft sharing: a network per task, whose encoders are pulled towards each other.
+
+The classic penalty of multi-task learning (Duong et al. 2015, https://aclanthology.org/P15-2139; Ruder 2017,
+https://arxiv.org/abs/1706.05098, section 3.2)::
+
+    L = sum_t L_t + mu * D,    D = mean over corresponding weights of (theta_1 - theta_2)^2 for two tasks,
+
+and 1 / (T - 1) times the sum over pairs for T tasks. It is applied as weight decay is in AdamW (Loshchilov and Hutter
+2019, https://arxiv.org/abs/1711.05101): after the optimiser's step and apart from its moments, which would divide it
+by the noise of the losses' gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from medmtl.networks.cost import Towers
+from medmtl.networks.features import Features, FeatureSpec
+from medmtl.networks.norm import InstanceNorm
+from medmtl.networks.shape import NetworkShape
+from medmtl.networks.unet import UnetOptions
+from medmtl.sharing.base import Sharing, SharingOptions, make_encoder
+from medmtl.sharing.decoders import Decoders, decoder_names
+
+
+class SoftOptions(SharingOptions):
+    """Options of soft sharing.
+
+    Attributes:
+        mu: strength of the pull; 0 trains separate networks.
+        distance: ``l2``, the mean squared difference of corresponding weights; ``l1``, the mean absolute one, which
+            makes most weights equal and leaves some apart; ``cosine``, of each pair of tensors one minus the cosine of
+            their angle, which leaves their lengths alone.
+        strengths: factors on ``mu`` for each stage of the encoders, finest first; the last one stands for all deeper
+            stages. None is 1 for all.
+    """
+
+    mu: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    distance: Literal["l2", "l1", "cosine"] = "l2"
+    strengths: Annotated[tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...], Field(min_length=1)] | None = (
+        None
+    )
+
+
+class Soft(Sharing):
+    """An encoder per task that those of the others attract, and a decoder per voxel task.
+
+    That is so whatever ``network.decoder`` says. All start as copies of one encoder and one decoder. Nothing is shared,
+    so that each task's network is a clipping group of its own, and with ``mu: 0`` each is trained, on the
+    same batches and draws, to the bytes of a model with this task alone. A step's pull is
+
+        theta_t <- mean + (theta_t - mean) / (1 + 2 rate mu T / (T - 1)),    mean over all T towers,
+
+    the implicit step along the gradient of ``mu D``, which is stable for every ``mu``, times the number of weights:
+    ``D`` is divided by it, and so that ``mu`` means the same for every width, the step is multiplied by it. One rate,
+    the trunk's, is for all of them, so that they meet in the middle. A tower whose task is absent from a step counts in
+    the mean and is not moved. Decoders are not pulled.
+
+    Cost against one encoder: parameters, memory and time of an encoder per task and of a decoder per voxel task.
+
+    Args:
+        options: strength and form of the pull.
+        shape: measurements of the network.
+        network: options of the network.
+        voxel: task -> whether it is a voxel task.
+    """
+
+    kind = "soft"
+    Options = SoftOptions
+    shares: ClassVar[bool] = False
+
+    def __init__(
+        self, options: SharingOptions, shape: NetworkShape, network: UnetOptions, voxel: Mapping[str, bool]
+    ) -> None:
+        super().__init__(options, shape, network, voxel)
+        assert isinstance(options, SoftOptions)
+        self._options = options
+        self.encoders = encoder_copies(shape, network, voxel)
+        self.decoders = decoder_copies(shape, voxel)
+        self._spec = {name: shape.spec(is_voxel) for name, is_voxel in voxel.items()}
+
+    @classmethod
+    def towers(
+        cls, options: SharingOptions, shape: NetworkShape, network: UnetOptions, voxel: Mapping[str, bool]
+    ) -> Towers:
+        """An encoder per task, and a decoder per voxel task."""
+        return Towers(len(voxel), sum(voxel.values()), beside_maps=0.5 * len(voxel))
+
+    @property
+    def spec(self) -> Mapping[str, FeatureSpec]:
+        """What each task's head may rely on."""
+        return self._spec
+
+    def features(self, image_BCDHW: torch.Tensor, tasks: Sequence[str]) -> dict[str, Features]:
+        """One pass through the network of each named task."""
+        return self.decoders.decode({name: self.encoders[f"{name}_encoder"](image_BCDHW) for name in tasks})
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """None."""
+        return []
+
+    def own_parameters(self, task: str) -> list[nn.Parameter]:
+        """The task's encoder and decoder."""
+        key = f"{task}_encoder"
+        return [*(self.encoders[key].parameters() if key in self.encoders else ()), *self.decoders.own(task)]
+
+    def encoder_norms(self) -> list[InstanceNorm]:
+        """None: the norms of a task of another view are its own already."""
+        return []
+
+    @torch.no_grad()
+    def after_step(self, rate: float) -> None:
+        """Pull the encoders of the tasks that had a gradient in this step towards the mean of all encoders.
+
+        Args:
+            rate: the trunk's learning rate of that step.
+        """
+        if self._options.mu == 0 or len(self.encoders) == 1:
+            return
+        stages = [list(encoder.stages) for encoder in self.encoders.values()]  # type: ignore[arg-type]
+        strengths = self._options.strengths or (1.0,)
+        pull = DISTANCES[self._options.distance]
+        for index, alike in enumerate(zip(*stages, strict=True)):
+            strength = rate * self._options.mu * strengths[min(index, len(strengths) - 1)]
+            if strength == 0:
+                continue
+            for held in zip(*(stage.parameters() for stage in alike), strict=True):
+                pull(held, [parameter for parameter in held if parameter.grad is not None], strength)
+
+
+def encoder_copies(
+    shape: NetworkShape, network: UnetOptions, tasks: Sequence[str] | Mapping[str, bool]
+) -> nn.ModuleDict:
+    """``NAME_encoder`` -> an encoder, for each task; all are equal."""
+    drawn = make_encoder(shape, network)
+    return nn.ModuleDict({f"{name}_encoder": deepcopy(drawn) for name in tasks})
+
+
+def decoder_copies(shape: NetworkShape, voxel: Mapping[str, bool]) -> Decoders:
+    """A decoder per voxel task; all are equal."""
+    decoders = Decoders(shape, decoder_names(voxel, per_task=True))
+    for decoder in list(decoders.values())[1:]:
+        decoder.load_state_dict(next(iter(decoders.values())).state_dict())
+    return decoders
+
+
+def _l2(held: Sequence[torch.Tensor], moved: Sequence[torch.Tensor], pull: float) -> None:
+    mean, force = torch.stack(list(held)).mean(0), 2 * pull * len(held) / (len(held) - 1)
+    for tensor in moved:
+        tensor.lerp_(mean, force / (1 + force))
+
+
+def _l1(held: Sequence[torch.Tensor], moved: Sequence[torch.Tensor], pull: float) -> None:
+    # of two tensors the implicit step is exact: both go ``pull`` towards each other, and stop where they meet
+    mean = torch.stack(list(held)).mean(0)
+    for tensor in moved:
+        apart = tensor - mean
+        tensor.copy_(mean + apart.sign() * (apart.abs() - pull).clamp(min=0))
+
+
+def _cosine(held: Sequence[torch.Tensor], moved: Sequence[torch.Tensor], pull: float) -> None:
+    # one minus the cosine is half the squared distance of the directions
+    directions = {id(tensor): nn.functional.normalize(tensor.flatten(), dim=0) for tensor in held}
+    mean = torch.stack(list(directions.values())).mean(0)
+    force = pull * len(held) / (len(held) - 1)
+    for tensor in moved:
+        turned = torch.lerp(directions[id(tensor)], mean, force / (1 + force))
+        length = turned.norm()
+        if length > 0:  # opposite tensors have no direction between them
+            tensor.copy_((turned * (tensor.norm() / length)).view_as(tensor))
+
+
+DISTANCES: Mapping[str, Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor], float], None]] = {
+    "l2": _l2,
+    "l1": _l1,
+    "cosine": _cosine,
+}
