@@ -20,7 +20,7 @@ from medmtl.data.case import Case
 from medmtl.data.covariates import CovariateKind
 from medmtl.data.formats import strict_yaml
 from medmtl.errors import ConfigError
-from medmtl.networks.unet import UnetOptions
+from medmtl.networks.encoder import EncoderOptions
 from medmtl.registry import Registry, nearest
 from medmtl.sections import (
     AugmentationSection,
@@ -60,7 +60,7 @@ class Config(Section):
     cohorts: tuple[NamedCohortSection, ...] = ()
     tasks: Annotated[dict[str, TaskOptions], Rule("B141", "name at least one task")] = Field(min_length=1)
     primary: str | None = None
-    network: UnetOptions
+    network: EncoderOptions
     sharing: SharingOptions
     weighting: WeightingOptions
     augmentation: AugmentationSection = AugmentationSection()
@@ -202,7 +202,7 @@ def _validate(data: dict[str, Any], lines: Lines) -> Config:
     cohort_list.take_cohorts(data, lines, faults)
     data = {"network": {"kind": "unet"}, "sharing": {"kind": "hard"}, "weighting": {"kind": "equal"}, **data}
     components: dict[str, tuple[Registry[Any], BaseModel]] = {
-        "network": (networks.kinds, UnetOptions.model_construct()),
+        "network": (networks.kinds, EncoderOptions.model_construct()),
         "sharing": (sharing.kinds, SharingOptions.model_construct()),
         "weighting": (weighting.kinds, WeightingOptions.model_construct()),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from medmtl import networks
 from medmtl.device import Device
 from medmtl.networks.cost import parameter_count, stage_voxels
 from medmtl.networks.shape import NetworkShape
@@ -12,7 +13,6 @@ from medmtl.planning.plan import Triple
 
 # Fitted to the peaks on a CPU that benchmarks/memory_model.py measures, and raised until none was underestimated.
 PROCESS_BYTES = 670_000_000  # interpreter, torch, MONAI and the loader, resident before the first step
-ENCODER_MAPS = 4.5  # per stage: two convolutions' outputs, each also normalised, and what the backward pass adds
 DECODER_MAPS = 8.0  # per stage: the skip's concatenation, which is two, the same four, and what the backward pass adds
 INPUT_COPIES = 7  # fp32: batches made ahead, the one in use, its channels-last copy
 HOLES = 0.3  # per axis along which samples of different steps differ: room that other shapes left, and nobody can use
@@ -64,7 +64,8 @@ class Budget:
     def maps(self, shape: Triple, batch: int) -> int:
         """What the samples alone take: every stage's maps, input and outputs."""
         sizes = list(zip(self.network.channels, stage_voxels(self.network, shape), strict=True))
-        encoder = ENCODER_MAPS * sum(channels * voxels for channels, voxels in sizes)
+        held = networks.kinds.get(self.network.kind).maps_per_stage(self.network)
+        encoder = sum(count * channels * voxels for count, (channels, voxels) in zip(held, sizes, strict=True))
         decoder = DECODER_MAPS * self.decoders * sum(channels * voxels for channels, voxels in sizes[:-1])
         maps = (encoder + decoder) * (4 if self.precision == "fp32" else 2) * self.device.activation_factor
         whole = 4 * math.prod(shape) * (INPUT_COPIES * self.network.in_channels + OUTPUT_COPIES * self.outputs)

@@ -48,15 +48,17 @@ def plan_network(
         f"axes are halved while they keep 4 voxels and their spacing is within twice the finest; {width} channels, "
         f"doubled per stage up to {widest}: what a {device.kind} trains in minutes"
     )
-    network = NetworkShape(
+    shape = NetworkShape(
         in_channels=len(config.cohort.channels) + len(config.cohort.optional),  # each of these has an indicator
         channels=tuple(min(width * 2**stage, widest) for stage in range(len(strides))),
         kernels=kernels,
         strides=strides,
-        blocks=config.network.blocks,
         # the deepest map is supervised only where it is the only one
         levels=max(1, min(3, len(strides) - 1)) if config.network.deep_supervision else 1,
     )
+    network = config.network.measured(shape)
+    if network.blocks_per_stage:
+        reasons["network"] += f"; {network.kind} has {list(network.blocks_per_stage)} blocks in its stages"
     reasons["strides"] = f"a sample's axes are multiples of {list(divisor)}"
     return network, divisor
 

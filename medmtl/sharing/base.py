@@ -10,10 +10,11 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+from medmtl import networks
+from medmtl.networks.encoder import Encoder, EncoderOptions
 from medmtl.networks.features import Features, FeatureSpec
 from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
-from medmtl.networks.unet import UnetOptions
 
 
 class SharingOptions(BaseModel):
@@ -22,6 +23,16 @@ class SharingOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: str
+
+
+def make_encoder(shape: NetworkShape, network: EncoderOptions) -> Encoder:
+    """An encoder of the configured kind.
+
+    Args:
+        shape: measurements of the network.
+        network: options of the network.
+    """
+    return networks.kinds.get(network.kind)(shape)
 
 
 class Sharing(nn.Module, ABC):
@@ -38,7 +49,7 @@ class Sharing(nn.Module, ABC):
     Options: ClassVar[type[SharingOptions]]
 
     def __init__(
-        self, options: SharingOptions, shape: NetworkShape, network: UnetOptions, voxel: Mapping[str, bool]
+        self, options: SharingOptions, shape: NetworkShape, network: EncoderOptions, voxel: Mapping[str, bool]
     ) -> None:
         super().__init__()
 

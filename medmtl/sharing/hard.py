@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from medmtl.networks.decoder import UnetDecoder
+from medmtl.networks.encoder import EncoderOptions
 from medmtl.networks.features import Features, FeatureSpec
 from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
-from medmtl.networks.unet import UnetEncoder, UnetOptions
-from medmtl.sharing.base import Sharing, SharingOptions
+from medmtl.sharing.base import Sharing, SharingOptions, make_encoder
 
 
 class Hard(Sharing):
@@ -33,10 +33,10 @@ class Hard(Sharing):
     Options = SharingOptions
 
     def __init__(
-        self, options: SharingOptions, shape: NetworkShape, network: UnetOptions, voxel: Mapping[str, bool]
+        self, options: SharingOptions, shape: NetworkShape, network: EncoderOptions, voxel: Mapping[str, bool]
     ) -> None:
         super().__init__(options, shape, network, voxel)
-        self.encoder = UnetEncoder(shape)
+        self.encoder = make_encoder(shape, network)
         # suffixed, because a module's own attributes, such as ``type``, cannot be keys, and tasks may be called so
         self._decoder_of = {
             name: f"{name}_decoder" if network.decoder == "per_task" else "decoder"
