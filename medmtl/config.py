@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from medmtl import cohort_list, networks, sharing, tasks, weighting
+from medmtl import cohort_list, networks, nnunet, sharing, tasks, weighting
 from medmtl.combinations import check_combinations
 from medmtl.data.case import Case
 from medmtl.data.covariates import CovariateKind
@@ -49,7 +49,7 @@ LATER = {
 }
 # columns of the result tables that are no task's
 RESERVED = ("calibrated", "case_id", "model_sha256", "outside_training", "patient", "site")
-PATH_KEYS = ("cohort.table", "split.file", "cache.folder", "cohort.roots", "init.run")
+PATH_KEYS = ("cohort.table", "split.file", "cache.folder", "cohort.roots", "init.run", "plan.nnunet")
 
 
 class Config(Section):
@@ -220,6 +220,7 @@ def _validate(data: dict[str, Any], lines: Lines) -> Config:
         config = validated(Config, data, (), lines)
     faults.refuse()
     assert config is not None  # or there was a fault
+    config = nnunet.honour(config, lines, faults)
     _check_names(config, lines, faults)
     check_combinations(config, lines, faults)
     faults.refuse()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -32,6 +32,18 @@ class EncoderOptions(BaseModel):
     def measured(self, shape: NetworkShape) -> NetworkShape:
         """Planned measurements, completed by what these options decide."""
         return replace(shape, kind=self.kind)
+
+    def as_in_nnunet(self, network: str, blocks: tuple[int, ...]) -> Self:
+        """These options, completed by what an nnU-Net plan says.
+
+        Args:
+            network: nnU-Net's class.
+            blocks: convolutions or blocks of each stage.
+
+        Raises:
+            ValueError: the plan's network is not this kind's.
+        """
+        raise ValueError(f"the plan has a {network}, and network.kind {self.kind} is no network of nnU-Net's")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Self
 
 from monai.networks.blocks.convolutions import Convolution as ConvolutionBlock
 from monai.networks.blocks.dynunet_block import UnetResBlock, get_conv_layer
@@ -38,6 +39,13 @@ class ResencOptions(EncoderOptions):
         """Planned measurements, completed by what these options decide."""
         blocks = chosen_blocks(self.blocks_per_stage or BLOCKS, len(shape.channels))
         return replace(super().measured(shape), blocks_per_stage=blocks)
+
+    def as_in_nnunet(self, network: str, blocks: tuple[int, ...]) -> Self:
+        """The plan's blocks, unless they are set."""
+        if network != "ResidualEncoderUNet":
+            fix = "set network.kind: unet" if network == "PlainConvUNet" else "leave plan.nnunet away"
+            raise ValueError(f"the plan has a {network}, and network.kind is {self.kind}; {fix}")
+        return self if self.blocks_per_stage else self.model_copy(update={"blocks_per_stage": blocks})
 
 
 class ResencEncoder(Encoder):

@@ -69,9 +69,7 @@ class SegresnetEncoder(Encoder):
     def layers(cls, shape: NetworkShape) -> Iterator[Convolution]:
         """One per stage, and two per block."""
         before = shape.in_channels
-        for stage, (after, kernel, count) in enumerate(
-            zip(shape.channels, shape.kernels, _blocks(shape), strict=True)
-        ):
+        for stage, (after, kernel, count) in enumerate(zip(shape.channels, shape.kernels, _blocks(shape), strict=True)):
             yield Convolution(before * after * math.prod(kernel), stage, 0)
             for _ in range(2 * count):
                 yield Convolution(after * after * math.prod(kernel), stage, after)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, Self
 
 from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetResBlock
 from torch import nn
@@ -33,6 +33,17 @@ class UnetOptions(EncoderOptions):
     def measured(self, shape: NetworkShape) -> NetworkShape:
         """Planned measurements, completed by what these options decide."""
         return replace(super().measured(shape), blocks=self.blocks)
+
+    def as_in_nnunet(self, network: str, blocks: tuple[int, ...]) -> Self:
+        """The same options, which are those of nnU-Net's plain U-Net with two convolutions per stage."""
+        if network != "PlainConvUNet":
+            fix = "set network.kind: resenc" if network == "ResidualEncoderUNet" else "leave plan.nnunet away"
+            raise ValueError(f"the plan has a {network}, and network.kind is {self.kind}; {fix}")
+        if self.blocks != "plain":
+            raise ValueError(f"the plan has a {network}, and network.blocks is {self.blocks}; leave one away")
+        if set(blocks) != {2}:
+            raise ValueError(f"network.kind {self.kind} has 2 convolutions per stage, found {list(blocks)}")
+        return self
 
 
 class UnetEncoder(Encoder):
