@@ -79,8 +79,9 @@ class GroupNorm(InstanceNorm):
     def forward(self, map_BCDHW: torch.Tensor) -> torch.Tensor:
         """(B, C, D, H, W) of the same shape, type and memory format."""
         weight, bias = self.affine
-        # under autocast it is computed in fp32, and would stay so
-        return functional.group_norm(map_BCDHW, self.groups, weight, bias).to(map_BCDHW.dtype)
+        # autocast would keep an fp32 copy of every map; the kernel sums in fp32 in any case
+        with torch.autocast(map_BCDHW.device.type, enabled=False):
+            return functional.group_norm(map_BCDHW, self.groups, weight.to(map_BCDHW.dtype), bias.to(map_BCDHW.dtype))
 
 
 def norms(network: nn.Module) -> list[InstanceNorm]:

@@ -14,8 +14,9 @@ from monai.networks.nets.segresnet_ds import SegResBlock
 from torch import nn
 
 from medmtl.networks.encoder import Blocks, Convolution, Encoder, EncoderOptions, chosen_blocks
+from medmtl.networks.features import Stride
 from medmtl.networks.norm import GROUP_NORM
-from medmtl.networks.shape import NetworkShape, Stride
+from medmtl.networks.shape import NetworkShape
 
 BLOCKS = (1, 2, 2, 4)
 GROUPS = 8
@@ -60,7 +61,7 @@ class SegresnetEncoder(Encoder):
             shape.channels, shape.kernels, shape.strides, _blocks(shape), strict=True
         ):
             blocks = (_residual_block(after, kernel) for _ in range(count))
-            padding = [n // 2 for n in kernel]
+            padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
             stages.append(nn.Sequential(nn.Conv3d(before, after, kernel, stride, padding, bias=False), *blocks))
             before = after
         self.stages = nn.ModuleList(stages)
@@ -77,7 +78,10 @@ class SegresnetEncoder(Encoder):
 
     @classmethod
     def maps_per_stage(cls, shape: NetworkShape) -> tuple[float, ...]:
-        """By analogy with the U-Net's: the same per block."""
+        """By analogy with the U-Net's: the same per block.
+
+        Of one training the prediction was 1.25 times the peak (``benchmarks/memory_model.py``).
+        """
         return tuple(MAPS_OF_A_BLOCK * count + MAPS_BESIDE for count in _blocks(shape))
 
 
