@@ -7,6 +7,7 @@ neighbours in the configuration. Isensee et al. 2021, https://doi.org/10.1038/s4
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -80,7 +81,7 @@ class _Plan:
         following: str | None = name
         seen: list[str] = []
         while following is not None:
-            if following in seen or following not in configurations:
+            if not isinstance(following, str) or following in seen or following not in configurations:
                 known = ", ".join(map(str, configurations))
                 raise ValueError(f"configurations: {following!r} is not there or inherits from itself; known: {known}")
             seen.append(following)
@@ -90,7 +91,7 @@ class _Plan:
         if self._own.get("previous_stage"):
             raise ValueError(f"{self._place}.previous_stage: a cascade's second stage is not supported; name another")
         forward = document.get("transpose_forward", [0, 1, 2])
-        if sorted(forward if isinstance(forward, list) else []) != [0, 1, 2]:
+        if forward not in [list(order) for order in permutations(range(3))]:
             raise ValueError(f"transpose_forward: an order of the axes 0, 1 and 2 is expected, found {forward!r}")
         # nnU-Net's arrays are z, y, x, and transposed before they are planned on; ours are x, y, z
         self._order = [forward.index(axis) for axis in (2, 1, 0)]
@@ -194,6 +195,8 @@ class _Plan:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("is not a file")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:

@@ -118,5 +118,6 @@ def test_a_run_on_an_nnunet_plan_needs_it_no_more(tiny_cohort: Path, tmp_path: P
     plan = RunFolder.open(run).load_plan()
     assert (plan.preparation.spacing, plan.shape, plan.batch) == ((1.0, 1.0, 2.0), (16, 16, 8), 2)
     assert (plan.network.channels, plan.network.blocks_per_stage) == ((4, 8), (1, 2))
+    api.train(tmp_path / "config.yaml", tmp_path / "run", device="cpu", resume=True)  # the same configuration
     plans.unlink()
     assert "lesion" in json.loads((api.evaluate(run, device="cpu")["val"].folder / "metrics.json").read_text())["tasks"]

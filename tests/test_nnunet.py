@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +226,7 @@ def test_another_network_than_the_plans_is_refused(
     ("spoil", "named"),
     [
         (lambda path: path.unlink(), "cannot be read"),
+        (lambda path: path.unlink() or path.mkdir(), "is not a file"),
         (lambda path: path.write_text("{"), "not valid JSON"),
         (lambda path: path.write_text("[]"), "must hold keys"),
         (lambda path: path.write_text("{}"), "configurations: this key is missing"),
@@ -238,6 +239,34 @@ def test_what_is_no_plan_is_refused(tmp_path: Path, spoil: Callable[[Path], Any]
     spoil(path)
     with pytest.raises(ConfigError, match=named):
         configured(tmp_path, plan__nnunet=str(path))
+
+
+def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place in a document."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, held in items:
+        yield (*above, key)
+        yield from places(held, (*above, key))
+
+
+@pytest.mark.parametrize("form", [OLD, NEW], ids=["old", "new"])
+@pytest.mark.parametrize("other", [None, [], {}, "x", -1, True, 1e300, [[]], [1, "a", 2]], ids=str)
+def test_whatever_a_plan_holds_it_is_read_or_refused(tmp_path: Path, form: dict[str, Any], other: Any) -> None:
+    text = written(tmp_path, form).read_text()
+    refused = 0
+    for *above, last in places(json.loads(text)):
+        document: Any = json.loads(text)
+        holder = document
+        for part in above:
+            holder = holder[part]
+        holder[last] = other
+        (tmp_path / "nnUNetPlans.json").write_text(json.dumps(document))
+        try:
+            configured(tmp_path, plan__nnunet=str(tmp_path / "nnUNetPlans.json"))
+        except ConfigError as error:
+            assert error.code == "B142"
+            refused += 1
+    assert refused > 10
 
 
 def test_stages_can_be_set_without_a_plan(tmp_path: Path) -> None:
