@@ -78,7 +78,7 @@ class _Plan:
         configurations = _mapping(document, "configurations", "")
         self._place = f"configurations.{name}"
         self._own: dict[str, Any] = {}
-        following: str | None = name
+        following: Any = name
         seen: list[str] = []
         while following is not None:
             if not isinstance(following, str) or following in seen or following not in configurations:
