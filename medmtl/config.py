@@ -14,13 +14,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from medmtl import cohort_list, networks, sharing, tasks, weighting
+from medmtl import cohort_list, networks, nnunet, sharing, tasks, weighting
 from medmtl.combinations import check_combinations
 from medmtl.data.case import Case
 from medmtl.data.covariates import CovariateKind
 from medmtl.data.formats import strict_yaml
 from medmtl.errors import ConfigError
-from medmtl.networks.unet import UnetOptions
+from medmtl.networks.encoder import EncoderOptions
 from medmtl.registry import Registry, nearest
 from medmtl.sections import (
     AugmentationSection,
@@ -49,7 +49,7 @@ LATER = {
 }
 # columns of the result tables that are no task's
 RESERVED = ("calibrated", "case_id", "model_sha256", "outside_training", "patient", "site")
-PATH_KEYS = ("cohort.table", "split.file", "cache.folder", "cohort.roots", "init.run")
+PATH_KEYS = ("cohort.table", "split.file", "cache.folder", "cohort.roots", "init.run", "plan.nnunet")
 
 
 class Config(Section):
@@ -60,7 +60,7 @@ class Config(Section):
     cohorts: tuple[NamedCohortSection, ...] = ()
     tasks: Annotated[dict[str, TaskOptions], Rule("B141", "name at least one task")] = Field(min_length=1)
     primary: str | None = None
-    network: UnetOptions
+    network: EncoderOptions
     sharing: SharingOptions
     weighting: WeightingOptions
     augmentation: AugmentationSection = AugmentationSection()
@@ -202,7 +202,7 @@ def _validate(data: dict[str, Any], lines: Lines) -> Config:
     cohort_list.take_cohorts(data, lines, faults)
     data = {"network": {"kind": "unet"}, "sharing": {"kind": "hard"}, "weighting": {"kind": "equal"}, **data}
     components: dict[str, tuple[Registry[Any], BaseModel]] = {
-        "network": (networks.kinds, UnetOptions.model_construct()),
+        "network": (networks.kinds, EncoderOptions.model_construct()),
         "sharing": (sharing.kinds, SharingOptions.model_construct()),
         "weighting": (weighting.kinds, WeightingOptions.model_construct()),
     }
@@ -220,6 +220,7 @@ def _validate(data: dict[str, Any], lines: Lines) -> Config:
         config = validated(Config, data, (), lines)
     faults.refuse()
     assert config is not None  # or there was a fault
+    config = nnunet.honour(config, lines, faults)
     _check_names(config, lines, faults)
     check_combinations(config, lines, faults)
     faults.refuse()

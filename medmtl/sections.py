@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from medmtl.data.covariates import CovariateKind
 from medmtl.validation import Rule
@@ -15,6 +16,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32), Rule("B139")]
 Triple = tuple[Count, Count, Count]
+Stages = Annotated[tuple[Triple, ...], Field(min_length=1)]
 
 SGD_WEIGHT_DECAY = 3e-5
 
@@ -85,7 +87,13 @@ class AugmentationSection(Section):
 
 
 class PlanSection(Section):
-    """The memory budget, and any planned value that the user fixes."""
+    """The memory budget, and any planned value that the user fixes.
+
+    Attributes:
+        strides, kernels, channels: of every stage, finest first; instead of what is planned.
+        nnunet: an nnU-Net ``plans.json``, which decides what is not set here; see :func:`medmtl.nnunet.honour`.
+        configuration: which of its configurations.
+    """
 
     memory_gb: Positive = 8.0
     spacing: tuple[Positive, Positive, Positive] | None = None
@@ -93,16 +101,49 @@ class PlanSection(Section):
     batch: Count | None = None
     width: Annotated[int, Field(ge=4)] | None = None
     max_width: Annotated[int, Field(ge=4)] | None = None
+    strides: Stages | None = None
+    kernels: Stages | None = None
+    channels: Annotated[tuple[Annotated[int, Field(ge=4)], ...], Field(min_length=1)] | None = None
+    nnunet: Path | None = None
+    configuration: str = "3d_fullres"
     normalisation: dict[str, Literal["zscore", "zscore_nonzero", "ct", "none"]] = {}
     precision: Literal["fp32", "bf16", "fp16"] | None = None
     workers: Annotated[int, Field(ge=0)] | None = None
     threads: Count | None = None
+    _taken: frozenset[str] = PrivateAttr(default=frozenset())
 
     @model_validator(mode="after")
     def _widths_agree(self) -> PlanSection:
         if self.width is not None and self.max_width is not None and self.max_width < self.width:
             raise ValueError(f"max_width {self.max_width} is below width {self.width}; raise it or leave it away")
         return self
+
+    @model_validator(mode="after")
+    def _stages_agree(self) -> PlanSection:
+        if (self.strides is None) != (self.kernels is None):
+            raise ValueError("strides and kernels go together; give both or none")
+        if self.channels is not None and (self.width is not None or self.max_width is not None):
+            raise ValueError("channels are the width of every stage; leave width and max_width, or channels, away")
+        held = [value for value in (self.strides, self.kernels, self.channels) if value is not None]
+        if len({len(value) for value in held}) > 1:
+            raise ValueError("strides, kernels and channels have one entry per stage, and differ in length")
+        if self.strides is not None and self.strides[0] != (1, 1, 1):
+            raise ValueError(f"the first stride must be [1, 1, 1] (found {list(self.strides[0])})")
+        if even := [kernel for kernel in self.kernels or () if any(size % 2 == 0 for size in kernel)]:
+            raise ValueError(f"kernels must be odd (found {list(even[0])})")
+        return self
+
+    def with_taken(self, keys: Iterable[str]) -> Self:
+        """The same, whose keys of these names came from the plan of ``nnunet``."""
+        copy = self.model_copy()
+        copy._taken = frozenset(keys)
+        return copy
+
+    def reason(self, key: str) -> str:
+        """Where the value of a key that is set came from."""
+        assert self.nnunet is not None or key not in self._taken
+        file = self.nnunet.name if self.nnunet else ""
+        return f"from {file}, {self.configuration}" if key in self._taken else "set in the configuration"
 
 
 class SplitSection(Section):

@@ -20,7 +20,7 @@ FLOORS = (
     ("data", "losses", "metrics"),
     ("networks",),
     ("tasks", "sharing", "weighting"),
-    ("sections", "cohort_list", "combinations", "config", "device", "planning", "model"),
+    ("sections", "cohort_list", "combinations", "nnunet", "config", "device", "planning", "model"),
     ("checking", "build", "checkpoint", "run_log", "run_place", "run_folder"),
     ("inference",),
     ("evaluation",),

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from medmtl.networks.encoder import Encoder
+from medmtl.networks.resenc import ResencEncoder
+from medmtl.networks.segresnet import SegresnetEncoder
 from medmtl.networks.unet import UnetEncoder
 from medmtl.registry import Registry
 
-kinds: Registry[UnetEncoder] = Registry("network")
+kinds: Registry[Encoder] = Registry("network")
 kinds.add(UnetEncoder)
+kinds.add(ResencEncoder)
+kinds.add(SegresnetEncoder)
 
-__all__ = ["UnetEncoder", "kinds"]
+__all__ = ["Encoder", "ResencEncoder", "SegresnetEncoder", "UnetEncoder", "kinds"]

@@ -7,22 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 
+from medmtl import networks
+from medmtl.networks.encoder import Convolution
 from medmtl.networks.shape import NetworkShape
-
-
-@dataclass(frozen=True)
-class _Convolution:
-    """One convolution without its bias, which these networks do not have.
-
-    Attributes:
-        weights: number of weights.
-        stage: the stage at whose voxels each weight is used once.
-        normalised: channels of the norm behind it, each with a weight and a bias; 0 where there is none.
-    """
-
-    weights: int
-    stage: int
-    normalised: int
 
 
 @dataclass(frozen=True)
@@ -82,33 +69,20 @@ def stage_voxels(network: NetworkShape, shape: Sequence[int]) -> tuple[int, ...]
     return tuple(math.prod(shape) // math.prod(stride) for stride in network.cumulative_strides())
 
 
-def _layers(network: NetworkShape, towers: Towers, decoders: int) -> Iterator[_Convolution]:
-    for layer in _encoder_layers(network):
+def _layers(network: NetworkShape, towers: Towers, decoders: int) -> Iterator[Convolution]:
+    for layer in networks.kinds.get(network.kind).layers(network):
         yield from repeat(layer, towers.copies(layer.stage))
     for stage, channels in enumerate(network.channels):
-        yield _Convolution(round(towers.beside_weights * channels**2), stage, 0)
+        yield Convolution(round(towers.beside_weights * channels**2), stage, 0)
     yield from _decoder_layers(network, decoders)
 
 
-def _encoder_layers(network: NetworkShape) -> Iterator[_Convolution]:
-    before = network.in_channels
-    for stage, after in enumerate(network.channels):
-        volume = math.prod(network.kernels[stage])
-        yield from _block(before, after, volume, stage)
-        if network.blocks == "residual" and (before != after or math.prod(network.strides[stage]) > 1):
-            yield _Convolution(before * after, stage, after)
-        before = after
-
-
-def _decoder_layers(network: NetworkShape, decoders: int) -> Iterator[_Convolution]:
+def _decoder_layers(network: NetworkShape, decoders: int) -> Iterator[Convolution]:
     for stage in range(len(network.channels) - 1):
         here, deeper = network.channels[stage], network.channels[stage + 1]
+        volume = math.prod(network.kernels[stage])
         for _ in range(decoders):
             # a transposed convolution whose kernel is its stride uses each weight once per voxel of its input
-            yield _Convolution(deeper * here * math.prod(network.strides[stage + 1]), stage + 1, 0)
-            yield from _block(2 * here, here, math.prod(network.kernels[stage]), stage)
-
-
-def _block(before: int, after: int, volume: int, stage: int) -> Iterator[_Convolution]:
-    yield _Convolution(before * after * volume, stage, after)
-    yield _Convolution(after * after * volume, stage, after)
+            yield Convolution(deeper * here * math.prod(network.strides[stage + 1]), stage + 1, 0)
+            yield Convolution(2 * here * here * volume, stage, here)
+            yield Convolution(here * here * volume, stage, here)

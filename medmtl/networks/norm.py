@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from monai.networks.layers.factories import Norm
 from torch import nn
 from torch.nn import functional
 
 NORM = "medmtl_instance"  # the name under which MONAI's blocks find InstanceNorm
+GROUP_NORM = "medmtl_group"
 ACTIVATION = ("leakyrelu", {"inplace": True, "negative_slope": 0.01})
 
 
@@ -38,13 +41,18 @@ class InstanceNorm(nn.Module):
         self.second_weight = nn.Parameter(self.weight.detach().clone())
         self.second_bias = nn.Parameter(self.bias.detach().clone())
 
+    @property
+    def affine(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight and bias of the view that is looked at."""
+        return (self.second_weight, self.second_bias) if self.second else (self.weight, self.bias)
+
     def forward(self, map_BCDHW: torch.Tensor) -> torch.Tensor:
         """(B, C, D, H, W) of the same shape, type and memory format.
 
         Raises:
             ValueError: if a map has a single voxel, whose variance is 0 whatever it holds.
         """
-        weight, bias = (self.second_weight, self.second_bias) if self.second else (self.weight, self.bias)
+        weight, bias = self.affine
         if not map_BCDHW.is_contiguous(memory_format=torch.channels_last_3d):
             return functional.instance_norm(map_BCDHW, weight=weight, bias=bias)
         samples = [
@@ -54,9 +62,32 @@ class InstanceNorm(nn.Module):
         return torch.cat(samples)
 
 
+class GroupNorm(InstanceNorm):
+    """The same over groups of neighbouring channels, whose mean and variance are common.
+
+    Wu and He 2018, https://arxiv.org/abs/1803.08494. Torch's own kernel keeps the memory format.
+
+    Args:
+        num_features: channels.
+        groups: as many as the largest common divisor of this and the channels.
+    """
+
+    def __init__(self, num_features: int, groups: int) -> None:
+        super().__init__(num_features)
+        self.groups = math.gcd(num_features, groups)
+
+    def forward(self, map_BCDHW: torch.Tensor) -> torch.Tensor:
+        """(B, C, D, H, W) of the same shape, type and memory format."""
+        weight, bias = self.affine
+        # autocast would keep an fp32 copy of every map; the kernel sums in fp32 in any case
+        with torch.autocast(map_BCDHW.device.type, enabled=False):
+            return functional.group_norm(map_BCDHW, self.groups, weight.to(map_BCDHW.dtype), bias.to(map_BCDHW.dtype))
+
+
 def norms(network: nn.Module) -> list[InstanceNorm]:
     """All norms of a network."""
     return [module for module in network.modules() if isinstance(module, InstanceNorm)]
 
 
 Norm.add_factory_class(NORM, InstanceNorm, "Instance normalisation that keeps the memory format.")
+Norm.add_factory_class(GROUP_NORM, GroupNorm, "Group normalisation with a second affine map for another view.")

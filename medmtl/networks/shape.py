@@ -22,8 +22,10 @@ class NetworkShape:
         channels: feature channels per stage.
         kernels: convolution kernel per stage and axis.
         strides: stride of each stage's first convolution; (1, 1, 1) for the first stage.
-        blocks: ``plain`` (two convolutions) or ``residual`` (the same with a shortcut).
+        blocks: of the kind ``unet``: ``plain`` (two convolutions) or ``residual`` (the same with a shortcut).
         levels: decoder maps that voxel heads read, finest first; more than one means deep supervision.
+        kind: of the encoder.
+        blocks_per_stage: of the kinds that have several blocks per stage; otherwise empty.
     """
 
     in_channels: int
@@ -32,6 +34,8 @@ class NetworkShape:
     strides: tuple[Stride, ...]
     blocks: Literal["plain", "residual"] = "plain"
     levels: int = 1
+    kind: str = "unet"
+    blocks_per_stage: tuple[int, ...] = ()
 
     def cumulative_strides(self) -> tuple[Stride, ...]:
         """Stride of every stage's map against the image."""

@@ -6,47 +6,58 @@ ReLU as in nnU-Net (Isensee et al. 2021, https://doi.org/10.1038/s41592-020-0100
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal, Self
 
-import torch
 from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetResBlock
-from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+from medmtl.networks.encoder import Convolution, Encoder, EncoderOptions
 from medmtl.networks.norm import ACTIVATION, NORM
 from medmtl.networks.shape import NetworkShape
 
+MAPS = 4.5  # two convolutions' outputs, each also normalised, and what the backward pass adds; fitted, see Budget
 
-class UnetOptions(BaseModel):
+
+class UnetOptions(EncoderOptions):
     """Options of the U-Net.
 
     Attributes:
-        kind: ``unet``.
         blocks: ``plain`` has two convolutions per stage; ``residual`` adds a shortcut around them.
-        decoder: one decoder ``shared`` by all voxel tasks, or one ``per_task``.
-        deep_supervision: voxel heads read the three finest decoder maps in training instead of the finest one alone.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: str
     blocks: Literal["plain", "residual"] = "plain"
-    decoder: Literal["shared", "per_task"] = "shared"
-    deep_supervision: bool = True
+
+    def measured(self, shape: NetworkShape) -> NetworkShape:
+        """Planned measurements, completed by what these options decide."""
+        return replace(super().measured(shape), blocks=self.blocks)
+
+    def as_in_nnunet(self, network: str, blocks: tuple[int, ...]) -> Self:
+        """The same options, which are those of nnU-Net's plain U-Net with two convolutions per stage."""
+        if network != "PlainConvUNet":
+            fix = "set network.kind: resenc" if network == "ResidualEncoderUNet" else "leave plan.nnunet away"
+            raise ValueError(f"the plan has a {network}, and network.kind is {self.kind}; {fix}")
+        if self.blocks != "plain":
+            raise ValueError(f"the plan has a {network}, and network.blocks is {self.blocks}; leave one away")
+        if set(blocks) != {2}:
+            raise ValueError(f"network.kind {self.kind} has 2 convolutions per stage, found {list(blocks)}")
+        return self
 
 
-class UnetEncoder(nn.Module):
-    """Image (B, C, D, H, W) -> one map per stage, finest first.
+class UnetEncoder(Encoder):
+    """Two convolutions per stage, the first of them strided.
 
     Args:
         shape: measurements of the network.
     """
 
-    kind: ClassVar[str] = "unet"
-    Options: ClassVar[type[UnetOptions]] = UnetOptions
+    kind = "unet"
+    Options = UnetOptions
 
     def __init__(self, shape: NetworkShape) -> None:
-        super().__init__()
+        super().__init__(shape)
         block = UnetResBlock if shape.blocks == "residual" else UnetBasicBlock
         inputs = (shape.in_channels, *shape.channels[:-1])
         self.stages = nn.ModuleList(
@@ -54,20 +65,19 @@ class UnetEncoder(nn.Module):
             for before, after, kernel, stride in zip(inputs, shape.channels, shape.kernels, shape.strides, strict=True)
         )
 
-    def forward(self, image_BCDHW: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """All maps, finest first; stage i is (B, channels[i], D, H, W) / cumulative stride i."""
-        current = channels_last(image_BCDHW)
-        maps = []
-        for stage in self.stages:
-            current = stage(current)
-            maps.append(current)
-        return tuple(maps)
+    @classmethod
+    def layers(cls, shape: NetworkShape) -> Iterator[Convolution]:
+        """Two per stage, and of residual blocks the shortcut where the map changes its size."""
+        before = shape.in_channels
+        for stage, after in enumerate(shape.channels):
+            volume = math.prod(shape.kernels[stage])
+            yield Convolution(before * after * volume, stage, after)
+            yield Convolution(after * after * volume, stage, after)
+            if shape.blocks == "residual" and (before != after or math.prod(shape.strides[stage]) > 1):
+                yield Convolution(before * after, stage, after)
+            before = after
 
-
-def channels_last(image_BCDHW: torch.Tensor) -> torch.Tensor:
-    """An image as the first stage reads it: on a CPU, whose convolutions need no reordering then, channels last."""
-    if image_BCDHW.device.type != "cpu":
-        return image_BCDHW
-    # A copy, because ``contiguous`` leaves the strides of a one-channel image as they are, and the first convolution
-    # would not recognise them.
-    return torch.empty_like(image_BCDHW, memory_format=torch.channels_last_3d).copy_(image_BCDHW)
+    @classmethod
+    def maps_per_stage(cls, shape: NetworkShape) -> tuple[float, ...]:
+        """The same for every stage; residual blocks were measured to need no more."""
+        return (MAPS,) * len(shape.channels)

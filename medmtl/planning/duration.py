@@ -10,10 +10,11 @@ from dataclasses import replace
 
 import torch
 
+from medmtl import networks
 from medmtl.networks.cost import Towers, forward_operations
 from medmtl.networks.decoder import UnetDecoder
+from medmtl.networks.encoder import Encoder
 from medmtl.networks.shape import NetworkShape
-from medmtl.networks.unet import UnetEncoder
 from medmtl.planning.plan import Plan, Triple
 
 BACKWARD = 2  # passes that the backward pass is worth
@@ -55,7 +56,7 @@ def measure_operations_per_second(plan: Plan, decoders: int) -> float:
     device = torch.device(plan.device)
     shape = measured_shape(plan.network, plan.shape)
     with _threads(plan.threads), torch.random.fork_rng():
-        encoder = UnetEncoder(plan.network).to(device)
+        encoder = networks.kinds.get(plan.network.kind)(plan.network).to(device)
         stack = [UnetDecoder(plan.network).to(device) for _ in range(decoders)]
         image = torch.randn(1, plan.network.in_channels, *shape, device=device)
         _pass(encoder, stack, image, plan.precision)  # the first one also chooses kernels
@@ -80,7 +81,7 @@ def measured_shape(network: NetworkShape, shape: Triple) -> Triple:
     return x, y, z
 
 
-def _pass(encoder: UnetEncoder, decoders: list[UnetDecoder], image_BCDHW: torch.Tensor, precision: str) -> None:
+def _pass(encoder: Encoder, decoders: list[UnetDecoder], image_BCDHW: torch.Tensor, precision: str) -> None:
     dtype = torch.float16 if precision == "fp16" else torch.bfloat16
     with torch.autocast(image_BCDHW.device.type, dtype=dtype, enabled=precision != "fp32"):
         maps = encoder(image_BCDHW)

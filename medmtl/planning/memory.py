@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from medmtl import networks
 from medmtl.device import Device
 from medmtl.networks.cost import Towers, parameter_count, stage_voxels
 from medmtl.networks.shape import NetworkShape
@@ -12,7 +13,6 @@ from medmtl.planning.plan import Triple
 
 # Fitted to the peaks on a CPU that benchmarks/memory_model.py measures, and raised until none was underestimated.
 PROCESS_BYTES = 670_000_000  # interpreter, torch, MONAI and the loader, resident before the first step
-ENCODER_MAPS = 4.5  # per stage: two convolutions' outputs, each also normalised, and what the backward pass adds
 DECODER_MAPS = 8.0  # per stage: the skip's concatenation, which is two, the same four, and what the backward pass adds
 INPUT_COPIES = 7  # fp32: batches made ahead, the one in use, its channels-last copy
 HOLES = 0.3  # per axis along which samples of different steps differ: room that other shapes left, and nobody can use
@@ -65,7 +65,8 @@ class Budget:
         """What the samples alone take: every stage's maps, input and outputs."""
         towers, voxels = self.towers, stage_voxels(self.network, shape)
         sizes = [channels * count for channels, count in zip(self.network.channels, voxels, strict=True)]
-        encoder = sum(ENCODER_MAPS * towers.copies(stage) * size for stage, size in enumerate(sizes))
+        held = networks.kinds.get(self.network.kind).maps_per_stage(self.network)
+        encoder = sum(held[stage] * towers.copies(stage) * size for stage, size in enumerate(sizes))
         encoder += towers.beside_maps * sum(sizes)
         decoder = DECODER_MAPS * (towers.decoders + towers.reruns) * sum(sizes[:-1])
         maps = (encoder + decoder) * (4 if self.precision == "fp32" else 2) * self.device.activation_factor

@@ -37,30 +37,58 @@ def plan_network(
     """The network's measurements, and the divisor of a sample's shape.
 
     Args:
-        config: the resolved configuration; ``plan.width`` and ``plan.max_width`` win.
+        config: the resolved configuration; its ``plan.width``, ``max_width``, ``strides``, ``kernels`` and
+            ``channels`` win.
         spacing: working voxel size in mm.
         whole: voxels of the largest case, or the set shape.
         device: the machine; a CPU gets half the width.
         reasons: gets the reason.
     """
-    strides, kernels, divisor = pooling_plan(whole, spacing, MAX_STAGES)
-    width = config.plan.width or (16 if device.kind == "cpu" else 32)
-    widest = config.plan.max_width or (128 if device.kind == "cpu" else 320)
-    reasons["network"] = (
-        f"axes are halved while they keep 4 voxels and their spacing is within twice the finest; {width} channels, "
-        f"doubled per stage up to {widest}: what a {device.kind} trains in minutes"
-    )
-    network = NetworkShape(
+    strides, kernels, widths = _stages(config, spacing, whole, device, reasons)
+    shape = NetworkShape(
         in_channels=len(config.cohort.channels) + len(config.cohort.optional),  # each of these has an indicator
-        channels=tuple(min(width * 2**stage, widest) for stage in range(len(strides))),
+        channels=widths,
         kernels=kernels,
         strides=strides,
-        blocks=config.network.blocks,
         # the deepest map is supervised only where it is the only one
         levels=max(1, min(3, len(strides) - 1)) if config.network.deep_supervision else 1,
     )
-    reasons["strides"] = f"a sample's axes are multiples of {list(divisor)}"
-    return network, divisor
+    network = config.network.measured(shape)
+    if network.blocks_per_stage:
+        reasons["network"] += f"; {network.kind} has {list(network.blocks_per_stage)} blocks in its stages"
+    origin = f"{config.plan.reason('strides')}; " if config.plan.strides else ""
+    reasons["strides"] = f"{origin}a sample's axes are multiples of {list(network.divisor)}"
+    return network, network.divisor
+
+
+def _stages(
+    config: Config, spacing: Sequence[float], whole: Triple, device: Device, reasons: dict[str, str]
+) -> tuple[tuple[Triple, ...], tuple[Triple, ...], tuple[int, ...]]:
+    """Strides, kernels and channels of every stage; those that are set win.
+
+    Raises:
+        ConfigError: B142 if the channels that are set are not those of every stage.
+    """
+    strides, kernels, _ = pooling_plan(whole, spacing, MAX_STAGES)
+    reason = "axes are halved while they keep 4 voxels and their spacing is within twice the finest; "
+    if config.plan.strides is not None and config.plan.kernels is not None:
+        strides, kernels, reason = config.plan.strides, config.plan.kernels, ""
+    width = config.plan.width or (16 if device.kind == "cpu" else 32)
+    widest = config.plan.max_width or (128 if device.kind == "cpu" else 320)
+    if config.plan.channels is None:
+        widths = tuple(min(width * 2**stage, widest) for stage in range(len(strides)))
+        many = f"{width} channels, doubled per stage up to {widest}: what a {device.kind} trains in minutes"
+    elif len(config.plan.channels) == len(strides):
+        widths, many = config.plan.channels, f"channels {config.plan.reason('channels')}"
+    else:
+        raise ConfigError(
+            f"it has {len(config.plan.channels)} stages, and {len(strides)} were planned; set plan.strides and "
+            "plan.kernels too, or plan.width instead",
+            key="plan.channels",
+            code="B142",
+        )
+    reasons["network"] = reason + many
+    return strides, kernels, widths
 
 
 def plan_towers(config: Config, tasks: Mapping[str, Task], network: NetworkShape) -> Towers:

@@ -103,7 +103,7 @@ def plan_batch(config: Config, budget: Budget, shape: Triple, training_cases: in
         reasons: gets the reason.
     """
     if config.plan.batch is not None:
-        reasons["batch"] = "set in the configuration"
+        reasons["batch"] = config.plan.reason("batch")
         return config.plan.batch
     cpu = budget.device.kind == "cpu"
     bound = max(MIN_BATCH, CPU_VOXELS // math.prod(shape)) if cpu else MAX_BATCH
@@ -144,7 +144,7 @@ def _chosen(config: Config, seeing: bool, reasons: dict[str, str]) -> Literal["c
             "samples are only as large as its cases"
         )
     else:
-        reasons["shape"] = "set in the configuration"
+        reasons["shape"] = config.plan.reason("shape")
     if config.plan.shape is None or seeing:
         reasons["view"] = "a task must see the whole case" if seeing else "whole cases fit the memory budget"
         return "case"

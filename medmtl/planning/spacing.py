@@ -38,7 +38,7 @@ def plan_spacing(
         reasons: gets the reason.
     """
     if config.plan.spacing is not None:
-        reasons["spacing"] = "set in the configuration"
+        reasons["spacing"] = config.plan.reason("spacing")
         return config.plan.spacing
     spacings = np.array([fingerprint.grid.spacing for fingerprint in fingerprints])
     sizes = np.median([fingerprint.grid.shape for fingerprint in fingerprints], axis=0)

@@ -99,7 +99,7 @@ def _intensity(
     # the check refuses a training part in which nobody has the channel
     statistics = [own for case in cases if (own := case.statistics[index])]
     kind = config.plan.normalisation.get(channel)
-    reason = "set in the configuration"
+    reason = config.plan.reason(f"normalisation.{channel}")
     if kind is None:
         lowest = float(np.median([s["min"] for s in statistics]))
         background = float(np.median([1 - s["nonzero_fraction"] for s in statistics]))

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from medmtl.networks.cost import Towers
+from medmtl.networks.encoder import EncoderOptions
 from medmtl.networks.features import Features, FeatureSpec
 from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
-from medmtl.networks.unet import UnetOptions
 from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder
 from medmtl.sharing.decoders import Decoders, decoder_names
 
@@ -53,7 +53,7 @@ class Adapters(Sharing):
     Options = AdapterOptions
 
     def __init__(
-        self, options: SharingOptions, shape: NetworkShape, network: UnetOptions, voxel: Mapping[str, bool]
+        self, options: SharingOptions, shape: NetworkShape, network: EncoderOptions, voxel: Mapping[str, bool]
     ) -> None:
         super().__init__(options, shape, network, voxel)
         assert isinstance(options, AdapterOptions)
@@ -67,7 +67,7 @@ class Adapters(Sharing):
 
     @classmethod
     def towers(
-        cls, options: SharingOptions, shape: NetworkShape, network: UnetOptions, voxel: Mapping[str, bool]
+        cls, options: SharingOptions, shape: NetworkShape, network: EncoderOptions, voxel: Mapping[str, bool]
     ) -> Towers:
         """One encoder, the adapted maps, and a pass through a decoder per voxel task."""
         assert isinstance(options, AdapterOptions)

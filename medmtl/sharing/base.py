@@ -10,11 +10,12 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+from medmtl import networks
 from medmtl.networks.cost import Towers
+from medmtl.networks.encoder import Encoder, EncoderOptions
 from medmtl.networks.features import Features, FeatureSpec
 from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
-from medmtl.networks.unet import UnetEncoder, UnetOptions
 
 
 class SharingOptions(BaseModel):
@@ -44,13 +45,13 @@ class Sharing(nn.Module, ABC):
     shares: ClassVar[bool] = True
 
     def __init__(
-        self, options: SharingOptions, shape: NetworkShape, network: UnetOptions, voxel: Mapping[str, bool]
+        self, options: SharingOptions, shape: NetworkShape, network: EncoderOptions, voxel: Mapping[str, bool]
     ) -> None:
         super().__init__()
 
     @classmethod
     def towers(
-        cls, options: SharingOptions, shape: NetworkShape, network: UnetOptions, voxel: Mapping[str, bool]
+        cls, options: SharingOptions, shape: NetworkShape, network: EncoderOptions, voxel: Mapping[str, bool]
     ) -> Towers:
         """How often the parts of the network stand there, for what a plan says of memory and time.
 
@@ -113,17 +114,17 @@ class Sharing(nn.Module, ABC):
         """
 
 
-def make_encoder(shape: NetworkShape, network: UnetOptions) -> UnetEncoder:
+def make_encoder(shape: NetworkShape, network: EncoderOptions) -> Encoder:
     """An encoder of the configured kind, its weights drawn from torch's current random state.
 
     Args:
         shape: measurements of the network.
         network: options of the network.
     """
-    return UnetEncoder(shape)
+    return networks.kinds.get(network.kind)(shape)
 
 
-def decoder_count(network: UnetOptions, voxel: Mapping[str, bool]) -> int:
+def decoder_count(network: EncoderOptions, voxel: Mapping[str, bool]) -> int:
     """Decoders on one encoder: none without a voxel task, otherwise one, or one per task.
 
     Args:

@@ -16,10 +16,10 @@ import torch
 from torch import nn
 
 from medmtl.networks.cost import Towers
+from medmtl.networks.encoder import EncoderOptions, channels_last
 from medmtl.networks.features import Features, FeatureSpec
 from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
-from medmtl.networks.unet import UnetOptions, channels_last
 from medmtl.sharing.base import Sharing, SharingOptions
 from medmtl.sharing.decoders import Maps
 from medmtl.sharing.soft import decoder_copies, encoder_copies
@@ -46,7 +46,7 @@ class CrossStitch(Sharing):
     Options = SharingOptions
 
     def __init__(
-        self, options: SharingOptions, shape: NetworkShape, network: UnetOptions, voxel: Mapping[str, bool]
+        self, options: SharingOptions, shape: NetworkShape, network: EncoderOptions, voxel: Mapping[str, bool]
     ) -> None:
         super().__init__(options, shape, network, voxel)
         self._tasks = tuple(voxel)
@@ -67,7 +67,7 @@ class CrossStitch(Sharing):
 
     @classmethod
     def towers(
-        cls, options: SharingOptions, shape: NetworkShape, network: UnetOptions, voxel: Mapping[str, bool]
+        cls, options: SharingOptions, shape: NetworkShape, network: EncoderOptions, voxel: Mapping[str, bool]
     ) -> Towers:
         """An encoder per task, a decoder per voxel task, and the mixed maps."""
         return Towers(len(voxel), sum(voxel.values()), beside_maps=2.0 * len(voxel))

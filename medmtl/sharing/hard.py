@@ -17,10 +17,10 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from medmtl.networks.cost import Towers
+from medmtl.networks.encoder import EncoderOptions
 from medmtl.networks.features import Features, FeatureSpec
 from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
-from medmtl.networks.unet import UnetOptions
 from medmtl.registry import nearest
 from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder
 from medmtl.sharing.decoders import Decoders, Maps, decoder_names
@@ -72,7 +72,7 @@ class Hard(Sharing):
     Options = HardOptions
 
     def __init__(
-        self, options: SharingOptions, shape: NetworkShape, network: UnetOptions, voxel: Mapping[str, bool]
+        self, options: SharingOptions, shape: NetworkShape, network: EncoderOptions, voxel: Mapping[str, bool]
     ) -> None:
         super().__init__(options, shape, network, voxel)
         assert isinstance(options, HardOptions)
@@ -90,7 +90,7 @@ class Hard(Sharing):
 
     @classmethod
     def towers(
-        cls, options: SharingOptions, shape: NetworkShape, network: UnetOptions, voxel: Mapping[str, bool]
+        cls, options: SharingOptions, shape: NetworkShape, network: EncoderOptions, voxel: Mapping[str, bool]
     ) -> Towers:
         """One encoder, or deeper stages and a decoder per group."""
         assert isinstance(options, HardOptions)

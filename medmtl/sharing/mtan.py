@@ -18,10 +18,10 @@ from torch import nn
 from torch.nn import functional
 
 from medmtl.networks.cost import Towers
+from medmtl.networks.encoder import EncoderOptions
 from medmtl.networks.features import Features, FeatureSpec
 from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
-from medmtl.networks.unet import UnetOptions
 from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder
 from medmtl.sharing.decoders import Decoders, Maps, decoder_names
 
@@ -48,7 +48,7 @@ class Mtan(Sharing):
     Options = SharingOptions
 
     def __init__(
-        self, options: SharingOptions, shape: NetworkShape, network: UnetOptions, voxel: Mapping[str, bool]
+        self, options: SharingOptions, shape: NetworkShape, network: EncoderOptions, voxel: Mapping[str, bool]
     ) -> None:
         super().__init__(options, shape, network, voxel)
         self.encoder = make_encoder(shape, network)
@@ -58,7 +58,7 @@ class Mtan(Sharing):
 
     @classmethod
     def towers(
-        cls, options: SharingOptions, shape: NetworkShape, network: UnetOptions, voxel: Mapping[str, bool]
+        cls, options: SharingOptions, shape: NetworkShape, network: EncoderOptions, voxel: Mapping[str, bool]
     ) -> Towers:
         """One encoder, the masks, and a pass through a decoder per voxel task."""
         decoders, tasks = decoder_count(network, voxel), len(voxel)

@@ -15,10 +15,10 @@ from pydantic import Field
 from torch import nn
 
 from medmtl.networks.cost import Towers
+from medmtl.networks.encoder import EncoderOptions
 from medmtl.networks.features import Features, FeatureSpec
 from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
-from medmtl.networks.unet import UnetOptions
 from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder
 from medmtl.sharing.decoders import Decoders, Maps, decoder_names
 from medmtl.sharing.gate import Gate
@@ -55,7 +55,7 @@ class Ple(Sharing):
     Options = PleOptions
 
     def __init__(
-        self, options: SharingOptions, shape: NetworkShape, network: UnetOptions, voxel: Mapping[str, bool]
+        self, options: SharingOptions, shape: NetworkShape, network: EncoderOptions, voxel: Mapping[str, bool]
     ) -> None:
         super().__init__(options, shape, network, voxel)
         assert isinstance(options, PleOptions)
@@ -73,7 +73,7 @@ class Ple(Sharing):
 
     @classmethod
     def towers(
-        cls, options: SharingOptions, shape: NetworkShape, network: UnetOptions, voxel: Mapping[str, bool]
+        cls, options: SharingOptions, shape: NetworkShape, network: EncoderOptions, voxel: Mapping[str, bool]
     ) -> Towers:
         """The experts, the mixed maps, and a pass through a decoder per voxel task."""
         assert isinstance(options, PleOptions)

@@ -21,10 +21,10 @@ from pydantic import Field
 from torch import nn
 
 from medmtl.networks.cost import Towers
+from medmtl.networks.encoder import EncoderOptions
 from medmtl.networks.features import Features, FeatureSpec
 from medmtl.networks.norm import InstanceNorm
 from medmtl.networks.shape import NetworkShape
-from medmtl.networks.unet import UnetOptions
 from medmtl.sharing.base import Sharing, SharingOptions, make_encoder
 from medmtl.sharing.decoders import Decoders, decoder_names
 
@@ -76,7 +76,7 @@ class Soft(Sharing):
     shares: ClassVar[bool] = False
 
     def __init__(
-        self, options: SharingOptions, shape: NetworkShape, network: UnetOptions, voxel: Mapping[str, bool]
+        self, options: SharingOptions, shape: NetworkShape, network: EncoderOptions, voxel: Mapping[str, bool]
     ) -> None:
         super().__init__(options, shape, network, voxel)
         assert isinstance(options, SoftOptions)
@@ -87,7 +87,7 @@ class Soft(Sharing):
 
     @classmethod
     def towers(
-        cls, options: SharingOptions, shape: NetworkShape, network: UnetOptions, voxel: Mapping[str, bool]
+        cls, options: SharingOptions, shape: NetworkShape, network: EncoderOptions, voxel: Mapping[str, bool]
     ) -> Towers:
         """An encoder per task, and a decoder per voxel task."""
         return Towers(len(voxel), sum(voxel.values()), beside_maps=0.5 * len(voxel))
@@ -135,7 +135,7 @@ class Soft(Sharing):
 
 
 def encoder_copies(
-    shape: NetworkShape, network: UnetOptions, tasks: Sequence[str] | Mapping[str, bool]
+    shape: NetworkShape, network: EncoderOptions, tasks: Sequence[str] | Mapping[str, bool]
 ) -> nn.ModuleDict:
     """``NAME_encoder`` -> an encoder, for each task; all are equal."""
     drawn = make_encoder(shape, network)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from medmtl.networks.norm import InstanceNorm
+from medmtl.networks.norm import GroupNorm, InstanceNorm
 
 FORMATS = [torch.contiguous_format, torch.channels_last_3d]
 
@@ -69,3 +69,20 @@ def test_samples_do_not_see_each_other(memory_format: torch.memory_format) -> No
 def test_a_map_of_one_voxel_is_refused() -> None:
     with pytest.raises(ValueError, match="more than 1"):
         InstanceNorm(5)(torch.ones(1, 5, 1, 1, 1))
+
+
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
+@pytest.mark.parametrize(("channels", "groups"), [(16, 8), (12, 4), (5, 1)])
+def test_a_group_norm_is_torchs_with_groups_that_divide_the_channels(
+    memory_format: torch.memory_format, channels: int, groups: int
+) -> None:
+    value = torch.randn(2, channels, 4, 6, 3, generator=torch.Generator().manual_seed(0))
+    ours, torchs = GroupNorm(channels, 8), nn.GroupNorm(groups, channels)
+    for parameter, other in ((ours.weight, torchs.weight), (ours.bias, torchs.bias)):
+        with torch.no_grad():
+            other.copy_(parameter.uniform_(0.5, 2.0, generator=torch.Generator().manual_seed(1)))
+    output = ours(value.contiguous(memory_format=memory_format))
+    torch.testing.assert_close(output, torchs(value))
+    assert output.is_contiguous(memory_format=memory_format)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert ours(value.bfloat16()).dtype == torch.bfloat16

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
@@ -20,18 +21,9 @@ class TestUnetEncoder(EncoderContract):
     cls = UnetEncoder
 
 
-@pytest.mark.parametrize("shape", [CUBE, FLAT], ids=["cube", "flat"])
-def test_maps_are_channels_last_on_a_cpu_also_for_a_one_channel_image(shape: NetworkShape) -> None:
-    for level in UnetEncoder(shape)(image(shape)):
-        assert level.stride(1) == 1
-
-
-def test_an_image_is_left_as_it_was() -> None:
-    given = image(FLAT)
-    before, strides = given.clone(), given.stride()
-    UnetEncoder(FLAT)(given)
-    assert torch.equal(given, before)
-    assert given.stride() == strides
+class TestResidualUnetEncoder(EncoderContract):
+    cls = UnetEncoder
+    options: ClassVar[Mapping[str, Any]] = {"blocks": "residual"}
 
 
 class OneMap(nn.Module):

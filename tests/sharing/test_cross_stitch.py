@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from medmtl.model import SecondView
-from medmtl.networks.unet import channels_last
+from medmtl.networks.encoder import channels_last
 from medmtl.sharing.cross_stitch import CrossStitch
 from medmtl.sharing.soft import Soft
 from tests.networks.contract import FLAT, image
