@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 from medmtl.registry import Registry
+from medmtl.weighting.aligned import Aligned
 from medmtl.weighting.base import Trained, Weighting
+from medmtl.weighting.cagrad import Cagrad
+from medmtl.weighting.conflict_free import Config
+from medmtl.weighting.db_mtl import DbMtl
+from medmtl.weighting.dual_cone import Dualproj, Upgrad
 from medmtl.weighting.equal import Equal
+from medmtl.weighting.fairness import Fairgrad, Nash
 from medmtl.weighting.fixed import Fixed
+from medmtl.weighting.graddrop import Graddrop
+from medmtl.weighting.gradnorm import Gradnorm
+from medmtl.weighting.gradvac import Gradvac
+from medmtl.weighting.imtl_g import ImtlG
+from medmtl.weighting.mgda import Mgda
+from medmtl.weighting.pcd import Pcd
+from medmtl.weighting.pcgrad import Pcgrad
 
 kinds: Registry[Weighting] = Registry("weighting")
 kinds.add(Equal)
 kinds.add(Fixed)
+for method in (
+    Pcgrad, Gradvac, Graddrop, Mgda, Cagrad, Nash, Fairgrad, ImtlG, Aligned, Config, Upgrad, Dualproj, Pcd, Gradnorm,
+    DbMtl,
+):  # fmt: skip
+    kinds.add(method)
 
 __all__ = ["Equal", "Fixed", "Trained", "Weighting", "kinds"]

@@ -1,0 +1,119 @@
+"""Every kind on gradients holds the contract, under both places where gradients are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from medmtl import weighting
+from medmtl.weighting.base import Weighting
+from medmtl.weighting.jacobian import GradientOptions
+from tests.weighting.contract import SUBSETS, TASKS, Toy, WeightingContract
+
+KINDS = (
+    "pcgrad", "gradvac", "graddrop", "mgda", "cagrad", "nash", "fairgrad", "imtl_g", "aligned", "config", "upgrad",
+    "dualproj", "pcd", "gradnorm", "db_mtl",
+)  # fmt: skip
+CASES = [(name, {}) for name in KINDS] + [(name, {"gradient": "last_stage"}) for name in KINDS if name != "graddrop"]
+STATEFUL = ("gradvac", "pcd", "gradnorm", "db_mtl")
+
+
+def make(name: str, tasks: tuple[str, ...] = TASKS, **options: Any) -> Weighting:
+    cls = weighting.kinds.get(name)
+    return cls(cls.Options.model_validate({"kind": name, **options}), tasks)
+
+
+@pytest.mark.parametrize(("name", "more"), CASES, ids=[f"{name}{'-last' if more else ''}" for name, more in CASES])
+class TestGradientKinds(WeightingContract):
+    cls: ClassVar[type[Weighting]]
+    options: ClassVar[Mapping[str, Any]]
+
+    @pytest.fixture(autouse=True)
+    def chosen(self, name: str, more: dict[str, Any]) -> None:
+        type(self).cls = weighting.kinds.get(name)
+        type(self).options = {"kind": name, **more}
+
+
+def test_these_are_all_kinds_that_need_gradients() -> None:
+    found = {name for name in weighting.kinds.names() if weighting.kinds.get(name).needs == "gradients"}
+    assert found == set(KINDS)
+
+
+@pytest.mark.parametrize("present", SUBSETS, ids="+".join)
+@pytest.mark.parametrize("name", STATEFUL)
+def test_the_state_of_absent_tasks_is_untouched_and_that_of_present_ones_moves(name: str, present: list[str]) -> None:
+    def parts(method: Weighting) -> dict[tuple[str, ...], Any]:
+        """Each number of the state, under the names of the tasks that it belongs to."""
+        found: dict[tuple[str, ...], Any] = {}
+        for key, by_task in method.extra_state().items():
+            for task, value in by_task.items():
+                rows = value.items() if isinstance(value, dict) else [(None, value)]
+                found |= {(key, task, *([other] if other else [])): number for other, number in rows}
+        return found
+
+    method = make(name)
+    for _ in range(2):
+        toy = Toy()
+        method.backward(toy.losses(list(TASKS)), trained=toy.trained())
+    before, toy = parts(method), Toy()
+    method.backward(toy.losses(present), trained=toy.trained())
+    after = parts(method)
+    assert before.keys() == after.keys()
+    moved = {key for key in before if before[key] != after[key]}
+    assert all(set(key[1:]) <= set(present) for key in moved)
+    if len(present) > 1 or name in ("pcd", "db_mtl"):
+        assert moved
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_single_present_task_has_its_plain_gradient(name: str) -> None:
+    toy, other = Toy(), Toy()
+    make(name).backward(toy.losses(["grade"]), trained=toy.trained())
+    other.losses(["grade"])["grade"].backward()
+    for found, expected in zip(toy.gradients(), other.gradients(), strict=True):
+        assert (found is None) == (expected is None)
+        if found is not None and expected is not None:
+            torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(("name", "more"), CASES)
+def test_heads_get_their_own_unweighted_gradient(name: str, more: dict[str, Any]) -> None:
+    toy, other = Toy(), Toy()
+    make(name, **more).backward(toy.losses(list(TASKS)), trained=toy.trained())
+    sum(other.losses(list(TASKS)).values(), torch.tensor(0.0)).backward()
+    for found, expected in zip(toy.heads, other.heads, strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-6, atol=0)
+
+
+SCALE_FREE = [name for name in KINDS if name not in ("graddrop", "pcd", "gradnorm", "db_mtl")]
+
+
+@pytest.mark.parametrize("factor", [2.0**-40, 2.0**20])
+@pytest.mark.parametrize("name", SCALE_FREE)
+def test_a_common_factor_on_all_losses_is_one_on_the_aggregate(name: str, factor: float) -> None:
+    shared = []
+    for multiply in (1.0, factor):
+        toy = Toy()
+        torch.manual_seed(0)
+        losses = {task: loss * multiply for task, loss in toy.losses(list(TASKS)).items()}
+        make(name).backward(losses, trained=toy.trained())
+        assert toy.shared.grad is not None
+        shared.append(toy.shared.grad.double() / multiply)
+    torch.testing.assert_close(*shared, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_more_than_sixteen_tasks_are_refused(name: str) -> None:
+    tasks = tuple(f"t{index}" for index in range(17))
+    with pytest.raises(ValueError, match=rf"weighting\.kind '{name}' balances at most 16 tasks, and tasks has 17"):
+        make(name, tasks)
+    make(name, tasks[:16])
+
+
+def test_a_method_without_weights_cannot_take_them_from_the_last_stage() -> None:
+    with pytest.raises(ValueError, match="graddrop.*gives no weights.*last_stage"):
+        make("graddrop", gradient="last_stage")
+    assert all(issubclass(weighting.kinds.get(name).Options, GradientOptions) for name in KINDS)
