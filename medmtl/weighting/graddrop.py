@@ -38,8 +38,8 @@ class Graddrop(GradientMethod):
         assert isinstance(options, GraddropOptions)
         if options.gradient != "shared":
             raise ValueError(
-                f"weighting.kind 'graddrop' gives no weights, which weighting.gradient {options.gradient!r} is for; set it "
-                "to shared"
+                f"weighting.kind 'graddrop' gives no weights, which weighting.gradient {options.gradient!r} is for; "
+                "set it to shared"
             )
 
     def backward(

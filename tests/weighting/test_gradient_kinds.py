@@ -114,6 +114,6 @@ def test_more_than_sixteen_tasks_are_refused(name: str) -> None:
 
 
 def test_a_method_without_weights_cannot_take_them_from_the_last_stage() -> None:
-    with pytest.raises(ValueError, match="graddrop.*gives no weights.*last_stage"):
+    with pytest.raises(ValueError, match=r"graddrop.*gives no weights.*last_stage"):
         make("graddrop", gradient="last_stage")
     assert all(issubclass(weighting.kinds.get(name).Options, GradientOptions) for name in KINDS)
