@@ -11,8 +11,8 @@ from pydantic import Field
 from medmtl.weighting.jacobian import Array, GradientOptions, GramMethod
 
 RIDGE = 1e-14  # on rows of length 1: rows that cancel out exactly have no finite answer
-STEPS = 200
-CLOSE = 1e-24  # Newton's decrement, squared
+STEPS = 100
+CLOSE = 1e-18  # Newton's decrement, squared
 
 
 class FairgradOptions(GradientOptions):
