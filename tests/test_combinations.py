@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from medmtl import config as configuration
+from medmtl.sharing.hard import Hard
 from tests.test_config import MINIMAL, refusal, written
 
 BALANCED = MINIMAL.replace('classes: ["no", "1e3"]}', 'classes: ["no", "1e3"], class_sampling: balanced}')
@@ -54,6 +55,42 @@ def test_heads_and_optimiser_survive_a_stored_configuration(tmp_path: Path) -> N
     assert (first.training.heads["grade"].lr, first.training.heads["grade"].warm_up) == (3e-4, 7)
     again = configuration.load(written(tmp_path, configuration.dump(first, tmp_path), "again.yaml"))
     assert again == first
+
+
+def test_a_weighting_on_gradients_needs_shared_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configuration.load(written(tmp_path), {"weighting.kind": "pcgrad"})
+    monkeypatch.setattr(Hard, "shares", False)
+    configuration.load(written(tmp_path), {"weighting.kind": "equal"})
+    error = refusal(tmp_path, MINIMAL, {"weighting.kind": "pcgrad"})
+    assert error.code == "B142"
+    assert "weighting.kind 'pcgrad'" in error.sentence and "sharing.kind 'hard' has none" in error.sentence
+
+
+def test_a_weighting_on_gradients_is_given_no_scaler(tmp_path: Path) -> None:
+    configuration.load(written(tmp_path), {"weighting.kind": "upgrad", "plan.precision": "bf16"})
+    configuration.load(written(tmp_path), {"weighting.kind": "equal", "plan.precision": "fp16"})
+    error = refusal(tmp_path, MINIMAL, {"weighting.kind": "upgrad", "plan.precision": "fp16"})
+    assert error.code == "B142"
+    assert "weighting.kind 'upgrad'" in error.sentence and "plan.precision fp16" in error.sentence
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"kind": "graddrop", "gradient": "last_stage"}, "weighting.gradient 'last_stage'"),
+        ({"kind": "pcd", "first": "lung"}, "weighting.first 'lung' is no task"),
+    ],
+)
+def test_options_of_a_weighting_that_fit_no_task_or_method(tmp_path: Path, given: dict[str, Any], words: str) -> None:
+    error = refusal(tmp_path, MINIMAL, {"weighting": given})
+    assert (error.key, error.code) == ("weighting", "B138")
+    assert words in error.sentence
+
+
+def test_a_weighting_on_gradients_is_for_sixteen_tasks(tmp_path: Path) -> None:
+    more = "".join(f"  t{n}: {{kind: regression, column: c{n}, unit: ml}}\n" for n in range(14))
+    error = refusal(tmp_path, MINIMAL.replace("training:", f"{more}training:"), {"weighting.kind": "nash"})
+    assert "weighting.kind 'nash'" in error.sentence and "tasks has 17" in error.sentence
 
 
 @pytest.mark.parametrize(

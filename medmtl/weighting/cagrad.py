@@ -28,8 +28,8 @@ class CagradOptions(GradientOptions):
 class Cagrad(GramMethod):
     """max_d min_t g_t . d with ||d - g_0|| <= c ||g_0||, g_0 the mean gradient.
 
-    Liu et al. 2021, https://arxiv.org/abs/2110.14048, algorithm 1. Where the g_w of the dual problem vanishes, no direction
-    serves all tasks, and the aggregate is 0.
+    Liu et al. 2021, https://arxiv.org/abs/2110.14048, algorithm 1. Where the g_w of the dual problem vanishes, no
+    direction serves all tasks, and the aggregate is 0.
     """
 
     kind = "cagrad"

@@ -9,7 +9,6 @@ import numpy as np
 from medmtl.weighting.jacobian import Array, GramMethod
 from medmtl.weighting.quadratic import unit_rows
 
-
 SMALLEST = 1e-6  # singular value of unit rows, of the largest; the root of float64's rounding is 1e-8
 
 

@@ -33,7 +33,7 @@ class Fairgrad(GramMethod):
     """
 
     kind = "fairgrad"
-    Options: type[GradientOptions] = FairgradOptions
+    Options = FairgradOptions
 
     def weigh(self, gram_TT: Array, losses: Mapping[str, float]) -> Array:
         """Positive weights with the mean 1."""

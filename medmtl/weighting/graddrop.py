@@ -57,7 +57,5 @@ class Graddrop(GradientMethod):
             parts = [part for part in column if isinstance(part, torch.Tensor)]
             if parts:
                 rows_TN = torch.stack([part.flatten() for part in parts])
-                # a row that is not finite must be seen by whoever checks the step
-                finite = bool(rows_TN.isfinite().all())
-                found = torchjd_methods.graddrop(rows_TN, self.options.leak) if finite else rows_TN.sum(dim=0)
+                found = torchjd_methods.graddrop(rows_TN, self.options.leak)
                 parameter.grad = torch.zeros_like(parameter).add_(found.view_as(parameter))

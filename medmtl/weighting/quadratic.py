@@ -43,7 +43,8 @@ def minimum_norm(units: Array, lengths_T: Array) -> Array:
     """
     zero = lengths_T == 0
     if zero.any():
-        return zero / zero.sum()
+        whole: Array = zero / zero.sum()
+        return whole
     rho = lengths_T.min()
     system = np.vstack([units, rho / lengths_T])
     target = np.zeros(len(system))

@@ -41,10 +41,10 @@ def pcgrad(gram_TT: Array) -> Array:
 def gradvac(gram_TT: Array, similarity_TT: Array, decay: float) -> tuple[Array, Array]:
     """GradVac's weights, and the new averages of the pairs' cosines; draws one order per task."""
     method = GradVacWeighting(beta=decay, eps=TINY)
-    method._phi_t = torch.from_numpy(similarity_TT.copy())
+    method.register_buffer("_phi_t", torch.from_numpy(similarity_TT.copy()))
     method._state_key = (len(gram_TT), torch.float64)
     weights_T = _call(method, gram_TT)
-    return weights_T, method._phi_t.numpy()
+    return weights_T, method.get_buffer("_phi_t").numpy()
 
 
 def imtl_g(gram_TT: Array) -> Array:

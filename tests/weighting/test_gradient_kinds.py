@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 
 from medmtl import weighting
 from medmtl.weighting.base import Weighting
-from medmtl.weighting.jacobian import GradientOptions
+from medmtl.weighting.jacobian import Array, GradientOptions
 from tests.weighting.contract import SUBSETS, TASKS, Toy, WeightingContract
 
 KINDS = (
@@ -88,7 +89,7 @@ def test_heads_get_their_own_unweighted_gradient(name: str, more: dict[str, Any]
         torch.testing.assert_close(found.grad, expected.grad, rtol=1e-6, atol=0)
 
 
-SCALE_FREE = [name for name in KINDS if name not in ("graddrop", "pcd", "gradnorm", "db_mtl")]
+SCALE_FREE = [name for name in KINDS if name != "db_mtl"]
 
 
 @pytest.mark.parametrize("factor", [2.0**-40, 2.0**20])
@@ -117,3 +118,42 @@ def test_a_method_without_weights_cannot_take_them_from_the_last_stage() -> None
     with pytest.raises(ValueError, match=r"graddrop.*gives no weights.*last_stage"):
         make("graddrop", gradient="last_stage")
     assert all(issubclass(weighting.kinds.get(name).Options, GradientOptions) for name in KINDS)
+
+
+UNDOING = ("imtl_g", "config", "nash", "db_mtl")
+KEEPING = ("pcgrad", "gradvac", "upgrad", "dualproj")
+AGREEING = np.array([[1.0, 0.2, 0], [0.3, 1, 0], [0.2, 0.1, 1]])
+OPPOSED = np.array([[1.0, 0.2, -0.9], [0.3, 1, 0.1], [0.2, 0.1, 1]])
+
+
+def direction(name: str, rows: Array) -> tuple[Array, Array]:
+    """The aggregate's unit vector, and the weights."""
+    torch.manual_seed(0)
+    weights = make(name).weigh(rows @ rows.T, dict.fromkeys(TASKS, 1.0))  # type: ignore[operator]
+    return weights @ rows / np.linalg.norm(weights @ rows), weights
+
+
+def short(rows: Array) -> Array:
+    """What ``training.head_gradient`` does to the row of a case task."""
+    return rows * np.array([[1.0], [1], [0.02]])
+
+
+@pytest.mark.parametrize("name", UNDOING)
+def test_a_row_of_a_fiftieth_of_its_length_changes_no_direction(name: str) -> None:
+    for rows in (AGREEING, OPPOSED):
+        np.testing.assert_allclose(direction(name, short(rows))[0], direction(name, rows)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", KEEPING)
+def test_a_short_row_counts_little_where_it_agrees_and_fully_where_it_does_not(name: str) -> None:
+    before, after = direction(name, AGREEING)[0], direction(name, short(AGREEING))[0]
+    assert before[2] > 0.4 and 0 < after[2] < 0.03
+    alone = OPPOSED[:2].sum(axis=0)
+    assert OPPOSED[2] @ alone < 0
+    assert OPPOSED[2] @ direction(name, short(OPPOSED))[0] > -1e-9
+
+
+@pytest.mark.parametrize("name", ["mgda", "cagrad"])
+def test_the_shortest_row_gets_the_largest_weight(name: str) -> None:
+    weights = direction(name, short(AGREEING))[1]
+    assert weights.argmax() == 2 and weights[2] > 0.6

@@ -36,27 +36,26 @@ def network(request: pytest.FixtureRequest) -> tuple[nn.Module, Trained, Losses]
     return model, model.trained(), losses
 
 
-def alone(losses: Losses, task: str, parameters: list[nn.Parameter]) -> list[torch.Tensor | None]:
-    return list(torch.autograd.grad(losses()[task], parameters, allow_unused=True))
+def alone(loss: torch.Tensor, parameters: list[nn.Parameter]) -> list[torch.Tensor | None]:
+    # in the same graph: case heads standardise over a batch of two, and the last bit of a pass is not the next one's
+    return list(torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True))
 
 
 def test_traps_1_and_2_every_row_is_that_of_autograd(network: tuple[nn.Module, Trained, Losses]) -> None:
-    model, trained, losses = network
-    shared, own = list(trained.shared), list(trained.own)
-    rows = all_rows(losses(), shared, own)
-    for name, row in zip(("organ", "edge", "grade"), rows, strict=True):
-        for found, expected in zip(row, alone(losses, name, shared), strict=True):
-            assert (found is None) == (expected is None)
-            assert found is None or expected is None or torch.equal(found, expected)
+    _, trained, make_losses = network
+    shared, own, losses = list(trained.shared), list(trained.own), make_losses()
+    expected = [alone(loss, shared) for loss in losses.values()]
+    expected_own = [alone(loss, own) for loss in losses.values()]
+    rows = all_rows(losses, shared, own)
+    for row, parts in zip(rows, expected, strict=True):
+        for found, part in zip(row, parts, strict=True):
+            assert (found is None) == (part is None)
+            assert found is None or part is None or torch.equal(found, part)
     assert any(part is None for part in rows[2]) and all(part is not None for part in rows[0])
-    model.zero_grad()
-    summed = [p.grad for p in own]
-    assert summed == [None] * len(own)
-    all_rows(losses(), shared, own)
-    for index, parameter in enumerate(own):
-        parts = [part for name in model.tasks if (part := alone(losses, name, own)[index]) is not None]
+    for parameter, *parts in zip(own, *expected_own, strict=True):
+        present = [part for part in parts if part is not None]
         assert parameter.grad is not None
-        torch.testing.assert_close(parameter.grad, sum(parts), rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(parameter.grad, torch.stack(present).sum(dim=0), rtol=1e-6, atol=1e-9)
 
 
 def test_trap_1_the_short_way_over_feature_maps_is_wrong_and_not_taken() -> None:
@@ -165,21 +164,24 @@ def test_draws_come_from_the_generator_that_each_step_seeds(name: str) -> None:
 def test_the_last_stage_gives_the_weights_and_all_shared_parameters_are_combined_with_them(
     network: tuple[nn.Module, Trained, Losses],
 ) -> None:
-    model, trained, losses = network
-    balanced = method("mgda", tuple(model.tasks), gradient="last_stage")  # type: ignore[arg-type]
-    weights = balanced.backward(losses(), trained=trained)
+    model, trained, make_losses = network
+    losses, last = make_losses(), list(trained.last_stage)
+    balanced = method("mgda", tuple(losses), gradient="last_stage")
+    rows = [row_of(loss, last, keep=True) for loss in losses.values()]
+    expected = balanced.weigh(gram_of(rows), dict.fromkeys(losses, 1.0))  # type: ignore[operator]
+    by_task = [alone(loss, list(trained.shared)) for loss in losses.values()]
+    model.zero_grad()
+    weights = balanced.backward(losses, trained=trained)
     assert weights is not None
-    rows = [row_of(loss, trained.last_stage, keep=True) for loss in losses().values()]
-    expected = balanced.weigh(gram_of(rows), dict.fromkeys(model.tasks, 1.0))  # type: ignore[operator]
-    np.testing.assert_allclose(list(weights.values()), expected, rtol=1e-6)
-    found = [p.grad for p in trained.shared]
-    by_task = [alone(losses, name, list(trained.shared)) for name in model.tasks]  # type: ignore[union-attr]
-    for gradient, parts in zip(found, zip(*by_task, strict=True), strict=True):
-        combined = sum(w * p for w, p in zip(weights.values(), parts, strict=True) if p is not None)
-        # bf16 sums in another order
-        torch.testing.assert_close(
-            gradient, combined, rtol=0.03, atol=0.03 * float(torch.as_tensor(combined).abs().max())
-        )
+    np.testing.assert_allclose(list(weights.values()), expected, rtol=1e-9)
+    differences, sizes = [], []
+    for parameter, *parts in zip(trained.shared, *by_task, strict=True):
+        combined = sum((w * p for w, p in zip(expected, parts, strict=True) if p is not None), torch.tensor(0.0))
+        assert parameter.grad is not None
+        differences.append((parameter.grad - combined).norm())
+        sizes.append(combined.norm())
+    # one pass in bf16 rounds another sum
+    assert torch.stack(differences).norm() < 0.02 * torch.stack(sizes).norm()
 
 
 def test_gradients_lie_in_memory_of_their_own() -> None:
