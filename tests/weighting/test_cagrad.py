@@ -68,8 +68,8 @@ def test_opposite_gradients_by_hand(second: float, expected: list[float], factor
     np.testing.assert_allclose(conflict_averse(rows @ rows.T, 0.4), expected, atol=1e-9)
 
 
-def test_small_gradients_are_not_the_mean() -> None:
-    """Trap 4 of torchjd: it normalises with an absolute tolerance."""
+def test_trap_4_small_gradients_are_not_taken_for_none() -> None:
+    """torchjd normalises with an absolute tolerance."""
     rows = jacobians()["opposed"]
     expected = conflict_averse(rows @ rows.T, 0.4)
     np.testing.assert_allclose(conflict_averse(1e-24 * rows @ rows.T, 0.4), expected, rtol=1e-7)

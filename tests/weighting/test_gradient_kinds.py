@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -67,6 +68,26 @@ def test_the_state_of_absent_tasks_is_untouched_and_that_of_present_ones_moves(n
     assert all(set(key[1:]) <= set(present) for key in moved)
     if len(present) > 1 or name in ("pcd", "db_mtl"):
         assert moved
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_trap_7_a_fresh_method_takes_up_the_state(name: str) -> None:
+    def step(method: Weighting, seed: int, present: list[str]) -> torch.Tensor:
+        toy = Toy()
+        torch.manual_seed(seed)
+        method.backward({task: (1 + seed) * loss for task, loss in toy.losses(present).items()}, trained=toy.trained())
+        assert toy.shared.grad is not None
+        return toy.shared.grad
+
+    whole, everyone = make(name, **({"decay": 0.5} if name == "gradvac" else {})), list(TASKS)
+    for seed, present in enumerate(SUBSETS):
+        step(whole, seed, present)
+    resumed = make(name, **({"decay": 0.5} if name == "gradvac" else {}))
+    resumed.load_state_dict(whole.state_dict())
+    resumed.load_extra_state(json.loads(json.dumps(whole.extra_state())))
+    for seed in range(3):
+        assert torch.equal(step(whole, seed, everyone), step(resumed, seed, everyone))
+    assert whole.extra_state() == resumed.extra_state() != make(name).extra_state()
 
 
 @pytest.mark.parametrize("name", KINDS)

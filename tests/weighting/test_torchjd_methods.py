@@ -76,8 +76,8 @@ def test_aligned_of_two_by_hand() -> None:
 
 
 @pytest.mark.parametrize("factor", [1.0, 1e-12])
-def test_upgrad_and_dualproj_of_two_by_hand(factor: float) -> None:
-    """Trap 4: torchjd's own projector makes small gradients a plain mean."""
+def test_trap_4_upgrad_and_dualproj_of_two_by_hand(factor: float) -> None:
+    """torchjd's own projector makes small gradients a plain mean."""
     rows = np.sqrt(factor) * np.array([[1.0, 0], [-1, 1]])
     # halves of the rows, each projected to the plane of the other, as PCGrad does for two
     np.testing.assert_allclose(torchjd_methods.upgrad(gram(rows)), [1, 0.75], rtol=1e-9)
