@@ -76,11 +76,33 @@ def _check_weighting(config: Config, built: Mapping[str, Task], lines: Lines, fa
                     line=line,
                     code="B142",
                 )
+    if method.needs == "gradients":
+        _check_gradients(config, method.kind, lines, faults)
     with faults.kept():
         try:
             method(config.weighting, list(built))
         except ValueError as error:
             raise ConfigError(str(error), key="weighting", line=line, code="B138") from None
+
+
+def _check_gradients(config: Config, kind: str, lines: Lines, faults: Faults) -> None:
+    """What a weighting on gradients asks of the rest: shared parameters, and gradients without a scaler."""
+    with faults.kept():
+        if not sharing.kinds.get(config.sharing.kind).shares:
+            raise ConfigError(
+                f"weighting.kind {kind!r} balances the gradients of shared parameters, and sharing.kind "
+                f"{config.sharing.kind!r} has none; choose another of the two",
+                line=line_of(("weighting",), lines),
+                code="B142",
+            )
+    with faults.kept():
+        if config.plan.precision == "fp16":
+            raise ConfigError(
+                f"weighting.kind {kind!r} works on gradients, which plan.precision fp16 needs a scaler for; set "
+                "plan.precision to bf16 or fp32, or leave it to the planner",
+                line=line_of(("plan", "precision"), lines),
+                code="B142",
+            )
 
 
 def _check_columns(config: Config, built: Mapping[str, Task], lines: Lines, faults: Faults) -> None:

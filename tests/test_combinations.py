@@ -57,6 +57,41 @@ def test_heads_and_optimiser_survive_a_stored_configuration(tmp_path: Path) -> N
     assert again == first
 
 
+def test_a_weighting_on_gradients_needs_shared_parameters(tmp_path: Path) -> None:
+    configuration.load(written(tmp_path), {"weighting.kind": "pcgrad"})
+    configuration.load(written(tmp_path), {"weighting.kind": "equal", "sharing.kind": "soft"})
+    error = refusal(tmp_path, MINIMAL, {"weighting.kind": "pcgrad", "sharing.kind": "soft"})
+    assert error.code == "B142"
+    assert "weighting.kind 'pcgrad'" in error.sentence and "sharing.kind 'soft' has none" in error.sentence
+
+
+def test_a_weighting_on_gradients_is_given_no_scaler(tmp_path: Path) -> None:
+    configuration.load(written(tmp_path), {"weighting.kind": "upgrad", "plan.precision": "bf16"})
+    configuration.load(written(tmp_path), {"weighting.kind": "equal", "plan.precision": "fp16"})
+    error = refusal(tmp_path, MINIMAL, {"weighting.kind": "upgrad", "plan.precision": "fp16"})
+    assert error.code == "B142"
+    assert "weighting.kind 'upgrad'" in error.sentence and "plan.precision fp16" in error.sentence
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"kind": "graddrop", "gradient": "last_stage"}, "weighting.gradient 'last_stage'"),
+        ({"kind": "pcd", "first": "lung"}, "weighting.first 'lung' is no task"),
+    ],
+)
+def test_options_of_a_weighting_that_fit_no_task_or_method(tmp_path: Path, given: dict[str, Any], words: str) -> None:
+    error = refusal(tmp_path, MINIMAL, {"weighting": given})
+    assert (error.key, error.code) == ("weighting", "B138")
+    assert words in error.sentence
+
+
+def test_a_weighting_on_gradients_is_for_sixteen_tasks(tmp_path: Path) -> None:
+    more = "".join(f"  t{n}: {{kind: regression, column: c{n}, unit: ml}}\n" for n in range(14))
+    error = refusal(tmp_path, MINIMAL.replace("training:", f"{more}training:"), {"weighting.kind": "nash"})
+    assert "weighting.kind 'nash'" in error.sentence and "tasks has 17" in error.sentence
+
+
 @pytest.mark.parametrize(
     ("given", "decay"),
     [({}, 3e-2), ({"optimiser": "sgd"}, 3e-5), ({"optimiser": "sgd", "weight_decay": 0.1}, 0.1)],

@@ -41,8 +41,13 @@ def pins() -> dict[NormalizedName, Version]:
     return pinned
 
 
+# its interface changed in most minor releases, one file of medmtl imports it, and a fix of it is a fix of that file
+CAPPED = {"torchjd": "<0.19"}
+
+
 def floor(requirement: Requirement) -> Version:
-    (specifier,) = requirement.specifier
+    cap = CAPPED.get(requirement.name)
+    (specifier,) = (each for each in requirement.specifier if str(each) != cap)
     assert specifier.operator == ">=", f"{requirement} is not a plain floor"
     return Version(specifier.version)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from medmtl import sharing
+from medmtl import sharing, weighting
 from medmtl.config import Config
 from medmtl.data.fingerprint import Fingerprint
 from medmtl.device import Device
@@ -113,6 +113,8 @@ def output_count(tasks: Mapping[str, Task]) -> int:
 def plan_precision(config: Config, device: Device, reasons: dict[str, str]) -> Literal["fp32", "bf16", "fp16"]:
     """bf16 where the device has it; otherwise fp16 on a GPU and fp32 on a CPU. ``plan.precision`` wins.
 
+    A weighting on gradients gets fp32 for fp16, whose scaler would multiply what it compares.
+
     Raises:
         ConfigError: B142 for fp16 on a CPU.
     """
@@ -125,6 +127,12 @@ def plan_precision(config: Config, device: Device, reasons: dict[str, str]) -> L
     if device.bf16:
         reasons["precision"] = f"this {device.kind} computes in bfloat16; losses and metrics stay in fp32"
         return "bf16"
+    if weighting.kinds.get(config.weighting.kind).needs == "gradients":
+        reasons["precision"] = (
+            f"this {device.kind} has no bfloat16, and weighting.kind {config.weighting.kind!r} works on gradients, "
+            "which fp16 would scale"
+        )
+        return "fp32"
     if device.kind == "cuda":
         reasons["precision"] = "this GPU has no bfloat16; fp16 with a gradient scaler"
         return "fp16"

@@ -38,6 +38,9 @@ class Sharing(nn.Module, ABC):
         shape: measurements of the network.
         network: options of the network.
         voxel: task -> whether it is a voxel task, in the configured order.
+
+    Attributes:
+        shares: whether any parameter is one that more than one task can reach; a method on gradients needs some.
     """
 
     kind: ClassVar[str]

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 from medmtl.registry import Registry
+from medmtl.weighting.aligned import Aligned
 from medmtl.weighting.base import Trained, Weighting
+from medmtl.weighting.cagrad import Cagrad
+from medmtl.weighting.conflict_free import Config
+from medmtl.weighting.db_mtl import DbMtl
+from medmtl.weighting.dual_cone import Dualproj, Upgrad
 from medmtl.weighting.dwa import Dwa
 from medmtl.weighting.equal import Equal
+from medmtl.weighting.fairness import Fairgrad, Nash
 from medmtl.weighting.famo import Famo
 from medmtl.weighting.fixed import Fixed
 from medmtl.weighting.gls import GeometricMean
+from medmtl.weighting.graddrop import Graddrop
+from medmtl.weighting.gradnorm import Gradnorm
+from medmtl.weighting.gradvac import Gradvac
+from medmtl.weighting.imtl_g import ImtlG
 from medmtl.weighting.imtl_l import ImtlL
+from medmtl.weighting.mgda import Mgda
+from medmtl.weighting.pcd import Pcd
+from medmtl.weighting.pcgrad import Pcgrad
 from medmtl.weighting.rlw import RandomWeights
 from medmtl.weighting.stch import Stch
 from medmtl.weighting.uncertainty import Uncertainty
 
 kinds: Registry[Weighting] = Registry("weighting")
-kinds.add(Equal)
-kinds.add(Fixed)
-kinds.add(Uncertainty)
-kinds.add(Dwa)
-kinds.add(RandomWeights)
-kinds.add(GeometricMean)
-kinds.add(ImtlL)
-kinds.add(Stch)
-kinds.add(Famo)
+for method in (
+    Equal, Fixed,
+    Uncertainty, Dwa, RandomWeights, GeometricMean, ImtlL, Stch, Famo,
+    Pcgrad, Gradvac, Graddrop, Mgda, Cagrad, Nash, Fairgrad, ImtlG, Aligned, Config, Upgrad, Dualproj, Pcd, Gradnorm,
+    DbMtl,
+):  # fmt: skip
+    kinds.add(method)
 
 __all__ = ["Equal", "Fixed", "Trained", "Weighting", "kinds"]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
+
+T = TypeVar("T")
 
 
 class WeightingOptions(BaseModel):
@@ -91,3 +93,14 @@ class Weighting(nn.Module, ABC):
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`extra_state` returned."""
+
+
+def same_tasks(state: Mapping[str, T], tasks: Collection[str]) -> Mapping[str, T]:
+    """Stored state by task name, in whatever order.
+
+    Raises:
+        ValueError: if it is not that of these tasks.
+    """
+    if set(state) != set(tasks):
+        raise ValueError(f"the weighting's state is of the tasks {sorted(state)}, expected {sorted(tasks)}")
+    return state

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from medmtl.weighting.base import Trained, Weighting, WeightingOptions
-from medmtl.weighting.scalarise import FLOOR, same_tasks, softmax, weighted_backward
+from medmtl.weighting.base import Trained, Weighting, WeightingOptions, same_tasks
+from medmtl.weighting.scalarise import FLOOR, softmax, weighted_backward
 
 
 class DwaOptions(WeightingOptions):

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Mapping
 
 import torch
-
-T = TypeVar("T")
 
 FLOOR = 1e-6  # a loss is 1 for the best constant predictor; below this one a head has nothing left to learn
 
@@ -45,14 +42,3 @@ def softmax(logits: Mapping[str, float]) -> dict[str, float]:
     powers = {name: math.exp(value - largest) for name, value in logits.items()}
     total = sum(powers.values())
     return {name: power / total for name, power in powers.items()}
-
-
-def same_tasks(state: Mapping[str, T], tasks: Collection[str]) -> Mapping[str, T]:
-    """Stored state by task name, in whatever order.
-
-    Raises:
-        ValueError: if it is not that of these tasks.
-    """
-    if set(state) != set(tasks):
-        raise ValueError(f"the weighting's state is of the tasks {sorted(state)}, expected {sorted(tasks)}")
-    return state

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from medmtl.weighting.base import Trained, Weighting, WeightingOptions
-from medmtl.weighting.scalarise import FLOOR, read_positive, same_tasks, softmax, weighted_backward
+from medmtl.weighting.base import Trained, Weighting, WeightingOptions, same_tasks
+from medmtl.weighting.scalarise import FLOOR, read_positive, softmax, weighted_backward
 
 
 class StchOptions(WeightingOptions):

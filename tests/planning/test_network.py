@@ -29,6 +29,15 @@ def test_precision_follows_the_device(tmp_path: Path, device: Device, precision:
     assert (plan.precision, plan.device) == (precision, device.kind)
 
 
+@pytest.mark.parametrize(("kind", "precision"), [("equal", "fp16"), ("pcgrad", "fp32")])
+def test_a_weighting_on_gradients_is_planned_without_a_scaler(tmp_path: Path, kind: str, precision: str) -> None:
+    config = configured(tmp_path, weighting__kind=kind)
+    plan = planned(config, *map(fingerprint, SMALL), device=replace(GPU, bf16=False))
+    assert plan.precision == precision
+    assert ("weighting.kind 'pcgrad'" in plan.reasons["precision"]) == (kind == "pcgrad")
+    assert planned(config, *map(fingerprint, SMALL), device=GPU).precision == "bf16"
+
+
 def test_a_set_precision_is_taken(tmp_path: Path) -> None:
     config = configured(tmp_path, plan__precision="fp32")
     assert planned(config, *map(fingerprint, SMALL), device=GPU).precision == "fp32"

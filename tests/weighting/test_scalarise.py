@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from medmtl.weighting.scalarise import read_positive, same_tasks, softmax
+from medmtl.weighting.scalarise import read_positive, softmax
 
 
 def test_softmax_is_torchs_and_cannot_overflow() -> None:
@@ -19,9 +19,3 @@ def test_a_loss_that_is_not_above_zero_has_a_finite_logarithm(value: float) -> N
     found = read_positive({"organ": torch.tensor(value), "grade": torch.tensor(0.5)})
     assert found == {"organ": 1e-6, "grade": 0.5}
     assert math.isfinite(math.log(found["organ"]))
-
-
-def test_state_of_other_tasks_is_refused_by_name() -> None:
-    assert same_tasks({"age": 1, "organ": 2}, ("organ", "age")) == {"age": 1, "organ": 2}
-    with pytest.raises(ValueError, match=r"of the tasks \['age', 'organ'\], expected \['organ'\]"):
-        same_tasks({"age": 1, "organ": 2}, ("organ",))

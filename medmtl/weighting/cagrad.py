@@ -1,0 +1,76 @@
+"""CAGrad: near the mean gradient, the direction that serves its worst task best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+from scipy.optimize import brentq
+
+from medmtl.weighting.jacobian import Array, GradientOptions, GramMethod
+from medmtl.weighting.quadratic import minimum_norm, unit_rows
+
+STATIONARY = 1e-7  # of the mean row's length: shorter combinations are rounding
+
+
+class CagradOptions(GradientOptions):
+    """Options of CAGrad.
+
+    Attributes:
+        c: how far the direction may be from the mean gradient, as a share of its length; 0 is the mean gradient.
+    """
+
+    c: Annotated[float, Field(ge=0, lt=1)] = 0.4
+
+
+class Cagrad(GramMethod):
+    """max_d min_t g_t . d with ||d - g_0|| <= c ||g_0||, g_0 the mean gradient.
+
+    Liu et al. 2021, https://arxiv.org/abs/2110.14048, algorithm 1. Where the g_w of the dual problem vanishes, no
+    direction serves all tasks, and the aggregate is 0.
+    """
+
+    kind = "cagrad"
+    Options = CagradOptions
+
+    def weigh(self, gram_TT: Array, losses: Mapping[str, float]) -> Array:
+        """1 / T + sqrt(phi) / ||g_w|| w_t, with the w of the dual problem."""
+        assert isinstance(self.options, CagradOptions)
+        return conflict_averse(gram_TT, self.options.c)
+
+
+def conflict_averse(gram_TT: Array, c: float) -> Array:
+    """Weights of CAGrad's direction.
+
+    The dual min_w g_0 . g_w + r ||g_w||, r = c ||g_0||, is min over tau of half of min_w r / tau ||g_w + tau / r
+    g_0||^2 - tau ||g_0||^2 / r + r tau, which is convex in tau and has its minimum where ||g_w|| = tau. For one tau, w
+    is the minimum-norm point of the rows moved by tau / r g_0.
+    """
+    tasks = len(gram_TT)
+    mean_T = np.full(tasks, 1 / tasks)
+    units, lengths_T = unit_rows(gram_TT)
+    rows = units * lengths_T
+    mean = rows @ mean_T
+    size = float(np.linalg.norm(mean))
+    radius = c * size
+    if c == 0:
+        return mean_T
+    if radius <= STATIONARY * lengths_T.max():
+        return np.zeros(tasks)
+
+    def point(tau: float) -> Array:
+        moved = rows + (tau / radius) * mean[:, None]
+        moved_T = np.linalg.norm(moved, axis=0)
+        return minimum_norm(moved / np.where(moved_T > 0, moved_T, 1), moved_T)
+
+    def excess(tau: float) -> float:
+        return float(np.linalg.norm(rows @ point(tau))) / tau - 1
+
+    shortest, longest = STATIONARY * lengths_T.max(), lengths_T.max() * 1.001
+    if excess(shortest) <= 0:
+        return np.zeros(tasks)
+    best_T = point(brentq(excess, shortest, longest, xtol=1e-15 * longest, rtol=1e-14, maxiter=500))
+    weights: Array = mean_T + radius / np.linalg.norm(rows @ best_T) * best_T
+    return weights

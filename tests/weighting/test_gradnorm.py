@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.weighting.test_gradient_kinds import make
+
+GRAM = np.diag([9.0, 1.0])
+
+
+def test_the_first_update_by_hand() -> None:
+    method = make("gradnorm", ("a", "b"), alpha=0.0, lr=0.1)
+    used = method.weigh(GRAM, {"a": 1.0, "b": 1.0})  # type: ignore[operator]
+    np.testing.assert_array_equal(used, [1, 1])
+    # norms 3 and 1, level 2: the first is too large and falls by 0.15, the second rises by 0.05; the sum is 2 again
+    expected = np.array([0.85, 1.05]) * 2 / 1.9
+    np.testing.assert_allclose(list(method.extra_state()["weights"].values()), expected)
+
+
+def test_weighted_norms_become_alike() -> None:
+    method = make("gradnorm", ("a", "b"), alpha=0.0)
+    for _ in range(500):
+        used = method.weigh(GRAM, {"a": 1.0, "b": 1.0})  # type: ignore[operator]
+    assert used[0] * 3 == pytest.approx(used[1] * 1, rel=0.1)
+
+
+def test_a_task_that_learns_slowly_gets_more() -> None:
+    method = make("gradnorm", ("a", "b"), alpha=1.0)
+    for _ in range(200):
+        used = method.weigh(np.eye(2), {"a": 0.9, "b": 0.3})  # type: ignore[operator]
+    assert used[0] == pytest.approx(1.5, rel=0.1)
+
+
+@pytest.mark.parametrize(("scale", "first"), [("prior", {"a": 1.0, "b": 1.0}), ("none", {"a": 4.0})])
+def test_progress_is_counted_from_the_prior_or_from_the_first_loss(scale: str, first: dict[str, float]) -> None:
+    method = make("gradnorm", ("a", "b"), loss_scale=scale)
+    for loss in (4.0, 2.0):
+        method.weigh(np.eye(1), {"a": loss})  # type: ignore[operator]
+    assert method.extra_state()["first"] == first
+
+
+def test_it_needs_positive_losses_and_looks_at_the_last_stage() -> None:
+    method = make("gradnorm")
+    assert method.positive_losses
+    assert method.options.gradient == "last_stage"  # type: ignore[attr-defined]
