@@ -18,6 +18,7 @@ from medmtl.config import Config
 from medmtl.data.finding import Finding, Findings
 from medmtl.data.synthetic import write_cohort
 from medmtl.device import describe_device
+from medmtl.distributed import joined
 from medmtl.errors import InputError
 from medmtl.evaluation.external import EXTERNAL_SPLIT, external_selection
 from medmtl.evaluation.report import write_report
@@ -34,6 +35,7 @@ from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder, open_folds
 from medmtl.tasks.base import Task
 from medmtl.training.loop import train_run
+from medmtl.training.ranks import refuse_ranks
 from medmtl.training.start import FoldName, Ready, make_ready, plan_fold, start_run
 
 logger = logging.getLogger(__name__)
@@ -145,25 +147,51 @@ def train(
     """
     resolved = configuration.load(Path(config), overrides)
     place = Path(out)
-    ready: Ready | None = None
-    folds: list[FoldName] = [fold] if fold != "all" else []
-    if fold == "all":
-        started = [path for path in place.glob("fold-*") if resume and _exists(path)]
-        ready = None if started else make_ready(resolved, strict=strict, progress=progress)
-        splits = ready.splits if ready else RunFolder.open(started[0]).load_splits()
-        folds = list(range(len(splits.folds)))
-    for number in folds:
-        target = place / f"fold-{number}" if fold == "all" else place
-        if resume and _exists(target):
-            run = RunFolder.open(target)
-            _refuse_changes(resolved, run, number)
-        elif resume and fold != "all":
-            raise InputError(f"there is no run at {out} to resume; leave --resume away to start one", code="B165")
-        else:
-            ready = ready or make_ready(resolved, strict=strict, progress=progress)
-            run = start_run(ready, target, number, device, progress)
-        train_run(run, resumed=resume, progress=progress)
+    start = _Start(resolved, place, fold, device, resume, strict, progress)
+    with joined() as ranks:
+        refuse_ranks(ranks, build_tasks(resolved))
+        for number in ranks.first(start.folds):
+            path = ranks.first(lambda number=number: str(start.run(number, ranks.size).path))  # type: ignore[misc]
+            train_run(RunFolder.open(Path(path)), resumed=resume, progress=progress, ranks=ranks)
     return place
+
+
+@dataclass
+class _Start:
+    """How :func:`train` comes to the run of each fold; its arguments, and the cohort once it was checked."""
+
+    config: Config
+    out: Path
+    fold: FoldName | Literal["all"]
+    device: DeviceName
+    resume: bool
+    strict: bool
+    progress: Progress
+    checked: Ready | None = None
+
+    def folds(self) -> list[FoldName]:
+        """The folds to train."""
+        if self.fold != "all":
+            return [self.fold]
+        started = [path for path in self.out.glob("fold-*") if self.resume and _exists(path)]
+        splits = RunFolder.open(started[0]).load_splits() if started else self.ready().splits
+        return list(range(len(splits.folds)))
+
+    def ready(self) -> Ready:
+        """The checked cohort."""
+        self.checked = self.checked or make_ready(self.config, strict=self.strict, progress=self.progress)
+        return self.checked
+
+    def run(self, number: FoldName, processes: int) -> RunFolder:
+        """The run of a fold: that to go on with, or a new one."""
+        target = self.out / f"fold-{number}" if self.fold == "all" else self.out
+        if self.resume and _exists(target):
+            run = RunFolder.open(target)
+            _refuse_changes(self.config, run, number)
+            return run
+        if self.resume and self.fold != "all":
+            raise InputError(f"there is no run at {self.out} to resume; leave --resume away to start one", code="B165")
+        return start_run(self.ready(), target, number, self.device, self.progress, processes)
 
 
 def evaluate(

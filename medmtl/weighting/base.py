@@ -34,11 +34,15 @@ class Trained:
         shared: those that more than one task can reach.
         last_stage: of these, the ones of the deepest stage of an encoder.
         own: the others: heads, and what else a single task reaches.
+        reduce: adds a task's gradients of the shared parameters over all processes that share the batch; None for one
+            process. A method on gradients calls it for each row, in the order of its losses, before it looks at them;
+            what it fills for the shared parameters is then not added again, and what it fills for the others is.
     """
 
     shared: Sequence[nn.Parameter]
     last_stage: Sequence[nn.Parameter] = ()
     own: Sequence[nn.Parameter] = ()
+    reduce: Callable[[Sequence[torch.Tensor | None]], list[torch.Tensor | None]] | None = None
 
 
 class Weighting(nn.Module, ABC):
