@@ -27,10 +27,10 @@ from torch import distributed
 from medmtl.errors import MachineError, MedmtlError, WorkError
 from medmtl.launched import Launch, launch
 
-LIMIT = 50.0  # seconds: a process that is lost or stands still must end the run within a minute
+LIMIT = 45.0  # seconds: a process that is lost or stands still must end the run within a minute
 START = 300.0  # seconds for all processes to appear
 BEAT = 2.0  # seconds between two signs of life
-PARTING = 5.0  # seconds that the first process, which may keep the store, waits for the others to read its last word
+PARTING = 3.0  # seconds that the first process, which may keep the store, waits for the others to read its last word
 
 T = TypeVar("T")
 

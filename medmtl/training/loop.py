@@ -64,9 +64,9 @@ def train_run(run: RunFolder, *, resumed: bool = False, progress: Progress = sil
     """
     run = run if ranks.is_first else OthersRun(run.path)
     with ExitStack() as held:
+        requests = held.enter_context(Requests(ranks))
         if ranks.first(lambda: _is_done(run, held)):
             return
-        requests = held.enter_context(Requests(ranks))
         session = open_session(run, ranks)
         first = restore(session)
         run.truncate_log(first)
