@@ -34,9 +34,10 @@ from medmtl.planning import Plan, decoder_count, with_duration
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder, open_folds
 from medmtl.tasks.base import Task
+from medmtl.training.folds import Start, is_run
 from medmtl.training.loop import train_run
 from medmtl.training.ranks import refuse_ranks
-from medmtl.training.start import FoldName, Ready, make_ready, plan_fold, start_run
+from medmtl.training.start import FoldName, make_ready, plan_fold
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,6 @@ PathLike = str | Path
 Overrides = Mapping[str, Any]
 
 DEMO_CASES = 100  # enough that a fifth of them holds lesions, lesion-free cases and both classes
-FREE_ON_RESUME = ("training.keep", "plan.workers", "cache.folder")  # what may differ without changing the result
 RESULTS = ("metrics.json", "cases.csv", "activations.json", "report.html")  # of an evaluation, beside its masks
 
 
@@ -147,51 +147,13 @@ def train(
     """
     resolved = configuration.load(Path(config), overrides)
     place = Path(out)
-    start = _Start(resolved, place, fold, device, resume, strict, progress)
+    start = Start(resolved, place, fold, device, resume, strict, progress)
     with joined() as ranks:
         refuse_ranks(ranks, build_tasks(resolved))
         for number in ranks.first(start.folds):
             path = ranks.first(lambda number=number: str(start.run(number, ranks.size).path))  # type: ignore[misc]
             train_run(RunFolder.open(Path(path)), resumed=resume, progress=progress, ranks=ranks)
     return place
-
-
-@dataclass
-class _Start:
-    """How :func:`train` comes to the run of each fold; its arguments, and the cohort once it was checked."""
-
-    config: Config
-    out: Path
-    fold: FoldName | Literal["all"]
-    device: DeviceName
-    resume: bool
-    strict: bool
-    progress: Progress
-    checked: Ready | None = None
-
-    def folds(self) -> list[FoldName]:
-        """The folds to train."""
-        if self.fold != "all":
-            return [self.fold]
-        started = [path for path in self.out.glob("fold-*") if self.resume and _exists(path)]
-        splits = RunFolder.open(started[0]).load_splits() if started else self.ready().splits
-        return list(range(len(splits.folds)))
-
-    def ready(self) -> Ready:
-        """The checked cohort."""
-        self.checked = self.checked or make_ready(self.config, strict=self.strict, progress=self.progress)
-        return self.checked
-
-    def run(self, number: FoldName, processes: int) -> RunFolder:
-        """The run of a fold: that to go on with, or a new one."""
-        target = self.out / f"fold-{number}" if self.fold == "all" else self.out
-        if self.resume and _exists(target):
-            run = RunFolder.open(target)
-            _refuse_changes(self.config, run, number)
-            return run
-        if self.resume and self.fold != "all":
-            raise InputError(f"there is no run at {self.out} to resume; leave --resume away to start one", code="B165")
-        return start_run(self.ready(), target, number, self.device, self.progress, processes)
 
 
 def evaluate(
@@ -363,33 +325,6 @@ def _external_name(config: PathLike) -> str:
     return f"{safe_name(Path(config).stem)}-{EXTERNAL_SPLIT}"
 
 
-def _exists(path: Path) -> bool:
-    return (path / "manifest.json").is_file()
-
-
 def _refuse_run(out: PathLike | None) -> None:
-    if out is not None and _exists(Path(out)):
+    if out is not None and is_run(Path(out)):
         raise InputError(f"{out} is a run, and nothing is merged into one; choose another --out", code="B165")
-
-
-def _refuse_changes(config: Config, run: RunFolder, fold: FoldName) -> None:
-    trained = run.load_manifest()["fold"]
-    if trained != fold:
-        raise InputError(f"the run at {run.path} is of fold {trained}; resume it with --fold {trained}", code="B145")
-    stored = _flat(run.load_config().model_dump(mode="json", by_alias=True, serialize_as_any=True))
-    asked = _flat(config.model_dump(mode="json", by_alias=True, serialize_as_any=True))
-    changed = [k for k in sorted({*stored, *asked}) if stored.get(k) != asked.get(k) and k not in FREE_ON_RESUME]
-    if changed:
-        raise InputError(
-            f"the configuration differs from the run's in {', '.join(changed)}; resume with the run's own, or start a "
-            "new run",
-            code="B145",
-        )
-
-
-def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in data.items():
-        name = f"{prefix}{key}"
-        found |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return found

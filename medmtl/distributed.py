@@ -19,10 +19,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import distributed
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from medmtl.errors import MachineError, MedmtlError, WorkError
 from medmtl.launched import Launch, launch
@@ -49,7 +51,7 @@ class Ranks:
     size: int = 1
     local: int = 0
     local_size: int = 1
-    store: distributed.Store | None = field(default=None, compare=False, repr=False)
+    store: Store | None = field(default=None, compare=False, repr=False)
     _turns: Iterator[int] = field(default_factory=itertools.count, compare=False, repr=False)
 
     @property
@@ -117,7 +119,7 @@ class Ranks:
             return work()
         name = f"turn/{next(self._turns)}"
         if not self.is_first:
-            return self._answer(self.store, name)  # type: ignore[no-any-return]
+            return cast(T, self._answer(self.store, name))
         try:
             value = work()
         except BaseException as error:
@@ -140,13 +142,13 @@ class Ranks:
         for rank in range(self.size):
             self._await(self.store, f"{place}/{rank}", rank)
 
-    def _answer(self, store: distributed.Store, name: str) -> object:
+    def _answer(self, store: Store, name: str) -> object:
         said = json.loads(self._await(store, name, 0))
         if "failed" in said:
             raise WorkError(f"process {self.rank} ends because process 0 could not go on: {said['failed']}")
         return said["value"]
 
-    def _await(self, store: distributed.Store, name: str, rank: int) -> bytes:
+    def _await(self, store: Store, name: str, rank: int) -> bytes:
         """What a process leaves in the store, while it shows signs of life."""
         beat, heard, pause = b"", time.monotonic(), 0.002
         try:
@@ -198,17 +200,17 @@ def joined(place: Launch | None = None) -> Iterator[Ranks]:
     # a collective on a GPU then raises in the thread that waits for it, instead of ending the process from another
     os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
     try:
-        keeper, _, _ = next(iter(distributed.rendezvous("env://", timeout=timedelta(seconds=START))))
+        keeper, _, _ = next(iter(rendezvous("env://", timeout=timedelta(seconds=START))))
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if distributed.is_nccl_available() and torch.cuda.is_available() else "gloo",
-            store=distributed.PrefixStore("group", keeper),
+            store=PrefixStore("group", keeper),
             rank=found.rank,
             world_size=found.size,
             timeout=timedelta(seconds=LIMIT),
         )
     except (RuntimeError, ValueError) as error:
         raise WorkError(f"the {found.size} processes did not meet: {' '.join(str(error).split())[:300]}") from error
-    store = distributed.PrefixStore("medmtl", keeper)
+    store = PrefixStore("medmtl", keeper)
     store.set_timeout(timedelta(seconds=LIMIT))
     ended = threading.Event()
     threading.Thread(target=_beat, args=(store, found.rank, ended), name="beat", daemon=True).start()
@@ -221,7 +223,7 @@ def joined(place: Launch | None = None) -> Iterator[Ranks]:
             _part(store, found)
 
 
-def _beat(store: distributed.Store, rank: int, ended: threading.Event) -> None:
+def _beat(store: Store, rank: int, ended: threading.Event) -> None:
     with suppress(RuntimeError):  # of a store that is gone, which the main thread will find too
         for number in itertools.count():
             store.set(f"beat/{rank}", str(number))
@@ -229,7 +231,7 @@ def _beat(store: distributed.Store, rank: int, ended: threading.Event) -> None:
                 return
 
 
-def _part(store: distributed.Store, found: Launch) -> None:
+def _part(store: Store, found: Launch) -> None:
     store.set(f"left/{found.rank}", "")
     deadline = time.monotonic() + PARTING
     names = [f"left/{rank}" for rank in range(found.size)]

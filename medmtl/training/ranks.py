@@ -193,7 +193,7 @@ class JointStep:
         flat = [torch.zeros_like(x) if v is None else v for v, x in zip(values, like, strict=True)]
         sizes = [part.numel() for part in flat]
         total = self.ranks.sum(torch.cat([*(p.reshape(-1) for p in flat), flat[0].new_tensor(reached)]))
-        *parts, counts = total.split([*sizes, len(reached)])
+        *parts, counts = torch.split(total, [*sizes, len(reached)])
         return [
             torch.empty_like(x).copy_(part.view_as(x)) if count else None
             for x, part, count in zip(like, parts, counts.tolist(), strict=True)

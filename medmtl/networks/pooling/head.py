@@ -74,7 +74,7 @@ class RunningStandardisation(nn.Module):
             return value_BN.mean(dim=0), value_BN.var(dim=0, correction=0)
         value_BN = value_BN.double()
         own = torch.cat([value_BN.sum(0), value_BN.square().sum(0), value_BN.new_tensor([len(value_BN)])])
-        *sums, count = self.joint.sum(own).split([self.mean.numel(), self.mean.numel(), 1])
+        *sums, count = torch.split(self.joint.sum(own), [self.mean.numel(), self.mean.numel(), 1])
         mean_N, square_N = (total / count for total in sums)
         return mean_N.to(self.mean), (square_N - mean_N**2).clamp(min=0).to(self.mean)
 
