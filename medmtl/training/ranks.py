@@ -114,9 +114,9 @@ class JointStep:
         """The parameters, for a method that looks at the gradients of each task."""
         self._rows_added = False
 
-        def reduce(row: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
+        def reduce(row: Sequence[torch.Tensor | None], parameters: Sequence[nn.Parameter]) -> list[torch.Tensor | None]:
             self._rows_added = True
-            return self._summed(row, trained.shared)
+            return self.summed(row, parameters)
 
         return replace(trained, reduce=reduce)
 
@@ -135,8 +135,22 @@ class JointStep:
             raise InputError(f"weighting.kind {weighting.kind} cannot be trained on several processes; start one")
         parameters = [*trained.own] if self._rows_added else [*trained.shared, *trained.own]
         # as the parameter lies in memory: the norm of a gradient depends on the order of its numbers in the last bit
-        for parameter, total in zip(parameters, self._summed([p.grad for p in parameters], parameters), strict=True):
+        for parameter, total in zip(parameters, self.summed([p.grad for p in parameters], parameters), strict=True):
             parameter.grad = total
+
+    def summed(self, values: Sequence[torch.Tensor | None], like: Sequence[nn.Parameter]) -> list[torch.Tensor | None]:
+        """The sums of gradients over all processes, laid out as the parameters; None where no process has a value."""
+        if not values:
+            return []
+        reached = [float(value is not None) for value in values]
+        flat = [torch.zeros_like(x) if v is None else v for v, x in zip(values, like, strict=True)]
+        sizes = [part.numel() for part in flat]
+        total = self.ranks.sum(torch.cat([*(p.reshape(-1) for p in flat), flat[0].new_tensor(reached)]))
+        *parts, counts = torch.split(total, [*sizes, len(reached)])
+        return [
+            torch.empty_like(x).copy_(part.view_as(x)) if count else None
+            for x, part, count in zip(like, parts, counts.tolist(), strict=True)
+        ]
 
     def refuse_apart(self, step: int) -> None:
         """Compare the weights of all processes, which every step leaves equal to the last bit.
@@ -176,25 +190,14 @@ class JointStep:
 
     def _joint(self, found: Losses, counts: Mapping[str, tuple[int, int]]) -> Losses:
         nothing = torch.zeros((), device=self._device, requires_grad=True)
+        # with a graph everywhere, so that no method goes another way in a process without labels
         parts = {
-            name: found[name] * (own / total) if own else nothing for name, (own, total) in counts.items() if total
+            name: found[name] * (own / total) + nothing if own else nothing
+            for name, (own, total) in counts.items()
+            if total
         }
         if not parts:
             return {}
         values = self.ranks.sum(torch.stack([part.detach() for part in parts.values()]))
         # the value of all samples with the graph of those here
         return {name: part + (value - part.detach()) for (name, part), value in zip(parts.items(), values, strict=True)}
-
-    def _summed(self, values: Sequence[torch.Tensor | None], like: Sequence[nn.Parameter]) -> list[torch.Tensor | None]:
-        """The sums over all processes, laid out as the parameters; None where no process has a value."""
-        if not values:
-            return []
-        reached = [float(value is not None) for value in values]
-        flat = [torch.zeros_like(x) if v is None else v for v, x in zip(values, like, strict=True)]
-        sizes = [part.numel() for part in flat]
-        total = self.ranks.sum(torch.cat([*(p.reshape(-1) for p in flat), flat[0].new_tensor(reached)]))
-        *parts, counts = torch.split(total, [*sizes, len(reached)])
-        return [
-            torch.empty_like(x).copy_(part.view_as(x)) if count else None
-            for x, part, count in zip(like, parts, counts.tolist(), strict=True)
-        ]

@@ -26,6 +26,10 @@ class WeightingOptions(BaseModel):
     loss_scale: Literal["prior", "none"] = "prior"
 
 
+Reduce = Callable[[Sequence[torch.Tensor | None], Sequence[nn.Parameter]], list[torch.Tensor | None]]
+"""(row, the parameters it belongs to) -> the row of all processes."""
+
+
 @dataclass(frozen=True)
 class Trained:
     """Parameters of the model by who reaches them; none twice.
@@ -34,15 +38,16 @@ class Trained:
         shared: those that more than one task can reach.
         last_stage: of these, the ones of the deepest stage of an encoder.
         own: the others: heads, and what else a single task reaches.
-        reduce: adds a task's gradients of the shared parameters over all processes that share the batch; None for one
-            process. A method on gradients calls it for each row, in the order of its losses, before it looks at them;
-            what it fills for the shared parameters is then not added again, and what it fills for the others is.
+        reduce: adds a row, one task's gradients of some parameters, over all processes that share the batch; None for
+            one process. A method on gradients calls it for every row of shared parameters before it looks at it, on
+            every process in the same order. What it then fills for the shared parameters is not added again, and what
+            it fills for the others is.
     """
 
     shared: Sequence[nn.Parameter]
     last_stage: Sequence[nn.Parameter] = ()
     own: Sequence[nn.Parameter] = ()
-    reduce: Callable[[Sequence[torch.Tensor | None]], list[torch.Tensor | None]] | None = None
+    reduce: Reduce | None = None
 
 
 class Weighting(nn.Module, ABC):

@@ -133,9 +133,9 @@ def test_rows_of_a_method_on_gradients_are_added_once(session: Session) -> None:
     joint = joint_step(session)
     trained = joint.hooked(Trained([shared], (), [own]))
     assert trained.reduce is not None
-    (row,) = trained.reduce([torch.ones_like(shared)])
+    (row,) = trained.reduce([torch.ones_like(shared)], [shared])
     assert row is not None and torch.equal(row, 2 * torch.ones_like(shared))
-    assert trained.reduce([None]) == [None]
+    assert trained.reduce([None], [shared]) == [None]
     shared.grad, own.grad = row.clone(), torch.ones_like(own)
     joint.add_gradients(session.learner.weighting, trained, 2)
     assert torch.equal(shared.grad, row)
