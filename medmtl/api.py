@@ -19,6 +19,7 @@ from medmtl.config import Config
 from medmtl.data.finding import Finding, Findings
 from medmtl.data.synthetic import write_cohort
 from medmtl.device import describe_device
+from medmtl.distributed import joined
 from medmtl.errors import InputError
 from medmtl.evaluation.external import EXTERNAL_SPLIT, external_selection
 from medmtl.evaluation.report import write_report
@@ -35,8 +36,10 @@ from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder, open_folds
 from medmtl.studies import StepProfile, profile_steps
 from medmtl.tasks.base import Task
+from medmtl.training.folds import Start, is_run
 from medmtl.training.loop import train_run
-from medmtl.training.start import FoldName, Ready, make_ready, plan_fold, start_run
+from medmtl.training.ranks import refuse_ranks
+from medmtl.training.start import FoldName, make_ready, plan_fold, start_run
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +48,6 @@ PathLike = str | Path
 Overrides = Mapping[str, Any]
 
 DEMO_CASES = 100  # enough that a fifth of them holds lesions, lesion-free cases and both classes
-FREE_ON_RESUME = ("training.keep", "plan.workers", "cache.folder")  # what may differ without changing the result
 RESULTS = ("metrics.json", "cases.csv", "activations.json", "report.html")  # of an evaluation, beside its masks
 
 
@@ -148,24 +150,12 @@ def train(
     """
     resolved = configuration.load(Path(config), overrides)
     place = Path(out)
-    ready: Ready | None = None
-    folds: list[FoldName] = [fold] if fold != "all" else []
-    if fold == "all":
-        started = [path for path in place.glob("fold-*") if resume and _exists(path)]
-        ready = None if started else make_ready(resolved, strict=strict, progress=progress)
-        splits = ready.splits if ready else RunFolder.open(started[0]).load_splits()
-        folds = list(range(len(splits.folds)))
-    for number in folds:
-        target = place / f"fold-{number}" if fold == "all" else place
-        if resume and _exists(target):
-            run = RunFolder.open(target)
-            _refuse_changes(resolved, run, number)
-        elif resume and fold != "all":
-            raise InputError(f"there is no run at {out} to resume; leave --resume away to start one", code="B165")
-        else:
-            ready = ready or make_ready(resolved, strict=strict, progress=progress)
-            run = start_run(ready, target, number, device, progress)
-        train_run(run, resumed=resume, progress=progress)
+    start = Start(resolved, place, fold, device, resume, strict, progress)
+    with joined() as ranks:
+        refuse_ranks(ranks, build_tasks(resolved), resolved.training.alternate)
+        for number in ranks.first(start.folds):
+            path = ranks.first(lambda number=number: str(start.run(number, ranks.size).path))  # type: ignore[misc]
+            train_run(RunFolder.open(Path(path)), resumed=resume, progress=progress, ranks=ranks)
     return place
 
 
@@ -367,33 +357,6 @@ def _external_name(config: PathLike) -> str:
     return f"{safe_name(Path(config).stem)}-{EXTERNAL_SPLIT}"
 
 
-def _exists(path: Path) -> bool:
-    return (path / "manifest.json").is_file()
-
-
 def _refuse_run(out: PathLike | None) -> None:
-    if out is not None and _exists(Path(out)):
+    if out is not None and is_run(Path(out)):
         raise InputError(f"{out} is a run, and nothing is merged into one; choose another --out", code="B165")
-
-
-def _refuse_changes(config: Config, run: RunFolder, fold: FoldName) -> None:
-    trained = run.load_manifest()["fold"]
-    if trained != fold:
-        raise InputError(f"the run at {run.path} is of fold {trained}; resume it with --fold {trained}", code="B145")
-    stored = _flat(run.load_config().model_dump(mode="json", by_alias=True, serialize_as_any=True))
-    asked = _flat(config.model_dump(mode="json", by_alias=True, serialize_as_any=True))
-    changed = [k for k in sorted({*stored, *asked}) if stored.get(k) != asked.get(k) and k not in FREE_ON_RESUME]
-    if changed:
-        raise InputError(
-            f"the configuration differs from the run's in {', '.join(changed)}; resume with the run's own, or start a "
-            "new run",
-            code="B145",
-        )
-
-
-def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in data.items():
-        name = f"{prefix}{key}"
-        found |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return found

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from medmtl.data.finding import Finding
 from medmtl.errors import ConfigError
+from medmtl.launched import is_first
 
 if TYPE_CHECKING:
     from medmtl.checking import Expectation
@@ -36,7 +37,9 @@ def escaped(text: str) -> str:
 
 
 def answer(text: str) -> None:
-    """Write to standard output."""
+    """Write to standard output; of several processes the first one answers."""
+    if not is_first():
+        return
     _write(sys.stdout, text)
 
 
@@ -73,7 +76,8 @@ class Screen(logging.Handler):
     """Progress and log lines of one command; a context manager.
 
     Bars on a terminal, plain lines elsewhere. Bars are drawn when work reports and by no thread of their own: loader
-    workers are forked from this process, and a lock that a thread holds at that moment is never released in them.
+    workers are forked from this process, and a lock that a thread holds at that moment is never released in them. Of
+    several processes the first one draws and tells; the others tell what ends them.
 
     Args:
         quiet: show warnings and errors only.
@@ -82,9 +86,10 @@ class Screen(logging.Handler):
 
     def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
         super().__init__()
-        self.quiet = quiet
+        self.quiet = quiet or not is_first()
         self._loggers = [logging.getLogger(name) for name in ("medmtl", *(["py.warnings"] if verbose else []))]
         self._level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+        self._level = self._level if is_first() else logging.ERROR
         self._console = Console(stderr=True, highlight=False, emoji=False)
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}

@@ -249,11 +249,16 @@ class RunFolder:
         stored = checkpoint.load(self.checkpoints)
         return stored is not None and stored.step == self.load_plan().steps
 
-    def differences(self) -> dict[str, list[str]]:
-        """What differs now from what the run was started with, and can change the last bits: name -> [then, now]."""
+    def differences(self, processes: int = 1) -> dict[str, list[str]]:
+        """What differs now from what the run was started with, and can change the last bits: name -> [then, now].
+
+        Args:
+            processes: that train it now.
+        """
         manifest = self.load_manifest()
         then = {**manifest.get("versions", {}), "hardware": manifest.get("hardware", "")}
         now = {**_versions(), "hardware": describe_hardware(manifest.get("device", "cpu"))}
+        then["processes"], now["processes"] = str(manifest.get("processes", 1)), str(processes)
         return {name: [str(then[name]), now[name]] for name in now if name in then and then[name] != now[name]}
 
     @contextmanager

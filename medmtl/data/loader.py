@@ -55,6 +55,8 @@ class StepDataset(Dataset[Batch]):
         notes: voxel task -> what adds to a target what else the case's row says of it; not in the cache, which is by
             content of the files.
         order: of the cases; None draws all of them evenly.
+        slots: of each step, the ones whose samples are made here; None makes all. A sample does not depend on who makes
+            it.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class StepDataset(Dataset[Batch]):
         covariates: Sequence[Covariate] = (),
         notes: Mapping[str, Noting] | None = None,
         order: Order | None = None,
+        slots: Sequence[int] | None = None,
     ) -> None:
         self.cases = tuple(cases)
         self.cache = cache
@@ -92,6 +95,7 @@ class StepDataset(Dataset[Batch]):
         self.covariates = tuple(covariates)
         self.notes = dict(notes or {})
         self.order = order or CaseOrder.even(len(self.cases), self.batch, seed)
+        self.slots = tuple(range(self.batch) if slots is None else slots)
 
     def __len__(self) -> int:
         """Steps after which every case was drawn at least once."""
@@ -126,10 +130,10 @@ class StepDataset(Dataset[Batch]):
         chosen = self._chosen(step)
         with _one_thread():
             prepared = [self._prepared(case) for case in chosen]
-            shape = self._shape(prepared)
+            shape = self._shape(prepared, step)
             samples = [
                 self._sample(case, held, shape, step, slot)
-                for slot, (case, held) in enumerate(zip(chosen, prepared, strict=True))
+                for slot, case, held in zip(self.slots, chosen, prepared, strict=True)
             ]
         view = ViewBatch(
             image_BCDHW=torch.cat([images for images, _, _ in samples]),
@@ -148,7 +152,7 @@ class StepDataset(Dataset[Batch]):
         return named([case.case_id for case in chosen], [case.row for case in chosen])
 
     def _chosen(self, step: int) -> list[Case]:
-        return [self._case(step, slot) for slot in range(self.batch)]
+        return [self._case(step, slot) for slot in self.slots]
 
     def _case(self, step: int, slot: int) -> Case:
         if self.augmentation is None:
@@ -159,9 +163,12 @@ class StepDataset(Dataset[Batch]):
         with _naming(case):
             return self.cache.get(case)
 
-    def _shape(self, prepared: Sequence[Prepared]) -> Triple:
+    def _shape(self, prepared: Sequence[Prepared], step: int) -> Triple:
         if self.view.kind != "case":
             return self.view.shape
+        # what is made elsewhere is padded to the same shape
+        elsewhere = [self._case(step, slot) for slot in range(self.batch) if slot not in self.slots]
+        prepared = [*prepared, *map(self._prepared, elsewhere)]
         return whole_shape((held.image_CDHW.shape[1:] for held in prepared), self.view.shape, self.divisor)
 
     def _sample(self, case: Case, prepared: Prepared, shape: Triple, step: int, slot: int) -> Sample:
@@ -236,7 +243,7 @@ class StepViews(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         """The batch of a step; raises as :class:`StepDataset`."""
-        found = [view[step] for view in self.views]
+        found = [view[step] for view in self.views if view.slots]
         return Batch(step, {kind: samples for batch in found for kind, samples in batch.views.items()})
 
     def plain(self, tasks: Collection[str], limit: int | None) -> Iterator[ViewBatch]:

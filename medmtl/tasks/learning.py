@@ -32,9 +32,12 @@ class Learning(ABC):
 
     Attributes:
         needs_finish: whether :meth:`finish` must be called before the task can answer; an option may decide it.
+        per_sample: whether the loss of a batch is the mean over its labelled samples, so that several processes may
+            hold parts of it; an option may decide it.
     """
 
     needs_finish: bool = False
+    per_sample: bool = True
 
     @abstractmethod
     def loss(self, output: Any, target: torch.Tensor) -> torch.Tensor:

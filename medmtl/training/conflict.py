@@ -13,12 +13,14 @@ from torch import nn
 DIGITS = 6  # significant ones that the log keeps
 
 Scale = Callable[[torch.Tensor], torch.Tensor]
+Add = Callable[[Sequence[torch.Tensor | None], Sequence[nn.Parameter]], Sequence[torch.Tensor | None]]
 
 
 def measure(
     losses: Mapping[str, torch.Tensor],
     stages: Mapping[str, Sequence[nn.Parameter]],
     scale: Scale = lambda loss: loss,
+    add: Add | None = None,
 ) -> dict[str, Any] | None:
     """Inner products of the tasks' gradients on the shared parameters, overall and stage by stage.
 
@@ -30,6 +32,7 @@ def measure(
         stages: name -> shared parameters; none twice. Frozen ones are left out.
         scale: the gradient scaler's factor. It is applied, so that small gradients survive half precision, and divided
             away: the result is that of the losses themselves.
+        add: sums a loss's gradients over the processes that each hold a part of the batch; None for a single process.
 
     Returns:
         ``tasks``, their ``gram`` matrix and ``norms``, ``cosines`` by ``"a|b"``, and ``stages``: name -> cosines; JSON,
@@ -41,7 +44,7 @@ def measure(
     if not losses or not parameters:
         return None
     factor = float(scale(torch.ones((), device=parameters[0].device)))
-    found = [_gradients(scale(loss), parameters) for loss in losses.values()]
+    found = [_gradients(scale(loss), parameters, add) for loss in losses.values()]
     names, first, grams = tuple(losses), 0, {}
     for stage, held in trained.items():
         rows = [torch.cat([g.reshape(-1) for g in gradients[first : first + len(held)]]) for gradients in found]
@@ -69,12 +72,12 @@ def significant(value: float) -> float | None:
     return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
 
 
-def _gradients(loss: torch.Tensor, parameters: Sequence[nn.Parameter]) -> list[torch.Tensor]:
+def _gradients(loss: torch.Tensor, parameters: Sequence[nn.Parameter], add: Add | None) -> list[torch.Tensor]:
     if not loss.requires_grad:
         return [torch.zeros_like(parameter) for parameter in parameters]
     # a parameter that the loss does not reach has a gradient of zero
     found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
-    return list(found)
+    return [total for total in (found if add is None else add(found, parameters)) if total is not None]
 
 
 def _cosines(names: Sequence[str], gram_TT: torch.Tensor) -> dict[str, float | None]:

@@ -7,7 +7,7 @@ import logging
 import resource
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
@@ -18,6 +18,7 @@ from medmtl import checkpoint
 from medmtl.data.batch import Batch
 from medmtl.data.workers import make_loader
 from medmtl.disk import why
+from medmtl.distributed import ALONE, Ranks
 from medmtl.errors import InterruptedRun, WorkError
 from medmtl.files import write_json
 from medmtl.progress import Progress, silent
@@ -25,6 +26,7 @@ from medmtl.run_folder import RunFolder
 from medmtl.training.collapse import collapse_check
 from medmtl.training.finish import finish_tasks
 from medmtl.training.optimiser import Schedule, set_own_factors
+from medmtl.training.ranks import OthersRun
 from medmtl.training.session import Session, open_session, restore, save
 from medmtl.training.signals import Requests
 from medmtl.training.step import StepRecord, task_losses, train_step
@@ -46,11 +48,12 @@ class _Clock:
     ends: list[float] = field(default_factory=list)
 
 
-def train_run(run: RunFolder, *, resumed: bool = False, progress: Progress = silent) -> None:
+def train_run(run: RunFolder, *, resumed: bool = False, progress: Progress = silent, ranks: Ranks = ALONE) -> None:
     """Train a run from its newest commit, or from step 0 where there is none, to its end.
 
     Args:
         run: made by :func:`medmtl.training.start.start_run`.
+        ranks: the processes that train it, each of which calls this; the first one alone writes.
         resumed: whether somebody asked to go on; a start at step 0 is then said.
         progress: called at every step.
 
@@ -59,35 +62,46 @@ def train_run(run: RunFolder, *, resumed: bool = False, progress: Progress = sil
         NumericError: if a loss, gradient or weight is not finite; nothing of that step is kept.
         BusyRunError: if another process is training this run.
     """
-    with run.lock(), Requests() as requests:
-        checkpoint.tidy(run.checkpoints, keep=run.load_config().training.keep)
-        if run.is_finished():
-            logger.info("%s is already trained to its last step", run.path.name)
+    run = run if ranks.is_first else OthersRun(run.path)
+    with ExitStack() as held:
+        requests = held.enter_context(Requests(ranks))
+        if ranks.first(lambda: _is_done(run, held)):
             return
-        session = open_session(run)
+        session = open_session(run, ranks)
         first = restore(session)
         run.truncate_log(first)
         if first or resumed:
             logger.info("resuming after step %d%s", first, "" if first else ", because nothing was committed yet")
-        _loop(session, first, requests, progress)
+        ranks.meet()
+        _loop(session, first, requests, progress, ranks)
 
 
-def _loop(session: Session, first: int, requests: Requests, progress: Progress) -> None:
+def _is_done(run: RunFolder, held: ExitStack) -> bool:
+    """Whether there is nothing to train; the run is then locked."""
+    held.enter_context(run.lock())
+    checkpoint.tidy(run.checkpoints, keep=run.load_config().training.keep)
+    if run.is_finished():
+        logger.info("%s is already trained to its last step", run.path.name)
+        return True
+    return False
+
+
+def _loop(session: Session, first: int, requests: Requests, progress: Progress, ranks: Ranks) -> None:
     clock = _Clock(time.perf_counter())
     limit = session.plan.steps
     schedule = Schedule(limit, fixed_warm_up=session.plan.minutes is not None)
-    loader = make_loader(session.training, first, limit, session.plan.workers, session.learner.device)
+    loader = make_loader(session.training, first, limit, ranks.share(session.plan.workers), session.learner.device)
     step, failed, committed = first, 0, first
-    if _owes_validation(session, first):
-        _validate(session, first, requests)
-    if first and first == _early_step(limit) and not _has_verdicts(session, first):
-        _judge_heads(session, first, requests)
+    if ranks.first(lambda: _owes_validation(session, first)):
+        ranks.first(lambda: _validate(session, first, requests))
+    if first and first == _early_step(limit) and ranks.first(lambda: not _has_verdicts(session, first)):
+        ranks.first(lambda: _judge_heads(session, first, requests))
     with closing(loader):
         while limit is None or step < limit:
             batch = _next(loader, clock, requests)
             if batch is None:
                 if step != committed:
-                    _commit(session, step, failed, last=True)
+                    _commit(session, step, failed, ranks, last=True)
                 raise _interrupted(requests, step)
             requests.watch()
             factor = schedule.factor(step)
@@ -99,21 +113,27 @@ def _loop(session: Session, first: int, requests: Requests, progress: Progress) 
             if record.conflict is not None:
                 session.run.log({"step": step, "conflict": record.conflict})
             if limit is None and step == first + WARM_STEPS:
-                limit = _settle_length(session, step, clock)
+                limit = _settle_length(session, step, clock, ranks)
                 schedule = replace(schedule, steps=limit)
             due = step % session.config.training.checkpoint_every == 0 or step == limit
-            if due:
-                _validate(session, step, requests)
-            if step == limit:
-                finish_tasks(session)
-            if step in (limit, _early_step(limit)):
-                _judge_heads(session, step, requests)
+            _look(session, step, requests, ranks, due=due, limit=limit)
+            requests.agree()
             if due or requests.commit or requests.stop:
                 requests.commit = False
-                failed = _commit(session, step, failed, last=step == limit or requests.stop is not None)
+                failed = _commit(session, step, failed, ranks, last=step == limit or requests.stop is not None)
                 committed = step if not failed else committed
             progress("train", step, limit or 0, _note(record))
     _tell_timing(session, step, first, clock)
+
+
+def _look(session: Session, step: int, requests: Requests, ranks: Ranks, *, due: bool, limit: int | None) -> None:
+    """What the first process does between two steps: it looks at the weights, which stay as they are."""
+    if due:
+        ranks.first(lambda: _validate(session, step, requests))
+    if step == limit:
+        ranks.first(lambda: finish_tasks(session))
+    if step in (limit, _early_step(limit)):
+        ranks.first(lambda: _judge_heads(session, step, requests))
 
 
 def _next(loader: Iterator[Batch], clock: _Clock, requests: Requests) -> Batch | None:
@@ -138,12 +158,19 @@ def _interrupted(requests: Requests, step: int) -> InterruptedRun:
     return InterruptedRun(f"stopped by {requests.stop} after step {step}; go on with --resume")
 
 
-def _commit(session: Session, step: int, failed: int, *, last: bool) -> int:
+def _commit(session: Session, step: int, failed: int, ranks: Ranks, *, last: bool) -> int:
     """Commit; a disk that fails is tried again at the next interval. Returns how often in a row it has failed.
 
     Raises:
+        NumericError: if the processes' weights are not the same.
         WorkError: at the third failure in a row, or where there is no next interval.
     """
+    if session.learner.joint is not None:
+        session.learner.joint.refuse_apart(step)
+    return ranks.first(lambda: _save(session, step, failed, last=last))
+
+
+def _save(session: Session, step: int, failed: int, *, last: bool) -> int:
     try:
         save(session, step)
     except OSError as error:
@@ -156,7 +183,7 @@ def _commit(session: Session, step: int, failed: int, *, last: bool) -> int:
     return 0
 
 
-def _settle_length(session: Session, step: int, clock: _Clock) -> int:
+def _settle_length(session: Session, step: int, clock: _Clock, ranks: Ranks) -> int:
     """Turn minutes into steps once 20 warm steps were timed, and keep the number in ``plan.json``.
 
     The median step counts: a single slow one at the start, while files are still being read, must not shorten the run.
@@ -165,14 +192,16 @@ def _settle_length(session: Session, step: int, clock: _Clock) -> int:
     timed = clock.ends[UNTIMED_STEPS:]
     seconds_each = median(after - before for before, after in itertools.pairwise(timed))
     left = session.plan.minutes * 60 - (clock.ends[-1] - clock.begin)
-    limit = step + max(1, int(left / (seconds_each * (1 + _validation_share(session)))))
+    own = step + max(1, int(left / (seconds_each * (1 + _validation_share(session)))))
+    limit = ranks.first(lambda: own)  # every process has a clock of its own
     session.plan = replace(
         session.plan,
         steps=limit,
         reasons={**session.plan.reasons, "steps": f"{session.plan.minutes:g} minutes at {seconds_each:.3f} s a step"},
     )
     session.learner.times = replace(session.learner.times, steps=limit)
-    write_json(session.run.plan, session.plan.to_json())
+    if ranks.is_first:
+        write_json(session.run.plan, session.plan.to_json())
     return limit
 
 
@@ -220,13 +249,13 @@ def _validate(session: Session, step: int, requests: Requests) -> None:
     learner.model.eval()
     sums: dict[str, list[float]] = {}
     for index in range(len(session.validation)):
-        if requests.stop and step != session.plan.steps:
+        if requests.heard and step != session.plan.steps:
             break
         for view in session.validation[index].views.values():
             for name, loss in task_losses(learner, view.to(learner.device), step, remember=False).items():
                 sums.setdefault(name, []).append(float(loss.detach()))
     learner.model.load_weights(weights)
-    if requests.stop and step != session.plan.steps:
+    if requests.heard and step != session.plan.steps:
         return
     session.run.log({"step": step, "validation": {name: sum(v) / len(v) for name, v in sums.items()}})
 
@@ -244,7 +273,7 @@ def _judge_heads(session: Session, step: int, requests: Requests) -> None:
     """Say which heads are dead. As with a validation, a request to stop does not wait for it but at the last step."""
     limit = session.plan.steps
     early = step != limit
-    verdicts = collapse_check(session, early=early, stopped=lambda: early and requests.stop is not None)
+    verdicts = collapse_check(session, early=early, stopped=lambda: early and requests.heard is not None)
     for name, verdict in verdicts.items():
         session.run.log({"step": step, "collapse": {"task": name, **verdict}})
         if early and verdict["verdict"] == "collapsed":

@@ -20,6 +20,7 @@ from medmtl.data.order import CaseOrder, Order
 from medmtl.data.prepared import Preparation
 from medmtl.data.view import View
 from medmtl.device import describe_device
+from medmtl.distributed import ALONE, Ranks
 from medmtl.errors import ArtefactError
 from medmtl.evaluation.score import read_again
 from medmtl.model import refuse_other_tensors
@@ -29,6 +30,7 @@ from medmtl.tasks.base import LabelTask, Task
 from medmtl.tasks.learning import load_states, states_of
 from medmtl.training.average import WeightAverage
 from medmtl.training.optimiser import make_optimiser
+from medmtl.training.ranks import JointStep, refuse_too_many
 from medmtl.training.room import refuse_small_shared_memory
 from medmtl.training.start import open_cache
 from medmtl.training.step import Learner
@@ -59,20 +61,25 @@ class Session:
     validation: StepViews | None
 
 
-def open_session(run: RunFolder) -> Session:
+def open_session(run: RunFolder, ranks: Ranks = ALONE) -> Session:
     """Build the learner and the data of a run.
+
+    Args:
+        run: the run.
+        ranks: the processes that train it; of each joint batch this one gets its own samples.
 
     Raises:
         CohortError: if the cohort changed since the run was started.
+        InputError: if it cannot be trained on several processes.
         MachineError: if the run's device is absent, or its batches do not fit the shared memory.
     """
     config, plan = run.load_config(), run.load_plan()
     describe_device(plan.device)
-    torch.set_num_threads(plan.threads)
+    torch.set_num_threads(ranks.share(plan.threads))
     tasks = build_tasks(config, plan.tasks)
     refuse_small_shared_memory(plan, tasks)
     train, val, truths = _cases(run, config)
-    device = torch.device(plan.device)
+    device = ranks.device(plan.device)
     torch.manual_seed(config.training.seed)
     model = build_model(config, plan, tasks).to(device)
     held: tuple[str, ...] = ()
@@ -81,7 +88,8 @@ def open_session(run: RunFolder) -> Session:
         load_trunk(model, initial)
         held = tuple(initial) if config.init.freeze else ()
     weighting = build_weighting(config).to(device)
-    training = _datasets(run, config, plan, tasks, train, truths, augment=True)
+    training = _datasets(run, config, plan, tasks, train, truths, augment=True, ranks=ranks)
+    refuse_too_many(ranks.size, *(view.batch for view in training.views))
     case_tasks = frozenset(name for name, task in tasks.items() if not task.voxel)
     learner = Learner(
         model=model,
@@ -107,6 +115,7 @@ def open_session(run: RunFolder) -> Session:
             timed=plan.minutes is not None,
         ),
         telemetry=config.training.telemetry,
+        joint=JointStep(ranks, model, training.views, device) if ranks.size > 1 else None,
     )
     watched = val[:VALIDATION_CASES]
     validation = _datasets(run, config, plan, tasks, watched, truths, augment=False) if watched else None
@@ -173,7 +182,7 @@ def restore(session: Session) -> int:
         raise ArtefactError(
             f"cannot resume exactly: the state of step {stored.step} does not fit this run ({error})", code="B155"
         ) from error
-    _tell_differences(session.run, stored.step)
+    _tell_differences(session.run, stored.step, learner.joint.ranks.size if learner.joint else 1)
     return int(stored.step)
 
 
@@ -199,8 +208,8 @@ def _refuse_other_parts(stored: checkpoint.Checkpoint, learner: Learner, weighti
         )
 
 
-def _tell_differences(run: RunFolder, step: int) -> None:
-    differences = run.differences()
+def _tell_differences(run: RunFolder, step: int, processes: int) -> None:
+    differences = run.differences(processes)
     if differences:
         run.log({"step": step, "not_bit_exact": differences})
         shown = ", ".join(f"{name} {then} then and {now} now" for name, (then, now) in differences.items())
@@ -231,6 +240,7 @@ def _datasets(
     truths: Any,
     *,
     augment: bool,
+    ranks: Ranks = ALONE,
 ) -> StepViews:
     """One dataset per view, for the tasks that see it."""
     flips = () if config.augmentation.flips == "none" else config.augmentation.flips
@@ -254,6 +264,7 @@ def _datasets(
             sensitive={name: tasks[name].sensitive_to for name in seeing if tasks[name].reads_image},
             covariates=plan.covariates,
             order=_order(config, batch, {name: tasks[name] for name in seeing}, cases, truths) if augment else None,
+            slots=ranks.slots(batch) if augment else None,
             notes={name: task.noted for name in seeing if isinstance(task := tasks[name], LabelTask)},
         )
 

@@ -8,6 +8,10 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
+import torch
+
+from medmtl.distributed import ALONE, Ranks
+
 # by name: not every platform has them all
 STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
 COMMITTING = tuple(getattr(signal, name) for name in ("SIGUSR1",) if hasattr(signal, name))
@@ -19,11 +23,21 @@ class Requests:
     SIGTERM, SIGINT and SIGHUP ask for a commit and an end after the current step; a second one of them leaves at once
     (the last commit stands). SIGUSR1 asks for a commit now. A signal that whoever started this process had it ignore
     (``nohup``) stays ignored. Outside the main thread, where Python cannot set handlers, nothing is caught.
+
+    Args:
+        ranks: processes that must all stop, or commit, after the same step.
+
+    Attributes:
+        stop, commit: what is asked for; of several processes, as :meth:`agree` last found it.
+        heard: the signal to stop that this process alone has heard of.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: Ranks = ALONE) -> None:
+        self._ranks = ranks
         self.stop: str | None = None
         self.commit = False
+        self.heard: str | None = None
+        self._commit_heard = False
         self._previous: dict[int, object] = {}
         self._pipe: _Pipe | None = None
 
@@ -54,13 +68,27 @@ class Requests:
         if self._pipe is not None:
             self._pipe.watch()
 
+    def agree(self) -> None:
+        """Make what any process has heard the request of all; a single process has no need of it."""
+        if self._ranks.size == 1:
+            return
+        names = [signal.Signals(number).name for number in STOPPING]
+        heard = [float(name == self.heard) for name in names]
+        asked = self._ranks.sum(torch.tensor([*heard, float(self._commit_heard)])).tolist()
+        self.stop = next((name for name, count in zip(names, asked, strict=False) if count), None)
+        self.commit, self._commit_heard = bool(asked[-1]), False
+
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
-        if self.stop is not None:
+        if self.heard is not None:
             _leave()
-        self.stop = signal.Signals(number).name
+        self.heard = signal.Signals(number).name
+        if self._ranks.size == 1:
+            self.stop = self.heard
 
     def _on_commit(self, number: int, frame: FrameType | None) -> None:
-        self.commit = True
+        self._commit_heard = True
+        if self._ranks.size == 1:
+            self.commit = True
 
 
 class _Pipe:

@@ -25,6 +25,7 @@ from medmtl.planning import Plan, TrainingFacts, make_plan, with_statistics
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import Task
+from medmtl.training.ranks import refuse_too_many
 from medmtl.training.room import predict_disk, refuse_full_disk, refuse_small_shared_memory
 from medmtl.training.transfer import Initial, refuse_leak, take_trunk
 
@@ -89,9 +90,22 @@ def plan_fold(ready: Ready, fold: FoldName, device: Device) -> Plan:
 
 
 def start_run(
-    ready: Ready, out: Path, fold: FoldName, device: Literal["auto", "cpu", "cuda"], progress: Progress = silent
+    ready: Ready,
+    out: Path,
+    fold: FoldName,
+    device: Literal["auto", "cpu", "cuda"],
+    progress: Progress = silent,
+    processes: int = 1,
 ) -> RunFolder:
     """Prepare the cases, complete the plan and make the run folder appear, whole.
+
+    Args:
+        ready: the checked cohort.
+        out: where the folder will be.
+        fold: the fold.
+        device: to train on.
+        progress: called at every case.
+        processes: that will share each batch.
 
     Raises:
         InputError: if ``out`` exists and is not empty, or a file changed since the check.
@@ -101,6 +115,7 @@ def start_run(
     RunFolder.refuse_place(out, *tables, *_folders(ready.checked.cohort.cases))
     donor = _donor(ready, fold)
     plan = plan_fold(ready, fold, describe_device(device))
+    refuse_too_many(processes, plan.batch, *([plan.case_view.batch] if plan.case_view else []))
     refuse_small_shared_memory(plan, ready.tasks)
     train, val = ready.members(fold)
     cache = open_cache(ready.config, out, plan.preparation)
@@ -125,6 +140,7 @@ def start_run(
             "patients": sorted({case.person for case in ready.checked.cohort.cases}),
             "files_sha256": dict(ready.checked.sha256),
             **({"init": dict(initial.record)} if initial else {}),
+            **({"processes": processes} if processes > 1 else {}),
         },
         initial=initial.tensors if initial else None,
     )

@@ -18,6 +18,7 @@ from medmtl.tasks.learning import Samples
 from medmtl.training.average import WeightAverage
 from medmtl.training.conflict import measure, rounded
 from medmtl.training.optimiser import clip_groups, set_rates
+from medmtl.training.ranks import JointStep
 from medmtl.training.task_schedule import TaskSchedule
 from medmtl.weighting.base import Weighting
 
@@ -40,6 +41,7 @@ class Learner:
         frozen, frozen_steps: names of the parameters that the first steps leave as they are, and how many do.
         times: which tasks a step trains.
         telemetry: steps between two measurements of the tasks' gradients; 0 measures nothing.
+        joint: what is exchanged with the other processes that share the batch; None for a single process.
         skipped: steps in a row that the scaler has left out.
         last: each task's newest finite loss, for the message about one that is not.
     """
@@ -60,6 +62,7 @@ class Learner:
     frozen_steps: int = 0
     times: TaskSchedule = field(default_factory=TaskSchedule)
     telemetry: int = 0
+    joint: JointStep | None = None
     skipped: int = 0
     last: dict[str, float] = field(default_factory=dict)
 
@@ -89,7 +92,9 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
 
 
-def task_losses(learner: Learner, view: ViewBatch, step: int, *, remember: bool) -> dict[str, torch.Tensor]:
+def task_losses(
+    learner: Learner, view: ViewBatch, step: int, *, remember: bool, asked: Sequence[str] = ()
+) -> dict[str, torch.Tensor]:
     """Scalar loss of each task labelled in this view; absent tasks have no entry, and their heads are not run.
 
     Args:
@@ -97,10 +102,11 @@ def task_losses(learner: Learner, view: ViewBatch, step: int, *, remember: bool)
         view: the samples.
         step: that they were drawn for; in evaluation, the steps done.
         remember: whether its tasks may remember the samples.
+        asked: whose heads to run, where that is not for this view's samples alone to say.
     """
     present = view.labelled()
     with autocast(learner.device, learner.precision):
-        outputs = learner.model(view.image_BCDHW, present, view.covariates_BN, view.tiles)
+        outputs = learner.model(view.image_BCDHW, asked or present, view.covariates_BN, view.tiles)
     losses = {}
     samples = Samples(view.case_ids, step, learner.epoch, remember)
     for name in present:
@@ -123,9 +129,7 @@ def train_step(learner: Learner, batch: Batch, rate_factor: float) -> StepRecord
     if learner.frozen:
         freeze(learner.model, learner.frozen, batch.step < learner.frozen_steps)
     learner.optimiser.zero_grad(set_to_none=True)
-    losses: dict[str, torch.Tensor] = {}
-    for view in batch.views.values():
-        losses |= task_losses(learner, view.to(learner.device), batch.step, remember=True)
+    losses = _batch_losses(learner, batch, remember=True)
     if not losses:
         return StepRecord({})
     values = dict(zip(losses, _read(list(losses.values())), strict=True))
@@ -134,9 +138,13 @@ def train_step(learner: Learner, batch: Batch, rate_factor: float) -> StepRecord
     scale = learner.scaler.scale if learner.scaler is not None else (lambda loss: loss)
     losses = learner.times.ramped(losses, batch.step)
     due = learner.telemetry and (batch.step + 1) % learner.telemetry == 0
-    conflict = measure(losses, learner.model.stages(), scale) if due else None
-    weights = learner.weighting.backward(losses, trained=learner.model.trained(), scale=scale) or {}
+    add = learner.joint.summed if learner.joint is not None else None
+    conflict = measure(losses, learner.model.stages(), scale, add) if due else None
+    trained = learner.model.trained() if learner.joint is None else learner.joint.hooked(learner.model.trained())
+    weights = learner.weighting.backward(losses, trained=trained, scale=scale) or {}
     conflict = conflict and {**conflict, "weights": rounded(weights)}
+    if learner.joint is not None:
+        learner.joint.add_gradients(learner.weighting, trained, len(losses))
     norms = _update(learner, rate_factor, batch)
     if not learner.skipped:
         learner.model.after_step(learner.optimiser.param_groups[0]["lr"])
@@ -145,6 +153,15 @@ def train_step(learner: Learner, batch: Batch, rate_factor: float) -> StepRecord
     if learner.average is not None:
         learner.average.update(batch.step + 1)
     return StepRecord(values, dict(weights), norms, skipped=learner.skipped > 0, conflict=conflict)
+
+
+def _batch_losses(learner: Learner, batch: Batch, *, remember: bool) -> dict[str, torch.Tensor]:
+    def compute(view: ViewBatch, asked: Sequence[str] = ()) -> dict[str, torch.Tensor]:
+        return task_losses(learner, view.to(learner.device), batch.step, remember=remember, asked=asked)
+
+    if learner.joint is not None:
+        return learner.joint.losses(batch, compute)
+    return {name: loss for view in batch.views.values() for name, loss in compute(view).items()}
 
 
 def _update(learner: Learner, rate_factor: float, batch: Batch) -> dict[str, float]:
@@ -175,9 +192,7 @@ def _losses_again(learner: Learner, batch: Batch) -> dict[str, float]:
     """Of the same samples after the update, for a weighting that asks for them."""
     if learner.weighting.needs != "second forward" or learner.skipped:
         return {}
-    again: dict[str, torch.Tensor] = {}
-    for view in batch.views.values():
-        again |= task_losses(learner, view.to(learner.device), batch.step, remember=False)
+    again = _batch_losses(learner, batch, remember=False)
     return dict(zip(again, _read(list(again.values())), strict=True))
 
 

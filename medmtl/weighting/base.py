@@ -28,6 +28,15 @@ class WeightingOptions(BaseModel):
     loss_scale: Literal["prior", "none"] = "prior"
 
 
+Reduce = Callable[[Sequence[torch.Tensor | None], Sequence[nn.Parameter]], Sequence[torch.Tensor | None]]
+"""(row, the parameters it belongs to) -> the row of all processes."""
+
+
+def one_process(row: Sequence[torch.Tensor | None], parameters: Sequence[nn.Parameter]) -> list[torch.Tensor | None]:
+    """The row of a process that holds the whole batch."""
+    return list(row)
+
+
 @dataclass(frozen=True)
 class Trained:
     """Parameters of the model by who reaches them; none twice.
@@ -36,11 +45,16 @@ class Trained:
         shared: those that more than one task can reach.
         last_stage: of these, the ones of the deepest stage of an encoder.
         own: the others: heads, and what else a single task reaches.
+        reduce: adds a row, one task's gradients of some parameters, over all processes that share the batch. A method
+            on gradients calls it for every row of shared parameters before it looks at it, on every process in the same
+            order. What it then fills for the shared parameters is not added again, and what
+            it fills for the others is.
     """
 
     shared: Sequence[nn.Parameter]
     last_stage: Sequence[nn.Parameter] = ()
     own: Sequence[nn.Parameter] = ()
+    reduce: Reduce = one_process
 
 
 class Weighting(nn.Module, ABC):

@@ -53,7 +53,7 @@ class Graddrop(GradientMethod):
         assert isinstance(self.options, GraddropOptions)
         shared, own = trainable(trained.shared), trainable(trained.own)
         losses = {name: losses[name] for name in self.tasks if name in losses}
-        for parameter, *column in zip(shared, *all_rows(losses, shared, own), strict=True):
+        for parameter, *column in zip(shared, *all_rows(losses, shared, own, trained.reduce), strict=True):
             parts = [part for part in column if isinstance(part, torch.Tensor)]
             if parts:
                 rows_TN = torch.stack([part.flatten() for part in parts])

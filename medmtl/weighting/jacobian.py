@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from medmtl.weighting.base import Trained, Weighting, WeightingOptions
+from medmtl.weighting.base import Reduce, Trained, Weighting, WeightingOptions, one_process
 
 MOST_TASKS = 16  # of the small solvers; each task is one more backward pass
 
@@ -91,14 +91,15 @@ class GramMethod(GradientMethod):
         assert isinstance(self.options, GradientOptions)
         last = trainable(trained.last_stage) if self.options.gradient == "last_stage" else []
         if last:  # a sharing kind may name none, and it may be held still
-            rows = [row_of(loss, last, keep=True) for loss in losses.values()]
+            rows = [trained.reduce(row_of(loss, last, keep=True), last) for loss in losses.values()]
             weights = self._weights(gram_of(rows), losses)
             terms = [losses[name] * weight for name, weight in weights.items() if losses[name].requires_grad]
-            fill(shared, [row_of(torch.stack(terms).sum(), shared, keep=True)] if terms else [], [1.0])
+            row = row_of(torch.stack(terms).sum(), shared, keep=True) if terms else [None] * len(shared)
+            fill(shared, [trained.reduce(row, shared)], [1.0])
             terms = [loss for loss in losses.values() if loss.requires_grad]
             fill(own, [row_of(torch.stack(terms).sum(), own, keep=False)] if terms else [], [1.0])
             return weights
-        rows = all_rows(losses, shared, own)
+        rows = all_rows(losses, shared, own, trained.reduce)
         weights = self._weights(gram_of(rows), losses)
         fill(shared, rows, list(weights.values()))
         return weights
@@ -122,13 +123,16 @@ def trainable(parameters: Sequence[nn.Parameter]) -> list[nn.Parameter]:
 
 
 def all_rows(
-    losses: Mapping[str, torch.Tensor], shared: Sequence[nn.Parameter], own: Sequence[nn.Parameter]
+    losses: Mapping[str, torch.Tensor],
+    shared: Sequence[nn.Parameter],
+    own: Sequence[nn.Parameter],
+    reduce: Reduce = one_process,
 ) -> list[Row]:
-    """Each task's gradient of the shared parameters; the others' ``.grad`` gets the sum of the tasks'."""
+    """Each task's gradient of the shared parameters, of all processes; ``.grad`` of the others gets the tasks' sum."""
     rows: list[Row] = []
     for index, loss in enumerate(losses.values()):
         row = row_of(loss, [*shared, *own], keep=index < len(losses) - 1)
-        rows.append(row[: len(shared)])
+        rows.append(reduce(row[: len(shared)], shared))
         fill(own, [row[len(shared) :]], [1.0])
     return rows
 

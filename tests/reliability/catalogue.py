@@ -51,12 +51,8 @@ RULES = _rules()
 # Why a rule has no test here: what one machine cannot show, and what this version does not have.
 NOT_SHOWN: dict[str, str] = {
     "B047": "a network drive that stalls cannot be made on one machine without a file system in user space",
-    "F47": "one process has no second one to compare with; what lies on disk is hashed, what is in memory is not",
     "F49": "the steps do not depend on any clock; a monotonic clock cannot be set back for a test",
-    "F56": "training on several processes is not in this version",
-    "F57": "training on several processes is not in this version",
-    "F58": "training on several processes is not in this version",
-    "F59": "training on several processes is not in this version",
+    "F59": "needs two machines; to a process a lost network is a lost process, which F56 and F57 show",
     "F60": "needs a GPU; the tests run without one",
     "F61": "a power cut needs a disk image that is copied while mounted; the order of syncs is shown by F62",
     "F63": "a limit on processes does not bind the tests' user, and control groups are not always permitted",

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from medmtl.networks.features import Features, FeatureSpec
+from medmtl.networks.joint import Dropout, JointBatch
 from medmtl.networks.pooling.attention import GatedAttention
 from medmtl.networks.pooling.bag import BagAttention
 from medmtl.networks.pooling.base import Pooling
@@ -35,11 +36,15 @@ class RunningStandardisation(nn.Module):
 
     Args:
         width: number of features.
+
+    Attributes:
+        joint: the batch that several processes hold together, whose moments are then meant; None for one process.
     """
 
     mean: torch.Tensor
     variance: torch.Tensor
     steps: torch.Tensor
+    joint: JointBatch | None = None
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -57,11 +62,21 @@ class RunningStandardisation(nn.Module):
     def _update(self, value_BN: torch.Tensor) -> None:
         self.steps += 1
         rate = (1 / self.steps).clamp(min=RATE)
-        shift_N = value_BN.mean(dim=0) - self.mean
+        mean_N, variance_N = self._moments(value_BN)
+        shift_N = mean_N - self.mean
         # the variance of a mixture of the old samples and the new ones
-        spread_N = value_BN.var(dim=0, correction=0) + (1 - rate) * shift_N**2
+        spread_N = variance_N + (1 - rate) * shift_N**2
         self.variance += rate * (spread_N - self.variance)
         self.mean += rate * shift_N
+
+    def _moments(self, value_BN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.joint is None:
+            return value_BN.mean(dim=0), value_BN.var(dim=0, correction=0)
+        value_BN = value_BN.double()
+        own = torch.cat([value_BN.sum(0), value_BN.square().sum(0), value_BN.new_tensor([len(value_BN)])])
+        *sums, count = torch.split(self.joint.sum(own), [self.mean.numel(), self.mean.numel(), 1])
+        mean_N, square_N = (total / count for total in sums)
+        return mean_N.to(self.mean), (square_N - mean_N**2).clamp(min=0).to(self.mean)
 
 
 class PooledHead(nn.Module):
@@ -117,7 +132,7 @@ class PooledHead(nn.Module):
         self.width = sum(pool.width for pool in pools) + (sum(channels) + SUMMARY if spec.guided else 0)
         self.standardise = RunningStandardisation(self.width) if self.width else nn.Identity()
         self.bag = BagAttention(self.width) if spec.tiled else None
-        self.dropout = nn.Dropout(DROPOUT)
+        self.dropout = Dropout(DROPOUT)
         self.linear = nn.Linear(self.width + spec.covariates, len(bias))
         nn.init.normal_(self.linear.weight, std=INITIAL_WEIGHT)
         with torch.no_grad():

@@ -45,6 +45,7 @@ class Cox(Objective):
 
     positive = False
     needs_finish = True
+    per_sample = False
 
     def __init__(self, horizon: float, fitted: Mapping[str, Any]) -> None:
         super().__init__(horizon, fitted)

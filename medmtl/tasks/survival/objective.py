@@ -22,10 +22,12 @@ class Objective(ABC):
     Attributes:
         positive: whether the loss is always above zero.
         needs_finish: whether the curve needs :meth:`finish`.
+        per_sample: whether the loss of a batch is the mean over its labelled samples.
     """
 
     positive: ClassVar[bool]
     needs_finish: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = True
 
     def __init__(self, horizon: float, fitted: Mapping[str, Any]) -> None:
         self.horizon = horizon

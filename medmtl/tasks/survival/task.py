@@ -91,6 +91,7 @@ class Survival(PooledTask):
         )
         self.positive_loss = self.objective.positive
         self.needs_finish = self.objective.needs_finish
+        self.per_sample = self.objective.per_sample
         # two rows of a patient are two patients at risk to a partial likelihood
         self.rows_per_patient = "one" if options.loss == "cox" else "doubted"
 

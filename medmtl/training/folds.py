@@ -1,0 +1,82 @@
+"""The runs of a training, one per fold: new ones, or those to go on with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from medmtl.config import Config
+from medmtl.errors import InputError
+from medmtl.progress import Progress
+from medmtl.run_folder import RunFolder
+from medmtl.training.start import FoldName, Ready, make_ready, start_run
+
+FREE_ON_RESUME = ("training.keep", "plan.workers", "cache.folder")  # what may differ without changing the result
+
+
+@dataclass
+class Start:
+    """How a training comes to the run of each fold: what was asked for, and the cohort once it was checked."""
+
+    config: Config
+    out: Path
+    fold: FoldName | Literal["all"]
+    device: Literal["auto", "cpu", "cuda"]
+    resume: bool
+    strict: bool
+    progress: Progress
+    checked: Ready | None = None
+
+    def folds(self) -> list[FoldName]:
+        """The folds to train."""
+        if self.fold != "all":
+            return [self.fold]
+        started = [path for path in self.out.glob("fold-*") if self.resume and is_run(path)]
+        splits = RunFolder.open(started[0]).load_splits() if started else self.ready().splits
+        return list(range(len(splits.folds)))
+
+    def ready(self) -> Ready:
+        """The checked cohort."""
+        self.checked = self.checked or make_ready(self.config, strict=self.strict, progress=self.progress)
+        return self.checked
+
+    def run(self, number: FoldName, processes: int) -> RunFolder:
+        """The run of a fold: that to go on with, or a new one."""
+        target = self.out / f"fold-{number}" if self.fold == "all" else self.out
+        if self.resume and is_run(target):
+            run = RunFolder.open(target)
+            _refuse_changes(self.config, run, number)
+            return run
+        if self.resume and self.fold != "all":
+            raise InputError(f"there is no run at {self.out} to resume; leave --resume away to start one", code="B165")
+        return start_run(self.ready(), target, number, self.device, self.progress, processes)
+
+
+def is_run(path: Path) -> bool:
+    """Whether a run lies there."""
+    return (path / "manifest.json").is_file()
+
+
+def _refuse_changes(config: Config, run: RunFolder, fold: FoldName) -> None:
+    trained = run.load_manifest()["fold"]
+    if trained != fold:
+        raise InputError(f"the run at {run.path} is of fold {trained}; resume it with --fold {trained}", code="B145")
+    stored = _flat(run.load_config().model_dump(mode="json", by_alias=True, serialize_as_any=True))
+    asked = _flat(config.model_dump(mode="json", by_alias=True, serialize_as_any=True))
+    changed = [k for k in sorted({*stored, *asked}) if stored.get(k) != asked.get(k) and k not in FREE_ON_RESUME]
+    if changed:
+        raise InputError(
+            f"the configuration differs from the run's in {', '.join(changed)}; resume with the run's own, or start a "
+            "new run",
+            code="B145",
+        )
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        name = f"{prefix}{key}"
+        found |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return found
