@@ -83,7 +83,7 @@ def test_the_length_of_a_training_in_minutes_reaches_the_tasks(
     session.plan = replace(session.plan, minutes=1.0, steps=None)
     session.learner.times = replace(session.learner.times, steps=None, timed=True)
     ends = [0.1 * number for number in range(loop.WARM_STEPS)]
-    limit = loop._settle_length(session, loop.WARM_STEPS, loop._Clock(0.0, ends=ends))
+    limit = loop._settle_length(session, loop.WARM_STEPS, loop._Clock(0.0, ends=ends), Ranks())
     assert session.learner.times.steps == session.plan.steps == limit > loop.WARM_STEPS
 
 
