@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 
 from medmtl import api
+from medmtl.distributed import Ranks
 from medmtl.errors import InterruptedRun
 from medmtl.run_folder import RunFolder
 from medmtl.sections import TimesSection
