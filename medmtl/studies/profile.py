@@ -76,7 +76,7 @@ def profile_steps(run: RunFolder, steps: int, progress: Progress = silent) -> St
             samples = sum(len(view.case_ids) * view.tiles for view in batch.views.values())
             progress("profile", step + 1, total)
     parts = {name: watch.spent[name] / steps for name in PARTS}
-    return StepProfile(steps, sum(parts.values()), parts, samples, _peak_bytes(learner.device), plan.memory_bytes)
+    return StepProfile(steps, sum(parts.values()), parts, samples, peak_bytes(learner.device), plan.memory_bytes)
 
 
 class _Watch:
@@ -136,7 +136,8 @@ def _watched(learner: Learner) -> Iterator[_Watch]:
             handle.remove()
 
 
-def _peak_bytes(device: torch.device) -> int:
+def peak_bytes(device: torch.device) -> int:
+    """Most memory so far: resident of this process on a CPU, allocated on a GPU."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
