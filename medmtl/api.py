@@ -274,6 +274,7 @@ def predict(
     *,
     covariates: Mapping[str, Any] | None = None,
     device: DeviceName = "auto",
+    tta: bool = False,
     progress: Progress = silent,
 ) -> Path:
     """Predict cases that need no labels.
@@ -286,6 +287,7 @@ def predict(
         covariates: for one case given as files, the value of each covariate that the model reads; None is a missing
             one. A table has them as columns.
         device: ``auto``, ``cpu`` or ``cuda``.
+        tta: also look at mirror images along the axes that the run declares, whatever ``inference.tta`` says.
         progress: called once per case.
 
     Returns:
@@ -296,7 +298,7 @@ def predict(
         NumericError: if the only cases that failed got an answer that is not finite; as above.
     """
     _refuse_run(out)
-    predictor = Predictor(open_folds(Path(run)), device)
+    predictor = Predictor(open_folds(Path(run)), device, tta=tta)
     findings = Findings()
     names = [str(item) for item in inputs]
     cases = cases_of(names, predictor.config, predictor.channels, findings, covariates)

@@ -100,17 +100,6 @@ def fold_of(text: str) -> int | Literal["all", "none"]:
     return int(text)
 
 
-def refuse_options(command: str, options: dict[str, object]) -> None:
-    """Refuse options that a later version will have.
-
-    Raises:
-        InputError: one was given.
-    """
-    given = [name for name, value in options.items() if value]
-    if given:
-        raise InputError(f"{command} {given[0]} is not in this version of medmtl")
-
-
 def in_words(error: typer.TyperException) -> str:
     """What the parser refused, as one sentence with its id."""
     # typer hands on the words of its validator

@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 import typer
 
 from medmtl import __version__
-from medmtl.arguments import Command, check_place, check_words, fold_of, named_values, refuse_options
+from medmtl.arguments import Command, check_place, check_words, fold_of, named_values
 from medmtl.console import (
     Screen,
     answer,
@@ -290,17 +290,16 @@ def predict(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="A clinical covariate of one case; NAME= where it is missing."),
     ] = None,
-    tta: Annotated[bool, typer.Option("--tta", hidden=True)] = False,
+    tta: Annotated[bool, typer.Option("--tta", help="Also look at mirror images; slower.")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Predict cases that need no labels."""
-    refuse_options("predict", {"--tta": tta})
     covariates = named_values(covariate or (), "--covariate")
     from medmtl import api
 
     with Screen(quiet=quiet, verbose=verbose) as screen:
-        written = api.predict(run, inputs, out, covariates=covariates, device=device, progress=screen.progress)
+        written = api.predict(run, inputs, out, covariates=covariates, device=device, tta=tta, progress=screen.progress)
     answer(str(written))
 
 

@@ -45,7 +45,6 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 LATER = {
     "split.tune": "a tuning split",
     "training.select": "selection of a best checkpoint",
-    "inference.tta": "test-time augmentation",
 }
 # columns of the result tables that are no task's
 RESERVED = ("calibrated", "case_id", "model_sha256", "outside_training", "patient", "site")

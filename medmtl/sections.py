@@ -326,10 +326,15 @@ class CacheSection(Section):
 
 
 class InferenceSection(Section):
-    """How whole cases are predicted where they do not fit one window."""
+    """How whole cases are predicted.
+
+    Attributes:
+        overlap: share of a window that the next one covers, where a case does not fit one.
+        tta: ``flips`` also looks at the mirror images along the axes of ``augmentation.flips``: 1, 3 or 7 more passes.
+    """
 
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    tta: Literal["none"] = "none"
+    tta: Literal["none", "flips"] = "none"
 
 
 def _default(section: Section, name: str) -> object:

@@ -81,7 +81,6 @@ def test_every_command_can_be_quiet_and_verbose(command: str, capsys: Captured) 
         (["synth", "--out", "x", "--cases", "many"], "--cases"),
         (["kinds", "extra"], "extra"),
         *([[command, "a", "--out", "b"], f"{command} is not in this version"] for command in LATER),
-        (["predict", "r", "i", "--out", "o", "--tta"], "predict --tta is not in this version"),
         (["predict", "r", "i", "--out", "o", "--covariate", "age"], "--covariate wants NAME=VALUE, found 'age'"),
         (["predict", "r", "i", "--out", "o", "--covariate", "a=1", "--covariate", "a=2"], "--covariate gives a twice"),
     ],

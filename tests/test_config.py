@@ -139,7 +139,6 @@ def test_faults_of_different_blocks_are_told_together(tmp_path: Path) -> None:
     ("addition", "key"),
     [
         ("split: {tune: 0.1}", "split.tune"),
-        ("inference: {tta: flips}", "inference.tta"),
     ],
 )
 def test_what_comes_later_is_refused_by_name(tmp_path: Path, addition: str, key: str) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,14 +12,12 @@ from monai.data.utils import dense_patch_slices
 
 from medmtl.data.crop import Triple
 from medmtl.inference.foreground import foreground_window
+from medmtl.inference.mirrors import Mirrors, over_mirrors
 from medmtl.model import MultiTaskModel
 from medmtl.planning import Plan
 from medmtl.tasks.base import Task
 
 logger = logging.getLogger(__name__)
-
-Ask = Callable[[torch.Tensor, tuple[str, ...]], Mapping[str, Any]]
-"""Images (B, C, D, H, W) and names of tasks -> their outputs."""
 
 TOLD_LOSS = 0.01  # of the foreground, from which it is worth a word
 
@@ -29,11 +27,26 @@ def model_device(model: MultiTaskModel) -> torch.device:
     return next(model.parameters()).device
 
 
-def with_covariates(model: MultiTaskModel, covariates_N: torch.Tensor | None) -> Ask:
-    """The model for one case, whose clinical covariates it knows."""
-    if covariates_N is None:
-        return model
-    return partial(model, covariates_BN=covariates_N[None].to(model_device(model)))
+@dataclass(frozen=True)
+class Ask:
+    """A model for one case.
+
+    Attributes:
+        model: on its device, in evaluation mode.
+        covariates_N: the case's clinical covariates, where a task reads them.
+        mirrors: images of the case to look at besides.
+    """
+
+    model: MultiTaskModel
+    covariates_N: torch.Tensor | None = None
+    mirrors: Mirrors = ()
+
+    def __call__(self, image_BCDHW: torch.Tensor, names: tuple[str, ...]) -> Mapping[str, Any]:
+        """Images and names of tasks -> their outputs."""
+        if self.covariates_N is None:
+            return self.model(image_BCDHW, names)  # type: ignore[no-any-return]
+        known_BN = self.covariates_N[None].to(image_BCDHW.device)
+        return self.model(image_BCDHW, names, covariates_BN=known_BN)  # type: ignore[no-any-return]
 
 
 def autocast(plan: Plan, device: torch.device) -> torch.autocast:
@@ -46,9 +59,13 @@ def forward(
     ask: Ask, tasks: Mapping[str, Task], plan: Plan, image_BCDHW: torch.Tensor, names: tuple[str, ...]
 ) -> dict[str, torch.Tensor]:
     """Activations of the named tasks."""
-    with autocast(plan, image_BCDHW.device):
-        outputs = ask(image_BCDHW, names)
-    return {name: tasks[name].activate(output) for name, output in outputs.items()}
+
+    def look(image_BCDHW: torch.Tensor, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
+        with autocast(plan, image_BCDHW.device):
+            outputs = ask(image_BCDHW, names)
+        return {name: tasks[name].activate(output) for name, output in outputs.items()}
+
+    return over_mirrors(look, tasks, image_BCDHW, names, ask.mirrors)
 
 
 def pad(image_CDHW: torch.Tensor, shape: Triple) -> tuple[torch.Tensor, tuple[int, ...]]:

@@ -18,8 +18,7 @@ from medmtl.data.channels import with_indicators
 from medmtl.data.crop import Triple, whole_shape, window
 from medmtl.data.lesion import lesion_centre, marked
 from medmtl.data.view import window_around
-from medmtl.inference.ask import autocast, cropped, forward, model_device, pad, windows_over, with_covariates
-from medmtl.model import MultiTaskModel
+from medmtl.inference.ask import Ask, autocast, cropped, forward, model_device, pad, windows_over
 from medmtl.planning import CaseView, Plan
 from medmtl.tasks.base import LabelTask, Task
 
@@ -44,32 +43,29 @@ class SecondScan:
 
 
 def case_view_activations(
-    model: MultiTaskModel,
+    ask: Ask,
     tasks: Mapping[str, Task],
     plan: Plan,
     scan: SecondScan,
-    covariates_N: torch.Tensor | None,
     overlap: float,
 ) -> dict[str, torch.Tensor]:
     """Activations (K,) of the second view's tasks, fp32 on the CPU.
 
     Args:
-        model: in evaluation mode.
+        ask: the model, and what it is told of the case.
         tasks: all tasks by name.
         plan: with a second view.
         scan: the case.
-        covariates_N: its clinical covariates, where a task reads them.
         overlap: of tiles.
     """
     view = plan.case_view
     assert view is not None
     if view.kind == "tiles":
-        values = _over_tiles(model, tasks, plan, view, scan, covariates_N, overlap)
+        values = _over_tiles(ask, tasks, plan, view, scan, overlap)
     else:
         sample = _lesion(view, tasks, scan) if view.kind == "lesion" else _whole(view, plan, scan)
         sample = with_indicators(sample, scan.held, view.preparation)
-        ask = with_covariates(model, covariates_N)
-        values = forward(ask, tasks, plan, sample[None].to(model_device(model)), view.tasks)
+        values = forward(ask, tasks, plan, sample[None].to(model_device(ask.model)), view.tasks)
     return {name: value[0].float().cpu() for name, value in values.items()}
 
 
@@ -102,21 +98,20 @@ def predicted_centre(task: LabelTask, probability_KDHW: torch.Tensor) -> Triple:
 
 
 def _over_tiles(
-    model: MultiTaskModel,
+    ask: Ask,
     tasks: Mapping[str, Task],
     plan: Plan,
     view: CaseView,
     scan: SecondScan,
-    covariates_N: torch.Tensor | None,
     overlap: float,
 ) -> dict[str, torch.Tensor]:
-    device = model_device(model)
+    model, device = ask.model, model_device(ask.model)
     padded = with_indicators(pad(scan.image_CDHW, view.shape)[0], scan.held, view.preparation)
     parts: dict[str, list[torch.Tensor]] = {name: [] for name in view.tasks}
     with autocast(plan, device):
         for place in windows_over(padded.shape[1:], view.shape, overlap):
             for name, pooled in model.pool(padded[(slice(None), *place)][None].to(device), view.tasks).items():
                 parts[name].append(pooled)
-        covariates = None if covariates_N is None else covariates_N[None].to(device)
+        covariates = None if ask.covariates_N is None else ask.covariates_N[None].to(device)
         outputs = model.answer({name: torch.cat(found) for name, found in parts.items()}, covariates)
     return {name: tasks[name].activate(output) for name, output in outputs.items()}

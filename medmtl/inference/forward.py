@@ -10,9 +10,10 @@ from monai.data.utils import compute_importance_map
 
 from medmtl.data.channels import with_indicators
 from medmtl.data.crop import Triple, whole_shape
-from medmtl.inference.ask import Ask, cropped, forward, model_device, pad, windows_over, with_covariates
+from medmtl.inference.ask import Ask, cropped, forward, model_device, pad, windows_over
 from medmtl.inference.boxes import in_the_core, joined, moved
 from medmtl.inference.case_view import SecondScan, case_view_activations
+from medmtl.inference.mirrors import Mirrors
 from medmtl.model import MultiTaskModel
 from medmtl.planning import Plan
 from medmtl.tasks.base import CaseTask, Task
@@ -33,6 +34,7 @@ def activations(
     coarse_CDHW: torch.Tensor | None = None,
     centre: Triple | None = None,
     held: Sequence[bool] = (),
+    mirrors: Mirrors = (),
 ) -> dict[str, torch.Tensor]:
     """What each task says of a case, before any decision.
 
@@ -52,6 +54,7 @@ def activations(
         coarse_CDHW: the case as the second view prepares it, where that has a spacing of its own.
         centre: of the lesion, where it is known and is not to be predicted.
         held: whether the case has each channel; needed where some are optional.
+        mirrors: images of every sample or window to look at besides; tiles are not mirrored.
 
     Returns:
         Case tasks: (K,). Voxel tasks: (K, D, H, W) on the image's grid. Box tasks: (n, 7), corners in its voxels and a
@@ -59,11 +62,11 @@ def activations(
     """
     second = plan.case_view
     main = {name: task for name, task in tasks.items() if second is None or name not in second.tasks}
-    ask = with_covariates(model, covariates_N)
+    ask = Ask(model, covariates_N, mirrors)
     found = _main_view(ask, main, plan, image_CDHW, held, overlap, model_device(model)) if main else {}
     if second is not None:
         seen = SecondScan(image_CDHW, coarse_CDHW, found, centre, held)
-        found |= case_view_activations(model, tasks, plan, seen, covariates_N, overlap)
+        found |= case_view_activations(ask, tasks, plan, seen, overlap)
     return {name: found[name] for name in tasks}
 
 

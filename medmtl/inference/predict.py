@@ -12,6 +12,7 @@ import torch
 
 from medmtl.build import build_model, build_tasks
 from medmtl.config import Config
+from medmtl.data.augmentation import AXES
 from medmtl.data.case import Case
 from medmtl.data.channels import held_channels, refuse_other_channels
 from medmtl.data.covariates import CovariateFault, CovariateKind, encode_case, read
@@ -23,10 +24,12 @@ from medmtl.data.volume import Volume
 from medmtl.device import describe_device
 from medmtl.errors import ArtefactError, InputError, NumericError
 from medmtl.files import sha256_bytes
+from medmtl.inference.ask import Ask
 from medmtl.inference.boxes import in_the_patient
 from medmtl.inference.case_view import SecondScan, case_view_activations
 from medmtl.inference.forward import activations
 from medmtl.inference.fusion import fused
+from medmtl.inference.mirrors import Mirrors, mirrors_of
 from medmtl.inference.native import to_native
 from medmtl.model import MultiTaskModel
 from medmtl.planning import Plan, observed_range
@@ -118,6 +121,18 @@ def _apart(found: dict[str, torch.Tensor], tasks: Mapping[str, Task], boxes: dic
             boxes.setdefault(name, []).append(found.pop(name))
 
 
+def _mirrors(config: Config, tta: bool) -> Mirrors:
+    if not tta and config.inference.tta == "none":
+        return ()
+    if config.augmentation.flips == "none":
+        raise InputError(
+            "mirror images were asked for, and augmentation.flips of this run declares no axis along which one is a "
+            "plausible patient",
+            code="B142",
+        )
+    return mirrors_of([AXES[name] for name in config.augmentation.flips])
+
+
 def _prepared_by(plan: Plan) -> tuple[Preparation, ...]:
     return (plan.preparation,) if plan.case_view is None else (plan.preparation, plan.case_view.preparation)
 
@@ -128,18 +143,23 @@ class Predictor:
     Args:
         runs: one run folder, or one per fold.
         device: where to compute.
+        tta: also look at mirror images, whatever ``inference.tta`` says.
 
     Attributes:
         model_sha256: hash of the weights; of several folds, the hash of their hashes in order.
 
     Raises:
+        InputError: for mirror images where the run declares no axis along which one is a plausible patient.
         ArtefactError: if a run has no whole checkpoint, or not yet the one that a task needs to answer, or the folds
             were not trained for the same tasks and channels.
     """
 
-    def __init__(self, runs: Sequence[RunFolder], device: Literal["auto", "cpu", "cuda"] = "auto") -> None:
+    def __init__(
+        self, runs: Sequence[RunFolder], device: Literal["auto", "cpu", "cuda"] = "auto", *, tta: bool = False
+    ) -> None:
         self.device = torch.device(describe_device(device).kind)
         self.config: Config = runs[0].load_config()
+        self._mirrors = _mirrors(self.config, tta)
         self._members = [self._load(run) for run in runs]
         self._told: set[tuple[str, str]] = set()
         first = self._members[0]
@@ -228,6 +248,7 @@ class Predictor:
                 covariates_N=encode_case(member.plan.covariates, case),
                 coarse_CDHW=None if coarse is None else _normalised(coarse, member.plan),
                 held=held_channels(prepared.statistics),
+                mirrors=self._mirrors,
             )
             _apart(found, member.tasks, boxes)
             _add(sums, found)
@@ -266,9 +287,9 @@ class Predictor:
         for member in self._members:
             held = held_channels(prepared.statistics)
             scan = SecondScan(_normalised(prepared, member.plan), None, {}, centre, held)
-            covariates = encode_case(member.plan.covariates, case)
+            ask = Ask(member.model, encode_case(member.plan.covariates, case), self._mirrors)
             overlap = self.config.inference.overlap
-            _add(sums, case_view_activations(member.model, member.tasks, member.plan, scan, covariates, overlap))
+            _add(sums, case_view_activations(ask, member.tasks, member.plan, scan, overlap))
         return {name: tuple((value / len(self._members)).tolist()) for name, value in sums.items()}
 
     def _strange_covariates(self, case: Case) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from medmtl.data.prepared import Intensity, Preparation
+from medmtl.inference.ask import Ask
 from medmtl.inference.case_view import SecondScan, case_view_activations, predicted_centre
 from medmtl.model import MultiTaskModel
 from medmtl.networks.shape import NetworkShape
@@ -69,7 +70,7 @@ def plan(kind: Any, **view: Any) -> Plan:
 
 def answer(model: Model, planned: Plan, scan: SecondScan) -> torch.Tensor:
     tasks = {"tumour": cast(Task, TUMOUR), "grade": cast(Task, Passing())}
-    return case_view_activations(cast(MultiTaskModel, model), tasks, planned, scan, None, 0.0)["grade"]
+    return case_view_activations(Ask(cast(MultiTaskModel, model)), tasks, planned, scan, 0.0)["grade"]
 
 
 def image(seed: int = 0) -> torch.Tensor:
