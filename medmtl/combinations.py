@@ -161,13 +161,13 @@ def _check_inputs(config: Config, built: Mapping[str, Task], lines: Lines, fault
                 message = f"{task.options.inputs!r} wants cohort.covariates, which declares none"
                 raise ConfigError(message, key=key, line=line, code="B142")
     with faults.kept():
-        place = ("inference", "tta")
+        where = ("inference", "tta")
         if config.inference.tta != "none" and config.augmentation.flips == "none":
             message = (
                 "mirror images are looked at along the axes of augmentation.flips, which declares none; name the axes "
                 "along which one is a plausible patient, or set this to none"
             )
-            raise ConfigError(message, key=".".join(place), line=line_of(place, lines), code="B142")
+            raise ConfigError(message, key=".".join(where), line=line_of(where, lines), code="B142")
     with faults.kept():
         if not any(task.reads_image for task in built.values()):
             message = (

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from pydantic import Field
 
-from medmtl.weighting.base import Trained, Weighting, WeightingOptions, same_tasks
-from medmtl.weighting.scalarise import FLOOR, softmax, weighted_backward
+from medmtl.weighting.base import WeightingOptions, same_tasks
+from medmtl.weighting.scalarise import FLOOR, LossMethod, softmax
 
 
 class DwaOptions(WeightingOptions):
@@ -22,7 +22,7 @@ class DwaOptions(WeightingOptions):
     temperature: float = Field(default=2.0, gt=0, allow_inf_nan=False)
 
 
-class Dwa(Weighting):
+class Dwa(LossMethod):
     """L = sum_t w_t L_t with w = T softmax(r / temperature) over all T tasks; r_t is how a task's loss changes.
 
     Liu et al. 2019, https://arxiv.org/abs/1803.10704. r_t is the mean loss of the newest complete epoch in which the
@@ -45,16 +45,10 @@ class Dwa(Weighting):
         self.means: dict[str, float | None] = dict.fromkeys(tasks)
         self.ratios = dict.fromkeys(tasks, 1.0)
 
-    def backward(
-        self,
-        losses: Mapping[str, torch.Tensor],
-        *,
-        trained: Trained,
-        scale: Callable[[torch.Tensor], torch.Tensor] = lambda loss: loss,
-    ) -> Mapping[str, float]:
-        """Fill gradients with the epoch's weights."""
+    def weigh(self, losses: Mapping[str, torch.Tensor]) -> Mapping[str, float]:
+        """The epoch's weights."""
         shares = softmax({name: ratio / self.temperature for name, ratio in self.ratios.items()})
-        return weighted_backward(losses, {name: len(shares) * share for name, share in shares.items()}, scale)
+        return {name: len(shares) * share for name, share in shares.items()}
 
     def after_step(self, losses: Mapping[str, float], again: Mapping[str, float], epoch: int) -> None:
         """Add the losses to their epoch's; a new epoch closes the one before."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 
-from medmtl.weighting.base import Trained, Weighting, WeightingOptions
-from medmtl.weighting.scalarise import weighted_backward
+from medmtl.weighting.base import WeightingOptions
+from medmtl.weighting.scalarise import LossMethod
 
 
-class Equal(Weighting):
+class Equal(LossMethod):
     """L = sum_t L_t over the tasks present in the step.
 
     With ``loss_scale: prior`` each L_t is 1 for the best constant predictor, which makes equal weights comparable.
@@ -20,12 +20,6 @@ class Equal(Weighting):
     kind = "equal"
     Options = WeightingOptions
 
-    def backward(
-        self,
-        losses: Mapping[str, torch.Tensor],
-        *,
-        trained: Trained,
-        scale: Callable[[torch.Tensor], torch.Tensor] = lambda loss: loss,
-    ) -> Mapping[str, float]:
-        """Fill gradients; every present task has weight 1."""
-        return weighted_backward(losses, dict.fromkeys(losses, 1.0), scale)
+    def weigh(self, losses: Mapping[str, torch.Tensor]) -> Mapping[str, float]:
+        """1 for every task."""
+        return dict.fromkeys(losses, 1.0)

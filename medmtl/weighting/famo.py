@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from pydantic import Field
 
-from medmtl.weighting.base import Trained, Weighting, WeightingOptions
-from medmtl.weighting.scalarise import FLOOR, read_positive, softmax, weighted_backward
+from medmtl.weighting.base import WeightingOptions
+from medmtl.weighting.scalarise import FLOOR, LossMethod, read_positive, softmax
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam
 
@@ -26,7 +26,7 @@ class FamoOptions(WeightingOptions):
     decay: float = Field(default=0.001, ge=0, allow_inf_nan=False)
 
 
-class Famo(Weighting):
+class Famo(LossMethod):
     """L = K c sum_t z_t log L_t with z = softmax(x) over the K tasks present in the step, x learned from each step.
 
     Liu et al. 2023, https://arxiv.org/abs/2306.03792; c = 1 / sum_t (z_t / L_t), held constant, makes the weights
@@ -49,19 +49,13 @@ class Famo(Weighting):
             # x, Adam's two moments, and its steps
             self.register_buffer(f"adam_{name}", torch.zeros(4, dtype=torch.float64))
 
-    def backward(
-        self,
-        losses: Mapping[str, torch.Tensor],
-        *,
-        trained: Trained,
-        scale: Callable[[torch.Tensor], torch.Tensor] = lambda loss: loss,
-    ) -> Mapping[str, float]:
-        """Fill the gradient of the weighted logarithms; the weights are its derivatives."""
+    def weigh(self, losses: Mapping[str, torch.Tensor]) -> Mapping[str, float]:
+        """The derivatives of the weighted logarithms."""
         values = read_positive(losses)
         shares = softmax({name: row[0] for name, row in self._read(list(losses)).items()})
         quotients = {name: share / values[name] for name, share in shares.items()}
         factor = len(values) / sum(quotients.values())
-        return weighted_backward(losses, {name: factor * quotient for name, quotient in quotients.items()}, scale)
+        return {name: factor * quotient for name, quotient in quotients.items()}
 
     @torch.no_grad()
     def after_step(self, losses: Mapping[str, float], again: Mapping[str, float], epoch: int) -> None:

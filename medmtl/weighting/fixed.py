@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import torch
 from pydantic import Field
 
-from medmtl.weighting.base import Trained, Weighting, WeightingOptions
-from medmtl.weighting.scalarise import weighted_backward
+from medmtl.weighting.base import WeightingOptions
+from medmtl.weighting.scalarise import LossMethod
 
 
 class FixedOptions(WeightingOptions):
@@ -22,7 +22,7 @@ class FixedOptions(WeightingOptions):
     weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
 
 
-class Fixed(Weighting):
+class Fixed(LossMethod):
     """L = sum_t w_t L_t over the tasks present in the step.
 
     Raises:
@@ -44,12 +44,6 @@ class Fixed(Weighting):
             raise ValueError("weighting.weights are all 0: nothing would be trained")
         self.weights = dict(options.weights)
 
-    def backward(
-        self,
-        losses: Mapping[str, torch.Tensor],
-        *,
-        trained: Trained,
-        scale: Callable[[torch.Tensor], torch.Tensor] = lambda loss: loss,
-    ) -> Mapping[str, float]:
-        """Fill gradients with the configured weights."""
-        return weighted_backward(losses, self.weights, scale)
+    def weigh(self, losses: Mapping[str, torch.Tensor]) -> Mapping[str, float]:
+        """The configured weights."""
+        return self.weights

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 
-from medmtl.weighting.base import Trained, Weighting, WeightingOptions
-from medmtl.weighting.scalarise import read_positive, weighted_backward
+from medmtl.weighting.base import WeightingOptions
+from medmtl.weighting.scalarise import LossMethod, read_positive
 
 
-class GeometricMean(Weighting):
+class GeometricMean(LossMethod):
     """L = K (prod_t L_t)^(1 / K) over the K tasks present in the step, so that a task has weight G / L_t.
 
     Chennupati et al. 2019, https://arxiv.org/abs/1904.08492; G is the geometric mean. The factor K makes it as large as
@@ -22,14 +22,8 @@ class GeometricMean(Weighting):
     Options = WeightingOptions
     positive_losses = True
 
-    def backward(
-        self,
-        losses: Mapping[str, torch.Tensor],
-        *,
-        trained: Trained,
-        scale: Callable[[torch.Tensor], torch.Tensor] = lambda loss: loss,
-    ) -> Mapping[str, float]:
-        """Fill the gradient of the geometric mean; the weights are its derivatives."""
+    def weigh(self, losses: Mapping[str, torch.Tensor]) -> Mapping[str, float]:
+        """The derivatives of the geometric mean."""
         values = read_positive(losses)
         mean = math.exp(sum(map(math.log, values.values())) / len(values))
-        return weighted_backward(losses, {name: mean / value for name, value in values.items()}, scale)
+        return {name: mean / value for name, value in values.items()}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 
-from medmtl.weighting.base import Trained, Weighting, WeightingOptions
-from medmtl.weighting.scalarise import softmax, weighted_backward
+from medmtl.weighting.base import WeightingOptions
+from medmtl.weighting.scalarise import LossMethod, softmax
 
 
-class RandomWeights(Weighting):
+class RandomWeights(LossMethod):
     """L = sum_t w_t L_t with w = K softmax(z), z drawn from a normal distribution in every step, for K present tasks.
 
     Lin et al. 2022, https://arxiv.org/abs/2111.10603. The weights sum to K, as equal ones do. Draws come from torch's
@@ -20,14 +20,8 @@ class RandomWeights(Weighting):
     kind = "rlw"
     Options = WeightingOptions
 
-    def backward(
-        self,
-        losses: Mapping[str, torch.Tensor],
-        *,
-        trained: Trained,
-        scale: Callable[[torch.Tensor], torch.Tensor] = lambda loss: loss,
-    ) -> Mapping[str, float]:
-        """Fill gradients with weights drawn now."""
+    def weigh(self, losses: Mapping[str, torch.Tensor]) -> Mapping[str, float]:
+        """Weights drawn now."""
         draws = dict(zip(losses, torch.randn(len(losses)).tolist(), strict=True))
         weights = {name: len(losses) * share for name, share in softmax(draws).items()}
-        return weighted_backward(losses, weights, scale)
+        return weights

@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 
 import torch
 
+from medmtl.weighting.base import Trained, Weighting
+
 FLOOR = 1e-6  # a loss is 1 for the best constant predictor; below this one a head has nothing left to learn
+
+
+class LossMethod(Weighting):
+    """A method that weighs losses: a weighted sum of them, and one backward pass."""
+
+    @abstractmethod
+    def weigh(self, losses: Mapping[str, torch.Tensor]) -> Mapping[str, float]:
+        """Weights, 0 or more, of the present tasks at least."""
+
+    def backward(
+        self,
+        losses: Mapping[str, torch.Tensor],
+        *,
+        trained: Trained,
+        scale: Callable[[torch.Tensor], torch.Tensor] = lambda loss: loss,
+    ) -> Mapping[str, float]:
+        """Fill gradients with the method's weights."""
+        return weighted_backward(losses, self.weigh(losses), scale)
 
 
 def weighted_backward(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from pydantic import Field
 
-from medmtl.weighting.base import Trained, Weighting, WeightingOptions, same_tasks
-from medmtl.weighting.scalarise import FLOOR, read_positive, softmax, weighted_backward
+from medmtl.weighting.base import WeightingOptions, same_tasks
+from medmtl.weighting.scalarise import FLOOR, LossMethod, read_positive, softmax
 
 
 class StchOptions(WeightingOptions):
@@ -24,7 +24,7 @@ class StchOptions(WeightingOptions):
     warm_up: int = Field(default=1, ge=1)
 
 
-class Stch(Weighting):
+class Stch(LossMethod):
     """L = K mu log sum_t exp(L_t / (n_t mu)) over the K tasks present in the step, a smooth maximum of L_t / n_t.
 
     Lin et al. 2024, https://arxiv.org/abs/2402.19078, with the reference point 0, the least that a positive loss can
@@ -45,21 +45,14 @@ class Stch(Weighting):
         self.sums = dict.fromkeys(tasks, 0.0)
         self.counts = dict.fromkeys(tasks, 0)
 
-    def backward(
-        self,
-        losses: Mapping[str, torch.Tensor],
-        *,
-        trained: Trained,
-        scale: Callable[[torch.Tensor], torch.Tensor] = lambda loss: loss,
-    ) -> Mapping[str, float]:
-        """Fill gradients; the weights are the derivatives of the smooth maximum, or 1 during the warm-up."""
+    def weigh(self, losses: Mapping[str, torch.Tensor]) -> Mapping[str, float]:
+        """The derivatives of the smooth maximum, or 1 during the warm-up."""
         if self.epoch < self.warm_up:
-            return weighted_backward(losses, dict.fromkeys(losses, 1.0), scale)
+            return dict.fromkeys(losses, 1.0)
         values = read_positive(losses)
         nadirs = {name: self._nadir(name, value) for name, value in values.items()}
         shares = softmax({name: value / nadirs[name] / self.mu for name, value in values.items()})
-        weights = {name: len(shares) * share / nadirs[name] for name, share in shares.items()}
-        return weighted_backward(losses, weights, scale)
+        return {name: len(shares) * share / nadirs[name] for name, share in shares.items()}
 
     def _nadir(self, task: str, loss: float) -> float:
         return max(self.sums[task] / self.counts[task], FLOOR) if self.counts[task] else loss
