@@ -2,8 +2,8 @@
 
 Heads bolted onto a segmentation network often end as constants, or as noise, beside a good mask. A third of the way
 through a training and at its end, each case head's predictions on training cases are compared with the labels, and with
-a linear probe (ridge regression, five-fold cross-validated) on the same encoder's pooled maps, and on the mask and the
-clinical covariates where the head reads them. Two questions:
+a linear probe (ridge regression, five-fold cross-validated) on the same encoder's maps, pooled as heads pool them (mean
+and maximum), and on the mask and the clinical covariates where the head reads them. Two questions:
 
 * does the head follow its labels: its predictions are not nearly constant (``spread``), a line through them explains a
   tenth of the labels' variance (``fit_r2``), and they are not far worse than a constant, whatever their mean
@@ -169,7 +169,7 @@ def _pool(features: Features) -> npt.NDArray[np.float64]:
     parts = []
     for level in features.encoder:
         flat = level.float().flatten(2)
-        parts += [part.reshape(-1, features.tiles, part.shape[1]).mean(1) for part in (flat.mean(2), flat.std(2))]
+        parts += [part.reshape(-1, features.tiles, part.shape[1]).mean(1) for part in (flat.mean(2), flat.amax(2))]
     if features.guide_B1DHW is not None:
         parts += [mean_under(level, features.guide_B1DHW) for level in features.encoder]
         parts.append(mask_summary(features.guide_B1DHW))
