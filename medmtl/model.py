@@ -11,6 +11,7 @@ from torch import nn
 
 from medmtl.errors import ArtefactError
 from medmtl.networks.features import Features, FeatureSpec
+from medmtl.networks.shallow import with_right_gradients
 from medmtl.sharing.base import Sharing
 from medmtl.tasks.base import LabelTask, Task
 from medmtl.weighting.base import Trained
@@ -68,6 +69,7 @@ class MultiTaskModel(nn.Module):
         for name, head in self.heads.items():
             # not a ModuleDict, which refuses a task called like an attribute of a module, such as ``type``
             self.add_module(f"heads_{name}", head)
+        with_right_gradients(self)
 
     @property
     def tasks(self) -> tuple[str, ...]:
