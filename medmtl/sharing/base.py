@@ -121,6 +121,10 @@ class Sharing(nn.Module, ABC):
     def own_parameters(self, task: str) -> list[nn.Parameter]:
         """Parameters, outside the head, that only ``task`` reaches."""
 
+    def reached_only_by(self, tasks: Sequence[str]) -> list[nn.Parameter]:
+        """Parameters, outside the heads, that none but the named tasks reach."""
+        return [parameter for task in tasks for parameter in self.own_parameters(task)]
+
     def encoder_norms(self) -> list[InstanceNorm]:
         """Norms that a second view at another spacing wants its own of; by default all.
 

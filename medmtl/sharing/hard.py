@@ -160,6 +160,11 @@ class Hard(Sharing):
         alone = self._deeper(group) if group and self._members(group) == [task] else []
         return [*alone, *self.decoders.own(task)]
 
+    def reached_only_by(self, tasks: Sequence[str]) -> list[nn.Parameter]:
+        """Their own, and those of a group's stages that they alone read."""
+        groups = [group for group in self._names() if len(own := self._members(group)) > 1 and set(own) <= set(tasks)]
+        return [*super().reached_only_by(tasks), *(p for group in groups for p in self._deeper(group))]
+
     def encoder_norms(self) -> list[InstanceNorm]:
         """The common stages', and those of branches that more than one task reads."""
         several = [self.branches[f"{group}_branch"] for group in self._names() if len(self._members(group)) > 1]
