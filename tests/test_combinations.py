@@ -179,6 +179,13 @@ def test_a_group_of_tasks_names_tasks_of_the_file(tmp_path: Path, name: str, hin
     assert f"{name!r} is no task of this file; {hint}" in error.sentence
 
 
+def test_a_group_has_a_name_that_tensors_can_have(tmp_path: Path) -> None:
+    given = {"sharing": {"kind": "hard", "shared_stages": 1, "groups": {"cases.all": ["grade"]}}}
+    error = refusal(tmp_path, MINIMAL, given)
+    assert (error.key, error.code) == ("sharing", "B142")
+    assert "rename 'cases.all'" in error.sentence
+
+
 def test_gradients_on_nothing_shared_are_not_measured(tmp_path: Path) -> None:
     error = refusal(tmp_path, MINIMAL, {"training.telemetry": 5, "sharing.kind": "soft"})
     assert (error.key, error.code) == ("training.telemetry", "B142")
