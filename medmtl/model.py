@@ -175,7 +175,7 @@ class MultiTaskModel(nn.Module):
 
     def stages(self) -> dict[str, list[nn.Parameter]]:
         """The shared parameters by part of the network; those of a second view's own encoder by names of their own."""
-        found = {}
+        found: dict[str, list[nn.Parameter]] = {}
         for prefix, kind in zip(("", "second_"), self._sharings(), strict=False):
             if len(kind.spec) > 1:
                 found |= {f"{prefix}{name}": held for name, held in kind.stages().items()}
