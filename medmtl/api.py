@@ -31,7 +31,7 @@ from medmtl.inference.inputs import cases_of
 from medmtl.inference.predict import Predictor
 from medmtl.inference.write import TABLE, volume_files
 from medmtl.loaded import Model
-from medmtl.planning import Plan, plan_towers, with_duration
+from medmtl.planning import Plan, plan_towers, towers_by_view, with_duration
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder, open_folds
 from medmtl.studies import StepProfile, profile_steps
@@ -119,7 +119,10 @@ def plan(
     """
     ready = make_ready(configuration.load(Path(config), overrides), progress=progress)
     planned = plan_fold(ready, fold, describe_device(device))
-    return with_duration(planned, plan_towers(ready.config, ready.tasks, planned.network))
+    if planned.case_view is None:
+        return with_duration(planned, plan_towers(ready.config, ready.tasks, planned.network))
+    first, second, _ = towers_by_view(ready.config, ready.tasks, planned.network, planned.case_view.tasks)
+    return with_duration(planned, first, second)
 
 
 def train(

@@ -32,7 +32,8 @@ def build_model(config: Config, plan: Plan, fitted_tasks: Mapping[str, Task]) ->
     kind = sharing.kinds.get(config.sharing.kind)
     voxel = {name: task.voxel for name, task in fitted_tasks.items() if task.reads_image}
     view = plan.case_view
-    own = {} if view is None or view.share else {name: voxel.pop(name) for name in view.tasks}
+    apart = view is not None and not view.share and len(voxel) > len(view.tasks)  # or nobody is left for the first one
+    own = {name: voxel.pop(name) for name in view.tasks} if view is not None and apart else {}
     shared = kind(config.sharing, plan.network, config.network, voxel)
     second = None
     if view is not None:

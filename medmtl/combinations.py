@@ -40,6 +40,7 @@ def check_combinations(config: Config, lines: Lines, faults: Faults) -> None:
                 raise ConfigError(message, key=key, line=line, code="B141") from None
     _check_sharing(config, built, lines, faults)
     _check_sharing_is_measured(config, lines, faults)
+    _check_head_gradient(config, built, lines, faults)
     _check_weighting(config, built, lines, faults)
 
 
@@ -62,6 +63,22 @@ def _check_sharing_is_measured(config: Config, lines: Lines, faults: Faults) -> 
                 "set it to 0, or choose another sharing"
             )
             raise ConfigError(message, key=".".join(place), line=line_of(place, lines), code="B142")
+
+
+def _check_head_gradient(config: Config, built: Mapping[str, Task], lines: Lines, faults: Faults) -> None:
+    """No encoder that case tasks alone reach is left without a gradient."""
+    cases = [name for name, task in built.items() if task.reads_image and not task.voxel]
+    shares = sharing.kinds.get(config.sharing.kind).shares
+    if config.training.head_gradient > 0 or not cases or (shares and config.views.share):
+        return
+    place = ("training", "head_gradient")
+    with faults.kept():
+        other = "views.share false" if shares else f"sharing.kind {config.sharing.kind!r}"
+        message = (
+            f"with 0 no case head teaches an encoder, and {other} gives {cases[0]!r} one that no voxel task teaches; "
+            "raise it, or let it share the voxel tasks' one"
+        )
+        raise ConfigError(message, key=".".join(place), line=line_of(place, lines), code="B142")
 
 
 def _check_weighting(config: Config, built: Mapping[str, Task], lines: Lines, faults: Faults) -> None:

@@ -169,7 +169,7 @@ class MultiTaskModel(nn.Module):
 
     def trained(self) -> Trained:
         """All parameters, by who reaches them."""
-        kinds = [self.sharing] if self.second_sharing is None else [self.sharing, self.second_sharing]
+        kinds = [kind for kind in self._sharings() if len(kind.spec) > 1]  # nobody shares a network of one task
         shared = [parameter for kind in kinds for parameter in kind.shared_parameters()]
         last = [parameter for kind in kinds for parameter in kind.last_stage_parameters()]
         known = set(shared)
@@ -177,14 +177,20 @@ class MultiTaskModel(nn.Module):
 
     def stages(self) -> dict[str, list[nn.Parameter]]:
         """The shared parameters by part of the network; those of a second view's own encoder by names of their own."""
-        second = {} if self.second_sharing is None else self.second_sharing.stages()
-        return {**self.sharing.stages(), **{f"second_{name}": held for name, held in second.items()}}
+        found: dict[str, list[nn.Parameter]] = {}
+        for prefix, kind in zip(("", "second_"), self._sharings(), strict=False):
+            if len(kind.spec) > 1:
+                found |= {f"{prefix}{name}": held for name, held in kind.stages().items()}
+        return found
 
     def towers(self) -> dict[str, list[nn.Parameter]]:
         """Task -> its own encoder and decoder, where the kind of sharing shares nothing; otherwise empty."""
-        kinds = [self.sharing] if self.second_sharing is None else [self.sharing, self.second_sharing]
-        apart = [kind for kind in kinds if not kind.shared_parameters()]
+        apart = [kind for kind in self._sharings() if not kind.shared_parameters()]
         return {task: own for kind in apart for task in kind.spec if (own := kind.own_parameters(task))}
+
+    def reached_only_by(self, tasks: Sequence[str]) -> list[nn.Parameter]:
+        """Of the trunk, the parameters that none but the named tasks reach."""
+        return self.sharing.reached_only_by(tasks)
 
     def trunk_parameters(self) -> list[nn.Parameter]:
         """Everything but the heads and a second view's own encoder."""
@@ -200,9 +206,11 @@ class MultiTaskModel(nn.Module):
 
     def after_step(self, rate: float) -> None:
         """What the sharing kind does to the weights itself, after the optimiser's step at the trunk's rate."""
-        self.sharing.after_step(rate)
-        if self.second_sharing is not None:
-            self.second_sharing.after_step(rate)
+        for kind in self._sharings():
+            kind.after_step(rate)
+
+    def _sharings(self) -> list[Sharing]:
+        return [self.sharing] if self.second_sharing is None else [self.sharing, self.second_sharing]
 
     def load_weights(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Load weights by name.

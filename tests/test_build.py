@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from medmtl import config as configuration
 from medmtl.build import build_model, build_tasks, build_weighting
+from medmtl.planning import CaseView
 from medmtl.run_folder import RunFolder
 from medmtl.weighting.fixed import Fixed
 
@@ -26,6 +28,17 @@ def test_a_model_has_one_head_per_task_and_one_trunk(trained_run: Path) -> None:
     model = build_model(config, plan, tasks)
     assert set(model.heads) == set(tasks)
     assert model.state_dict().keys() == build_model(config, plan, tasks).state_dict().keys()
+
+
+def test_case_tasks_alone_have_one_network_whatever_views_share_says(trained_run: Path) -> None:
+    run = RunFolder.open(trained_run)
+    config, plan = run.load_config(), run.load_plan()
+    alone = config.model_copy(update={"tasks": {name: config.tasks[name] for name in ("malignancy", "risk")}})
+    view = CaseView("tiles", ("malignancy", "risk"), plan.preparation, plan.shape, 1, tiles=2, share=False)
+    for given, second in ((config, True), (alone, False)):
+        model = build_model(given, replace(plan, case_view=view), build_tasks(given, plan.tasks))
+        assert (model.second_sharing is not None) is second
+        assert set(model.sharing.spec) == ({"lesion"} if second else {"malignancy", "risk"})
 
 
 def test_equal_seeds_draw_equal_weights(trained_run: Path) -> None:

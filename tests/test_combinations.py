@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from medmtl import config as configuration
-from medmtl import weighting
+from medmtl import networks, sharing, weighting
+from medmtl.registry import Registry
 from tests.test_config import MINIMAL, refusal, written
 
+FAMILIES: dict[str, Registry[Any]] = {"network": networks.kinds, "sharing": sharing.kinds, "weighting": weighting.kinds}
 BALANCED = MINIMAL.replace('classes: ["no", "1e3"]}', 'classes: ["no", "1e3"], class_sampling: balanced}')
 
 
@@ -177,7 +179,56 @@ def test_a_group_of_tasks_names_tasks_of_the_file(tmp_path: Path, name: str, hin
     assert f"{name!r} is no task of this file; {hint}" in error.sentence
 
 
+def test_a_group_has_a_name_that_tensors_can_have(tmp_path: Path) -> None:
+    given = {"sharing": {"kind": "hard", "shared_stages": 1, "groups": {"cases.all": ["grade"]}}}
+    error = refusal(tmp_path, MINIMAL, given)
+    assert (error.key, error.code) == ("sharing", "B142")
+    assert "rename 'cases.all'" in error.sentence
+
+
 def test_gradients_on_nothing_shared_are_not_measured(tmp_path: Path) -> None:
     error = refusal(tmp_path, MINIMAL, {"training.telemetry": 5, "sharing.kind": "soft"})
     assert (error.key, error.code) == ("training.telemetry", "B142")
     assert "sharing.kind 'soft' has none" in error.sentence
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"sharing.kind": "soft"}, "sharing.kind 'soft' gives 'grade'"),
+        ({"views.share": False}, "views.share false gives"),
+    ],
+)
+def test_an_encoder_that_only_a_case_task_reaches_gets_a_gradient(
+    tmp_path: Path, given: dict[str, Any], words: str
+) -> None:
+    configuration.load(written(tmp_path), given)
+    configuration.load(written(tmp_path), {"training.head_gradient": 0.0})
+    error = refusal(tmp_path, MINIMAL, {**given, "training.head_gradient": 0.0})
+    assert (error.key, error.code) == ("training.head_gradient", "B142")
+    assert words in error.sentence
+
+
+CHANGED: dict[str, list[dict[str, Any]]] = {
+    "sharing": [
+        {"kind": "hard", "shared_stages": 2, "groups": {"cases": ["grade", "volume"]}},
+        {"kind": "soft", "mu": 0.5, "distance": "l1", "strengths": [1.0, 0.0]},
+        {"kind": "mmoe", "experts": 3},
+        {"kind": "ple", "shared": 2, "own": 2},
+        {"kind": "adapters", "adapter": "film"},
+    ],
+    "network": [{"kind": "resenc", "blocks_per_stage": [1, 2]}, {"kind": "segresnet", "decoder": "per_task"}],
+    "weighting": [
+        {"kind": "cagrad", "c": 0.2, "gradient": "last_stage", "loss_scale": "none"},
+        {"kind": "pcd", "first": "heart"},
+        {"kind": "stch", "mu": 0.1, "warm_up": 2},
+    ],
+}
+
+
+def test_a_run_s_copy_of_the_configuration_says_the_same_for_every_kind(tmp_path: Path) -> None:
+    blocks = [(key, {"kind": kind}) for key, family in FAMILIES.items() for kind in family.names() if kind != "fixed"]
+    blocks += [(key, block) for key, held in CHANGED.items() for block in held]
+    for key, block in blocks:
+        config = configuration.load(written(tmp_path), {key: block})
+        assert configuration.load(written(tmp_path, configuration.dump(config, tmp_path), "again.yaml")) == config

@@ -14,7 +14,8 @@ from tests.networks.contract import FLAT, image
 from tests.sharing.contract import build
 
 
-def make(share: bool = True, **second: Any) -> MultiTaskModel:
+def make(share: bool = True, more: tuple[str, ...] = (), **second: Any) -> MultiTaskModel:
+    """An organ in the first view and, in the second, its grade and what else is graded."""
     torch.manual_seed(0)
     options = Classification.Options.model_validate(
         {"kind": "classification", "column": "g", "classes": ["low", "high"]}
@@ -22,11 +23,13 @@ def make(share: bool = True, **second: Any) -> MultiTaskModel:
     organ = Segmentation.Options.model_validate({"kind": "segmentation", "column": "m", "labels": {"liver": 1}})
     tasks: dict[str, Task] = {
         "organ": Segmentation("organ", organ),
-        "grade": Classification("grade", options, Classification("grade", options).fit(["low", "high"])),
     }
-    voxel = {"organ": True, "grade": False} if share else {"organ": True}
-    own = None if share else build(Hard, {"kind": "hard"}, {"grade": False})
-    view = SecondView(("grade",), own, **second)
+    graded = dict.fromkeys(("grade", *more), False)
+    for name in graded:
+        tasks[name] = Classification(name, options, Classification(name, options).fit(["low", "high"]))
+    voxel = {"organ": True, **graded} if share else {"organ": True}
+    own = None if share else build(Hard, {"kind": "hard"}, graded)
+    view = SecondView(tuple(graded), own, **second)
     return MultiTaskModel(build(Hard, {"kind": "hard"}, voxel), tasks, second=view).eval()
 
 
@@ -94,8 +97,16 @@ def test_tasks_of_two_views_are_not_asked_of_one_image() -> None:
 
 @pytest.mark.parametrize("share", [True, False])
 def test_the_stages_of_both_encoders_are_told_apart(share: bool) -> None:
-    model = make(share)
+    model = make(share, more=("age",))
     found = [parameter for held in model.stages().values() for parameter in held]
     assert len(found) == len(set(found))
     assert set(found) == set(model.trained().shared)
-    assert any(name.startswith("second_") for name in model.stages()) != share
+    assert {name.startswith("second_") for name in model.stages()} == {not share}
+
+
+def test_two_networks_of_one_task_each_share_nothing() -> None:
+    """A method on gradients has nothing to balance there, and must not weigh a task's whole network against another."""
+    model = make(share=False)
+    trained = model.trained()
+    assert (trained.shared, trained.last_stage, model.stages()) == ([], [], {})
+    assert set(trained.own) == set(model.parameters())

@@ -7,7 +7,7 @@ fold. The plan is frozen in ``plan.json``; training, resume, evaluation and pred
 from __future__ import annotations
 
 from medmtl.planning.duration import with_duration
-from medmtl.planning.network import plan_towers
+from medmtl.planning.network import plan_towers, towers_by_view
 from medmtl.planning.plan import CaseView, Plan
 from medmtl.planning.planner import make_plan
 from medmtl.planning.statistics import TrainingFacts, learned, observed_range, with_statistics
@@ -20,6 +20,7 @@ __all__ = [
     "make_plan",
     "observed_range",
     "plan_towers",
+    "towers_by_view",
     "with_duration",
     "with_statistics",
 ]

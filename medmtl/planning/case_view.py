@@ -149,7 +149,7 @@ def tiles_view(config: Config, tasks: Mapping[str, Task], drawn: Outline, shape:
         drawn: of :func:`medmtl.planning.outline.outline`.
         shape: of the voxel tasks' patches.
     """
-    alone = drawn.budget.encoder_alone()
+    alone = drawn.seen
     room = drawn.budget.limit_bytes / SHARE // alone.maps(shape, 1)
     bound = min(MOST_TILES, room, _most_voxels(drawn.budget) // math.prod(shape))
     return CaseView(
@@ -213,7 +213,7 @@ def _smallest_seen(
 
 def _whole_spacing(fingerprints: Sequence[Fingerprint], drawn: Outline) -> tuple[float, float, float] | None:
     """The finest one at which a case takes no more than its share of memory and of a step's voxels."""
-    alone = drawn.budget.encoder_alone()
+    alone = drawn.seen
     for spacing in coarser(drawn.spacing):
         shape = _held(fingerprints, spacing, drawn.divisor)
         if math.prod(shape) <= _most_voxels(drawn.budget) // 2 and alone.maps(shape, 1) <= alone.limit_bytes / SHARE:

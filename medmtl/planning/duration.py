@@ -23,19 +23,20 @@ MEASURED_VOXELS = 60_000
 BESIDES = 1.3  # losses, the optimiser, and loading that competes for the processor
 
 
-def with_duration(plan: Plan, towers: Towers) -> Plan:
+def with_duration(plan: Plan, towers: Towers, second_towers: Towers | None = None) -> Plan:
     """The plan with its predicted training time, within a factor of about two; takes about a second to measure.
 
     Args:
         plan: of :func:`medmtl.planning.make_plan`.
-        towers: how often the parts of its network stand there.
+        towers: how often the parts of its network are run for a sample.
+        second_towers: the same for a sample of its second view, where it has one; by default the encoders.
     """
     if plan.steps is None:
         return plan
     operations = plan.batch * (1 + BACKWARD) * forward_operations(plan.network, towers, plan.shape)
     if (second := plan.case_view) is not None:
         samples = second.batch * second.tiles
-        alone = forward_operations(plan.network, towers.without_decoders(), second.shape)
+        alone = forward_operations(plan.network, second_towers or towers.without_decoders(), second.shape)
         operations += samples * (1 + BACKWARD) * alone
     speed = measure_operations_per_second(plan, towers.decoders)
     seconds = plan.steps * BESIDES * operations / speed

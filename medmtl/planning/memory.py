@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from medmtl import networks
 from medmtl.device import Device
@@ -25,13 +25,14 @@ class Budget:
     """What a training of one network needs, against what it may have.
 
     Attributes:
-        network, towers: the network's measurements, and how often its parts stand there.
+        network, towers: the network's measurements, and how often its parts are run for a sample.
         outputs: channels of all voxel tasks' outputs together.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         device: the machine.
         limit_bytes: ``plan.memory_gb``.
         varied_axes: axes along which whole-case samples of different steps differ.
         beside_bytes: what the samples of another view take.
+        built: the networks that stand there, where that is more than a sample is run through.
     """
 
     network: NetworkShape
@@ -42,6 +43,7 @@ class Budget:
     limit_bytes: int
     varied_axes: int = 0
     beside_bytes: int = 0
+    built: tuple[Towers, ...] = ()
 
     def need(self, shape: Triple, batch: int) -> int:
         """Predicted peak bytes of the training process: resident memory on a CPU, device memory on a GPU.
@@ -59,7 +61,7 @@ class Budget:
     @property
     def parameters(self) -> int:
         """Bytes of the parameters with their gradients, moments and copies."""
-        return PARAMETER_BYTES * parameter_count(self.network, self.towers)
+        return PARAMETER_BYTES * sum(parameter_count(self.network, one) for one in self.built or (self.towers,))
 
     def maps(self, shape: Triple, batch: int) -> int:
         """What the samples alone take: every stage's maps, input and outputs."""
@@ -73,10 +75,6 @@ class Budget:
         whole = 4 * math.prod(shape) * (INPUT_COPIES * self.network.in_channels + OUTPUT_COPIES * self.outputs)
         holes = 1 + HOLES * self.varied_axes if self.device.kind == "cpu" else 1.0
         return math.ceil(batch * (maps + whole) * holes)
-
-    def encoder_alone(self) -> Budget:
-        """The same for samples of case tasks, which no decoder reads."""
-        return replace(self, towers=self.towers.without_decoders(), outputs=0, beside_bytes=0)
 
     def fits(self, shape: Triple, batch: int) -> bool:
         """Whether the need is within the limit."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from medmtl import sharing, weighting
@@ -91,8 +91,16 @@ def _stages(
     return strides, kernels, widths
 
 
-def plan_towers(config: Config, tasks: Mapping[str, Task], network: NetworkShape) -> Towers:
+def plan_towers(
+    config: Config, tasks: Mapping[str, Task], network: NetworkShape, seeing: Collection[str] | None = None
+) -> Towers:
     """How often the parts of the network stand there, by the kind of sharing.
+
+    Args:
+        config: the resolved configuration.
+        tasks: of the network; those that read no image do not count.
+        network: its measurements.
+        seeing: the tasks of one view, of which what a pass for them runs is meant; None for the whole network.
 
     Raises:
         ConfigError: B142 if the kind cannot share a network of this many stages as its options say.
@@ -100,9 +108,37 @@ def plan_towers(config: Config, tasks: Mapping[str, Task], network: NetworkShape
     voxel = {name: task.voxel for name, task in tasks.items() if task.reads_image}
     kind = sharing.kinds.get(config.sharing.kind)
     try:
+        if seeing is not None:
+            return kind.towers_run(config.sharing, network, config.network, voxel, seeing)
         return kind.towers(config.sharing, network, config.network, voxel)
     except ValueError as error:
         raise ConfigError(str(error), key="sharing", code="B142") from None
+
+
+def towers_by_view(
+    config: Config, tasks: Mapping[str, Task], network: NetworkShape, second: Collection[str]
+) -> tuple[Towers, Towers, tuple[Towers, ...]]:
+    """What a step runs for each of two views, and what stands there for both.
+
+    Args:
+        config: the resolved configuration; ``views.share`` says whether there is one network or two.
+        tasks: all of the configuration.
+        network: measurements of the network.
+        second: case tasks with a view of their own.
+
+    Returns:
+        What the others' samples run, or all where nobody else sees the image; what the second view's samples run; and
+        the one or two networks.
+    """
+    own = {name: task for name, task in tasks.items() if name in second}
+    others = {name: task for name, task in tasks.items() if name not in second and task.reads_image} or own
+    if config.views.share or others is own:
+        first, seen = (plan_towers(config, tasks, network, part) for part in (others, own))
+        built: tuple[Towers, ...] = (plan_towers(config, tasks, network),)
+    else:
+        first, seen = (plan_towers(config, part, network) for part in (others, own))
+        built = (first, seen)
+    return first, seen.without_decoders(), built
 
 
 def output_count(tasks: Mapping[str, Task]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from medmtl.config import Config
@@ -13,8 +13,16 @@ from medmtl.data.prepared import Preparation
 from medmtl.device import Device
 from medmtl.networks.shape import NetworkShape
 from medmtl.planning.memory import Budget
-from medmtl.planning.network import output_count, plan_network, plan_precision, plan_towers, working_sizes
+from medmtl.planning.network import (
+    output_count,
+    plan_network,
+    plan_precision,
+    plan_towers,
+    towers_by_view,
+    working_sizes,
+)
 from medmtl.planning.plan import Triple
+from medmtl.planning.sample import seeing_tasks
 from medmtl.planning.spacing import plan_spacing
 from medmtl.tasks.base import LabelTask, MapTask, Task
 from medmtl.tasks.box_task import BoxTask
@@ -31,7 +39,8 @@ class Outline:
         network: the network.
         divisor: what the network divides a sample's axes by.
         precision: of the arithmetic.
-        budget: of memory.
+        budget: of memory, where all tasks see the same samples.
+        patches, seen: the same where case tasks have a view of their own: of the others' samples, and of theirs.
     """
 
     spacing: tuple[float, float, float]
@@ -41,6 +50,8 @@ class Outline:
     divisor: Triple
     precision: Literal["fp32", "bf16", "fp16"]
     budget: Budget
+    patches: Budget
+    seen: Budget
 
     def preparation(self, config: Config, tasks: Mapping[str, Task]) -> Preparation:
         """The deterministic half of the transforms at this spacing."""
@@ -87,4 +98,7 @@ def outline(
     held = {whole_shape([size], round_up(whole, divisor), divisor) for size in sizes}
     varied = sum(len(set(axis)) > 1 for axis in zip(*held, strict=True))
     budget = Budget(network, towers, output_count(tasks), precision, device, limit, varied)
-    return Outline(spacing, sizes, whole, network, divisor, precision, budget)
+    first, second, built = towers_by_view(config, tasks, network, seeing_tasks(tasks))
+    patches = replace(budget, towers=first, built=built)
+    seen = replace(budget, towers=second, outputs=0, built=built)
+    return Outline(spacing, sizes, whole, network, divisor, precision, budget, patches, seen)

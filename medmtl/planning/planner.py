@@ -19,7 +19,7 @@ from medmtl.planning.case_view import (
     whole_view,
 )
 from medmtl.planning.memory import Budget
-from medmtl.planning.outline import outline
+from medmtl.planning.outline import Outline, outline
 from medmtl.planning.plan import CaseView, Plan
 from medmtl.planning.remedy import remedy
 from medmtl.planning.sample import plan_batch, plan_shape, say_padding, seeing_tasks
@@ -53,14 +53,14 @@ def make_plan(
     if kind in ("two", "lesion"):
         make = whole_view if kind == "two" else lesion_view
         second = make(config, tasks, fingerprints, drawn)
-    budget = _main_budget(drawn.budget, second, kind)
+    budget = drawn.budget if kind == "one" else _main_budget(drawn, second)
     own = tasks if kind == "one" else {name: task for name, task in tasks.items() if name not in seeing_tasks(tasks)}
     shape, view = plan_shape(
         config, own, budget, drawn.divisor, drawn.whole, reasons, lambda: remedy(config, tasks, fingerprints, device)
     )
     if kind == "tiles":
         second = tiles_view(config, tasks, drawn, shape)
-        budget = _main_budget(drawn.budget, second, "")
+        budget = _main_budget(drawn, second)
     say_padding(drawn.sizes, shape, view, reasons)
     batch = plan_batch(config, budget, shape, training_cases, reasons)
     if second is not None:
@@ -96,13 +96,11 @@ def _refuse_guides(tasks: Mapping[str, Task], kind: str) -> None:
         )
 
 
-def _main_budget(budget: Budget, second: CaseView | None, kind: str) -> Budget:
-    """What is left for the voxel tasks' samples; of tiles, whose shape is not known yet, a share is kept free."""
+def _main_budget(drawn: Outline, second: CaseView | None) -> Budget:
+    """What is left beside a second view's samples; of tiles, whose shape is not known yet, a share is kept free."""
     if second is None:
-        return budget if kind != "tiles" else replace(budget, beside_bytes=budget.limit_bytes // SHARE)
-    alone = budget.encoder_alone()
-    own = 0 if second.share else alone.parameters
-    return replace(budget, beside_bytes=own + alone.maps(second.shape, second.batch * second.tiles))
+        return replace(drawn.patches, beside_bytes=drawn.patches.limit_bytes // SHARE)
+    return replace(drawn.patches, beside_bytes=drawn.seen.maps(second.shape, second.batch * second.tiles))
 
 
 def _threads(config: Config, device: Device, reasons: dict[str, str]) -> int:

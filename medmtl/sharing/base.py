@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -66,6 +66,25 @@ class Sharing(nn.Module, ABC):
         return Towers(1, decoder_count(network, voxel))
 
     @classmethod
+    def towers_run(
+        cls,
+        options: SharingOptions,
+        shape: NetworkShape,
+        network: EncoderOptions,
+        voxel: Mapping[str, bool],
+        tasks: Collection[str],
+    ) -> Towers:
+        """What a pass for some of its tasks runs, for the time and the maps of a view that others do not see.
+
+        By default the network of these tasks alone.
+
+        Args:
+            options, shape, network, voxel: as of the constructor.
+            tasks: those that the pass is for.
+        """
+        return cls.towers(options, shape, network, {name: own for name, own in voxel.items() if name in tasks})
+
+    @classmethod
     def check(cls, options: SharingOptions, tasks: Sequence[str]) -> None:
         """The options fit the tasks of the file.
 
@@ -101,6 +120,10 @@ class Sharing(nn.Module, ABC):
     @abstractmethod
     def own_parameters(self, task: str) -> list[nn.Parameter]:
         """Parameters, outside the head, that only ``task`` reaches."""
+
+    def reached_only_by(self, tasks: Sequence[str]) -> list[nn.Parameter]:
+        """Parameters, outside the heads, that none but the named tasks reach."""
+        return [parameter for task in tasks for parameter in self.own_parameters(task)]
 
     def encoder_norms(self) -> list[InstanceNorm]:
         """Norms that a second view at another spacing wants its own of; by default all.

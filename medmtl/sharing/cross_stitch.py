@@ -10,7 +10,8 @@ not trained before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -71,6 +72,19 @@ class CrossStitch(Sharing):
     ) -> Towers:
         """An encoder per task, a decoder per voxel task, and the mixed maps."""
         return Towers(len(voxel), sum(voxel.values()), beside_maps=2.0 * len(voxel))
+
+    @classmethod
+    def towers_run(
+        cls,
+        options: SharingOptions,
+        shape: NetworkShape,
+        network: EncoderOptions,
+        voxel: Mapping[str, bool],
+        tasks: Collection[str],
+    ) -> Towers:
+        """All encoders, whoever asks, and the decoders of those who do."""
+        decoders = sum(is_voxel for name, is_voxel in voxel.items() if name in tasks)
+        return replace(cls.towers(options, shape, network, voxel), decoders=decoders)
 
     @property
     def spec(self) -> Mapping[str, FeatureSpec]:

@@ -8,6 +8,7 @@ tasks, is what Misra et al. 2016 (https://arxiv.org/abs/1604.03539, figure 1) an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Annotated
@@ -24,6 +25,8 @@ from medmtl.networks.shape import NetworkShape
 from medmtl.registry import nearest
 from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder
 from medmtl.sharing.decoders import Decoders, Maps, decoder_names
+
+GROUP = re.compile(r"[a-z][a-z0-9_]*")  # it becomes a part of the names of tensors
 
 
 class HardOptions(SharingOptions):
@@ -44,6 +47,9 @@ class HardOptions(SharingOptions):
             raise ValueError(
                 "groups divide the stages behind shared_stages, which is not set; set it, or leave groups away"
             )
+        wrong = [group for group in self.groups or {} if not GROUP.fullmatch(group)]
+        if wrong:
+            raise ValueError(f"the name of a group must match {GROUP.pattern}, as those of tasks; rename {wrong[0]!r}")
         named = [task for tasks in (self.groups or {}).values() for task in tasks]
         twice = [task for task in dict.fromkeys(named) if named.count(task) > 1]
         if twice:
@@ -159,6 +165,11 @@ class Hard(Sharing):
         group = self._group_of.get(task)
         alone = self._deeper(group) if group and self._members(group) == [task] else []
         return [*alone, *self.decoders.own(task)]
+
+    def reached_only_by(self, tasks: Sequence[str]) -> list[nn.Parameter]:
+        """Their own, and those of a group's stages that they alone read."""
+        groups = [group for group in self._names() if len(own := self._members(group)) > 1 and set(own) <= set(tasks)]
+        return [*super().reached_only_by(tasks), *(p for group in groups for p in self._deeper(group))]
 
     def encoder_norms(self) -> list[InstanceNorm]:
         """The common stages', and those of branches that more than one task reads."""

@@ -90,6 +90,12 @@ class Soft(Sharing):
         cls, options: SharingOptions, shape: NetworkShape, network: EncoderOptions, voxel: Mapping[str, bool]
     ) -> Towers:
         """An encoder per task, and a decoder per voxel task."""
+        assert isinstance(options, SoftOptions)
+        if len(options.strengths or ()) > len(shape.channels):
+            raise ValueError(
+                f"strengths {list(options.strengths or ())} are more than the planned network's {len(shape.channels)} "
+                "stages; leave the last ones away"
+            )
         return Towers(len(voxel), sum(voxel.values()), beside_maps=0.5 * len(voxel))
 
     @property

@@ -107,20 +107,21 @@ def verdict(
 
 @torch.inference_mode()
 def collapse_check(
-    session: Session, *, early: bool = False, stopped: Callable[[], bool] = lambda: False
+    session: Session, *, early: int = 0, stopped: Callable[[], bool] = lambda: False
 ) -> dict[str, dict[str, Any]]:
-    """Judge every case head with at least ten labelled training cases.
+    """Judge every case head with at least ten labelled training cases; early, if it trained in half of the steps.
 
     The weights are those in training; the cases are the first 192 of the training fold, not augmented. The training
     goes on as if nothing had been: no weight, no buffer, no random number changes.
 
     Args:
         session: of the training.
-        early: whether the training goes on.
+        early: the steps done where the training goes on; 0 at its end.
         stopped: asked before every case; where it says yes, nothing is judged.
     """
     learner = session.learner
-    tasks = {name: task for name, task in learner.tasks.items() if isinstance(task, CaseTask)}
+    judged = learner.times.mostly(early) if early else tuple(learner.tasks)
+    tasks = {name: task for name in judged if isinstance(task := learner.tasks[name], CaseTask)}
     if not tasks:
         return {}
     was_training = learner.model.training
@@ -135,7 +136,7 @@ def collapse_check(
             np.array([r[0] for r in found]),
             np.array([r[1] for r in found]),
             np.stack([r[2] for r in found]),
-            early=early,
+            early=early > 0,
         )
         for name, found in rows.items()
         if len(found) >= MIN_CASES

@@ -272,8 +272,8 @@ def _has_verdicts(session: Session, step: int) -> bool:
 def _judge_heads(session: Session, step: int, requests: Requests) -> None:
     """Say which heads are dead. As with a validation, a request to stop does not wait for it but at the last step."""
     limit = session.plan.steps
-    early = step != limit
-    verdicts = collapse_check(session, early=early, stopped=lambda: early and requests.heard is not None)
+    early = step if step != limit else 0
+    verdicts = collapse_check(session, early=early, stopped=lambda: early > 0 and requests.heard is not None)
     for name, verdict in verdicts.items():
         session.run.log({"step": step, "collapse": {"task": name, **verdict}})
         if early and verdict["verdict"] == "collapsed":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -43,7 +44,7 @@ def make_optimiser(
 ) -> torch.optim.Optimizer:
     """The optimiser with one group per (rate, decay) pair and per clipping group.
 
-    The trunk and the voxel heads share ``lr``; an encoder that case tasks alone train has ``head_lr``. Each case head
+    The trunk and the voxel heads share ``lr``; what case tasks alone train of it has ``head_lr``. Each case head
     has ``head_lr``, or what ``heads`` says, and a clipping group of its own, because a small head next to a large trunk
     is either starved or scaled away by one common norm.
     Where tasks share nothing, the encoder and decoder of each are a clipping group of their own, with the rate that a
@@ -76,23 +77,8 @@ def make_optimiser(
                     }
                 )
 
-    towers = model.towers()
-    apart = {parameter for tower in towers.values() for parameter in tower}
-    trunk, own_trunk = (
-        [parameter for parameter in parameters if parameter not in apart]
-        for parameters in (model.trunk_parameters(), model.second_trunk_parameters())
-    )
-    voxel = [task for task in model.tasks if task not in case_tasks]
-    for task in voxel:
-        if task not in towers:
-            trunk += model.head_parameters(task)
-    # voxel tasks first: the first group's rate is the trunk's
-    for task in sorted(towers, key=lambda task: task in case_tasks):
-        head, rate = ([], training.head_lr) if task in case_tasks else (model.head_parameters(task), training.lr)
-        add(f"{task}'s tower", [*towers[task], *head], rate, training.weight_decay)
-    # the gradient of a few case labels is mostly noise, and a mask's rate walks at random on it
-    add("trunk", trunk, training.lr if voxel else training.head_lr, training.weight_decay)
-    add("second view's trunk", own_trunk, training.head_lr, training.weight_decay)
+    for name, parameters, rate in _trunk_groups(model, case_tasks, training):
+        add(name, parameters, rate, training.weight_decay)
     for task in model.tasks:
         if task in case_tasks:
             own = training.heads.get(task, HeadSection())
@@ -102,6 +88,32 @@ def make_optimiser(
     if training.optimiser == "sgd":
         return torch.optim.SGD(groups, momentum=MOMENTUM, nesterov=True, foreach=True)
     return torch.optim.AdamW(groups, foreach=True)
+
+
+def _trunk_groups(
+    model: MultiTaskModel, case_tasks: frozenset[str], training: TrainingSection
+) -> Iterator[tuple[str, list[nn.Parameter], float]]:
+    """Name, parameters and rate of what is no case head; the first rate is that of the voxel tasks' trunk."""
+    case = [task for task in model.tasks if task in case_tasks]  # in order, in which a norm is summed
+    voxel = [task for task in model.tasks if task not in case_tasks]
+    towers = model.towers()
+    held = {parameter for tower in towers.values() for parameter in tower}
+    cases = [p for p in model.reached_only_by(case) if p not in held] if voxel else []
+    held.update(cases)
+    trunk, own_trunk = (
+        [parameter for parameter in parameters if parameter not in held]
+        for parameters in (model.trunk_parameters(), model.second_trunk_parameters())
+    )
+    for task in voxel:
+        if task not in towers:
+            trunk += model.head_parameters(task)
+    for task in sorted(towers, key=lambda task: task in case_tasks):
+        head, rate = ([], training.head_lr) if task in case_tasks else (model.head_parameters(task), training.lr)
+        yield f"{task}'s tower", [*towers[task], *head], rate
+    # the gradient of a few case labels is mostly noise, and a mask's rate walks at random on it
+    yield "trunk", trunk, training.lr if voxel else training.head_lr
+    yield "trunk of case tasks", cases, training.head_lr
+    yield "second view's trunk", own_trunk, training.head_lr
 
 
 def set_own_factors(optimiser: torch.optim.Optimizer, schedule: Schedule, step: int) -> None:

@@ -189,10 +189,13 @@ def _update(learner: Learner, rate_factor: float, batch: Batch) -> dict[str, flo
 
 @torch.no_grad()
 def _losses_again(learner: Learner, batch: Batch) -> dict[str, float]:
-    """Of the same samples after the update, for a weighting that asks for them."""
+    """Of the same samples after the update, for a weighting that asks for them; heads' running moments stay."""
     if learner.weighting.needs != "second forward" or learner.skipped:
         return {}
+    kept = [(buffer, buffer.clone()) for buffer in learner.model.buffers()]
     again = _batch_losses(learner, batch, remember=False)
+    for buffer, before in kept:
+        buffer.copy_(before)
     return dict(zip(again, _read(list(again.values())), strict=True))
 
 

@@ -5,6 +5,7 @@ The schedule of the learning rates is :class:`medmtl.training.optimiser.Schedule
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -54,6 +55,11 @@ class TaskSchedule:
         if not first <= step < end:
             return 0.0
         return min(1.0, (step - first + 1) / max(1, round(times.ramp * self.steps)))
+
+    def mostly(self, steps: int) -> tuple[str, ...]:
+        """Tasks whose time at least half of the first ``steps`` steps are."""
+        counts = Counter(name for step in range(steps) for name in self.factors(step))
+        return tuple(name for name in self.tasks if 2 * counts[name] >= steps)
 
     def chosen(self, step: int, labelled: Collection[str]) -> tuple[str, ...]:
         """The tasks that a step trains.

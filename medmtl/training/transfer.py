@@ -16,7 +16,8 @@ from medmtl.run_folder import RunFolder, no_checkpoint
 
 logger = logging.getLogger(__name__)
 
-TRUNK = "sharing."
+TRUNKS = ("sharing.", "second_sharing.")
+DECODERS = ("sharing.decoders.", "second_sharing.decoders.")  # of no use without the encoder that they read
 SHOWN = 3  # cases and tensors that a message names
 
 
@@ -42,7 +43,7 @@ def take_trunk(donor: RunFolder, model: MultiTaskModel) -> Initial:
         model: the new model, on the CPU.
 
     Raises:
-        InputError: B141 if nothing fits.
+        InputError: B141 if nothing of an encoder fits.
         ArtefactError: if the donor has no whole commit.
     """
     stored = donor.newest()
@@ -50,14 +51,14 @@ def take_trunk(donor: RunFolder, model: MultiTaskModel) -> Initial:
         raise no_checkpoint(donor)
     group = "average" if "average" in stored.tensors else "model"
     theirs = stored.tensors[group]
-    own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(TRUNK)}
+    own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(TRUNKS)}
     absent = sorted(own.keys() - theirs.keys())
     other = sorted(name for name in own.keys() & theirs.keys() if not _fits(own[name], theirs[name]))
     matched = {name: theirs[name] for name in own if name not in {*absent, *other}}
-    if not matched:
+    if all(name.startswith(DECODERS) for name in matched):
         raise InputError(
-            f"nothing of the trunk of {donor.path.name} fits the network of this plan (tensors are matched by name and "
-            "shape); set plan.width, plan.max_width, plan.spacing, network and sharing as they are in that run",
+            f"no encoder of {donor.path.name} fits the network of this plan (tensors are matched by name and shape); "
+            "set plan.width, plan.max_width, plan.spacing, network and sharing as they are in that run",
             code="B141",
         )
     logger.info("%d of %d tensors of the trunk come from %s", len(matched), len(own), donor.path.name)

@@ -9,8 +9,10 @@ import pytest
 
 from medmtl.data.fingerprint import Fingerprint
 from medmtl.errors import ConfigError, InputError
+from medmtl.networks.cost import Towers, parameter_count
 from medmtl.planning import Plan
 from medmtl.planning.case_view import lesion_diameters
+from medmtl.planning.memory import PARAMETER_BYTES, PROCESS_BYTES
 from tests.planning.cohorts import configured, fingerprint, planned
 
 SHAPE = (256, 256, 160)
@@ -98,6 +100,14 @@ def test_both_views_fit_the_budget_together(tmp_path: Path) -> None:
         )
         both = of(tmp_path, 8.0, views__kind=kind, plan__memory_gb=4.0, plan__shape=plan.shape, **more)
         assert own.memory_bytes > both.memory_bytes
+
+
+def test_towers_of_the_other_view_s_tasks_take_no_room_for_maps(tmp_path: Path) -> None:
+    """Under ``soft`` a patch runs the voxel task's tower alone: as one encoder and one decoder, but for half a map."""
+    settings = {"views__kind": "two", "views__spacing": [4, 4, 4], "plan__shape": [64, 64, 64], "plan__batch": 2}
+    hard, soft = (of(tmp_path, 8.0, **settings, sharing__kind=kind) for kind in ("hard", "soft"))
+    tower = PARAMETER_BYTES * parameter_count(soft.network, Towers(1))
+    assert tower < soft.memory_bytes - hard.memory_bytes < tower + 0.05 * (hard.memory_bytes - PROCESS_BYTES)
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from medmtl import api
+from medmtl import api, sharing
 from medmtl.build import build_tasks
 from medmtl.device import Device
-from medmtl.planning.network import output_count, plan_towers
+from medmtl.networks.cost import parameter_count
+from medmtl.networks.decoder import UnetDecoder
+from medmtl.networks.encoder import Encoder
+from medmtl.planning.network import output_count, plan_towers, towers_by_view
 from medmtl.run_folder import RunFolder
 from tests.conftest import TINY
+from tests.networks.contract import image
 from tests.networks.test_cost import PLAIN
 from tests.planning.cohorts import CPU, GPU, SMALL, configured, fingerprint, planned
 
@@ -65,6 +69,38 @@ def test_decoders_and_outputs_are_those_of_the_voxel_tasks(tmp_path: Path, decod
     towers = plan_towers(config, build_tasks(config), PLAIN)
     assert (towers.encoders, towers.decoders) == (1, decoders)
     assert output_count(build_tasks(config)) == 2 + 3
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("kind", sharing.kinds.names())
+def test_each_view_is_planned_with_what_its_samples_run(tmp_path: Path, kind: str, share: bool) -> None:
+    """Counted on the network itself: the encoders and decoders that a pass for a view's tasks calls."""
+    age = {"kind": "regression", "column": "age"}
+    config = configured(tmp_path, sharing__kind=kind, tasks__age=age, views__share=share)
+    tasks = build_tasks(config)
+    second = ("grade", "age")
+    voxel = {name: task.voxel for name, task in tasks.items()}
+    parts = [voxel, voxel] if share else [{"lesion": True}, dict.fromkeys(second, False)]
+    cls = sharing.kinds.get(kind)
+    calls: list[str] = []
+    for part, asked, planned_towers in zip(
+        parts, (("lesion",), second), towers_by_view(config, tasks, PLAIN, second)[:2], strict=True
+    ):
+        model = cls(config.sharing, PLAIN, config.network, part)
+        calls.clear()
+        for module in model.modules():
+            if isinstance(module, UnetDecoder):
+                module.register_forward_hook(lambda *_: calls.append("decoder"))
+            elif isinstance(module, Encoder):
+                module.stages[0].register_forward_hook(lambda *_: calls.append("encoder"))
+        model.features(image(PLAIN), asked)
+        assert (calls.count("encoder"), calls.count("decoder")) == (planned_towers.encoders, planned_towers.decoders)
+    built = towers_by_view(config, tasks, PLAIN, second)[2]
+    networks = parts[:1] if share else parts
+    found = sum(
+        sum(p.numel() for p in cls(config.sharing, PLAIN, config.network, part).parameters()) for part in networks
+    )
+    assert sum(parameter_count(PLAIN, one) for one in built) == pytest.approx(found, rel=0.1)
 
 
 def test_without_a_voxel_task_there_is_no_decoder(tmp_path: Path) -> None:

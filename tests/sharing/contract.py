@@ -123,11 +123,16 @@ class SharingContract:
         assert set(found) == set(model.parameters())
 
     def test_a_task_reaches_shared_parameters_and_its_own_only(self, model: Sharing) -> None:
-        for name in VOXEL:
+        reached: dict[bool, set[torch.nn.Parameter]] = {True: set(), False: set()}
+        for name, is_voxel in VOXEL.items():
             model.zero_grad()
             torch.autograd.backward(energy(model.features(image(FLAT), [name])[name]))
             assert all(p.grad is not None for p in model.own_parameters(name))
             assert all(p.grad is None for other in VOXEL if other != name for p in model.own_parameters(other))
+            reached[is_voxel] |= {p for p in model.parameters() if p.grad is not None}
+        of_case_tasks = model.reached_only_by([name for name, is_voxel in VOXEL.items() if not is_voxel])
+        assert len(of_case_tasks) == len(set(of_case_tasks))
+        assert set(of_case_tasks) == reached[False] - reached[True]
 
     def test_shared_parameters_are_reached_by_two_tasks(self, model: Sharing) -> None:
         count = dict.fromkeys(model.shared_parameters(), 0)

@@ -74,7 +74,7 @@ def test_a_mixture_learns_from_the_identity_on() -> None:
 def test_mixtures_are_not_decayed_and_the_trunk_is_one_clipping_group() -> None:
     model = model_of(CrossStitch, OPTIONS)
     groups = groups_of(model).param_groups
-    assert {group["clip_group"] for group in groups} == {"trunk", "grade"}
+    assert {group["clip_group"] for group in groups} == {"trunk", "trunk of case tasks", "grade"}
     decayed = {p for group in groups if group["weight_decay"] for p in group["params"]}
     stitches = set(model.get_submodule("sharing.stitches").parameters())
     assert len(stitches) == 9 and not stitches & decayed

@@ -27,6 +27,11 @@ class TestStages(SharingContract):
     options = {**OPTIONS, "shared_stages": 1}
 
 
+class TestCaseGroup(SharingContract):
+    cls = Hard
+    options = {**OPTIONS, "shared_stages": 2, "groups": {"cases": ["grade", "age"]}}
+
+
 class TestGroups(SharingContract):
     cls = Hard
     options = {**OPTIONS, "shared_stages": 2, "groups": {"shapes": ["organ", "edge"], "grade": ["grade"]}}

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from medmtl.model import MultiTaskModel, SecondView
+from medmtl.networks.unet import UnetOptions
 from medmtl.sharing.hard import Hard
-from medmtl.sharing.soft import Soft
+from medmtl.sharing.soft import Soft, SoftOptions
 from tests.networks.contract import FLAT, image
 from tests.sharing.contract import SharingContract, build
 from tests.sharing.models import VOXEL, groups_of, model_of, trained
@@ -195,6 +196,12 @@ def test_a_second_encoder_of_soft_sharing_is_towers_as_well() -> None:
     first = build(Soft, OPTIONS, {"organ": True})
     assert list(tasks.towers()) == ["organ", "grade"]
     assert first.own_parameters("grade") == [] and own.own_parameters("organ") == []
+
+
+def test_more_strengths_than_stages_are_refused() -> None:
+    given = SoftOptions.model_validate({**OPTIONS, "strengths": [1.0] * (len(FLAT.channels) + 1)})
+    with pytest.raises(ValueError, match="more than the planned network's 3 stages"):
+        Soft.towers(given, FLAT, UnetOptions(kind="unet"), VOXEL)
 
 
 def test_one_task_alone_is_not_pulled() -> None:

@@ -18,8 +18,10 @@ from sklearn.preprocessing import StandardScaler
 from medmtl import api
 from medmtl.errors import InterruptedRun
 from medmtl.run_folder import RunFolder
+from medmtl.sections import TimesSection
 from medmtl.training import collapse, loop
 from medmtl.training.session import open_session
+from medmtl.training.task_schedule import TaskSchedule
 from tests.conftest import TINY
 from tests.faults.processes import fingerprint, records
 
@@ -124,6 +126,16 @@ def test_a_check_leaves_training_mode_random_numbers_and_weights_alone(trained_r
     assert collapse.collapse_check(session, stopped=lambda: True) == {}
 
 
+def test_early_a_head_that_has_hardly_trained_is_not_judged(trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collapse, "MIN_CASES", 5)
+    session = open_session(RunFolder.open(trained_run))
+    assert list(collapse.collapse_check(session, early=2)) == ["risk"]  # malignancy has too few labels
+    times = {"risk": TimesSection(start=0.3)}
+    session.learner.times = TaskSchedule(tuple(session.learner.tasks), times, steps=6)
+    assert collapse.collapse_check(session, early=2) == {}
+    assert list(collapse.collapse_check(session)) == ["risk"]
+
+
 @pytest.fixture
 def early(monkeypatch: pytest.MonkeyPatch) -> None:
     """Six steps are enough for an early judgement, after two of them, and four labelled cases for a verdict."""
@@ -149,8 +161,8 @@ def test_a_stop_does_not_wait_for_the_early_judgement_and_a_resume_makes_up_for_
     api.train(tiny_cohort, tmp_path / "whole", device="cpu", overrides=TINY)
     judge = loop.collapse_check
 
-    def stop_then_judge(session: Any, *, early: bool, stopped: Any) -> Any:
-        return judge(session, early=early, stopped=lambda: early)
+    def stop_then_judge(session: Any, *, early: int, stopped: Any) -> Any:
+        return judge(session, early=early, stopped=lambda: early > 0)
 
     monkeypatch.setattr(loop, "collapse_check", stop_then_judge)
 

@@ -12,6 +12,7 @@ from medmtl import api
 from medmtl.errors import InterruptedRun
 from medmtl.run_folder import RunFolder
 from medmtl.sections import TrainingSection
+from medmtl.sharing.hard import Hard
 from medmtl.tasks.classification import Classification
 from medmtl.tasks.segmentation import Segmentation
 from medmtl.training.optimiser import MOMENTUM, Schedule, make_optimiser, set_own_factors, set_rates
@@ -20,6 +21,7 @@ from medmtl.training.step import train_step
 from medmtl.weighting.equal import Equal
 from tests.conftest import TINY
 from tests.faults.processes import fingerprint, records
+from tests.sharing.models import model_of
 from tests.test_model import make
 from tests.test_model_views import make as make_viewed
 
@@ -148,5 +150,7 @@ def test_an_encoder_that_case_tasks_alone_train_has_their_rate() -> None:
 
     assert found(make(organ=Segmentation, grade=Classification), "grade") == {"trunk": 4e-3, "grade": 1e-3}
     assert found(make(grade=Classification), "grade") == {"trunk": 1e-3, "grade": 1e-3}
+    apart = found(model_of(Hard, {"kind": "hard", "shared_stages": 2}), "grade")
+    assert apart == {"trunk": 4e-3, "trunk of case tasks": 1e-3, "grade": 1e-3}
     viewed = found(make_viewed(share=False), "grade")
     assert viewed == {"trunk": 4e-3, "second view's trunk": 1e-3, "grade": 1e-3}

@@ -11,9 +11,11 @@ import torch
 
 from medmtl.data.batch import Batch
 from medmtl.errors import NumericError
+from medmtl.networks.pooling.head import RunningStandardisation
 from medmtl.run_folder import RunFolder
 from medmtl.training.session import Session, open_session
 from medmtl.training.step import train_step
+from medmtl.weighting.famo import Famo
 
 
 @pytest.fixture
@@ -116,6 +118,17 @@ def test_every_parameter_is_in_one_group_and_case_heads_are_clipped_alone(sessio
 
 
 @pytest.mark.covers("F44")
+def test_a_second_look_at_the_samples_leaves_the_heads_running_moments(session: Session) -> None:
+    """As many updates as steps, whatever the weighting asks for."""
+    learner = session.learner
+    learner.weighting = Famo(Famo.Options(kind="famo"), tuple(learner.tasks))
+    layers = [layer for layer in learner.model.modules() if isinstance(layer, RunningStandardisation)]
+    before = [float(layer.steps) for layer in layers]
+    train_step(learner, labelled_everywhere(session), 1.0)
+    assert len(layers) == 2
+    assert [float(layer.steps) for layer in layers] == [steps + 1 for steps in before]
+
+
 def test_an_infinite_gradient_is_skipped_counted_and_refused_at_the_tenth(session: Session) -> None:
     learner = session.learner
     # so large that the scaled loss is infinite, and stays so

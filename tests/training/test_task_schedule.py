@@ -88,6 +88,14 @@ def test_the_length_of_a_training_in_minutes_reaches_the_tasks(
     assert session.learner.times.steps == session.plan.steps == limit > loop.WARM_STEPS
 
 
+def test_a_task_that_started_late_has_not_trained_mostly() -> None:
+    """Of the steps before the early judgement of heads."""
+    made = schedule(grade={"start": 0.25}, age={"start": 0.1, "stop": 0.3})
+    assert made.mostly(33) == ("organ", "age")
+    assert made.mostly(100) == ("organ", "grade")
+    assert schedule(steps=90, timed=True, grade={"ramp": 0.1}).mostly(30) == ("organ", "age")
+
+
 def test_all_tasks_that_have_labels_train_by_default(session: Session) -> None:
     assert schedule().chosen(3, {"age", "organ"}) == ("organ", "age")
     batch = session.training[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,14 @@ import pytest
 import torch
 
 from medmtl import api
+from medmtl import config as configuration
+from medmtl.build import build_model, build_tasks
 from medmtl.checkpoint import load
 from medmtl.errors import ArtefactError, InputError
+from medmtl.planning import CaseView
 from medmtl.run_folder import RunFolder
 from medmtl.training.session import open_session
+from medmtl.training.transfer import take_trunk
 from tests.conftest import TINY
 
 STEM = "sharing.encoder.stages.0.conv1.conv.weight"
@@ -117,8 +122,28 @@ def test_another_network_gives_what_fits(
 
 
 def test_a_network_of_which_nothing_fits_is_refused(tiny_cohort: Path, trained_run: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"\[B141\] nothing of the trunk of run fits"):
+    with pytest.raises(InputError, match=r"\[B141\] no encoder of run fits"):
         start(tiny_cohort, trained_run, tmp_path / "out", **{"plan.width": 5, "plan.max_width": 5})
+
+
+@pytest.mark.parametrize("kind", ["soft", "mmoe"])
+def test_a_decoder_is_not_taken_without_the_encoder_that_it_reads(
+    tiny_cohort: Path, trained_run: Path, tmp_path: Path, kind: str
+) -> None:
+    """The decoder of ``mmoe`` has the name that it has in ``hard``."""
+    config = configuration.load(tiny_cohort, {**TINY, "sharing.kind": kind})
+    plan = RunFolder.open(trained_run).load_plan()
+    model = build_model(config, plan, build_tasks(config, plan.tasks))
+    with pytest.raises(InputError, match="network and sharing as they are in that run"):
+        take_trunk(RunFolder.open(trained_run), model)
+
+
+def test_a_second_encoder_that_the_donor_has_not_is_told(trained_run: Path) -> None:
+    donor = RunFolder.open(trained_run)
+    config, plan = donor.load_config(), donor.load_plan()
+    view = CaseView("tiles", ("malignancy", "risk"), plan.preparation, plan.shape, 1, tiles=2, share=False)
+    found = take_trunk(donor, build_model(config, replace(plan, case_view=view), build_tasks(config, plan.tasks)))
+    assert any(name.startswith("second_sharing.encoder") for name in found.record["absent"])
 
 
 def test_a_folder_that_is_no_run_is_refused(tiny_cohort: Path, tmp_path: Path) -> None:
