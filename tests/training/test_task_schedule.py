@@ -163,7 +163,9 @@ def test_in_a_ramp_the_gradient_is_scaled_and_the_logged_loss_is_not(session: Se
         torch.testing.assert_close(0.5 * a, b, rtol=1e-2, atol=1e-6)
 
 
-@pytest.mark.parametrize("alternate", ["none", "cycle", "sample"])
+@pytest.mark.parametrize(
+    "alternate", ["cycle", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("none", "sample"))]
+)
 def test_a_resumed_run_ends_with_the_bytes_of_the_uninterrupted_one(
     trained_run: Path, tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alternate: str
 ) -> None:
