@@ -24,9 +24,8 @@ import torch
 
 from medmtl import config, sharing, weighting
 from medmtl.data.workers import make_loader
-from medmtl.device import describe_hardware
+from medmtl.device import describe_hardware, peak_bytes
 from medmtl.run_folder import RunFolder
-from medmtl.studies.profile import peak_bytes
 from medmtl.training.session import open_session
 from medmtl.training.start import make_ready, start_run
 from medmtl.training.step import train_step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,3 +53,10 @@ def describe_hardware(kind: str) -> str:
 def _cpu_has_bf16() -> bool:
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(supported()) if supported is not None else False
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Most memory so far, as a plan predicts it: resident of this process on a CPU, allocated on a GPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from medmtl.data.workers import make_loader
+from medmtl.device import peak_bytes
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
 from medmtl.training.optimiser import Schedule
@@ -134,10 +134,3 @@ def _watched(learner: Learner) -> Iterator[_Watch]:
         object.__delattr__(learner.weighting, "backward")
         for handle in handles:
             handle.remove()
-
-
-def peak_bytes(device: torch.device) -> int:
-    """Most memory so far: resident of this process on a CPU, allocated on a GPU."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -17,6 +17,7 @@ import torch
 from medmtl import checkpoint
 from medmtl.data.batch import Batch
 from medmtl.data.workers import make_loader
+from medmtl.device import peak_bytes
 from medmtl.disk import why
 from medmtl.distributed import ALONE, Ranks
 from medmtl.errors import InterruptedRun, WorkError
@@ -284,7 +285,7 @@ def _judge_heads(session: Session, step: int, requests: Requests) -> None:
 
 def _tell_timing(session: Session, step: int, first: int, clock: _Clock) -> None:
     seconds = time.perf_counter() - clock.begin
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_bytes(session.learner.device)
     workers = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     session.run.log(
         {
