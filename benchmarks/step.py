@@ -4,8 +4,8 @@
 
 Arms, timed in turn, round by round, in one process, on the threads that the plan gives:
 
-* ``bare``: the joint network's encoder, decoder and voxel heads on the same batches, which lie in memory, MONAI's Dice
-  plus cross-entropy on the finest output, backward, torch's AdamW; nothing else. The floor of training this network.
+* ``bare``: the joint network's encoder, decoder and voxel heads on the same batches, which lie in memory, with the same
+  loss on all of its outputs, backward, torch's AdamW; nothing else. The floor of training this network.
 * ``joint``: medmtl's step with all tasks, loader included.
 * one arm per task: medmtl's step with this task alone, in the same plan.
 
@@ -25,7 +25,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from monai.losses import DiceCELoss
 
 from medmtl import config
 from medmtl.data.formats import strict_yaml
@@ -104,8 +103,7 @@ def bare(session: Session, count: int) -> Callable[[], object]:
     views = itertools.cycle([next(iter(batch.values())).to(learner.device) for batch in made])
     modules = [learner.model.sharing, *(learner.model.heads[name] for name in names)]
     parameters = [p for module in modules for p in module.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=RATE, foreach=True)
-    loss = DiceCELoss(to_onehot_y=True, softmax=True)
+    optimiser = torch.optim.AdamW(parameters, lr=RATE, fused=True)
 
     def step_once() -> None:
         view = next(views)
@@ -114,19 +112,11 @@ def bare(session: Session, count: int) -> Callable[[], object]:
         with autocast(learner.device, learner.precision):
             features = learner.model.sharing.features(view.image_BCDHW, names)
             outputs = {name: learner.model.heads[name](features[name]) for name in names}
-        terms = [
-            loss(finest(outputs[name]).float(), view.targets[name].clamp_min(0).unsqueeze(1).float()) for name in names
-        ]
-        torch.stack(terms).sum().backward()  # type: ignore[no-untyped-call]
+        losses = [learner.tasks[name].loss(outputs[name], view.targets[name]).mean() for name in names]
+        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
         optimiser.step()
 
     return step_once
-
-
-def finest(output: Any) -> torch.Tensor:
-    """The output at the image's own size, of a head that gives several."""
-    found: torch.Tensor = output[0] if isinstance(output, list | tuple) else output
-    return found
 
 
 def timed(step: Callable[[], object], count: int, device: torch.device) -> float:

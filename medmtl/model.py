@@ -151,7 +151,8 @@ class MultiTaskModel(nn.Module):
         if self._second.own_norms:
             for norm in sharing.encoder_norms():
                 norm.second = second
-        return sharing.features(image_BCDHW, tasks)
+        pooled: dict[Any, Any] = {}
+        return {name: replace(one, pooled=pooled) for name, one in sharing.features(image_BCDHW, tasks).items()}
 
     def pool(self, image_BCDHW: torch.Tensor, tasks: Sequence[str]) -> dict[str, torch.Tensor]:
         """What the heads of tiled tasks make of each tile alone, (tiles, F); for :meth:`answer`."""

@@ -8,6 +8,7 @@ import torch
 
 from medmtl.errors import ArtefactError
 from medmtl.model import MultiTaskModel
+from medmtl.networks.pooling.mean_max import MeanMax
 from medmtl.sharing.hard import Hard
 from medmtl.tasks.base import Task
 from medmtl.tasks.classification import Classification
@@ -79,6 +80,34 @@ def test_a_case_head_sends_a_share_of_its_gradient_into_the_trunk(share: float) 
         parts = [part for part in (gradient, damped[name]) if part is not None]
         if parts:
             torch.testing.assert_close(both[name], torch.stack(parts).sum(0), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+def test_heads_that_read_the_same_maps_pool_them_once(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[torch.Size] = []
+    pool = MeanMax.forward
+
+    def counted(self: MeanMax, map_BCDHW: torch.Tensor) -> torch.Tensor:
+        calls.append(map_BCDHW.shape)
+        return pool(self, map_BCDHW)
+
+    monkeypatch.setattr(MeanMax, "forward", counted)
+
+    def gradients(tasks: list[str]) -> dict[str, torch.Tensor | None]:
+        torch.manual_seed(0)
+        model = make(head_gradient=share, grade=Classification, stage=Classification).eval()  # without dropout
+        energy(model(image(FLAT), tasks)).backward()
+        return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+    found = [gradients(tasks) for tasks in (["grade"], ["stage"], ["grade", "stage"])]
+    once = len(calls) // 3
+    assert len(calls) == 3 * once
+    assert len(set(calls)) == once  # one call per map
+    for name, both in found[2].items():
+        parts = [gradient for gradient in (found[0][name], found[1][name]) if gradient is not None]
+        assert (both is None) == (not parts)
+        if parts:
+            torch.testing.assert_close(both, torch.stack(parts).sum(0), rtol=1e-4, atol=1e-7)
 
 
 def test_parameters_are_trunk_or_one_heads() -> None:

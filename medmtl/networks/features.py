@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -43,6 +44,10 @@ class Features:
         guide_B1DHW: float32 probabilities of another task's foreground on its finest grid, detached; None where the
             task is not guided.
         tiles: images per case, one after the other along the maps' first axis.
+        whole: the encoder's maps before they were damped; None where they were not.
+        share: of a gradient that passes into the maps; 1 where they were not damped.
+        pooled: what was pooled of maps so far, by pooling and map, together with the map; the same object for all tasks
+            of a forward pass. None where every head pools for itself.
     """
 
     encoder: tuple[torch.Tensor, ...]
@@ -50,6 +55,9 @@ class Features:
     covariates_BN: torch.Tensor | None = None
     guide_B1DHW: torch.Tensor | None = None
     tiles: int = 1
+    whole: tuple[torch.Tensor, ...] | None = field(default=None, repr=False)
+    share: float = 1.0
+    pooled: dict[tuple[str, int], tuple[torch.Tensor, torch.Tensor]] | None = field(default=None, repr=False)
 
     def damped(self, share: float) -> Features:
         """The same maps, into which a head sends only a share of its gradient.
@@ -60,13 +68,29 @@ class Features:
         if share == 1:
             return self
         encoder, decoder = (tuple(_damped(level, share) for level in maps) for maps in (self.encoder, self.decoder))
-        return replace(self, encoder=encoder, decoder=decoder)
+        return replace(self, encoder=encoder, decoder=decoder, whole=self.encoder, share=share)
+
+    def once(self, kind: str, level: int, pool: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """An encoder map pooled, damped like the map; the heads of several tasks that read one map share the work.
+
+        Args:
+            kind: of the pooling, which has no parameters.
+            level: index of the map; negative ones count from the deepest.
+            pool: (B, C, D, H, W) -> (B, F).
+        """
+        maps = self.encoder if self.whole is None else self.whole
+        held = {} if self.pooled is None else self.pooled
+        key = kind, id(maps[level])  # the map is held beside what was pooled: no other can get its id
+        if key not in held:
+            held[key] = maps[level], pool(maps[level])
+        value = held[key][1]
+        return value if self.share == 1 else _damped(value, self.share)
 
 
-def _damped(map_BCDHW: torch.Tensor, share: float) -> torch.Tensor:
-    if share == 0 or not map_BCDHW.requires_grad:
-        return map_BCDHW.detach()
-    # another name for the same values: the hook must not see what other heads send into the map
-    alias_BCDHW = map_BCDHW.view_as(map_BCDHW)
-    alias_BCDHW.register_hook(lambda gradient: gradient * share)  # type: ignore[no-untyped-call]
-    return alias_BCDHW
+def _damped(value: torch.Tensor, share: float) -> torch.Tensor:
+    if share == 0 or not value.requires_grad:
+        return value.detach()
+    # another name for the same values: the hook must not see what other heads send into them
+    alias = value.view_as(value)
+    alias.register_hook(lambda gradient: gradient * share)  # type: ignore[no-untyped-call]
+    return alias

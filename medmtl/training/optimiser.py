@@ -87,7 +87,7 @@ def make_optimiser(
     add("weighting", list(weighting.parameters()), training.head_lr, 0.0)
     if training.optimiser == "sgd":
         return torch.optim.SGD(groups, momentum=MOMENTUM, nesterov=True, foreach=True)
-    return torch.optim.AdamW(groups, foreach=True)
+    return torch.optim.AdamW(groups, fused=True)
 
 
 def _trunk_groups(

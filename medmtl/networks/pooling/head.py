@@ -150,12 +150,20 @@ class PooledHead(nn.Module):
             assert features.covariates_BN is not None
             return features.covariates_BN[:, :0]
         with torch.autocast(self.linear.weight.device.type, enabled=False):
-            pooled = [pool(map_BCDHW) for pool, map_BCDHW in zip(self.pools, maps, strict=True)]
+            pooled = [self._pooled(features, level) for level in range(-self.scales, 0)]
             if self.guided:
                 assert features.guide_B1DHW is not None
                 pooled += [mean_under(map_BCDHW, features.guide_B1DHW) for map_BCDHW in maps]
                 pooled.append(mask_summary(features.guide_B1DHW))
             return torch.cat(pooled, dim=1)
+
+    def _pooled(self, features: Features, level: int) -> torch.Tensor:
+        pool = self.pools[level]
+        assert isinstance(pool, Pooling)
+        if any(True for _ in pool.parameters()):
+            pooled: torch.Tensor = pool(features.encoder[level])
+            return pooled
+        return features.once(pool.kind, level, pool)
 
     def answer(
         self, pooled_BF: torch.Tensor, covariates_BN: torch.Tensor | None = None, tiles: int = 1
