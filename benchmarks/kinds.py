@@ -120,9 +120,8 @@ def run_medmtl(
         "plan.threads": 1,
         "plan.workers": 1,
     }
-
     training = Training(cohort / f"config-{task}.yaml", cohort / "run", overrides)
-    steps = training.steps_in(seconds)
+    steps = training.steps_in(seconds, whole=True)
     used = training.fit(steps=steps)
     found = evaluated(cohort / "run")[task]["metrics"]
     shutil.rmtree(cohort / "run")

@@ -125,6 +125,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)
+    default = resolved(given, {})
     factors = {DEFAULT: {}, **FACTORS, **OF_COHORT.get(given.config.stem, {})}
     stem = f"{'confirm' if given.confirm else 'screen'}-{given.config.stem}-{given.minutes:g}"
     done_file = given.out / f"{stem}.jsonl"
@@ -133,8 +134,8 @@ def main() -> None:
         key = {"factor": name, "fold": fold, "seed": seed}
         if any(key.items() <= row.items() for row in rows):
             continue
-        overrides = expanded(given, {k: v for part in name.split("+") for k, v in factors[part].items()})
-        if overrides and resolved(given, overrides) == resolved(given, {}):
+        overrides = expanded(default, {k: v for part in name.split("+") for k, v in factors[part].items()})
+        if overrides and resolved(given, overrides) == default:
             continue
         rows.append({**key, "overrides": overrides, **run(given, overrides, fold, seed, rows)})
         add_row(done_file, rows[-1])
@@ -161,9 +162,9 @@ def wanted(given: argparse.Namespace, names: list[str]) -> Iterator[tuple[str, i
         yield name, fold, 0
 
 
-def expanded(given: argparse.Namespace, overrides: Overrides) -> Overrides:
+def expanded(default: config.Config, overrides: Overrides) -> Overrides:
     """With the names of tasks in the place of their kinds."""
-    kinds = {name: task.kind for name, task in resolved(given, {}).tasks.items()}
+    kinds = {name: task.kind for name, task in default.tasks.items()}
     members = {
         "MASK": [name for name, kind in kinds.items() if kind == "segmentation"],
         "CLASS": [name for name, kind in kinds.items() if kind == "classification"],

@@ -71,10 +71,16 @@ class Training:
         )
         return now() - begin[0]
 
-    def steps_in(self, seconds: float) -> int:
-        """Steps that take so long, by two short runs; what a run costs whatever its length is not counted."""
+    def steps_in(self, seconds: float, *, whole: bool = False) -> int:
+        """Steps that take so long, by two short runs.
+
+        Args:
+            seconds: by the clock.
+            whole: count what a run costs whatever its length too, such as its last look at the validation cases.
+        """
         few, more = self.fit(steps=FEW), self.fit(steps=MORE)
-        return max(MORE, round(seconds * (MORE - FEW) / (more - few)))
+        each = (more - few) / (MORE - FEW)
+        return max(MORE, round((seconds - (few - FEW * each if whole else 0)) / each))
 
 
 def evaluated(place: Path) -> dict[str, Any]:
