@@ -195,3 +195,11 @@ def test_pairs_are_shown_from_the_rows_that_they_write(benchmark: Any) -> None:
     lines = pairs.tables(rows, argparse.Namespace(minutes=3, fold=3)).splitlines()
     assert "| hard | equal | 9 | 0.500 (0.400 to 0.600) |" in lines
     assert "| hard | equal | 1 | 0.600 (0.100 to 0.900) |" in lines
+
+
+def test_a_confirmation_pairs_fold_with_fold_and_seed_with_seed(benchmark: Any) -> None:
+    rows = [scored(0.5 + 0.1 * seed, factor="default", fold=1, seed=seed) for seed in (0, 1)]
+    rows += [scored(0.55 + 0.1 * seed, factor="a", fold=1, seed=seed) for seed in (0, 1, 2)]
+    text = benchmark("recipe").confirmed(rows, argparse.Namespace(config=Path("x.yaml"), minutes=3))
+    # the run without a default beside it counts in the median alone
+    assert "| a | 3 | 9 | 0.650 (0.550 to 0.750) | none | +0.0500 (+0.0500 to +0.0500) |" in text.splitlines()
