@@ -80,7 +80,7 @@ class Training:
         """
         few, more = self.fit(steps=FEW), self.fit(steps=MORE)
         each = (more - few) / (MORE - FEW)
-        return max(MORE, round((seconds - (few - FEW * each if whole else 0)) / each))
+        return max(1, round((seconds - (few - FEW * each if whole else 0)) / each))
 
 
 def evaluated(place: Path) -> dict[str, Any]:
