@@ -20,7 +20,6 @@ import argparse
 import csv
 import json
 import re
-import resource
 import shutil
 import time
 from collections.abc import Sequence
@@ -46,8 +45,8 @@ from monai.transforms import (
     Spacingd,
 )
 from sklearn.metrics import roc_auc_score
+from timed import Training, add_row, evaluated, read_rows
 
-import medmtl
 from medmtl import config
 from medmtl.training.start import make_ready
 
@@ -80,14 +79,13 @@ def main() -> None:
     for task in given.tasks:
         for seed in range(given.seeds):
             for arm in given.arms:
-                done = [json.loads(line) for line in done_file.read_text().splitlines()] if done_file.exists() else []
+                done = read_rows(done_file)
                 wanted = {"task": task, "arm": arm, "seed": seed}
                 found = next((row for row in done if wanted.items() <= row.items()), None)
                 if found is None:
                     run = run_script if arm == "script" else run_medmtl
                     found = {**wanted, **run(given.cohort, task, train, val, given.minutes * 60, seed)}
-                    with done_file.open("a") as file:
-                        file.write(json.dumps(found) + "\n")
+                    add_row(done_file, found)
                 cells = [task, arm, seed, *(f"{found[k]:.3f}" for k in ("score", "oracle", "chance", "share"))]
                 print(
                     "| " + " | ".join(map(str, [*cells, found["steps"], f"{found['seconds']:.0f}"])) + " |", flush=True
@@ -122,29 +120,10 @@ def run_medmtl(
         "plan.threads": 1,
         "plan.workers": 1,
     }
-
-    def fit_once(steps: int) -> float:
-        shutil.rmtree(cohort / "run", ignore_errors=True)
-        begin: list[float] = []
-
-        def tell(stage: str, done: int, total: int, note: str = "") -> None:
-            if stage == "train" and not begin:
-                begin.append(processor_time())
-
-        medmtl.train(
-            cohort / f"config-{task}.yaml",
-            out=cohort / "run",
-            device="cpu",
-            overrides=overrides | {"training.steps": steps},
-            progress=tell,
-        )
-        return processor_time() - begin[0]
-
-    few, more = fit_once(20), fit_once(60)
-    steps = max(60, int((seconds - few) / ((more - few) / 40)))
-    used = fit_once(steps)
-    medmtl.evaluate(cohort / "run", device="cpu")
-    found = json.loads((cohort / "run" / "evaluation" / "val" / "metrics.json").read_text())["tasks"][task]["metrics"]
+    training = Training(cohort / f"config-{task}.yaml", cohort / "run", overrides)
+    steps = training.steps_in(seconds, whole=True)
+    used = training.fit(steps=steps)
+    found = evaluated(cohort / "run")[task]["metrics"]
     shutil.rmtree(cohort / "run")
     labelled = [row for row in val if row["time" if task == "survival" else task]]
     oracle, chance = bounds(task, train, labelled)
@@ -308,12 +287,6 @@ def bounds(task: str, train: Sequence[Row], val: Sequence[Row]) -> tuple[float, 
 def shared(value: float, oracle: float, chance: float) -> dict[str, float]:
     """The score with its share of the way from chance to the oracle."""
     return {"score": value, "oracle": oracle, "chance": chance, "share": (value - chance) / (oracle - chance)}
-
-
-def processor_time() -> float:
-    """Seconds that this process and its ended children have computed."""
-    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
 if __name__ == "__main__":

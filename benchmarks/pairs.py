@@ -11,17 +11,14 @@ stopped. The tables that are printed are also written to FOLDER/pairs.md.
 from __future__ import annotations
 
 import argparse
-import json
-import resource
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
+from timed import Row, Training, add_row, evaluated, headlines, line_of, read_rows, spread
 
-import medmtl
 from medmtl.device import describe_hardware
 
 PAIRS = (
@@ -31,9 +28,6 @@ PAIRS = (
     ("cross_stitch", "equal"),
     ("mtan", "db_mtl"),
 )
-METRICS = {"segmentation": "dice", "classification": "auc", "regression": "skill", "survival": "c_index"}
-FEW, MORE = 20, 60  # steps of the two runs that tell what a step costs
-Row = dict[str, Any]
 
 
 def main() -> None:
@@ -49,15 +43,14 @@ def main() -> None:
     torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)
     done_file = given.out / f"pairs-{given.minutes:g}-fold{given.fold}.jsonl"
-    rows = [json.loads(line) for line in done_file.read_text().splitlines()] if done_file.exists() else []
+    rows = read_rows(done_file)
     for seed in range(given.seeds):
         for pair in PAIRS:
             if any((row["pair"], row["seed"]) == (list(pair), seed) for row in rows):
                 continue
             known = next((row["steps"] for row in rows if row["pair"] == list(pair)), None)
             rows.append({"pair": list(pair), "seed": seed, **run(given, pair, seed, known)})
-            with done_file.open("a") as file:
-                file.write(json.dumps(rows[-1]) + "\n")
+            add_row(done_file, rows[-1])
     text = tables(rows, given)
     (given.out / "pairs.md").write_text(text)
     print(text)
@@ -76,33 +69,10 @@ def run(given: argparse.Namespace, pair: tuple[str, str], seed: int, steps: int 
         "plan.threads": 1,
         "plan.workers": 1,
     }
-
-    def fit(count: int) -> float:
-        """Processor time of a training, without what comes before its first step."""
-        shutil.rmtree(place, ignore_errors=True)
-        begin: list[float] = []
-
-        def tell(stage: str, done: int, total: int, note: str = "") -> None:
-            if stage == "train" and not begin:
-                begin.append(processor_time())
-
-        medmtl.train(
-            given.config,
-            out=place,
-            device="cpu",
-            fold=given.fold,
-            overrides=overrides | {"training.steps": count},
-            progress=tell,
-        )
-        return processor_time() - begin[0]
-
-    if steps is None:
-        few, more = fit(FEW), fit(MORE)
-        steps = max(MORE, round(given.minutes * 60 * (MORE - FEW) / (more - few)))
-    used = fit(steps)
-    medmtl.evaluate(place, device="cpu")
-    tasks = json.loads((place / "evaluation" / "val" / "metrics.json").read_text())["tasks"]
-    scores = {name: task["metrics"][METRICS[task["kind"]]] for name, task in tasks.items()}
+    training = Training(given.config, place, overrides, given.fold)
+    steps = training.steps_in(given.minutes * 60) if steps is None else steps
+    used = training.fit(steps=steps)
+    scores = headlines(evaluated(place))
     shutil.rmtree(place)
     return {"steps": steps, "seconds": used, "scores": scores}
 
@@ -133,29 +103,12 @@ def medians(rows: list[Row], names: list[str]) -> Iterator[list[Any]]:
             yield [*pair, own[0]["steps"], *(spread([row["scores"][name]["value"] for row in own]) for name in names)]
 
 
-def spread(values: list[float | None]) -> str:
-    """Median with range; a run without a value is counted out."""
-    known = [value for value in values if value is not None]
-    return f"{median(known):.3f} ({min(known):.3f} to {max(known):.3f})" if known else "none"
-
-
 def with_interval(score: Row) -> str:
     """A value with its interval, where there is one."""
     if score["value"] is None:
         return "none"
     interval = score["ci95"]
     return f"{score['value']:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
-
-
-def line_of(cells: list[Any]) -> str:
-    """A line of a Markdown table."""
-    return "| " + " | ".join(map(str, cells)) + " |"
-
-
-def processor_time() -> float:
-    """Seconds that this process and its ended children have computed."""
-    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
 if __name__ == "__main__":
