@@ -49,6 +49,7 @@ from script_scores import NativeLabels, auc, mask_dice, skill
 from timed import CLOCKS, ClockKind
 from torch import nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from medmtl import config
 from medmtl.training.start import make_ready
@@ -70,16 +71,20 @@ class Recipe:
         case_weight: of the sum of the case losses beside the masks'.
         decay: of AdamW.
         supervised: coarser levels of the decoder that are supervised too.
+        warm_up: steps in which the rates rise to their peak.
+        average: decay per step of averaged weights, which then predict; 0 for the last ones.
     """
 
     shape: tuple[int, int, int]
     filters: tuple[int, ...]
     batch: int
-    rate: float = 2e-3
-    head_rate: float = 2e-3
+    rate: float = 4e-3
+    head_rate: float = 1e-3
     case_weight: float = 0.1
     decay: float = 1e-2
-    supervised: int = 0
+    supervised: int = 2
+    warm_up: int = 0
+    average: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -232,9 +237,11 @@ def run(
         persistent_workers=workers > 0,
     )
     now = CLOCKS[clock]
+    mean = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.average)) if recipe.average else None
     begin = now()
-    steps = fit(network, study, recipe, loader, lambda: (now() - begin) / seconds)
+    steps = fit(network, study, recipe, loader, lambda: (now() - begin) / seconds, mean)
     used = now() - begin
+    network = network if mean is None else mean.module
     return score(network, study, recipe, folder, val, scales, (steps, used))
 
 
@@ -285,7 +292,14 @@ def transforms(study: Study, recipe: Recipe, *, random: bool) -> Compose:
     return Compose(steps)
 
 
-def fit(network: Network, study: Study, recipe: Recipe, loader: DataLoader, spent: Callable[[], float]) -> int:
+def fit(
+    network: Network,
+    study: Study,
+    recipe: Recipe,
+    loader: DataLoader,
+    spent: Callable[[], float],
+    mean: AveragedModel | None,
+) -> int:
     """Train until the share of the time that is ``spent`` is 1; returns the steps."""
     overlap = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
     groups = [
@@ -300,7 +314,7 @@ def fit(network: Network, study: Study, recipe: Recipe, loader: DataLoader, spen
         if share >= 1:
             break
         for group in optimiser.param_groups:
-            group["lr"] = group["base"] * (1 - share) ** POWER
+            group["lr"] = group["base"] * (1 - share) ** POWER * min(1, (steps + 1) / (recipe.warm_up + 1))
         with torch.autocast("cpu", torch.bfloat16):
             logits, answers = network(batch["image"])
         levels = logits.unbind(1) if recipe.supervised else (logits,)
@@ -314,6 +328,8 @@ def fit(network: Network, study: Study, recipe: Recipe, loader: DataLoader, spen
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), CLIP)
         optimiser.step()
+        if mean is not None:
+            mean.update_parameters(network)
         steps += 1
     return steps
 

@@ -121,7 +121,7 @@ def test_the_script_trains_and_scores_every_task(benchmark: Any, name: str, tmp_
     config = ROOT / "configs" / f"{name}.yaml"
     table = write_stand_in(config, tmp_path)
     study = script.STUDIES[name]
-    recipe = replace(study.recipe, shape=(32, 32, 16), filters=tuple(4 for _ in study.strides), batch=2)
+    recipe = replace(study.recipe, shape=(32, 32, 16), filters=tuple(4 for _ in study.strides), batch=2, average=0.9)
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     answer = script.run(study, recipe, tmp_path, rows[:8], rows[8:], seconds=4.0, seed=0, threads=1, clock="processor")
