@@ -24,6 +24,7 @@ from medmtl.tasks.base import Task
 from medmtl.tasks.box_task import BoxTask
 
 TABLES = (".csv", ".tsv")
+ROUNDING = 1e-6  # voxels
 
 
 def look_at_rows(opening: Opening, task: BoxTask, grid: Grid) -> npt.NDArray[np.float64] | None:
@@ -86,7 +87,7 @@ def warn_of_small_boxes(
                 continue
             target, column = working_grid(fingerprint.grid, spacing), task.columns[0]
             boxes = boxes_of(case, column, task.frame)[0].in_voxels(target)
-            small = int((boxes[:, 3:] - boxes[:, :3] < 1).any(axis=1).sum())
+            small = int((boxes[:, 3:] - boxes[:, :3] < 1 - ROUNDING).any(axis=1).sum())
             hidden = len(boxes) - len(np.unique(whole_voxels(boxes, target.shape), axis=0))
             parts = [f"{small} under a voxel" if small else "", f"{hidden} like another" if hidden else ""]
             if small or hidden:
@@ -96,7 +97,7 @@ def warn_of_small_boxes(
                     row=case.row,
                     column=column,
                     file=os.path.relpath(case.files[column], folder),
-                    found=f"{', '.join(filter(None, parts))} of {len(boxes)} boxes",
+                    found=f"{', '.join(filter(None, parts))} (of {len(boxes)})",
                     expected=expected,
                     fix="learned as a voxel, or as one; set a finer plan.spacing",
                 )

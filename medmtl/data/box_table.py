@@ -212,7 +212,7 @@ def _form(names: Sequence[str], findings: Findings) -> tuple[str, ...] | None:
     """The one form whose columns the header has, each once."""
     whole = [form for form in FORMS if set(form) <= set(names)]
     if not whole:
-        near = max(FORMS, key=lambda form: len(set(form) & set(names)))
+        near = min(FORMS, key=lambda form: len(set(form) - set(names)))
         absent = next(column for column in near if column not in names)
         guess = nearest(absent, [name for name in names if name not in near])
         fix = f"did you mean {guess!r}?" if guess else "name the columns as docs/detection.md says"

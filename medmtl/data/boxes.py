@@ -88,8 +88,11 @@ def _ellipsoid(
         ((axis + 0.5 - (a + b) / 2) / ((b - a) / 2)).astype(np.float32) ** 2
         for axis, a, b in zip(place, low, high, strict=True)
     ]
-    x, y, z = np.ix_(*away)
-    middle = [axis == (a + b) // 2 for axis, a, b in zip(place, low, high, strict=True)]
-    one, two, three = np.ix_(*middle)
-    inside: npt.NDArray[np.bool_] = (x + y + z <= 1) | (one & two) | (two & three) | (one & three)
+    # not numpy.ix_, which takes booleans for indices
+    x, y, z = (one.reshape(np.roll((-1, 1, 1), axis)) for axis, one in enumerate(away))
+    on_x, on_y, on_z = (
+        (axis == (a + b) // 2).reshape(np.roll((-1, 1, 1), number))
+        for number, (axis, a, b) in enumerate(zip(place, low, high, strict=True))
+    )
+    inside: npt.NDArray[np.bool_] = (x + y + z <= 1) | (on_x & on_y) | (on_y & on_z) | (on_x & on_z)
     return inside
