@@ -13,7 +13,7 @@ import numpy.typing as npt
 from medmtl.checking.labels import FOREGROUND_LIMIT
 from medmtl.checking.opening import GRID_TOLERANCE, Opening
 from medmtl.data.box_table import BoxFault, BoxRow, BoxTable, boxes_of, read_box_table
-from medmtl.data.boxes import whole_voxels
+from medmtl.data.boxes import cut, whole_voxels
 from medmtl.data.case import Case
 from medmtl.data.finding import Findings
 from medmtl.data.fingerprint import Fingerprint
@@ -59,9 +59,8 @@ def look_at_rows(opening: Opening, task: BoxTask, grid: Grid) -> npt.NDArray[np.
     if repeated:
         found, fix = f"{repeated} of {len(rows)} rows repeat another", "each box counts once"
         findings.warn("B109", **where, found=found, expected="a row per lesion", fix=fix)
-    boxes = once.in_voxels(upright)
-    cut = boxes[:, 3:].clip(0, upright.shape) - boxes[:, :3].clip(0, upright.shape)
-    return np.asarray(cut * upright.spacing)
+    boxes = cut(once.in_voxels(upright), upright.shape)
+    return np.asarray((boxes[:, 3:] - boxes[:, :3]) * upright.spacing)
 
 
 def warn_of_small_boxes(
@@ -127,7 +126,7 @@ def _lie_in(
     for box, where in zip(box_N6, lines, strict=True):
         middle = (box[:3] + box[3:]) / 2
         beyond = max(float(-box[:3].min()), float((box[3:] - size).max()))
-        if (middle < 0).any() or (middle > size).any():
+        if (middle < -GRID_TOLERANCE).any() or (middle > size + GRID_TOLERANCE).any():
             inside = False
             axis = int(np.maximum(-middle, middle - size).argmax())
             findings.reject(
@@ -139,7 +138,8 @@ def _lie_in(
             )
         elif beyond > GRID_TOLERANCE:
             findings.fixed("B096", **where, found=f"{beyond:.1f} voxels outside", fix="cut at the scan's edge")
-        share = float((box[3:].clip(0, size) - box[:3].clip(0, size)).prod() / size.prod())
+        own = cut(box[None], shape)[0]
+        share = float((own[3:] - own[:3]).prod() / size.prod())
         if share > FOREGROUND_LIMIT:
             found, expected = f"{share:.1%} of the scan", f"at most {FOREGROUND_LIMIT:.0%}"
             findings.warn("B107", **where, found=found, expected=expected, fix="look at the unit, which is mm")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 FAR = 1 << 40
+LEAST = 1e-3  # voxels that are left of a box at the array's face
 
 
 def boxes_in(label_DHW: npt.NDArray[Any], components: bool) -> npt.NDArray[np.float64]:
@@ -38,6 +39,12 @@ def boxes_in(label_DHW: npt.NDArray[Any], components: bool) -> npt.NDArray[np.fl
     return np.array(
         [[*(p.start for p in place), *(p.stop for p in place)] for place in found], dtype=np.float64
     ).reshape(-1, 6)
+
+
+def cut(box_N6: npt.NDArray[np.float64], shape: Sequence[int]) -> npt.NDArray[np.float64]:
+    """Boxes as far as they lie in an array; none loses all of its extent."""
+    size = np.array(shape)
+    return np.concatenate([box_N6[:, :3].clip(0, size - LEAST), box_N6[:, 3:].clip(LEAST, size)], axis=1)
 
 
 def whole_voxels(box_N6: npt.NDArray[np.float64], shape: Sequence[int]) -> npt.NDArray[np.int64]:

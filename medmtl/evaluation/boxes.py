@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medmtl.data.box_table import boxes_of
+from medmtl.data.boxes import cut
 from medmtl.data.case import Case
 from medmtl.data.formats.nifti import read_header, read_label
 from medmtl.tasks.base import ScoredCase, Task
@@ -39,5 +40,4 @@ def _reference(entry: ScoredCase, reader: BoxTask, case: Case) -> npt.NDArray[np
     # the table's own numbers: a box that was drawn into voxels would be off by up to half of one
     extents, _ = boxes_of(case, reader.columns[0], reader.frame)
     grid = read_header(next(iter(case.images.values())))
-    boxes = extents.in_voxels(grid)
-    return np.asarray(boxes.clip(0, (*grid.shape, *grid.shape)))
+    return cut(extents.in_voxels(grid), grid.shape)

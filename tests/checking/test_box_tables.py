@@ -12,7 +12,7 @@ from medmtl import config as configuration
 from medmtl.build import build_tasks
 from medmtl.checking import Checked, check_cohort, check_headers
 from medmtl.data.finding import Finding
-from tests.checking.scans import Scans
+from tests.checking.scans import Scans, scan
 
 BALL = "case_id,x_mm,y_mm,z_mm,diameter_mm"
 # of the scans: the array's axes lead to the front (0.8 mm), to the head (1.25 mm) and to the left (2 mm), so that they
@@ -217,3 +217,31 @@ def test_a_link_to_the_outside_is_refused_as_any_file_of_the_table(tmp_path: Pat
     (tmp_path / "cohort" / "boxes.csv").rename(tmp_path / "elsewhere.csv")
     (tmp_path / "cohort" / "boxes.csv").symlink_to(tmp_path / "elsewhere.csv")
     assert {f.code for f in tables.findings()} == {"B035"}
+
+
+def test_of_several_cohorts_each_has_ids_of_its_own(tmp_path: Path) -> None:
+    for name, rows in (("north", BOXES), ("south", BOXES[:2])):
+        (tmp_path / name).mkdir()
+        cohort = Tables(tmp_path / name, *rows)
+        for index in range(4):
+            cohort.image(index, np.roll(scan(index), 1 if name == "south" else 0, 0))
+        cohort.write()
+    sections = "".join(
+        f"  - {{name: {name}, table: {name}/cohort.csv, case: id, patient: person, channels: {{t1: t1}}}}\n"
+        for name in ("north", "south")
+    )
+    path = tmp_path / "both.yaml"
+    path.write_text(
+        f"schema: 1\ncohorts:\n{sections}tasks:\n  nodules: {{kind: detection, column: nodules, boxes: ras}}\n"
+        "plan: {normalisation: {t1: zscore}}\nsplit: {folds: 2}\ntraining: {steps: 1}\n"
+    )
+    config = configuration.load(path)
+    checked = check_cohort(config, build_tasks(config))
+    assert [(f.code, f.severity, f.found) for f in checked.findings if f.code not in ("B014",)] == [
+        ("B105", "warn", "3 cases without a row")
+    ]
+    sizes = {name: len(found) for name, found in checked.learnable("nodules").items()}
+    assert sizes == {
+        **{f"north/case{index}": (2, 1, 1, 1)[index] for index in range(4)},
+        **{f"south/case{index}": (2, 0, 0, 0)[index] for index in range(4)},
+    }

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 
 from medmtl.data.augmentation import Augmentation, Draw
-from medmtl.data.boxes import boxes_in, painted, whole_voxels
+from medmtl.data.boxes import boxes_in, cut, painted, whole_voxels
 
 
 def label(values: dict[int, tuple[slice, slice, slice]]) -> npt.NDArray[np.int32]:
@@ -106,3 +106,10 @@ def test_turned_by_30_degrees_a_cube_has_a_wider_box_and_a_painted_lesion_has_no
         widths.append((found[3:] - found[:3]) / 16)
     assert widths[0][:2] == pytest.approx([1.366, 1.366], abs=0.07)
     assert widths[1] == pytest.approx([1, 1, 1], abs=0.07)
+
+
+def test_a_box_at_the_face_of_the_array_keeps_an_extent() -> None:
+    boxes = np.array([[-3.0, 1, 1, 2, 5, 9], [8.00001, 2, 2, 8.00003, 4, 4], [-2, 2, 2, -0.1, 4, 4]])
+    found = cut(boxes, (8, 8, 8))
+    assert found[0].tolist() == [0, 1, 1, 2, 5, 8]
+    assert found[1:, [0, 3]].tolist() == [[7.999, 8], [0, 0.001]]
