@@ -33,7 +33,9 @@ CENTRE = tuple(f"{axis}_mm" for axis in "xyz")
 SIZES = (*CENTRE, *(f"{axis}_size_mm" for axis in "xyz"))
 BALL = (*CENTRE, "diameter_mm")
 FORMS = (CORNERS, SIZES, BALL)
+FARTHEST_MM = 100_000  # from the frame's origin; no scanner is that large
 KEPT = 8  # tables that are not parsed again for every case
+NUMBER = f"a number in mm, of {FARTHEST_MM} at most"
 
 _TO_RAS = {"ras": (1.0, 1.0, 1.0), "lps": (-1.0, -1.0, 1.0)}
 
@@ -244,11 +246,11 @@ def _rows(table: Table, form: Sequence[str], findings: Findings) -> dict[str, tu
 
 def _number(cell: str, line: int, column: str) -> float:
     value = number(cell.strip())
-    if value is None:
+    if value is None or abs(value) > FARTHEST_MM:
         code, fix = "B119", "correct the cell, or remove the row"
         if is_localised_number(cell):
             code, fix = "B006", "write decimals with a point, and thousands without a mark"
-        raise BoxFault(code, line=line, column=column, found=cell or "empty", expected="a number in mm", fix=fix)
+        raise BoxFault(code, line=line, column=column, found=cell or "empty", expected=NUMBER, fix=fix)
     return value
 
 

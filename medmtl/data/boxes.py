@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-FAR = 1 << 40
 LEAST = 1e-3  # voxels that are left of a box at the array's face
 
 
@@ -61,8 +60,7 @@ def whole_voxels(box_N6: npt.NDArray[np.float64], shape: Sequence[int]) -> npt.N
     size = np.array(shape)
     low = np.where(box_N6[:, :3] < size, np.minimum(low, size - 1), low)
     high = np.where(box_N6[:, 3:] > 0, np.maximum(high, 1), high)
-    # far beyond any array, but an integer
-    return np.concatenate([low, high], axis=1).clip(-FAR, FAR).astype(np.int64)
+    return np.concatenate([low, high], axis=1).astype(np.int64)
 
 
 def painted(box_N6: npt.NDArray[np.float64], shape: Sequence[int]) -> npt.NDArray[np.unsignedinteger[Any]]:

@@ -203,6 +203,7 @@ def test_what_is_no_table_is_refused_as_the_cohorts_is(content: bytes, code: str
         (BALL, "1,nan,3,4", "B119", "y_mm"),
         (BALL, "1,2,inf,4", "B119", "z_mm"),
         (BALL, "1e999,2,3,4", "B119", "x_mm"),
+        (BALL, "1,-1e6,3,4", "B119", "y_mm"),
         (BALL, '"1,5",2,3,4', "B006", "x_mm"),
         (BALL, "1,2,3,0", "B119", "diameter_mm"),
         (BALL, "1,2,3,-4", "B119", "diameter_mm"),

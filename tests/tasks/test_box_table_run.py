@@ -15,14 +15,18 @@ import pytest
 import yaml
 
 import medmtl
+from medmtl import config as configuration
 from medmtl.data.boxes import boxes_in, cut
 from medmtl.data.formats.nifti import read_image, read_label
+from medmtl.device import describe_device
 from medmtl.errors import InputError, InterruptedRun
 from medmtl.evaluation.score import Scores, load_scores, own_selection
 from medmtl.files import sha256_file
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.box_task import BoxResult
 from medmtl.training import loop
+from medmtl.training.room import predict_disk
+from medmtl.training.start import make_ready, plan_fold
 from medmtl.training.step import train_step
 from tests.conftest import TINY
 
@@ -100,6 +104,17 @@ def test_anchors_are_planned_from_the_table_and_the_plan_says_its_frame(run: Pat
     assert plan["preparation"]["boxes"] == {"nodules": "lps"}
     assert plan["preparation"]["labels"] == {"nodules": "nodules"}
     assert all(1 < size < 40 for anchor in plan["tasks"]["nodules"]["anchors_mm"] for size in anchor)
+
+
+@pytest.mark.covers("P20")
+def test_the_room_that_its_prepared_cases_take_was_predicted(run: Path, cohort: Path) -> None:
+    ready = make_ready(configuration.load(cohort / "config.yaml", TINY))
+    train, val = ready.members(0)
+    need = predict_disk(ready.config, ready.checked, plan_fold(ready, 0, describe_device("cpu")), [*train, *val])
+    entries = list((run.parent / ".medmtl-cache").iterdir())
+    taken = sum(512 * path.lstat().st_blocks for entry in entries for path in (entry, *entry.iterdir()))
+    assert taken <= sum(need.entry_bytes.values()) <= 1.25 * taken
+    assert max(len(list(entry.iterdir())) for entry in entries) + 1 <= max(need.entry_files.values())
 
 
 def test_the_tables_hash_is_remembered(run: Path, cohort: Path) -> None:
