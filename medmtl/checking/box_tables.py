@@ -19,6 +19,14 @@ from medmtl.tasks.base import Task
 from medmtl.tasks.box_task import BoxTask
 
 
+class _Known:
+    """A cohort's own ids: whose they are, and what is nearly one of them."""
+
+    def __init__(self, cases: Sequence[Case]) -> None:
+        self.cases = {case.own_id: case for case in cases}
+        self.alike: dict[Decimal | str, str] = {sameness(name): name for name in self.cases}
+
+
 def check_box_tables(cohort: Cohort, tasks: Mapping[str, Task], findings: Findings) -> Cohort:
     """Read every table of boxes once.
 
@@ -33,6 +41,8 @@ def check_box_tables(cohort: Cohort, tasks: Mapping[str, Task], findings: Findin
     Raises:
         WorkError: if the file system fails.
     """
+    # an id means a case within its own table only
+    known = {name: _Known(cases) for name, cases in _by_cohort(cohort.identified).items()}
     for task in tasks.values():
         if not isinstance(task, BoxTask) or task.frame is None:
             continue
@@ -45,9 +55,10 @@ def check_box_tables(cohort: Cohort, tasks: Mapping[str, Task], findings: Findin
         for path, cases in owners.items():
             where = {"column": column, "file": os.path.relpath(path, cohort.table.parent)}
             table = _opened(path, task, where, findings)
-            if table is None or not _fits(table, cases, cohort.identified, where, findings):
+            before = len(findings.rejected())
+            if table is None or not _serves(table, cases, known[cases[0].cohort], where, findings):
                 refused.add(path)
-            else:
+            elif len(findings.rejected()) == before:  # else a row of an id that was refused may be anybody's
                 without += sum(not table.of(case) for case in cases)
         if without:
             found, fix = f"{without} cases without a row", "kept as cases without lesions"
@@ -70,30 +81,29 @@ def _opened(path: Path, task: BoxTask, where: Mapping[str, Any], findings: Findi
     return table
 
 
-def _fits(
-    table: BoxTable, cases: Sequence[Case], everybody: Sequence[Case], where: Mapping[str, Any], findings: Findings
+def _serves(
+    table: BoxTable, cases: Sequence[Case], known: _Known, where: Mapping[str, Any], findings: Findings
 ) -> bool:
-    """Whether it can be told whose boxes the table holds."""
+    """Whether a table holds boxes of its cases, or none at all; what it holds of others is told."""
     if not table.names_cases:
         if len(cases) > 1:
             found, fix = f"{len(cases)} cases name a table without it", "add the column"
             expected = "a column of case ids in a table of several cases"
             findings.reject("B013", **{**where, "column": CASE}, row=1, found=found, expected=expected, fix=fix)
         return len(cases) == 1
-    owners, others = {case.own_id for case in cases}, {case.own_id: case for case in everybody}
-    alike: dict[Decimal | str, str] = {sameness(name): name for name in others}
+    owners = {case.own_id for case in cases}
     unknown, sound = 0, True
     for name, rows in table.rows.items():
         place = {**where, "column": CASE, "row": rows[0].line}
         if name in owners:
             continue
-        if name in others:
+        if name in known.cases:
             sound = False
-            fix = f"name this table in column {where['column']} of {others[name].line}, or remove its boxes"
-            expected, found = "boxes of cases that name this table", f"boxes of {others[name].case_id}"
-            findings.reject("B094", **place, case=others[name].case_id, found=found, expected=expected, fix=fix)
-        elif sameness(name) in alike:
-            sound, near = False, alike[sameness(name)]
+            fix = f"name this table in column {where['column']} of {known.cases[name].line}, or remove its boxes"
+            expected, found = "boxes of cases that name this table", f"boxes of {known.cases[name].case_id}"
+            findings.reject("B094", **place, case=known.cases[name].case_id, found=found, expected=expected, fix=fix)
+        elif sameness(name) in known.alike:
+            sound, near = False, known.alike[sameness(name)]
             fix = "write both alike"
             findings.reject("B094", **place, found=name, expected=f"the id of a case, such as {near}", fix=fix)
         else:
@@ -105,7 +115,14 @@ def _fits(
     if unknown:
         fix = "they are ignored"
         findings.warn("B014", **where, found=f"{unknown} rows of cases not in the cohort", fix=fix)
-    return sound
+    return sound or bool(owners & table.rows.keys())
+
+
+def _by_cohort(cases: Sequence[Case]) -> dict[str | None, list[Case]]:
+    found: dict[str | None, list[Case]] = {}
+    for case in cases:
+        found.setdefault(case.cohort, []).append(case)
+    return found
 
 
 def _without(cohort: Cohort, column: str, refused: set[Path]) -> Cohort:

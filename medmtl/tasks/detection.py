@@ -107,7 +107,10 @@ class Detection(BoxTask):
             [np.asarray(truth, np.float64).reshape(-1, 3) for truth in truths] or [np.empty((0, 3))]
         )
         if not len(size_N3):
-            found, fix = f"{len(truths)} cases without a lesion", "name the column of the masks or boxes, or change the split"
+            found, fix = (
+                f"{len(truths)} cases without a lesion",
+                "name the column of the masks or boxes, or change the split",
+            )
             raise CellError("B106", column=self.options.column, found=found, expected="a lesion", fix=fix)
         groups = np.array_split(size_N3[np.argsort(size_N3.prod(axis=1), kind="stable")], min(SHAPES, len(size_N3)))
         planned = [tuple(np.median(group, axis=0).tolist()) for group in groups]

@@ -113,6 +113,18 @@ def test_rows_of_strangers_are_counted_but_not_if_all_are_or_if_one_is_nearly_a_
     assert (finding.code, finding.found) == ("B094", "5 rows, none of a case")
 
 
+def test_faults_of_ids_hide_no_faults_of_rows(tmp_path: Path) -> None:
+    rows = [row for row in BOXES if not row.startswith("case1")]
+    tables = Tables(tmp_path, *rows, "Case1,-1,-2.5,8,2.5", "case0,1,2,3,nan", "case3,0,-3,60,2")
+    assert [(f.code, f.severity, f.row) for f in tables.findings()] == [
+        ("B094", "reject", 6),
+        ("B119", "reject", 7),
+        ("B096", "reject", 8),
+    ]
+    refused = Tables(tmp_path, *(row.replace("case", "CASE") for row in BOXES)).findings()
+    assert [(f.code, f.row) for f in refused] == [("B094", 2), ("B094", 4), ("B094", 5), ("B094", 6)]
+
+
 @pytest.mark.covers("B013")
 def test_a_table_without_ids_serves_one_case(tmp_path: Path) -> None:
     tables = Tables(tmp_path, "0,-3,6,2", header="x_mm,y_mm,z_mm,diameter_mm")
@@ -220,9 +232,11 @@ def test_a_link_to_the_outside_is_refused_as_any_file_of_the_table(tmp_path: Pat
 
 
 def test_of_several_cohorts_each_has_ids_of_its_own(tmp_path: Path) -> None:
-    for name, rows in (("north", BOXES), ("south", BOXES[:2])):
+    for name, rows in (("north", BOXES), ("south", (*BOXES[:2], BOXES[4]))):
         (tmp_path / name).mkdir()
         cohort = Tables(tmp_path / name, *rows)
+        cohort.rows[3]["id"] = f"last of {name}"
+        cohort.boxes([row.replace("case3", "last of north") for row in rows])
         for index in range(4):
             cohort.image(index, np.roll(scan(index), 1 if name == "south" else 0, 0))
         cohort.write()
@@ -237,11 +251,14 @@ def test_of_several_cohorts_each_has_ids_of_its_own(tmp_path: Path) -> None:
     )
     config = configuration.load(path)
     checked = check_cohort(config, build_tasks(config))
-    assert [(f.code, f.severity, f.found) for f in checked.findings if f.code not in ("B014",)] == [
-        ("B105", "warn", "3 cases without a row")
+    assert [(f.code, f.severity, f.found) for f in checked.findings if f.found != "1 columns that nothing uses"] == [
+        ("B014", "warn", "1 rows of cases not in the cohort"),
+        ("B105", "warn", "3 cases without a row"),
     ]
     sizes = {name: len(found) for name, found in checked.learnable("nodules").items()}
     assert sizes == {
-        **{f"north/case{index}": (2, 1, 1, 1)[index] for index in range(4)},
-        **{f"south/case{index}": (2, 0, 0, 0)[index] for index in range(4)},
+        **{f"north/case{index}": (2, 1, 1)[index] for index in range(3)},
+        **{f"south/case{index}": (2, 0, 0)[index] for index in range(3)},
+        "north/last of north": 1,
+        "south/last of south": 0,
     }

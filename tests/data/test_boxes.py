@@ -70,9 +70,7 @@ def test_lesions_keep_their_places_in_the_list_and_the_smaller_lies_on_top() -> 
 
 
 def test_what_lies_outside_the_array_is_cut() -> None:
-    boxes = np.array(
-        [[-4.0, 2, 2, 6, 8, 8], [15, 2, 10, 25, 8, 14], [-1e7, 12, 0, 1e7, 14, 2], [30, 1, 1, 40, 2, 2]]
-    )
+    boxes = np.array([[-4.0, 2, 2, 6, 8, 8], [15, 2, 10, 25, 8, 14], [-1e7, 12, 0, 1e7, 14, 2], [30, 1, 1, 40, 2, 2]])
     found = boxes_in(painted(boxes, (20, 20, 20)), components=False)
     assert found.tolist() == [[0, 2, 2, 6, 8, 8], [15, 2, 10, 20, 8, 14], [0, 12, 0, 20, 14, 2]]
 
