@@ -79,7 +79,8 @@ def look_at(case: Case, config: Config, tasks: Mapping[str, Task], folder: Path)
         if first is not None and isinstance(task, BoxTask) and task.columns[0] in case.files:
             looked = look_at_boxes(opening, task, first)
             if looked is not None:
-                labels[name], sizes[name] = looked
+                sizes[name] = looked.size_N3
+                labels |= {} if looked.label is None else {name: looked.label}
         if first is not None and isinstance(task, MapTask):
             quantiles = look_at_map(opening, task, first)
             if quantiles is not None:

@@ -7,14 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medmtl.checking.box_rows import look_at_rows
 from medmtl.checking.files import check_channel_grid
 from medmtl.checking.labels import check_label_grid
+from medmtl.checking.opening import Opening
 from medmtl.config import Config
 from medmtl.data.case import Case
 from medmtl.data.finding import Findings
 from medmtl.data.formats.nifti import ImageError, read_header
 from medmtl.data.volume import Grid
 from medmtl.tasks.base import Task
+from medmtl.tasks.box_task import BoxTask
 
 
 def look_at_headers(case: Case, config: Config, tasks: Mapping[str, Task], folder: Path) -> Findings:
@@ -30,7 +33,11 @@ def look_at_headers(case: Case, config: Config, tasks: Mapping[str, Task], folde
     assert first is not None
     for task in tasks.values():
         column = task.columns[0]
-        if task.voxel and column in case.files:
+        if isinstance(task, BoxTask) and task.frame is not None and column in case.files:
+            opening = Opening(case, folder)
+            look_at_rows(opening, task, first)
+            findings.extend(list(opening.findings))
+        elif task.voxel and column in case.files:
             where = _where(case, column, case.files[column], folder)
             grid = _grid(case.files[column], where, findings)
             if grid is None or not check_label_grid(grid, first, findings, where):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from medmtl.checking.box_tables import check_box_tables
 from medmtl.checking.channels import check_channels
 from medmtl.checking.checked import Checked
 from medmtl.checking.covariates import check_covariates
@@ -86,7 +87,7 @@ def _check_table(
     config: Config, tasks: Mapping[str, Task], findings: Findings, *, to_learn: bool = True
 ) -> tuple[Cohort, Truths, Splits | None]:
     """Everything that the table alone can tell."""
-    cohort = read_sources(config, tasks, findings)
+    cohort = check_box_tables(read_sources(config, tasks, findings), tasks, findings)
     truths = read_targets(cohort, tasks, findings)
     refused = refused_targets(cohort, tasks, truths)
     check_labels(cohort, tasks, truths, refused, findings, to_learn=to_learn)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from medmtl.checking.box_rows import warn_of_small_boxes
 from medmtl.checking.files import Seen
 from medmtl.checking.labels import USUAL_IGNORE
 from medmtl.config import Config
@@ -58,6 +59,7 @@ def check_population(
         spacing = plan_spacing(config, [fingerprint for _, fingerprint in sound], {})
         _small(sound, config, spacing, folder, findings)
         _lost_labels(sound, tasks, spacing, folder, findings)
+        warn_of_small_boxes(sound, tasks, spacing, folder, findings)
 
 
 def _where(case: Case, column: str, path: Path, folder: Path) -> dict[str, Any]:

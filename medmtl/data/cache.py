@@ -27,6 +27,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 
+from medmtl.data.box_table import boxes_of
 from medmtl.data.case import Case
 from medmtl.data.preparation import prepare_case
 from medmtl.data.prepared import Preparation, Prepared
@@ -185,12 +186,17 @@ class PreparedCache:
                 "spacing": self.preparation.spacing,
                 "resample_to_first": self.preparation.resample_to_first,
                 "images": [hashes[str(path)] if path else None for path in images],
-                "labels": {task: hashes[str(path)] for task, path in labels.items() if path},
+                "labels": {task: self._label(case, task, hashes[str(path)]) for task, path in labels.items() if path},
                 "ignored": dict(self.preparation.ignored),
                 "maps": {task: [hashes[str(path)] for path in files] for task, files in maps.items()},
             }
             self._sources[case.case_id] = _Source(sha256_bytes(json_bytes(settings)), hashes)
         return self._sources[case.case_id]
+
+    def _label(self, case: Case, task: str, sha256: str) -> str | list[str]:
+        """What a label comes from: its file or, of a table that may be many cases' own, the case's boxes."""
+        frame = self.preparation.boxes.get(task)
+        return sha256 if frame is None else ["boxes", boxes_of(case, self.preparation.labels[task], frame)[0].digest()]
 
     def _build(self, case: Case, source: _Source) -> Prepared:
         changed = f"a file of case {case.case_id!r} changed while it was read; start again"

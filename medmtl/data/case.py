@@ -22,7 +22,7 @@ class Case:
             first one's grid is the case's.
         cells: declared column of a task or a covariate -> cell text; None where the cell means "not labelled", or that
             the value is missing.
-        files: task column -> resolved file, for the columns that name label files and are not empty.
+        files: task column -> resolved file, for the columns that name label files or tables of boxes and are not empty.
         split: value of the split column, where one is declared.
         cohort: name of its cohort, where several are joined; both ids begin with it.
         sha256: file -> hash that its bytes had when the cohort was checked; empty where nobody checked it before.
@@ -43,6 +43,11 @@ class Case:
     def person(self) -> str:
         """The patient's id as the table has it."""
         return self.patient if self.cohort is None else self.patient.removeprefix(f"{self.cohort}/")
+
+    @property
+    def own_id(self) -> str:
+        """The case's id as the table has it."""
+        return self.case_id if self.cohort is None else self.case_id.removeprefix(f"{self.cohort}/")
 
     @property
     def line(self) -> str:

@@ -266,7 +266,7 @@ class _RowReader:
             if written in known:
                 continue
             known.add(written)
-            first, row = self._first.setdefault((column, _sameness(written)), (written, where["row"]))
+            first, row = self._first.setdefault((column, sameness(written)), (written, where["row"]))
             if first != written:
                 expected, fix = (
                     f"one spelling, as {shown(first)} of row {row}",
@@ -315,7 +315,7 @@ def _unfit_as_a_name(case_id: str) -> bool:
     return long or case_id.startswith("-") or any(part in case_id for part in ("/", "\\", ".."))
 
 
-def _sameness(written: str) -> Decimal | str:
+def sameness(written: str) -> Decimal | str:
     """Equal for two ids that are one number, or that differ in blanks and case only."""
     match = NUMBER.fullmatch(written.strip())
     if match is None or len(match[3] or "") > MAX_EXPONENT:

@@ -24,7 +24,8 @@ class Finding:
     Attributes:
         code: id of the rule, such as ``B094`` of the catalogue in ``docs/reliability.md``.
         severity: ``reject`` stops training, ``warn`` is reported, ``fixed`` was repaired and is counted.
-        case, row, column: the table's case id, 1-based line number and column, where the fault has one.
+        case, row, column: the table's case id, 1-based line number and column, where the fault has one. Of a row in a
+            table of boxes it is the line there.
         key, line: the configuration key and its line, where the fault has one.
         file: the path as written in the table.
         found, expected, fix: what was there, what the rule wants, and what to do.

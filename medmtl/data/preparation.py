@@ -13,6 +13,8 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms import SpatialResample  # type: ignore[attr-defined]
 
+from medmtl.data.box_table import boxes_of
+from medmtl.data.boxes import painted
 from medmtl.data.case import Case
 from medmtl.data.formats.nifti import ImageError, read_image, read_label
 from medmtl.data.geometry import canonical, canonical_grid, corner_shift_voxels, same_grid
@@ -30,9 +32,10 @@ SMALLEST_DEVIATION = 1e-8
 def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = True) -> Prepared:
     """Read, orient to RAS and resample one case; intensities stay as they are.
 
-    Labels are resampled by nearest neighbour, images and maps trilinearly, which unlike a spline cannot leave the
-    file's range and keeps a background of zeros at zero. Every array is interpolated once at most, along the first
-    scan's own axes: an oblique scan is not rotated. Nothing is cropped.
+    Label files are resampled by nearest neighbour, and boxes of a table drawn at working spacing; images and maps are
+    resampled trilinearly, which unlike a spline cannot leave the file's range and keeps a background of zeros at zero.
+    Every array is interpolated once at most, along the first scan's own axes: an oblique scan is not rotated. Nothing
+    is cropped.
 
     Args:
         case: with its files.
@@ -61,7 +64,10 @@ def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = Tr
     assert native is not None, "a case has at least one channel"
     labels: dict[str, npt.NDArray[Any]] = {}
     for task, column in preparation.labels.items() if with_labels else ():
-        if column in case.files:
+        if column in case.files and task in preparation.boxes:
+            extents, hashes[str(case.files[column])] = boxes_of(case, column, preparation.boxes[task])
+            labels[task] = painted(extents.in_voxels(target), target.shape)
+        elif column in case.files:
             labels[task] = to_grid(canonical(_beside(case, column, True, native, hashes)), target, "nearest")
     for task, (column, mask_column) in preparation.maps.items() if with_labels else ():
         if column in case.files:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from medmtl.data.box_table import Frame
 from medmtl.data.volume import Grid
 
 
@@ -19,11 +20,12 @@ class Preparation:
     Attributes:
         spacing: working voxel size in mm, per axis of the RAS-ordered array.
         channels: channel names in input order.
-        labels: label task -> column of its label file.
+        labels: label task or box task -> column of its label file or table of boxes.
         resample_to_first: bring the other channels to the first one's grid instead of refusing a difference.
         ignored: label task -> value of voxels that nobody labelled.
         maps: map task -> column of its values, and column of the mask of those that count, or None.
         optional: channels that a case may lack.
+        boxes: box task -> frame of its tables, for those of which ``labels`` names tables.
     """
 
     spacing: tuple[float, float, float]
@@ -33,6 +35,7 @@ class Preparation:
     ignored: Mapping[str, int] = field(default_factory=dict)
     maps: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
+    boxes: Mapping[str, Frame] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -68,13 +68,14 @@ class Table:
         return ((row, cells) for row, cells in records if len(cells) == len(self.names))
 
 
-def read_table(path: Path, columns: Sequence[str], findings: Findings) -> Table:
+def read_table(path: Path, columns: Sequence[str], findings: Findings, *, may_be_empty: bool = False) -> Table:
     """Read a CSV file, or a TSV file where the name ends in ``.tsv``, and check its form.
 
     Args:
         path: the file.
         columns: names that its header should hold; they tell which delimiter it was written with.
         findings: gets every fault; a row of another width than the header's is left out.
+        may_be_empty: whether a header without a row is a table.
 
     Raises:
         CohortError: if it cannot be read as a table; carries all findings.
@@ -83,7 +84,7 @@ def read_table(path: Path, columns: Sequence[str], findings: Findings) -> Table:
     text = _text(path, content, findings)
     delimiter = TAB if path.suffix.lower() == ".tsv" else ","
     _check_delimiter(path, text, delimiter, columns, findings)
-    names, odd = _check_rows(path, text, delimiter, findings)
+    names, odd = _check_rows(path, text, delimiter, findings, may_be_empty)
     return Table(path, tuple(names), hashlib.sha256(content).hexdigest(), odd, text, delimiter)
 
 
@@ -157,7 +158,7 @@ def _check_delimiter(path: Path, text: str, delimiter: str, columns: Sequence[st
         raise _unreadable(path, findings, "B005", row=1, found=found, expected=expected, fix=fix)
 
 
-def _check_rows(path: Path, text: str, delimiter: str, findings: Findings) -> tuple[list[str], int]:
+def _check_rows(path: Path, text: str, delimiter: str, findings: Findings, may_be_empty: bool) -> tuple[list[str], int]:
     """Read the table once for its form; returns the header, and how many rows are of another width."""
     records = _Records(text, delimiter)
     names: list[str] = []
@@ -175,7 +176,7 @@ def _check_rows(path: Path, text: str, delimiter: str, findings: Findings) -> tu
         fix = "close the quotation mark, or double one that belongs to the text"
         row = records.opening_line()
         raise _unreadable(path, findings, "B009", row=row, found=error, expected="paired quotes", fix=fix) from None
-    if not count:
+    if not count and not (names and may_be_empty):
         expected, fix = "a header and at least one row", "write one row per case"
         raise _unreadable(path, findings, "B002", found="0 cases", expected=expected, fix=fix)
     if records.blank:

@@ -101,7 +101,7 @@ def whole_view(
                 code="B089",
             )
     shape = _held(fingerprints, spacing, drawn.divisor)
-    preparation = replace(drawn.preparation(config, tasks), spacing=spacing, labels={}, ignored={}, maps={})
+    preparation = replace(drawn.preparation(config, tasks), spacing=spacing, labels={}, ignored={}, maps={}, boxes={})
     return CaseView(
         "case", tuple(seeing_tasks(tasks)), preparation, shape, _cases(drawn.budget, shape), share=config.views.share
     )

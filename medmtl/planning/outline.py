@@ -69,6 +69,9 @@ class Outline:
                 name: (task.columns[0], task.mask_column) for name, task in tasks.items() if isinstance(task, MapTask)
             },
             optional=config.cohort.optional,
+            boxes={
+                name: task.frame for name, task in tasks.items() if isinstance(task, BoxTask) and task.frame is not None
+            },
         )
 
 

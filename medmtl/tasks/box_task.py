@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from medmtl.data.box_table import Frame
 from medmtl.tasks.base import Cell, Result, Task
 from medmtl.tasks.partly_annotated import PartlyAnnotated
 
@@ -60,7 +61,7 @@ class BoxResult(Result):
 
 
 class BoxTask(PartlyAnnotated, Task):
-    """A task with boxes for an answer, that learns from label files, as a voxel task does.
+    """A task with boxes for an answer, that learns from label files as a voxel task does, or from tables of boxes.
 
     ``encode`` takes a label array after its augmentation and gives fp32 boxes of a fixed number (M, 6) in voxels, of
     which rows without volume are none; so whatever moves the image moves the boxes. :meth:`fit` gets no files but, per
@@ -70,6 +71,20 @@ class BoxTask(PartlyAnnotated, Task):
     """
 
     voxel = True
+
+    @property
+    def frame(self) -> Frame | None:
+        """Frame of the coordinates where its column names tables of boxes; None where it names label files.
+
+        Boxes of a table are drawn into a label array, see :func:`medmtl.data.boxes.painted`, of which ``encode`` and
+        ``reference`` take every value for a lesion.
+        """
+        return None
+
+    @property
+    def parts_are_lesions(self) -> bool:
+        """Whether each connected part of a label file is a lesion, and not each value."""
+        return False
 
     @property
     @abstractmethod

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from monai.data.box_utils import non_max_suppression
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 from torch.nn import functional
 
+from medmtl.data.box_table import Frame
 from medmtl.data.boxes import boxes_in
 from medmtl.data.case import Case
 from medmtl.losses.boxes import CODER, box_loss
@@ -38,16 +39,26 @@ class DetectionOptions(TaskOptions):
     """Options of a detection.
 
     Attributes:
-        column: column of the label files, on the grid of the case's first image. Every value above 0 is one lesion.
+        column: column of the label files, on the grid of the case's first image, of which every value above 0 is one
+            lesion; or, with boxes, of the tables of boxes.
         components: every connected part of the foreground is one lesion instead, whatever its values.
+        boxes: the column names tables of boxes in mm, and this is the frame of their coordinates: ras grows to the
+            patient's right, front and head (NIfTI), lps to the left, back and head (DICOM, ITK).
         anchors: sizes [x, y, z] in mm that boxes start from; None takes three from the training fold's lesions.
         min_score: boxes of a lower score are left out.
     """
 
     column: str
     components: bool = False
+    boxes: Frame | None = None
     anchors: tuple[tuple[Size, Size, Size], ...] | None = Field(None, min_length=1, max_length=9)
     min_score: float = Field(0.02, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _tables_have_no_components(self) -> DetectionOptions:
+        if self.boxes is not None and self.components:
+            raise ValueError("boxes: a table has no connected parts; remove components, or boxes")
+        return self
 
 
 class Detection(BoxTask):
@@ -59,8 +70,18 @@ class Detection(BoxTask):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The column of label files."""
+        """The column of label files, or of tables of boxes."""
         return (self.options.column,)
+
+    @property
+    def frame(self) -> Frame | None:
+        """As in the options."""
+        return self.options.boxes
+
+    @property
+    def parts_are_lesions(self) -> bool:
+        """As in the options."""
+        return self.options.components
 
     @property
     def channels(self) -> int:
@@ -68,7 +89,7 @@ class Detection(BoxTask):
         return 8
 
     def read(self, case: Case) -> Path | None:
-        """The label file, or None where the case has none."""
+        """The label file or the table, or None where the case has none."""
         return case.files.get(self.options.column)
 
     def fit(self, truths: Sequence[Any]) -> dict[str, Any]:
@@ -86,7 +107,10 @@ class Detection(BoxTask):
             [np.asarray(truth, np.float64).reshape(-1, 3) for truth in truths] or [np.empty((0, 3))]
         )
         if not len(size_N3):
-            found, fix = f"{len(truths)} cases without a lesion", "name the column of the masks, or change the split"
+            found, fix = (
+                f"{len(truths)} cases without a lesion",
+                "name the column of the masks or boxes, or change the split",
+            )
             raise CellError("B106", column=self.options.column, found=found, expected="a lesion", fix=fix)
         groups = np.array_split(size_N3[np.argsort(size_N3.prod(axis=1), kind="stable")], min(SHAPES, len(size_N3)))
         planned = [tuple(np.median(group, axis=0).tolist()) for group in groups]

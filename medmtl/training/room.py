@@ -78,7 +78,7 @@ def predict_disk(config: Config, checked: Checked, plan: Plan, cases: Iterable[C
         RUN_FILES + copies * CHECKPOINT_FILES,
         {name: _entry_bytes(plan, found) for name, found in prints.items()},
         {
-            name: ENTRY_FILES + 2 * (len(found.label_counts) + len(found.map_quantiles))
+            name: ENTRY_FILES + 2 * len({**found.label_counts, **found.map_quantiles, **found.box_sizes_mm})
             for name, found in prints.items()
         },
     )
@@ -178,6 +178,10 @@ def _entry_bytes(plan: Plan, seen: Fingerprint) -> int:
         largest = max(counts, default=0)
         sizes.append(voxels * (1 if largest < 1 << 8 else 2 if largest < 1 << 16 else 4))
         sizes.append(sum(16 * min(count, FOREGROUND_SAMPLES) for value, count in counts.items() if value))
+    for task, boxes in seen.box_sizes_mm.items():
+        if task not in seen.label_counts:
+            drawn = (boxes / plan.preparation.spacing + 1).prod(axis=1).clip(max=FOREGROUND_SAMPLES)
+            sizes += [voxels * np.min_scalar_type(len(boxes)).itemsize, 16 * math.ceil(drawn.sum())]
     for task, quantiles in seen.map_quantiles.items():
         sizes += [4 * voxels, 16 * FOREGROUND_SAMPLES if plan.preparation.maps[task][1] and quantiles.size else 0]
     return sum(BLOCK * math.ceil((size + 128) / BLOCK) for size in sizes) + BLOCK + second

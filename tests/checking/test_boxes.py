@@ -99,3 +99,18 @@ def test_a_lesion_that_is_lost_by_resampling_is_told(tmp_path: Path) -> None:
     array[1, 0, 5] = 7
     nodules.nodules(1, array)
     assert [(f.code, f.row) for f in nodules.findings() if f.code == "B110" and "7" in str(f.found)] == [("B110", 3)]
+
+
+@pytest.mark.covers("B108")
+def test_one_value_in_several_parts_is_doubted_unless_parts_are_lesions(tmp_path: Path) -> None:
+    nodules = Nodules(tmp_path)
+    nodules.nodules(1, (lesions(1) > 0).astype(np.uint8))
+    one_part = np.zeros(SHAPE, np.uint8)
+    one_part[1:3, 1:3, 1:3] = 9
+    nodules.nodules(2, one_part)
+    finding = nodules.only()
+    assert (finding.code, finding.severity, finding.row, finding.column) == ("B108", "warn", 3, "nodules")
+    assert finding.found == "one value in 2 parts"
+    assert finding.fix == "kept as one lesion; set tasks.nodules.components: true if each part is one"
+    nodules.organ = NODULES.replace("}", ", components: true}")
+    assert nodules.findings() == []

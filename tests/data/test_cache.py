@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -117,6 +117,40 @@ def test_settings_labels_and_version_are_part_of_the_name(
     monkeypatch.setattr(cache_module, "VERSION", cache_module.VERSION + 1)
     PreparedCache(cache.folder, PREPARATION).get(case)
     assert len(entries(cache)) == 5
+
+
+@pytest.mark.covers("B157")
+def test_of_a_table_of_boxes_a_cases_own_rows_are_part_of_the_name(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "boxes.csv"
+    own = "case 0,3,4,8,3\n"
+
+    def found(rows: str, frame: Literal["ras", "lps"] = "ras") -> Prepared:
+        boxed = replace(case, files={"mask": table})
+        table.write_text(f"case_id,x_mm,y_mm,z_mm,diameter_mm\n{rows}")
+        preparation = replace(PREPARATION, boxes={"organ": frame})
+        prepared = PreparedCache(tmp_path / "cache", preparation).get(boxed)
+        assert_same(prepared, prepare_case(boxed, preparation))
+        return prepared
+
+    def count() -> int:
+        return len(list((tmp_path / "cache").iterdir()))
+
+    first = found(own)
+    assert set(np.unique(first.labels["organ"])) == {0, 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(PreparedCache, "_build", lambda *_: pytest.fail("prepared again"))
+        # somebody else's row, and the same number written otherwise
+        found(own + "case 1,1,1,1,1\n")
+        found("case 0,3.0,4,8,3\n")
+    assert count() == 1
+    moved = found("case 0,4,4,8,3\n")
+    assert not np.array_equal(moved.labels["organ"], first.labels["organ"])
+    found("case 0,-3,-4,8,3\n", "lps")  # the first box again
+    assert count() == 2
+    assert not found("").labels["organ"].any()
+    assert count() == 3
 
 
 def test_which_channel_a_case_lacks_is_part_of_the_name(cache: PreparedCache, case: Case) -> None:

@@ -12,6 +12,8 @@ import numpy.typing as npt
 import pytest
 from scipy import ndimage
 
+from medmtl.data.box_table import boxes_of
+from medmtl.data.boxes import boxes_in
 from medmtl.data.case import Case
 from medmtl.data.geometry import canonical_grid
 from medmtl.data.preparation import FOREGROUND_SAMPLES, normalise, prepare_case, working_grid
@@ -312,3 +314,34 @@ def test_a_channel_that_must_be_there_is_not_made_up(tmp_path: Path) -> None:
     case = case_of({"t2": save(tmp_path / "t2.nii.gz", np.ones(SHAPE, np.float32))})
     with pytest.raises(KeyError, match="t1"):
         prepare_case(case, replace(preparation("t1", "t2"), optional=("t2",)))
+
+
+def test_boxes_of_a_table_are_where_a_mask_of_the_same_balls_is_in_all_orientations(tmp_path: Path) -> None:
+    table = tmp_path / "boxes.csv"
+    wanted = replace(preparation(), labels={"mask": "mask", "table": "table"}, boxes={"table": "lps"})
+    for tilted, (axes, signs) in itertools.product((False, True), ORIENTATIONS):
+        affine = oblique(AFFINE) if tilted else AFFINE
+        centres = [(affine @ [*index, 1])[:3] for index in ([6.3, 13.6, 7.9], [14.0, 8.0, 12.0])]
+        where = places(SHAPE, affine)
+        balls = sum(
+            (value * (np.linalg.norm(where - centre[:, None, None, None], axis=0) <= radius)).astype(np.uint8)
+            for value, centre, radius in zip((1, 2), centres, (6, 5), strict=True)
+        )
+        rows = [
+            f"007,{-x:.6f},{-y:.6f},{z:.6f},{2 * radius}\n" for (x, y, z), radius in zip(centres, (6, 5), strict=True)
+        ]
+        table.write_text("case_id,x_mm,y_mm,z_mm,diameter_mm\n" + "".join(rows))
+        image = save(tmp_path / "image.nii", *turned(np.ones(SHAPE, np.float32), affine, axes, signs))
+        mask = save(tmp_path / "mask.nii", *turned(np.asarray(balls), affine, axes, signs))
+        case = replace(case_of({"t1": image}), files={"mask": mask, "table": table})
+        prepared = prepare_case(case, wanted)
+        drawn, painted = (boxes_in(prepared.labels[name], components=False) for name in ("mask", "table"))
+        # a mask's box reaches from face to face of its voxels, which are up to 2 mm or 1.33 working voxels wide
+        assert drawn.shape == painted.shape == (2, 6)
+        assert np.abs(drawn - painted).max() <= 2
+        assert np.abs((drawn - painted).reshape(2, 2, 3).mean(axis=1)).max() <= 1
+        exact = boxes_of(case, "table", "lps")[0].in_voxels(prepared.grid)
+        assert np.abs(exact - painted).max() <= 0.5 + 1e-6
+        assert (exact[:, 3:] - exact[:, :3]) * SPACING == pytest.approx(np.array([[12.0] * 3, [10.0] * 3]), abs=1e-4)
+        assert prepared.foreground["table"].keys() == {1, 2}
+        assert prepared.sha256[str(table)] == hashlib.sha256(table.read_bytes()).hexdigest()

@@ -117,7 +117,7 @@ B104 H  stored type of masks fits the largest value
 B105 W  label without a voxel
 B106 R  label that no case of training holds
 B107 W  label that fills nearly everything
-B108 R  one-hot and colour masks
+B108 RW one-hot and colour masks; one value for several lesions
 B109 RW label that is the image, or another case's
 B110 W  label that resampling makes vanish
 B111 R  partly drawn labels

@@ -26,6 +26,7 @@ from medmtl.checking import check_cohort
 from medmtl.data.cache import IMAGE, META, PreparedCache
 from medmtl.data.case import Case
 from medmtl.data.formats.nifti import read_header, read_image, read_label
+from medmtl.data.preparation import prepare_case
 from medmtl.data.prepared import Preparation
 from medmtl.data.split import Splits, from_file
 from medmtl.device import describe_device
@@ -51,6 +52,13 @@ plan:      {memory_gb: 8, batch: 2}
 split:     {folds: 2, seed: 3, test: 0.0}
 training:  {steps: 20, lr: 1e-3, checkpoint_every: 10}
 """
+BOXES_CONFIG = b"""\
+schema: 1
+cohort: {table: changed.csv, case: id, patient: person, channels: {t1: t1}}
+tasks: {nodules: {kind: detection, column: nodules, boxes: ras}}
+split: {folds: 2}
+training: {steps: 20}
+"""
 CASES = 4
 PREPARATION = Preparation((1.0, 1.0, 2.0), ("t1",), {"organ": "organ"})
 
@@ -61,6 +69,12 @@ def table() -> bytes:
     """A sound table of four cases."""
     rows = [f"c{i},p{i},A,t1_{i}.nii.gz,organ.nii.gz,{('low', 'high')[i % 2]},{12.5 * i}" for i in range(CASES)]
     return "\n".join(("id,person,site,t1,organ,grade,size", *rows, "")).encode()
+
+
+def boxes() -> bytes:
+    """A sound table of boxes of these cases, whose scans reach from x -8 to 4, y -4.4 to -1.2 and z 4.4 to 10.6."""
+    rows = [f"c{i},-3.5,-3,{6 + i},2" for i in range(CASES)]
+    return "\n".join(("case_id,x_mm,y_mm,z_mm,diameter_mm", *rows, "c1,1,-2.5,8,2.5", "")).encode()
 
 
 def furnish(folder: Path) -> None:
@@ -108,6 +122,21 @@ def read_table(folder: Path, data: bytes) -> None:
     for finding in found.findings:
         finding.sentence()
     cases_of([str(folder / "changed.csv")], config, ("t1",))
+
+
+def read_boxes(folder: Path, data: bytes) -> None:
+    """A changed table of boxes, as ``check`` reads it and, where that finds nothing, as the preparation does."""
+    (folder / "changed_boxes.csv").write_bytes(data)
+    rows = [f"c{i},p{i},t1_{i}.nii.gz,changed_boxes.csv" for i in range(CASES)]
+    (folder / "changed.csv").write_text("\n".join(("id,person,t1,nodules", *rows, "")))
+    (folder / "changed.yaml").write_bytes(BOXES_CONFIG)
+    config = configuration.load(folder / "changed.yaml")
+    found = check_cohort(config, build_tasks(config))
+    for finding in found.findings:
+        finding.sentence()
+    found.refuse()
+    for held in found.cohort.cases:
+        prepare_case(held, Preparation((1.0, 1.0, 2.0), ("t1",), {"nodules": "nodules"}, boxes={"nodules": "ras"}))
 
 
 def read_plain_nifti(folder: Path, data: bytes) -> None:

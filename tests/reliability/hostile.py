@@ -120,7 +120,7 @@ def attacks(canary: Path) -> Iterator[tuple[str, Feed, bytes]]:
         entry_points.read_packed_nifti, entry_points.read_stream, entry_points.read_plan, entry_points.read_splits,
         entry_points.read_folds, entry_points.read_run, entry_points.read_tensors, entry_points.read_state,
         entry_points.read_commit, entry_points.read_cache_meta, entry_points.read_cache_array,
-        entry_points.read_activations, entry_points.read_run_config,
+        entry_points.read_activations, entry_points.read_run_config, entry_points.read_boxes,
     )  # fmt: skip
     for name, data in artefacts(canary).items():
         for door in doors:

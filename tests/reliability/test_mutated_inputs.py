@@ -75,7 +75,8 @@ def kinds_of_input(folder: Path) -> list[tuple[int, Feed, Make]]:
     return [
         (15, entry_points.read_config, lambda rng: mutated_yaml(CONFIG, rng)),
         (5, entry_points.read_set, lambda rng: mutated(b"training.lr=1e-3", rng)),
-        (20, entry_points.read_table, lambda rng: mutated_table(table(), rng)),
+        (15, entry_points.read_table, lambda rng: mutated_table(table(), rng)),
+        (5, entry_points.read_boxes, lambda rng: mutated_table(entry_points.boxes(), rng)),
         (8, entry_points.read_plain_nifti, header),
         (7, entry_points.read_packed_nifti, header),
         (10, entry_points.read_stream, lambda rng: mutated(packed, rng)),

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from medmtl.data.boxes import painted
 from medmtl.tasks.base import CellError
 from medmtl.tasks.box_task import FoundBox
 from medmtl.tasks.detection import MOST_LESIONS, Detection, DetectionOptions
@@ -32,6 +33,14 @@ TRUTHS = (
 )
 
 
+TABLES: tuple[tuple[tuple[int, ...], ...], ...] = (
+    ((1, 2, 0, 4, 6, 2), (3, 1, 1, 8, 8, 4)),  # they overlap
+    (),
+    ((2, 1, 1, 7, 6, 4),),
+    ((0, 0, 0, 2, 2, 1),),
+)
+
+
 class TestDetection(BoxTaskContract):
     options = OPTIONS
     primary = "froc"
@@ -42,11 +51,26 @@ class TestDetection(BoxTaskContract):
         ({"anchors": [[1, 2, 0]]}, "anchors"),
         ({"min_score": 0}, "min_score"),
         ({"labels": {"a": 1}}, "labels"),
+        ({"boxes": "mni"}, "boxes"),
+        ({"boxes": "ras", "components": True}, "remove components, or boxes"),
     )
 
 
 class TestDetectionOfComponents(TestDetection):
     options = {**OPTIONS, "components": True}
+
+
+class TestDetectionOfTables(TestDetection):
+    options = {**OPTIONS, "boxes": "lps"}
+    truths: ClassVar[Sequence[Any]] = tuple(
+        painted(np.array(boxes, np.float64).reshape(-1, 6), SHAPE) for boxes in TABLES
+    )
+
+    def test_every_box_of_a_table_is_a_lesion_of_its_own(self) -> None:
+        task = self.fitted()
+        assert task.frame == "lps"
+        for boxes, truth in zip(TABLES, self.truths, strict=True):
+            assert task.reference(truth).tolist() == [list(box) for box in boxes]
 
 
 def task(**options: Any) -> Detection:
@@ -91,6 +115,13 @@ def test_of_too_many_lesions_the_largest_count() -> None:
     assert boxes.shape == (MOST_LESIONS, 6)
     assert [18, 18, 8, 20, 20, 10] in boxes.tolist()
     assert (boxes[:, 3:] > boxes[:, :3]).all()
+
+
+def test_of_a_table_a_patch_sees_the_box_of_the_part_inside() -> None:
+    label = painted(np.array([[1.0, 1, 0, 7, 7, 4]]), SHAPE)
+    assert task(boxes="ras").encode(label[:4])[0].tolist() == [1, 1, 0, 4, 7, 4]
+    assert task(boxes="ras").encode(label[::-1].copy())[0].tolist() == [1, 1, 0, 7, 7, 4]
+    assert task(boxes="ras").encode(label[7:]).count_nonzero() == 0
 
 
 def test_components_and_values_differ() -> None:
