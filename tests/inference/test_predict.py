@@ -67,7 +67,7 @@ def test_an_answer_that_is_not_finite_is_never_given(
 
 @pytest.mark.covers("B147")
 def test_a_run_without_a_checkpoint_is_refused_by_name(trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "load", lambda folder: None)
+    monkeypatch.setattr(checkpoint, "load", lambda folder, first_of: None)
     with pytest.raises(ArtefactError, match="run has no checkpoint yet"):
         medmtl.load(trained_run, device="cpu")
 
