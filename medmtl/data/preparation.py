@@ -100,7 +100,10 @@ def working_grid(grid: Grid, spacing: Sequence[float]) -> Grid:
 
 
 def normalise(
-    image_CDHW: npt.NDArray[np.float32], statistics: Sequence[Mapping[str, float]], intensities: Sequence[Intensity]
+    image_CDHW: npt.NDArray[np.float32],
+    statistics: Sequence[Mapping[str, float]],
+    intensities: Sequence[Intensity],
+    out: npt.NDArray[np.float32] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Bring each channel to about zero mean and unit deviation, as planned.
 
@@ -108,23 +111,29 @@ def normalise(
         image_CDHW: a case or a window of it.
         statistics: of the whole case, per channel; empty for one that it lacks, which is 0 then.
         intensities: the plan's rule per channel.
+        out: where to put it, a new array for None; may be the image itself.
     """
-    result = np.empty(image_CDHW.shape, np.float32)
-    for index, (own, rule) in enumerate(zip(statistics, intensities, strict=True)):
-        channel = image_CDHW[index]
+    result = np.empty(image_CDHW.shape, np.float32) if out is None else out
+    for channel, scaled, own, rule in zip(image_CDHW, result, statistics, intensities, strict=True):
         if not own:
-            result[index] = 0
+            scaled[:] = 0
         elif rule.kind == "none":
-            result[index] = channel
+            scaled[:] = channel
         elif rule.kind == "ct":
             assert rule.clip is not None and rule.mean is not None and rule.std is not None
-            result[index] = (np.clip(channel, *rule.clip) - rule.mean) / max(rule.std, SMALLEST_DEVIATION)
+            _standardise(np.clip(channel, *rule.clip, out=scaled), rule.mean, rule.std, scaled)
         elif rule.kind == "zscore_nonzero":
-            scaled = (channel - own["nonzero_mean"]) / max(own["nonzero_std"], SMALLEST_DEVIATION)
-            result[index] = np.where(channel != 0, scaled, 0)
+            empty = channel == 0
+            _standardise(channel, own["nonzero_mean"], own["nonzero_std"], scaled)
+            scaled[empty] = 0
         else:
-            result[index] = (channel - own["mean"]) / max(own["std"], SMALLEST_DEVIATION)
+            _standardise(channel, own["mean"], own["std"], scaled)
     return result
+
+
+def _standardise(channel: npt.NDArray[np.float32], mean: float, std: float, out: npt.NDArray[np.float32]) -> None:
+    np.subtract(channel, mean, out=out)
+    np.divide(out, max(std, SMALLEST_DEVIATION), out=out)
 
 
 def _read(case: Case, path: Path, label: bool, hashes: dict[str, str]) -> Volume:
