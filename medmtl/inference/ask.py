@@ -6,12 +6,13 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from monai.data.utils import dense_patch_slices
 
 from medmtl.data.crop import Triple
+from medmtl.device import Device
 from medmtl.inference.foreground import foreground_window
 from medmtl.inference.mirrors import Mirrors, over_mirrors
 from medmtl.model import MultiTaskModel
@@ -53,8 +54,24 @@ class Ask:
         return self.model(image_BCDHW, names, covariates_BN=known_BN)  # type: ignore[no-any-return]
 
 
+def chosen_precision(
+    wanted: Literal["auto", "fp32", "bf16"], trained: Literal["fp32", "bf16", "fp16"], device: Device
+) -> Literal["fp32", "bf16", "fp16"]:
+    """What a run's network computes in where it predicts.
+
+    Args:
+        wanted: ``inference.precision``.
+        trained: what the training was planned with.
+        device: where to predict. Arithmetic that it does not have is emulated, many times slower than fp32.
+    """
+    if wanted != "auto":
+        return wanted
+    has = {"fp32": True, "bf16": device.bf16, "fp16": device.kind == "cuda"}
+    return trained if has[trained] else "fp32"
+
+
 def autocast(plan: Plan, device: torch.device) -> torch.autocast:
-    """The arithmetic that was planned."""
+    """The arithmetic of a plan."""
     dtype = torch.float16 if plan.precision == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype=dtype, enabled=plan.precision != "fp32")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +24,7 @@ from medmtl.data.volume import Volume
 from medmtl.device import describe_device
 from medmtl.errors import ArtefactError, InputError, NumericError
 from medmtl.files import sha256_bytes
-from medmtl.inference.ask import Ask
+from medmtl.inference.ask import Ask, chosen_precision
 from medmtl.inference.boxes import in_the_patient
 from medmtl.inference.case_view import SecondScan, case_view_activations
 from medmtl.inference.forward import stream
@@ -171,7 +171,8 @@ class Predictor:
     def __init__(
         self, runs: Sequence[RunFolder], device: Literal["auto", "cpu", "cuda"] = "auto", *, tta: bool = False
     ) -> None:
-        self.device = torch.device(describe_device(device).kind)
+        self._machine = describe_device(device)
+        self.device = torch.device(self._machine.kind)
         self.config: Config = runs[0].load_config()
         self._mirrors = _mirrors(self.config, tta)
         self._members = [self._load(run) for run in runs]
@@ -230,6 +231,7 @@ class Predictor:
                     "one; go on with medmtl train --resume",
                     code="B155",
                 )
+        plan = replace(plan, precision=chosen_precision(self.config.inference.precision, plan.precision, self._machine))
         return _Member(plan, tasks, model.to(self.device).eval(), stored.sha256[group])
 
     def predict(self, case: Case, *, with_reference: bool = False) -> CasePrediction:
