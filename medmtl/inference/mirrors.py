@@ -52,7 +52,7 @@ def over_mirrors(
         chosen = mirrors[first : first + count]
         turned = torch.cat([image_BCDHW.flip([2 + axis for axis in mirror]) for mirror in chosen])
         for name, values in look(turned, willing).items():
-            for mirror, value in zip(chosen, values.split(len(image_BCDHW)), strict=True):
+            for mirror, value in zip(chosen, torch.split(values, len(image_BCDHW)), strict=True):
                 parts[name].append(_back(tasks[name], value, mirror, image_BCDHW.shape[2:]))
     return found | {name: _joined(tasks[name], values) for name, values in parts.items()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import EllipsisType
 
 import torch
 from monai.data.utils import compute_importance_map
@@ -31,7 +32,7 @@ class PlaneSums:
     def add(self, place: Window, found: Mapping[str, torch.Tensor]) -> None:
         """What a window says, (K, ...) by task. Planes before its first one are let go."""
         self._move_to(place[0].start)
-        part = (..., *place[1:])
+        part: tuple[slice | EllipsisType, ...] = (..., *place[1:])
         self._total[part] += self._weight
         for name, value in found.items():
             if name not in self._sums:
