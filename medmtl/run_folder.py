@@ -200,13 +200,16 @@ class RunFolder:
             "fold": manifest["fold"],
         }
 
-    def newest(self) -> checkpoint.Checkpoint | None:
+    def newest(self, first_of: Sequence[str] = ()) -> checkpoint.Checkpoint | None:
         """The newest whole checkpoint, or None if nothing was committed yet.
+
+        Args:
+            first_of: groups of tensors of which one is needed; see :func:`medmtl.checkpoint.load`.
 
         Raises:
             ArtefactError: if all are damaged, or it was made by another run.
         """
-        stored = checkpoint.load(self.checkpoints)
+        stored = checkpoint.load(self.checkpoints, first_of)
         if stored is None:
             return None
         own = self.made_with()

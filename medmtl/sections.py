@@ -331,10 +331,13 @@ class InferenceSection(Section):
     Attributes:
         overlap: share of a window that the next one covers, where a case does not fit one.
         tta: ``flips`` also looks at the mirror images along the axes of ``augmentation.flips``: 1, 3 or 7 more passes.
+        precision: of the network's arithmetic. ``auto`` is that of the training where the device computes in it, and
+            fp32 elsewhere.
     """
 
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     tta: Literal["none", "flips"] = "none"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
 
 
 def _default(section: Section, name: str) -> object:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,12 +20,15 @@ from medmtl.data.case import Case
 from medmtl.data.formats.nifti import ImageError, read_image, read_label
 from medmtl.data.geometry import canonical, canonical_grid, corner_shift_voxels, same_grid
 from medmtl.data.prepared import Intensity, Preparation, Prepared
+from medmtl.data.resampling import Axes, axes_between, blended, in_plane, nearest
 from medmtl.data.volume import Grid, Volume
 from medmtl.errors import InputError, WorkError
 from medmtl.rng import generator
 
 SAME_SPACING = 0.01  # relative; closer ones are not resampled
 STATISTICS_VOXELS = 2_000_000  # percentiles of larger scans are taken from an even subsample
+SLAB_VOXELS = 2_000_000  # interpolated at a time
+PART_VOXELS = 1 << 18  # summed at a time, so that they stay in a processor's cache
 FOREGROUND_SAMPLES = 1_000  # voxel indices kept per label value
 SMALLEST_DEVIATION = 1e-8
 
@@ -76,7 +80,7 @@ def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = Tr
             labels[task] = _values_to_grid(canonical(masked(values, mask)), target)
     return Prepared(
         case_id=case.case_id,
-        image_CDHW=np.stack([arrays.get(name, np.zeros(target.shape, np.float32)) for name in preparation.channels]),
+        image_CDHW=_stacked([arrays.get(name) for name in preparation.channels], target.shape),
         labels=labels,
         grid=target,
         native=native,
@@ -87,6 +91,19 @@ def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = Tr
         },
         sha256=hashes,
     )
+
+
+def _stacked(
+    channels: Sequence[npt.NDArray[np.float32] | None], shape: tuple[int, int, int]
+) -> npt.NDArray[np.float32]:
+    """(C, D, H, W), 0 where a channel is absent; a single channel is not copied."""
+    if len(channels) == 1 and channels[0] is not None:
+        return channels[0][None]
+    image = np.zeros((len(channels), *shape), np.float32)
+    for found, channel in zip(image, channels, strict=True):
+        if channel is not None:
+            found[:] = channel
+    return image
 
 
 def working_grid(grid: Grid, spacing: Sequence[float]) -> Grid:
@@ -106,7 +123,10 @@ def working_grid(grid: Grid, spacing: Sequence[float]) -> Grid:
 
 
 def normalise(
-    image_CDHW: npt.NDArray[np.float32], statistics: Sequence[Mapping[str, float]], intensities: Sequence[Intensity]
+    image_CDHW: npt.NDArray[np.float32],
+    statistics: Sequence[Mapping[str, float]],
+    intensities: Sequence[Intensity],
+    out: npt.NDArray[np.float32] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Bring each channel to about zero mean and unit deviation, as planned.
 
@@ -114,23 +134,29 @@ def normalise(
         image_CDHW: a case or a window of it.
         statistics: of the whole case, per channel; empty for one that it lacks, which is 0 then.
         intensities: the plan's rule per channel.
+        out: where to put it, a new array for None; may be the image itself.
     """
-    result = np.empty(image_CDHW.shape, np.float32)
-    for index, (own, rule) in enumerate(zip(statistics, intensities, strict=True)):
-        channel = image_CDHW[index]
+    result = np.empty(image_CDHW.shape, np.float32) if out is None else out
+    for channel, scaled, own, rule in zip(image_CDHW, result, statistics, intensities, strict=True):
         if not own:
-            result[index] = 0
+            scaled[:] = 0
         elif rule.kind == "none":
-            result[index] = channel
+            scaled[:] = channel
         elif rule.kind == "ct":
             assert rule.clip is not None and rule.mean is not None and rule.std is not None
-            result[index] = (np.clip(channel, *rule.clip) - rule.mean) / max(rule.std, SMALLEST_DEVIATION)
+            _standardise(np.clip(channel, *rule.clip, out=scaled), rule.mean, rule.std, scaled)
         elif rule.kind == "zscore_nonzero":
-            scaled = (channel - own["nonzero_mean"]) / max(own["nonzero_std"], SMALLEST_DEVIATION)
-            result[index] = np.where(channel != 0, scaled, 0)
+            empty = channel == 0
+            _standardise(channel, own["nonzero_mean"], own["nonzero_std"], scaled)
+            scaled[empty] = 0
         else:
-            result[index] = (channel - own["mean"]) / max(own["std"], SMALLEST_DEVIATION)
+            _standardise(channel, own["mean"], own["std"], scaled)
     return result
+
+
+def _standardise(channel: npt.NDArray[np.float32], mean: float, std: float, out: npt.NDArray[np.float32]) -> None:
+    np.subtract(channel, mean, out=out)
+    np.divide(out, max(std, SMALLEST_DEVIATION), out=out)
 
 
 def _read(case: Case, path: Path, label: bool, hashes: dict[str, str]) -> Volume:
@@ -212,6 +238,35 @@ def to_grid(volume: Volume, target: Grid, mode: Literal["bilinear", "nearest"]) 
     """
     if volume.grid.shape == target.shape and np.allclose(volume.grid.affine, target.affine):
         return volume.array
+    axes = axes_between(volume.grid, target)
+    if axes is None:
+        return _turned(volume, target, mode)
+    if mode == "nearest":
+        return nearest(torch.from_numpy(_unsigned(volume.array)), axes).numpy().astype(volume.array.dtype, copy=False)
+    return _linear(torch.from_numpy(np.asarray(volume.array, np.float32)), axes)
+
+
+def _unsigned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A type that torch has, for labels in one that it can only hold."""
+    return array.astype(np.int32) if array.dtype == np.uint16 else array
+
+
+def _linear(array_DHW: torch.Tensor, axes: Axes) -> npt.NDArray[np.float32]:
+    """A few planes at a time, so that nothing but the result is as large as the case."""
+    x, y, z = axes
+    found = torch.empty((x.target, y.target, z.target))
+    places = x.places.clamp(0, x.source - 1)
+    step = max(1, SLAB_VOXELS // (y.target * z.target))
+    for first in range(0, x.target, step):
+        here = places[first : first + step]
+        low, high = int(here[0].floor()), int(here[-1].ceil())
+        planes = blended(array_DHW[None, low : high + 1], here - low, 1)
+        found[first : first + step] = in_plane(planes, axes)[0]
+    return found.numpy()
+
+
+def _turned(volume: Volume, target: Grid, mode: Literal["bilinear", "nearest"]) -> npt.NDArray[Any]:
+    """Between grids of other directions, where every voxel has a place of its own in space."""
     # float64 holds every label value exactly
     dtype = np.float64 if mode == "nearest" else np.float32
     source = MetaTensor(
@@ -225,21 +280,39 @@ def to_grid(volume: Volume, target: Grid, mode: Literal["bilinear", "nearest"]) 
 def _statistics(array: npt.NDArray[np.float32]) -> dict[str, float]:
     flat = array.ravel()
     sample = flat[:: max(1, flat.size // STATISTICS_VOXELS)]
-    inside = flat[flat != 0]
-    if inside.size == 0:
-        inside = flat
+    inside = int(np.count_nonzero(flat))
+    mean, std = _moments(flat)
+    nonzero_mean, nonzero_std = (mean, std) if inside in (0, flat.size) else _moments(flat, nonzero=True)
     low, high = np.percentile(sample, (0.5, 99.5))
     return {
-        "mean": float(flat.mean(dtype=np.float64)),
-        "std": float(flat.std(dtype=np.float64)),
-        "nonzero_mean": float(inside.mean(dtype=np.float64)),
-        "nonzero_std": float(inside.std(dtype=np.float64)),
-        "nonzero_fraction": float(np.count_nonzero(flat) / flat.size),
+        "mean": mean,
+        "std": std,
+        "nonzero_mean": nonzero_mean,
+        "nonzero_std": nonzero_std,
+        "nonzero_fraction": inside / flat.size,
         "p005": float(low),
         "p995": float(high),
         "min": float(flat.min()),
         "max": float(flat.max()),
     }
+
+
+def _moments(flat: npt.NDArray[np.float32], *, nonzero: bool = False) -> tuple[float, float]:
+    """Mean and deviation in float64, of which only a part of the scan is made at a time."""
+    count, total, squares = 0, 0.0, 0.0
+    for part in _in_parts(flat, nonzero):
+        count, total = count + part.size, total + float(part.sum(dtype=np.float64))
+    mean = total / count
+    for part in _in_parts(flat, nonzero):
+        distance = part.astype(np.float64) - mean
+        squares += float(distance @ distance)
+    return mean, math.sqrt(squares / count)
+
+
+def _in_parts(flat: npt.NDArray[np.float32], nonzero: bool) -> Iterator[npt.NDArray[np.float32]]:
+    for first in range(0, flat.size, PART_VOXELS):
+        part = flat[first : first + PART_VOXELS]
+        yield part[part != 0] if nonzero else part
 
 
 def _foreground(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from medmtl.data.case import Case
 from medmtl.data.finding import Finding, Findings
 from medmtl.errors import InputError, NumericError
-from medmtl.inference.predict import Predictor
+from medmtl.inference.overlap import WriteBehind, read_ahead
+from medmtl.inference.predict import CasePrediction, Predictor
 from medmtl.inference.write import TABLE, open_output, prediction_row, write_masks, write_table
 from medmtl.progress import Progress
 from medmtl.tasks.base import Cell
@@ -22,12 +24,14 @@ NAMED = 5  # cases in a message at the end
 def predict_all(predictor: Predictor, cases: Sequence[Case], findings: Findings, out: Path, progress: Progress) -> Path:
     """Predict cases and write their masks and one table.
 
+    While the network looks at a case, the next one is read and the one before it is written.
+
     Args:
         predictor: the model.
         cases: those that can be tried.
         findings: of the rows that were refused before.
         out: see :func:`medmtl.inference.write.open_output`.
-        progress: called once per case.
+        progress: called once per case that the network is done with.
 
     Returns:
         The table.
@@ -41,20 +45,25 @@ def predict_all(predictor: Predictor, cases: Sequence[Case], findings: Findings,
     outside: list[str] = []
     failed: list[InputError | NumericError] = _refused_rows(findings)
     total = len(cases) + len(failed)
+
+    def write(prediction: CasePrediction) -> None:
+        write_masks(prediction, out)
+        rows.append(prediction_row(prediction, predictor.model_sha256))
+
     try:
-        for count, case in enumerate(cases, start=1):
-            try:
-                prediction = predictor.predict(case)
-            except NumericError as error:
-                failed.append(error)
-            except InputError as error:
-                failed.append(InputError(f"{case.case_id}: {error}"))
-            else:
-                write_masks(prediction, out)
-                if prediction.outside_training:
-                    outside.append(f"{case.case_id} ({', '.join(prediction.outside_training)})")
-                rows.append(prediction_row(prediction, predictor.model_sha256))
-            progress("predict", count, len(cases))
+        with WriteBehind() as writing:
+            for count, (case, reading) in enumerate(zip(cases, read_ahead(predictor.read, cases), strict=True), 1):
+                try:
+                    prediction = predictor.answer(reading.result())
+                except NumericError as error:
+                    failed.append(error)
+                except InputError as error:
+                    failed.append(InputError(f"{case.case_id}: {error}"))
+                else:
+                    writing.put(partial(write, prediction))
+                    if prediction.outside_training:
+                        outside.append(f"{case.case_id} ({', '.join(prediction.outside_training)})")
+                progress("predict", count, len(cases))
     finally:
         # also when it is stopped half-way: a mask without its row would be an orphan
         if rows:

@@ -8,10 +8,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from medmtl.data.channels import with_indicators
@@ -19,6 +22,7 @@ from medmtl.data.crop import Triple, whole_shape, window
 from medmtl.data.lesion import lesion_centre, marked
 from medmtl.data.view import window_around
 from medmtl.inference.ask import Ask, autocast, cropped, forward, model_device, pad, windows_over
+from medmtl.inference.planes import Found, Stream
 from medmtl.planning import CaseView, Plan
 from medmtl.tasks.base import LabelTask, Task
 
@@ -30,14 +34,12 @@ class SecondScan:
     Attributes:
         image_CDHW: normalised, at working spacing.
         coarse_CDHW: the same as the view itself prepares it; None where it prepares nothing.
-        found: activations of the tasks of the first view.
-        centre: voxel of ``image_CDHW`` in the middle of the lesion; None where it is to be predicted.
+        centre: voxel of ``image_CDHW`` in the middle of the lesion, known or predicted; None where no view asks.
         held: whether the case has each channel; needed where some are optional.
     """
 
     image_CDHW: torch.Tensor
     coarse_CDHW: torch.Tensor | None
-    found: Mapping[str, torch.Tensor]
     centre: Triple | None = None
     held: Sequence[bool] = ()
 
@@ -63,7 +65,7 @@ def case_view_activations(
     if view.kind == "tiles":
         values = _over_tiles(ask, tasks, plan, view, scan, overlap)
     else:
-        sample = _lesion(view, tasks, scan) if view.kind == "lesion" else _whole(view, plan, scan)
+        sample = _lesion(view, scan) if view.kind == "lesion" else _whole(view, plan, scan)
         sample = with_indicators(sample, scan.held, view.preparation)
         values = forward(ask, tasks, plan, sample[None].to(model_device(ask.model)), view.tasks)
     return {name: value[0].float().cpu() for name, value in values.items()}
@@ -76,25 +78,50 @@ def _whole(view: CaseView, plan: Plan, scan: SecondScan) -> torch.Tensor:
     return padded if padded.shape[1:] == torch.Size(shape) else cropped(padded, shape, view.tasks)
 
 
-def _lesion(view: CaseView, tasks: Mapping[str, Task], scan: SecondScan) -> torch.Tensor:
-    centre = scan.centre
-    if centre is None:
+def _lesion(view: CaseView, scan: SecondScan) -> torch.Tensor:
+    assert scan.centre is not None
+    return torch.from_numpy(window(scan.image_CDHW.numpy(), window_around(scan.centre, view.shape), view.shape))
+
+
+class PredictedLesion:
+    """Where the lesion of a case is, from planes as they are predicted.
+
+    Args:
+        tasks: all tasks by name.
+        view: says which one's mask shows the lesion.
+    """
+
+    def __init__(self, tasks: Mapping[str, Task], view: CaseView) -> None:
         assert view.around is not None
         task = tasks[view.around]
         assert isinstance(task, LabelTask)
-        centre = predicted_centre(task, scan.found[view.around])
-    start = window_around(centre, view.shape)
-    return torch.from_numpy(window(scan.image_CDHW.numpy(), start, view.shape))
+        self._task = task
+        self._marked: list[npt.NDArray[np.bool_]] = []
+        self._likeliest = (-math.inf, (0, 0, 0))
 
+    def watch(self, stream: Stream) -> Stream:
+        """The same planes, each looked at as it passes."""
+        while True:
+            try:
+                planes = next(stream)
+            except StopIteration as end:
+                return cast(Found, end.value)
+            self.see(planes.values[self._task.name])
+            yield planes
 
-def predicted_centre(task: LabelTask, probability_KDHW: torch.Tensor) -> Triple:
-    """The middle of the largest predicted lesion, or the likeliest voxel where none is predicted."""
-    centre = lesion_centre(marked(task.decide(probability_KDHW).numpy(), task.ignored_value))
-    if centre is not None:
-        return centre
-    likeliest = task.foreground(probability_KDHW[None])[0, 0]
-    x, y, z = (int(n) for n in np.unravel_index(int(likeliest.argmax()), tuple(likeliest.shape)))
-    return (x, y, z)
+    def see(self, probability_KDHW: torch.Tensor) -> None:
+        """The next planes of the task."""
+        start = sum(map(len, self._marked))
+        self._marked.append(marked(self._task.decide(probability_KDHW).numpy(), self._task.ignored_value))
+        likeliest = self._task.foreground(probability_KDHW[None])[0, 0]
+        x, y, z = (int(n) for n in np.unravel_index(int(likeliest.argmax()), tuple(likeliest.shape)))
+        value = float(likeliest[x, y, z])
+        if value > self._likeliest[0]:
+            self._likeliest = value, (start + x, y, z)
+
+    def centre(self) -> Triple:
+        """The middle of the largest predicted lesion, or the likeliest voxel where none is predicted."""
+        return lesion_centre(np.concatenate(self._marked)) or self._likeliest[1]
 
 
 def _over_tiles(

@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import cast
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import torch
-from monai.data.utils import compute_importance_map
 
 from medmtl.data.channels import with_indicators
 from medmtl.data.crop import Triple, whole_shape
-from medmtl.inference.ask import Ask, cropped, forward, model_device, pad, windows_over
+from medmtl.inference.ask import Ask, Window, at_once, cropped, forward, model_device, pad, windows_over
 from medmtl.inference.boxes import in_the_core, joined, moved
-from medmtl.inference.case_view import SecondScan, case_view_activations
+from medmtl.inference.case_view import PredictedLesion, SecondScan, case_view_activations
 from medmtl.inference.mirrors import Mirrors
+from medmtl.inference.plane_sums import PlaneSums
+from medmtl.inference.planes import Found, Planes, Stream
 from medmtl.model import MultiTaskModel
 from medmtl.planning import Plan
 from medmtl.tasks.base import CaseTask, Task
 from medmtl.tasks.box_task import BoxTask
 
-GAUSSIAN_SIGMA = 0.125  # of the window, as in nnU-Net
+
+def activations(
+    model: MultiTaskModel,
+    tasks: Mapping[str, Task],
+    plan: Plan,
+    image_CDHW: torch.Tensor,
+    **options: Any,
+) -> dict[str, torch.Tensor]:
+    """:func:`stream` as one answer per task, of voxel tasks (K, D, H, W): for cases that are small."""
+    planes: dict[str, list[torch.Tensor]] = {}
+    found: Found = {}
+
+    def whole() -> Stream:
+        nonlocal found
+        found = yield from stream(model, tasks, plan, image_CDHW, **options)
+        return found
+
+    for part in whole():
+        for name, value in part.values.items():
+            planes.setdefault(name, []).append(value.clone())
+    found |= {name: torch.cat(parts, dim=1) for name, parts in planes.items()}
+    return {name: found[name] for name in tasks}
 
 
 @torch.inference_mode()
-def activations(
+def stream(
     model: MultiTaskModel,
     tasks: Mapping[str, Task],
     plan: Plan,
@@ -35,7 +58,7 @@ def activations(
     centre: Triple | None = None,
     held: Sequence[bool] = (),
     mirrors: Mirrors = (),
-) -> dict[str, torch.Tensor]:
+) -> Stream:
     """What each task says of a case, before any decision.
 
     A voxel task's probabilities are averaged over windows with Gaussian weights, and of a box task's boxes those stay
@@ -56,18 +79,25 @@ def activations(
         held: whether the case has each channel; needed where some are optional.
         mirrors: images of every sample or window to look at besides; tiles are not mirrored.
 
+    Yields:
+        Voxel tasks: planes of the image's grid.
+
     Returns:
-        Case tasks: (K,). Voxel tasks: (K, D, H, W) on the image's grid. Box tasks: (n, 7), corners in its voxels and a
-        score. All fp32 on the CPU.
+        Case tasks: (K,). Box tasks: (n, 7), corners in its voxels and a score. All fp32 on the CPU.
     """
     second = plan.case_view
     main = {name: task for name, task in tasks.items() if second is None or name not in second.tasks}
     ask = Ask(model, covariates_N, mirrors)
-    found = _main_view(ask, main, plan, image_CDHW, held, overlap, model_device(model)) if main else {}
+    unknown = second is not None and second.kind == "lesion" and centre is None
+    lesion = PredictedLesion(tasks, second) if second is not None and unknown else None
+    found: Found = {}
+    if main:
+        parts = _main_view(ask, main, plan, image_CDHW, held, overlap)
+        found = yield from (parts if lesion is None else lesion.watch(parts))
     if second is not None:
-        seen = SecondScan(image_CDHW, coarse_CDHW, found, centre, held)
+        seen = SecondScan(image_CDHW, coarse_CDHW, centre if lesion is None else lesion.centre(), held)
         found |= case_view_activations(ask, tasks, plan, seen, overlap)
-    return {name: found[name] for name in tasks}
+    return found
 
 
 def _main_view(
@@ -77,20 +107,27 @@ def _main_view(
     image_CDHW: torch.Tensor,
     held: Sequence[bool],
     overlap: float,
-    device: torch.device,
-) -> dict[str, torch.Tensor]:
+) -> Stream:
     size = tuple(image_CDHW.shape[1:])
     shape = whole_shape([size], plan.shape, plan.network.divisor) if plan.view == "case" else plan.shape
     padded, start = pad(image_CDHW, shape)
     padded = with_indicators(padded, held, plan.preparation)
-    inside = tuple(slice(s, s + n) for s, n in zip(start, image_CDHW.shape[1:], strict=True))
-    if padded.shape[1:] == torch.Size(shape):
-        outputs = forward(ask, tasks, plan, padded[None].to(device), tuple(tasks))
-        return {name: _inside(tasks[name], value[0], inside).float().cpu() for name, value in outputs.items()}
-    return _slide(ask, tasks, plan, shape, padded, inside, overlap, device)
+    inside = tuple(slice(s, s + n) for s, n in zip(start, size, strict=True))
+    if padded.shape[1:] != torch.Size(shape):
+        return (yield from _slide(ask, tasks, plan, shape, padded, inside, overlap))
+    outputs = forward(ask, tasks, plan, padded[None].to(model_device(ask.model)), tuple(tasks))
+    found = {name: _inside(tasks[name], value[0], inside).float().cpu() for name, value in outputs.items()}
+    if voxels := {name: found.pop(name) for name, task in tasks.items() if _has_planes(task)}:
+        yield Planes(voxels)
+    return found
 
 
-def _inside(task: Task, value: torch.Tensor, inside: tuple[slice, ...]) -> torch.Tensor:
+def _has_planes(task: Task) -> bool:
+    """Whether its answer is one per voxel; boxes are read off maps, and are a list."""
+    return task.voxel and not isinstance(task, BoxTask)
+
+
+def _inside(task: Task, value: torch.Tensor, inside: Window) -> torch.Tensor:
     """Without what a scan was padded with."""
     if isinstance(task, BoxTask):
         return joined([moved(value, [-part.start for part in inside])], [part.stop - part.start for part in inside])
@@ -103,40 +140,64 @@ def _slide(
     plan: Plan,
     shape: Triple,
     padded_CDHW: torch.Tensor,
-    inside: tuple[slice, ...],
+    inside: Window,
     overlap: float,
-    device: torch.device,
-) -> dict[str, torch.Tensor]:
+) -> Stream:
+    """Windows in order of their first plane; planes that no later window sees are final and leave."""
     size = tuple(padded_CDHW.shape[1:])
     whole = tuple(name for name, task in tasks.items() if not task.voxel and plan.view == "case")
     tiled = tuple(name for name in tasks if name not in whole)
-    result: dict[str, torch.Tensor] = {}
+    result: Found = {}
     if whole:
-        outputs = forward(ask, tasks, plan, cropped(padded_CDHW, shape, whole)[None].to(device), whole)
+        sample = cropped(padded_CDHW, shape, whole)[None].to(model_device(ask.model))
+        outputs = forward(ask, tasks, plan, sample, whole)
         result.update({name: value[0].float().cpu() for name, value in outputs.items()})
-    windows = windows_over(size, shape, overlap)
-    weight = compute_importance_map(shape, mode="gaussian", sigma_scale=GAUSSIAN_SIGMA).clamp(min=1e-3)
-    total = torch.zeros(size)
-    sums: dict[str, torch.Tensor] = {}
+    sums = PlaneSums(shape, size)
     seen: dict[str, list[torch.Tensor]] = {}
-    for place in windows if tiled else ():
-        outputs = forward(ask, tasks, plan, padded_CDHW[(slice(None), *place)][None].to(device), tiled)
-        total[place] += weight
-        for name, value in outputs.items():
-            part = value[0].float().cpu()
-            if isinstance(tasks[name], BoxTask):
-                here = moved(part, [axis.start for axis in place])
-                seen.setdefault(name, []).append(in_the_core(here, place, size, overlap))
-            elif tasks[name].voxel:
-                if name not in sums:
-                    sums[name] = torch.zeros((part.shape[0], *size))
-                sums[name][(slice(None), *place)] += part * weight
-            else:
-                seen.setdefault(name, []).append(part)
-    result |= {name: (value / total)[(slice(None), *inside)] for name, value in sums.items()}
+    windows = windows_over(size, shape, overlap) if tiled else []
+    for begin, row in itertools.groupby(windows, key=lambda place: place[0].start):
+        yield from _parts(sums.final(begin), inside)
+        for place, found in _looks(ask, tasks, plan, padded_CDHW, list(row), tiled):
+            sums.add(place, {name: found.pop(name) for name in tiled if _has_planes(tasks[name])})
+            for name, value in found.items():
+                if isinstance(tasks[name], BoxTask):
+                    here = moved(value, [axis.start for axis in place])
+                    seen.setdefault(name, []).append(in_the_core(here, place, size, overlap))
+                else:
+                    seen.setdefault(name, []).append(value)
+    yield from _parts(sums.final(size[0]), inside)
     for name, parts in seen.items():
         if isinstance(tasks[name], BoxTask):
             result[name] = _inside(tasks[name], torch.cat(parts), inside)
         else:
             result[name] = cast(CaseTask, tasks[name]).over_windows(torch.stack(parts))
-    return {name: result[name] for name in tasks}
+    return result
+
+
+def _looks(
+    ask: Ask,
+    tasks: Mapping[str, Task],
+    plan: Plan,
+    padded_CDHW: torch.Tensor,
+    windows: Sequence[Window],
+    names: tuple[str, ...],
+) -> Iterator[tuple[Window, dict[str, torch.Tensor]]]:
+    """Windows with what the tasks say of each, fp32 on the CPU; several pass the network at once where that pays."""
+    device = model_device(ask.model)
+    # mirror images are looked at together, so that their windows come one by one
+    count = 1 if ask.mirrors else at_once(plan, [part.stop - part.start for part in windows[0]], device)
+    for first in range(0, len(windows), count):
+        places = windows[first : first + count]
+        images = torch.stack([padded_CDHW[(slice(None), *place)] for place in places]).to(device)
+        outputs = {name: value.float().cpu() for name, value in forward(ask, tasks, plan, images, names).items()}
+        for index, place in enumerate(places):
+            yield place, {name: value[index] for name, value in outputs.items()}
+
+
+def _parts(planes: tuple[int, dict[str, torch.Tensor]], inside: Window) -> Iterator[Planes]:
+    """Final planes without what the scan was padded with; none where none is left."""
+    start, values = planes
+    count = next(iter(values.values())).shape[1] if values else 0
+    low, high = max(inside[0].start - start, 0), min(inside[0].stop - start, count)
+    if low < high:
+        yield Planes({name: value[:, low:high, inside[1], inside[2]] for name, value in values.items()})

@@ -27,6 +27,7 @@ def over_mirrors(
     image_BCDHW: torch.Tensor,
     names: tuple[str, ...],
     mirrors: Mirrors,
+    most: int = 1,
 ) -> dict[str, torch.Tensor]:
     """Activations of the named tasks.
 
@@ -39,16 +40,20 @@ def over_mirrors(
         image_BCDHW: the scan, or a window of it; of a box task's B is 1.
         names: of tasks.
         mirrors: images to look at besides.
+        most: images of one pass, mirror images of one batch; those of the scan itself pass alone.
     """
     found = look(image_BCDHW, names)
     if not mirrors:
         return found
     willing = tuple(name for name in names if "flip" not in tasks[name].sensitive_to)
     parts = {name: [found[name]] for name in willing}
-    for mirror in mirrors if willing else ():
-        dims = [2 + axis for axis in mirror]
-        for name, value in look(image_BCDHW.flip(dims), willing).items():
-            parts[name].append(_back(tasks[name], value, mirror, image_BCDHW.shape[2:]))
+    count = max(1, most // len(image_BCDHW))
+    for first in range(0, len(mirrors) if willing else 0, count):
+        chosen = mirrors[first : first + count]
+        turned = torch.cat([image_BCDHW.flip([2 + axis for axis in mirror]) for mirror in chosen])
+        for name, values in look(turned, willing).items():
+            for mirror, value in zip(chosen, torch.split(values, len(image_BCDHW)), strict=True):
+                parts[name].append(_back(tasks[name], value, mirror, image_BCDHW.shape[2:]))
     return found | {name: _joined(tasks[name], values) for name, values in parts.items()}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,18 +19,19 @@ from medmtl.data.covariates import CovariateFault, CovariateKind, encode_case, r
 from medmtl.data.crop import Triple
 from medmtl.data.lesion import lesion_centre, marked
 from medmtl.data.preparation import normalise, prepare_case
-from medmtl.data.prepared import Preparation, Prepared
+from medmtl.data.prepared import Intensity, Preparation, Prepared
 from medmtl.data.volume import Volume
 from medmtl.device import describe_device
 from medmtl.errors import ArtefactError, InputError, NumericError
 from medmtl.files import sha256_bytes
-from medmtl.inference.ask import Ask
+from medmtl.inference.ask import Ask, chosen_precision
 from medmtl.inference.boxes import in_the_patient
 from medmtl.inference.case_view import SecondScan, case_view_activations
-from medmtl.inference.forward import activations
+from medmtl.inference.forward import stream
 from medmtl.inference.fusion import fused
 from medmtl.inference.mirrors import Mirrors, mirrors_of
-from medmtl.inference.native import to_native
+from medmtl.inference.native import NativeAnswer
+from medmtl.inference.planes import Found, Stream, averaged
 from medmtl.model import MultiTaskModel
 from medmtl.planning import Plan, observed_range
 from medmtl.run_folder import RunFolder, no_checkpoint
@@ -75,6 +76,25 @@ class CasePrediction(Mapping[str, Result]):
 
 
 @dataclass(frozen=True)
+class ReadCase:
+    """A case whose files were read.
+
+    Attributes:
+        case: the case.
+        prepared: its scan at working spacing.
+        coarse: the same for a second view with a spacing of its own.
+        strange: covariates that no fold was trained on the like of.
+        with_reference: whether to answer around the reference's lesion as well.
+    """
+
+    case: Case
+    prepared: Prepared
+    coarse: Prepared | None
+    strange: tuple[str, ...]
+    with_reference: bool
+
+
+@dataclass(frozen=True)
 class _Member:
     plan: Plan
     tasks: dict[str, Task]
@@ -105,20 +125,14 @@ def reference_centre(prepared: Prepared, plan: Plan) -> Triple | None:
     return lesion_centre(marked(prepared.labels[around], plan.preparation.ignored.get(around)))
 
 
-def _normalised(prepared: Prepared, plan: Plan) -> torch.Tensor:
-    return torch.from_numpy(normalise(prepared.image_CDHW, prepared.statistics, plan.intensities))
+def _normalised(prepared: Prepared, plan: Plan, *, in_place: bool = False) -> torch.Tensor:
+    out = prepared.image_CDHW if in_place else None
+    return torch.from_numpy(normalise(prepared.image_CDHW, prepared.statistics, plan.intensities, out))
 
 
-def _add(sums: dict[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> None:
-    for name, value in found.items():
-        sums[name] = sums[name] + value if name in sums else value
-
-
-def _apart(found: dict[str, torch.Tensor], tasks: Mapping[str, Task], boxes: dict[str, list[torch.Tensor]]) -> None:
-    """Boxes have no sum: they are kept model by model."""
-    for name, task in tasks.items():
-        if isinstance(task, BoxTask):
-            boxes.setdefault(name, []).append(found.pop(name))
+def _is_finite(value: torch.Tensor) -> bool:
+    """By its ends, which takes no memory; NaN is one of them."""
+    return value.numel() == 0 or all(bool(torch.isfinite(end)) for end in torch.aminmax(value))
 
 
 def _mirrors(config: Config, tta: bool) -> Mirrors:
@@ -157,7 +171,8 @@ class Predictor:
     def __init__(
         self, runs: Sequence[RunFolder], device: Literal["auto", "cpu", "cuda"] = "auto", *, tta: bool = False
     ) -> None:
-        self.device = torch.device(describe_device(device).kind)
+        self._machine = describe_device(device)
+        self.device = torch.device(self._machine.kind)
         self.config: Config = runs[0].load_config()
         self._mirrors = _mirrors(self.config, tta)
         self._members = [self._load(run) for run in runs]
@@ -198,10 +213,10 @@ class Predictor:
         config, plan = run.load_config(), run.load_plan()
         tasks = build_tasks(config, plan.tasks)
         model = build_model(config, plan, tasks)
-        stored = run.newest()
+        stored = run.newest(first_of=("average", "model"))
         if stored is None:
             raise no_checkpoint(run)
-        group = "average" if "average" in stored.tensors else "model"
+        (group,) = stored.tensors
         model.load_weights(stored.tensors[group])
         try:
             load_states(tasks, stored.state.get("tasks", {}))
@@ -216,6 +231,7 @@ class Predictor:
                     "one; go on with medmtl train --resume",
                     code="B155",
                 )
+        plan = replace(plan, precision=chosen_precision(self.config.inference.precision, plan.precision, self._machine))
         return _Member(plan, tasks, model.to(self.device).eval(), stored.sha256[group])
 
     def predict(self, case: Case, *, with_reference: bool = False) -> CasePrediction:
@@ -230,47 +246,99 @@ class Predictor:
             InputError: if the case's channels or covariates are not the model's, or a file cannot be used.
             NumericError: if an answer is NaN or infinite.
         """
+        return self.answer(self.read(case, with_reference=with_reference))
+
+    def read(self, case: Case, *, with_reference: bool = False) -> ReadCase:
+        """The first half of :meth:`predict`, which needs no model: another thread may do it.
+
+        Raises:
+            InputError: as :meth:`predict`.
+        """
         refuse_other_channels(case.images, self.channels, self.optional)
         strange = self._strange_covariates(case)
         view = self.plan.case_view
         with_reference = with_reference and view is not None and view.kind == "lesion"
         prepared = prepare_case(case, self.plan.preparation, with_labels=with_reference)
-        coarse = self._coarse(case)
-        sums: dict[str, torch.Tensor] = {}
-        boxes: dict[str, list[torch.Tensor]] = {}
-        for member in self._members:
-            found = activations(
-                member.model,
-                member.tasks,
-                member.plan,
-                _normalised(prepared, member.plan),
-                overlap=self.config.inference.overlap,
-                covariates_N=encode_case(member.plan.covariates, case),
-                coarse_CDHW=None if coarse is None else _normalised(coarse, member.plan),
-                held=held_channels(prepared.statistics),
-                mirrors=self._mirrors,
-            )
-            _apart(found, member.tasks, boxes)
-            _add(sums, found)
-        averaged = {name: value / len(self._members) for name, value in sums.items()}
-        merged = {name: fused([part.double().numpy() for part in parts]) for name, parts in boxes.items()}
-        broken = [name for name, value in averaged.items() if not bool(torch.isfinite(value).all())]
-        broken += [name for name, value in merged.items() if not np.isfinite(value).all()]
-        if broken:
-            raise NumericError(f"case {case.case_id!r}: the model's answer is not finite for {', '.join(broken)}")
-        masks = {
-            name: to_native(averaged[name], prepared.grid, prepared.native, task.decide)
+        return ReadCase(case, prepared, self._coarse(case), strange, with_reference)
+
+    def answer(self, read: ReadCase) -> CasePrediction:
+        """The second half of :meth:`predict`; a case that was read is answered once.
+
+        Raises:
+            NumericError: if an answer is NaN or infinite.
+        """
+        prepared = read.prepared
+        voxels = {
+            name: NativeAnswer(prepared.grid, prepared.native, task.decide)
             for name, task in self.tasks.items()
             if isinstance(task, VoxelTask)
         }
-        answers: dict[str, tuple[Any, ...]] = {
-            name: tuple(value.tolist()) for name, value in averaged.items() if name not in masks
-        }
-        for name, rows in merged.items():
-            answers[name] = tuple(box.row() for box in in_the_patient(rows, prepared.grid, prepared.native))
-        outside = (*self._outside(prepared), *strange)
-        at_reference = self._at_reference(case, prepared) if with_reference else {}
-        return CasePrediction(case.case_id, assemble(self.tasks, masks, answers), answers, outside, at_reference)
+        outside = (*self._outside(prepared), *read.strange)
+        broken: set[str] = set()
+        parts = averaged(self._streams(read))
+        while True:
+            try:
+                planes = next(parts)
+            except StopIteration as end:
+                found: list[Found] = end.value
+                break
+            for name, value in planes.values.items():
+                if not _is_finite(value):
+                    broken.add(name)
+                voxels[name].take(value)
+        answers = self._joined(found, prepared, broken)
+        if broken:
+            named = ", ".join(name for name in self.tasks if name in broken)
+            raise NumericError(f"case {prepared.case_id!r}: the model's answer is not finite for {named}")
+        masks = {name: answer.volume() for name, answer in voxels.items()}
+        results = assemble(self.tasks, masks, answers)
+        at_reference = self._at_reference(read) if read.with_reference else {}
+        return CasePrediction(prepared.case_id, results, answers, outside, at_reference)
+
+    def _streams(self, read: ReadCase) -> list[Stream]:
+        prepared, coarse = read.prepared, read.coarse
+        images: dict[tuple[Intensity, ...], torch.Tensor] = {}
+        streams = []
+        for member in self._members:
+            plan = member.plan
+            if plan.intensities not in images:
+                # of one model nobody reads the scan again, which then need not be in memory twice
+                alone = len(self._members) == 1 and not read.with_reference
+                images[plan.intensities] = _normalised(prepared, plan, in_place=alone)
+            streams.append(
+                stream(
+                    member.model,
+                    member.tasks,
+                    plan,
+                    images[plan.intensities],
+                    overlap=self.config.inference.overlap,
+                    covariates_N=encode_case(plan.covariates, read.case),
+                    coarse_CDHW=None if coarse is None else _normalised(coarse, plan),
+                    held=held_channels(prepared.statistics),
+                    mirrors=self._mirrors,
+                )
+            )
+        return streams
+
+    def _joined(self, found: Sequence[Found], prepared: Prepared, broken: set[str]) -> dict[str, tuple[Any, ...]]:
+        """Activations of all models as one: the mean, or of boxes, which have none, what :func:`fused` makes of them.
+
+        Tasks whose answer is not finite join ``broken``.
+        """
+        answers: dict[str, tuple[Any, ...]] = {}
+        for name in found[0]:
+            if isinstance(self.tasks[name], BoxTask):
+                rows = fused([one[name].double().numpy() for one in found])
+                if not np.isfinite(rows).all():
+                    broken.add(name)
+                else:
+                    answers[name] = tuple(box.row() for box in in_the_patient(rows, prepared.grid, prepared.native))
+            else:
+                mean = torch.stack([one[name] for one in found]).mean(0)
+                if not _is_finite(mean):
+                    broken.add(name)
+                answers[name] = tuple(mean.tolist())
+        return {name: answers[name] for name in self.tasks if name in answers}
 
     def _coarse(self, case: Case) -> Prepared | None:
         """The case as a second view with a spacing of its own prepares it."""
@@ -279,18 +347,18 @@ class Predictor:
             return None
         return prepare_case(case, view.preparation, with_labels=False)
 
-    def _at_reference(self, case: Case, prepared: Prepared) -> dict[str, tuple[float, ...]]:
+    def _at_reference(self, read: ReadCase) -> dict[str, tuple[float, ...]]:
+        prepared = read.prepared
         centre = reference_centre(prepared, self.plan)
         if centre is None:
             return {}
-        sums: dict[str, torch.Tensor] = {}
+        found = []
         for member in self._members:
             held = held_channels(prepared.statistics)
-            scan = SecondScan(_normalised(prepared, member.plan), None, {}, centre, held)
-            ask = Ask(member.model, encode_case(member.plan.covariates, case), self._mirrors)
-            overlap = self.config.inference.overlap
-            _add(sums, case_view_activations(ask, member.tasks, member.plan, scan, overlap))
-        return {name: tuple((value / len(self._members)).tolist()) for name, value in sums.items()}
+            scan = SecondScan(_normalised(prepared, member.plan), None, centre, held)
+            ask = Ask(member.model, encode_case(member.plan.covariates, read.case), self._mirrors)
+            found.append(case_view_activations(ask, member.tasks, member.plan, scan, self.config.inference.overlap))
+        return {name: tuple(torch.stack([one[name] for one in found]).mean(0).tolist()) for name in found[0]}
 
     def _strange_covariates(self, case: Case) -> tuple[str, ...]:
         """``covariate_NAME`` of those that no fold was trained on the like of.

@@ -59,7 +59,7 @@ class InstanceNorm(nn.Module):
             functional.batch_norm(sample, None, None, weight, bias, training=True)
             for sample in torch.split(map_BCDHW, 1)
         ]
-        return torch.cat(samples)
+        return samples[0] if len(samples) == 1 else torch.cat(samples)
 
 
 class GroupNorm(InstanceNorm):

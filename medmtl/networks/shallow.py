@@ -19,8 +19,11 @@ class ShallowConv3d(nn.Conv3d):
         if input.device.type != "cpu" or not 1 < input.shape[2] < self.kernel_size[0]:
             return super().forward(input)
         wanted = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
+        # torch returns a few slices contiguous, and every layer behind them would reorder what it gets
+        given = torch.channels_last_3d if input.is_contiguous(memory_format=torch.channels_last_3d) else None
         with torch.autocast("cpu", enabled=False):
-            return super().forward(input.to(self.weight.dtype)).to(wanted)
+            found = super().forward(input.to(self.weight.dtype))
+        return found.to(wanted, memory_format=given or torch.preserve_format)
 
 
 def with_right_gradients(network: nn.Module) -> None:

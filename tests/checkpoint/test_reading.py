@@ -36,6 +36,19 @@ def test_any_flipped_byte_falls_back_and_says_so(tmp_path: Path, caplog: pytest.
     assert newest(tmp_path) == 2
 
 
+@covers("B148", "F54")
+@pytest.mark.parametrize("name", ["model.safetensors", "optimiser.safetensors", "state.json"])
+def test_of_some_groups_only_the_first_is_read_and_all_are_compared(tmp_path: Path, name: str) -> None:
+    commit(tmp_path, 1, 2)
+    for wanted, found in ((("average", "model"), {"model"}), (("optimiser", "model"), {"optimiser"}), (("a",), set())):
+        loaded = checkpoint.load(tmp_path, wanted)
+        assert loaded is not None and set(loaded.tensors) == set(loaded.sha256) == found
+        assert loaded.state == {"seen": 2}
+    flip(tmp_path / "step-000002" / name, 3)
+    loaded = checkpoint.load(tmp_path, ("average", "model"))
+    assert loaded is not None and loaded.step == 1
+
+
 def rerecord(folder: Path, change: Callable[[dict[str, Any]], object] = lambda record: None) -> None:
     """Make a commit record agree with the files, then change it: what a forger would do."""
     record = json.loads((folder / "commit.json").read_text())

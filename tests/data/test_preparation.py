@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 from scipy import ndimage
 
+from medmtl.data import preparation as preparation_module
 from medmtl.data.box_table import boxes_of
 from medmtl.data.boxes import boxes_in
 from medmtl.data.case import Case
@@ -345,3 +346,42 @@ def test_boxes_of_a_table_are_where_a_mask_of_the_same_balls_is_in_all_orientati
         assert (exact[:, 3:] - exact[:, :3]) * SPACING == pytest.approx(np.array([[12.0] * 3, [10.0] * 3]), abs=1e-4)
         assert prepared.foreground["table"].keys() == {1, 2}
         assert prepared.sha256[str(table)] == hashlib.sha256(table.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("part", [7, 1 << 18])
+def test_statistics_are_numpys_however_they_are_summed(
+    part: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation_module, "PART_VOXELS", part)
+    rng = np.random.default_rng(0)
+    far = (3e4 + rng.normal(size=SHAPE)).astype(np.float32)
+    holed, constant = np.where(rng.random(SHAPE) < 0.9, 0, far), np.zeros(SHAPE, np.float32)
+    constant[3:5] = 100
+    for array in (far, holed, constant, np.zeros(SHAPE, np.float32)):
+        case = case_of({"t1": save(tmp_path / "a.nii", array)})
+        (found,) = prepare_case(case, preparation(spacing=(1.0, 1.3, 2.0))).statistics
+        inside = array[array != 0].astype(np.float64) if array.any() else array.astype(np.float64)
+        wanted = {"mean": array.mean(dtype=float), "std": array.std(dtype=float)}
+        wanted |= {"nonzero_mean": inside.mean(), "nonzero_std": inside.std()}
+        for name, value in wanted.items():
+            assert found[name] == pytest.approx(value, rel=1e-9, abs=1e-12), name
+
+
+@pytest.mark.parametrize("kind", ["zscore", "zscore_nonzero", "ct", "none"])
+def test_normalising_in_place_gives_the_same_bits(kind: Any) -> None:
+    rng = np.random.default_rng(0)
+    image = np.where(rng.random((2, *SHAPE)) < 0.3, 0, rng.normal(100, 20, (2, *SHAPE))).astype(np.float32)
+    statistics = [{"mean": 90.0, "std": 3.0, "nonzero_mean": 101.0, "nonzero_std": 7.0}, {}]
+    rules = [Intensity(kind, (80.0, 130.0), 99.0, 9.0)] * 2
+    apart = normalise(image.copy(), statistics, rules)
+    assert normalise(image, statistics, rules, image) is image
+    np.testing.assert_array_equal(image, apart)
+    assert not image[1].any()
+
+
+def test_slabs_of_a_resampled_scan_equal_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+    case = case_of({"t1": save(tmp_path / "a.nii", array)})
+    whole = prepare_case(case, preparation(spacing=(1.7, 1.1, 3.1))).image_CDHW
+    monkeypatch.setattr(preparation_module, "SLAB_VOXELS", 1)
+    np.testing.assert_array_equal(prepare_case(case, preparation(spacing=(1.7, 1.1, 3.1))).image_CDHW, whole)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import shutil
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ from medmtl import api
 from medmtl.cli import main
 from medmtl.data.case import Case
 from medmtl.errors import InputError, NumericError
-from medmtl.inference.predict import CasePrediction, Predictor
+from medmtl.inference import batch
+from medmtl.inference.predict import CasePrediction, Predictor, ReadCase
 
 
 @pytest.fixture
@@ -83,14 +86,14 @@ def test_where_nothing_can_be_predicted_there_is_no_table(
 
 
 def broken_for(name: str, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Predictor.predict
+    whole = Predictor.answer
 
-    def predict(self: Predictor, case: Case) -> CasePrediction:
-        if case.case_id == name:
+    def answer(self: Predictor, read: ReadCase) -> CasePrediction:
+        if read.case.case_id == name:
             raise error
-        return whole(self, case)
+        return whole(self, read)
 
-    monkeypatch.setattr(Predictor, "predict", predict)
+    monkeypatch.setattr(Predictor, "answer", answer)
 
 
 def test_an_answer_that_is_not_finite_does_not_cost_the_others(
@@ -113,6 +116,51 @@ def test_what_was_predicted_before_a_stop_is_in_the_table(
     with pytest.raises(KeyboardInterrupt):
         api.predict(trained_run, images, tmp_path / "out", device="cpu")
     assert [row["case_id"] for row in read(tmp_path / "out" / "predictions.csv")] == ["case_000"]
+
+
+def test_a_disk_that_fails_ends_the_work_and_the_table_tells_what_was_written(
+    images: list[Path], trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = batch.write_masks
+
+    def fail(prediction: CasePrediction, out: Path) -> None:
+        if prediction.case_id == "case_001":
+            raise OSError(errno.ENOSPC, "no space", str(out))
+        written(prediction, out)
+
+    monkeypatch.setattr(batch, "write_masks", fail)
+    third = Path(shutil.copy(images[0], tmp_path / "third.nii.gz"))
+    with pytest.raises(OSError, match="no space"):
+        api.predict(trained_run, [*images, third], tmp_path / "out", device="cpu")
+    assert [row["case_id"] for row in read(tmp_path / "out" / "predictions.csv")] == ["case_000"]
+
+
+def test_a_case_is_read_while_the_one_before_it_is_looked_at(
+    images: list[Path], trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, reading = Predictor.answer, Predictor.read
+    second_read, first_written = threading.Event(), threading.Event()
+    written = batch.write_masks
+
+    def read_case(self: Predictor, case: Case, **options: Any) -> ReadCase:
+        found = reading(self, case, **options)
+        if case.case_id == "case_001":
+            second_read.set()
+        return found
+
+    def answer(self: Predictor, read: ReadCase) -> CasePrediction:
+        assert (second_read if read.case.case_id == "case_000" else first_written).wait(60)
+        return whole(self, read)
+
+    def write(prediction: CasePrediction, out: Path) -> None:
+        written(prediction, out)
+        first_written.set()
+
+    monkeypatch.setattr(Predictor, "read", read_case)
+    monkeypatch.setattr(Predictor, "answer", answer)
+    monkeypatch.setattr(batch, "write_masks", write)
+    api.predict(trained_run, images, tmp_path / "out", device="cpu")
+    assert len(read(tmp_path / "out" / "predictions.csv")) == 2
 
 
 @pytest.mark.covers("B042")

@@ -8,7 +8,7 @@ import torch
 
 from medmtl.data.prepared import Intensity, Preparation
 from medmtl.inference.ask import Ask
-from medmtl.inference.case_view import SecondScan, case_view_activations, predicted_centre
+from medmtl.inference.case_view import PredictedLesion, SecondScan, case_view_activations
 from medmtl.model import MultiTaskModel
 from medmtl.networks.shape import NetworkShape
 from medmtl.planning import CaseView, Plan
@@ -86,11 +86,19 @@ def probabilities(*parts: tuple[tuple[int, int, int], float]) -> torch.Tensor:
     return found
 
 
+def predicted_centre(found: torch.Tensor, planes: int = 7) -> tuple[int, int, int]:
+    """Of the tumour, whose probabilities come some planes at a time."""
+    lesion = PredictedLesion({"tumour": TUMOUR}, CaseView("lesion", (), PREPARATION, (8, 8, 8), 1, around="tumour"))
+    for part in found.split(planes, dim=1):
+        lesion.see(part)
+    return lesion.centre()
+
+
 def test_the_window_lies_around_the_largest_predicted_lesion() -> None:
     found = probabilities(((15, 9, 7), 0.9))
     found[1, 2, 2, 2], found[0, 2, 2, 2] = 1.0, 0.0  # one voxel of another, surer part
-    assert predicted_centre(TUMOUR, found) == (15, 9, 7)
-    model, scan = Model(), SecondScan(image(), None, {"tumour": found})
+    assert predicted_centre(found) == (15, 9, 7)
+    model, scan = Model(), SecondScan(image(), None, predicted_centre(found))
     answer(model, plan("lesion", around="tumour"), scan)
     assert torch.equal(model.seen[0], image()[:, 11:19, 5:13, 3:11])
 
@@ -98,12 +106,12 @@ def test_the_window_lies_around_the_largest_predicted_lesion() -> None:
 def test_where_nothing_is_predicted_the_likeliest_voxel_is_looked_at() -> None:
     found = probabilities(((15, 9, 7), 0.2))
     found[1, 16, 10, 8], found[0, 16, 10, 8] = 0.3, 0.7
-    assert predicted_centre(TUMOUR, found) == (16, 10, 8)
+    assert predicted_centre(found) == (16, 10, 8)
 
 
 def test_a_known_lesion_is_looked_at_instead_and_beyond_the_scan_is_the_mean() -> None:
     model = Model()
-    scan = SecondScan(image(), None, {"tumour": probabilities(((15, 9, 7), 0.9))}, (1, 9, 7))
+    scan = SecondScan(image(), None, (1, 9, 7))
     answer(model, plan("lesion", around="tumour"), scan)
     assert torch.equal(model.seen[0][:, 3:], image()[:, :5, 5:13, 3:11])
     assert not model.seen[0][:, :3].any()
@@ -111,7 +119,7 @@ def test_a_known_lesion_is_looked_at_instead_and_beyond_the_scan_is_the_mean() -
 
 def test_tiles_cover_the_case_and_are_joined_by_the_head() -> None:
     model = Model()
-    found = answer(model, plan("tiles", tiles=2), SecondScan(image(), None, {}))
+    found = answer(model, plan("tiles", tiles=2), SecondScan(image(), None))
     assert len(model.seen) == 3 * 3 * 2
     assert found == pytest.approx(max(float(tile.mean()) for tile in model.seen))
     values = {value for tile in model.seen for value in tile.flatten().tolist()}
@@ -120,11 +128,11 @@ def test_tiles_cover_the_case_and_are_joined_by_the_head() -> None:
 
 def test_the_whole_case_is_looked_at_as_the_view_prepares_it(caplog: pytest.LogCaptureFixture) -> None:
     model, coarse = Model(), image(1)[:, :6, :8, :5]
-    answer(model, plan("case"), SecondScan(image(), coarse, {}))
+    answer(model, plan("case"), SecondScan(image(), coarse))
     assert model.seen[0].shape == (1, 8, 8, 8)
     assert torch.equal(model.seen[0][:, 1:7, :, 1:6], coarse)
     assert not caplog.messages
-    answer(model, plan("case"), SecondScan(image(), image(1), {}))
+    answer(model, plan("case"), SecondScan(image(), image(1)))
     assert model.seen[1].shape == (1, 8, 8, 8)
     (message,) = caplog.messages
     assert "larger than any training case" in message
@@ -134,4 +142,4 @@ def test_the_whole_case_is_looked_at_as_the_view_prepares_it(caplog: pytest.LogC
 def test_a_lesion_of_a_part_that_nobody_labelled_is_none() -> None:
     empty = torch.zeros((3, *SIZE))
     empty[0] = 1.0
-    assert predicted_centre(TUMOUR, empty) == tuple(np.unravel_index(0, SIZE))
+    assert predicted_centre(empty) == tuple(np.unravel_index(0, SIZE))

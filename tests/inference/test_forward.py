@@ -12,7 +12,9 @@ from monai.inferers.utils import sliding_window_inference
 from torch import nn
 
 from medmtl.data.prepared import Intensity, Preparation
-from medmtl.inference.forward import activations
+from medmtl.inference import forward as forward_module
+from medmtl.inference.ask import at_once
+from medmtl.inference.forward import activations, stream
 from medmtl.model import MultiTaskModel
 from medmtl.networks.shape import NetworkShape
 from medmtl.planning import Plan
@@ -153,6 +155,44 @@ def test_windows_are_blended_as_by_monai(shape: tuple[int, int, int], overlap: f
     )
     assert isinstance(expected, torch.Tensor)
     torch.testing.assert_close(found, expected[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [2, 3, 50])
+def test_windows_that_pass_together_answer_as_alone(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = random_image(20, 17, 9)
+    answers: dict[str, Answer] = {"voxels": lambda window: window * torch.linspace(-1, 2, 8), "size": mean}
+    alone = answer(Model(answers), image, view="patch")
+    sizes = []
+
+    def counted(window: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(window))
+        return mean(window)
+
+    monkeypatch.setattr(forward_module, "at_once", lambda plan, shape, device: count)
+    together = answer(Model({**answers, "size": counted}), image, view="patch")
+    assert max(sizes) > 1
+    for name, value in alone.items():
+        torch.testing.assert_close(together[name], value, rtol=1e-6, atol=1e-6)
+
+
+def test_on_a_gpu_a_pass_has_no_more_voxels_than_a_training_step_and_on_a_cpu_one_image() -> None:
+    plan = replace(PLAN, batch=3)
+    assert at_once(plan, WINDOW, torch.device("cpu")) == 1
+    assert at_once(plan, WINDOW, torch.device("cuda")) == 3
+    assert at_once(plan, (4, 8, 8), torch.device("cuda")) == 6
+    assert at_once(plan, (80, 8, 8), torch.device("cuda")) == 1
+
+
+def test_planes_come_before_the_last_window_is_looked_at() -> None:
+    """So that the probabilities of a long scan are never all in memory."""
+    model = Model({"voxels": lambda window: window})
+    tasks = {"voxels": cast(Task, Whole(voxel=True))}
+    planes = stream(cast(MultiTaskModel, model), tasks, PLAN, random_image(40, 8, 8), overlap=0.5)
+    seen = []
+    for part in planes:
+        assert part.count <= WINDOW[0]
+        seen.append(len(model.seen["voxels"]))
+    assert seen == [1, 2, 3, 4, 5, 6, 7, 8, 9]
 
 
 def test_a_case_task_sees_the_centre_of_a_larger_case_and_says_so(caplog: pytest.LogCaptureFixture) -> None:

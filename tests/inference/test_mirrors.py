@@ -57,6 +57,25 @@ def test_what_follows_the_scan_stays_and_what_follows_the_place_is_averaged() ->
     torch.testing.assert_close(found["place"], torch.full((1, 1, *SIZE), 1.5))
 
 
+@pytest.mark.parametrize("most", [2, 4, 6, 100])
+def test_mirror_images_that_pass_together_answer_as_alone(most: int) -> None:
+    sizes: list[int] = []
+
+    def look(image_BCDHW: torch.Tensor, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
+        sizes.append(len(image_BCDHW))
+        ramp = torch.arange(float(SIZE[0])).view(1, 1, -1, 1, 1)
+        return {"voxels": image_BCDHW * ramp, "grade": image_BCDHW[:, 0, 0, 0]}
+
+    both, two = tasks(voxels=Stub(voxel=True), grade=Stub(voxel=False)), torch.cat([image(), image() + 1])
+    expected = over_mirrors(look, both, two, ("voxels", "grade"), ALL)
+    assert set(sizes) == {2}
+    sizes.clear()
+    found = over_mirrors(look, both, two, ("voxels", "grade"), ALL, most)
+    assert sum(sizes) == 2 * 8 and max(sizes) <= max(most, 2)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value)
+
+
 def test_an_answer_per_case_is_averaged_and_one_that_a_mirror_changes_is_of_the_scan() -> None:
     asked: list[tuple[str, ...]] = []
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
 
+from medmtl.data import resampling
 from medmtl.data.geometry import canonical, canonical_grid
 from medmtl.data.preparation import working_grid
 from medmtl.data.volume import Grid, Volume
@@ -87,12 +89,32 @@ def test_slabs_equal_the_whole(values: int, monkeypatch: pytest.MonkeyPatch) -> 
     assert max(planes) == 1 or max(int(np.prod(shape)) for shape in calls) <= values
 
 
+@pytest.mark.parametrize("spacing", [(1.0, 1.9, 0.6), (0.8, 1.1, 2.5), (2.5, 0.8, 2.0)], ids=str)
+@pytest.mark.parametrize("sizes", [(1,), (2, 1), (5, 1, 1)], ids=str)
+def test_planes_that_come_one_after_the_other_equal_the_whole(
+    spacing: tuple[float, float, float], sizes: tuple[int, ...]
+) -> None:
+    grid = working_grid(canonical_grid(PERMUTED), spacing)
+    probability = random_probability(grid)
+    whole = to_native(probability, grid, PERMUTED, likeliest)
+    answer, start = native_module.NativeAnswer(grid, PERMUTED, likeliest), 0
+    for size in itertools.cycle(sizes):
+        part = probability[:, start : start + size].clone()
+        if not part.shape[1]:
+            break
+        answer.take(part)
+        part.fill_(torch.nan)  # what came is not looked at again
+        start += size
+    np.testing.assert_array_equal(answer.volume().array, whole.array)
+
+
 @pytest.mark.parametrize("native", [PERMUTED, OBLIQUE], ids=["permuted", "oblique"])
 def test_on_the_cases_own_voxels_nothing_is_interpolated(native: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: Any) -> torch.Tensor:
         raise AssertionError("interpolated")
 
-    monkeypatch.setattr(native_module, "_interpolate", never)
+    monkeypatch.setattr(native_module, "blended", never)
+    monkeypatch.setattr(resampling, "blended", never)
     labels = np.random.default_rng(0).integers(0, 3, native.shape, dtype=np.uint8)
     in_ras = canonical(Volume(labels, native))
     probability = torch.nn.functional.one_hot(torch.from_numpy(in_ras.array.astype(np.int64)), 3).movedim(-1, 0).float()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from medmtl.data.formats.nifti import read_image, write_mask
 from medmtl.data.volume import Grid
 from medmtl.errors import ArtefactError, InputError, NumericError
 from medmtl.inference import predict as predict_module
-from medmtl.inference.forward import activations
+from medmtl.inference.forward import stream
+from medmtl.inference.planes import Stream
 from medmtl.inference.predict import Predictor
 from medmtl.run_folder import RunFolder
 
@@ -56,18 +58,18 @@ def test_a_case_of_other_channels_is_refused(predictor: Predictor, tmp_path: Pat
 def test_an_answer_that_is_not_finite_is_never_given(
     predictor: Predictor, tiny_cohort: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*arguments: object, **options: object) -> dict[str, torch.Tensor]:
-        found = activations(*arguments, **options)  # type: ignore[arg-type]
+    def broken(*arguments: Any, **options: Any) -> Stream:
+        found = yield from stream(*arguments, **options)
         return {**found, "risk": found["risk"] * torch.nan}
 
-    monkeypatch.setattr(predict_module, "activations", broken)
+    monkeypatch.setattr(predict_module, "stream", broken)
     with pytest.raises(NumericError, match="'c1': the model's answer is not finite for risk"):
         predictor.predict(case(tiny_cohort.parent / "images" / "case_001.nii.gz"))
 
 
 @pytest.mark.covers("B147")
 def test_a_run_without_a_checkpoint_is_refused_by_name(trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "load", lambda folder: None)
+    monkeypatch.setattr(checkpoint, "load", lambda folder, first_of: None)
     with pytest.raises(ArtefactError, match="run has no checkpoint yet"):
         medmtl.load(trained_run, device="cpu")
 

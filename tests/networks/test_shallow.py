@@ -42,6 +42,14 @@ def test_gradients_of_shallow_maps_are_those_of_fp32(depth: int, kernel: tuple[i
         assert float((found - expected).norm() / expected.norm()) < 0.02
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d], ids=str)
+def test_a_shallow_map_keeps_its_memory_format(memory_format: torch.memory_format) -> None:
+    map_BCDHW = torch.randn(1, 16, 2, 4, 4).contiguous(memory_format=memory_format)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = convolution()(map_BCDHW)
+    assert output.stride() == map_BCDHW.stride()
+
+
 def test_in_fp32_they_are_torch_s_own_to_the_bit() -> None:
     network, plain = convolution(), nn.Conv3d(16, 16, 3, padding=1, bias=False)
     assert isinstance(network[0], ShallowConv3d)

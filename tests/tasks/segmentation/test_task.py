@@ -94,6 +94,14 @@ def test_labels_are_decided_by_the_likeliest_class() -> None:
     assert task().decide(probability).flatten().tolist() == [2, 0]
 
 
+def test_decisions_and_their_ties_are_those_of_numpys_argmax() -> None:
+    probability = np.random.default_rng(0).integers(0, 4, (4, 9, 8, 7))
+    values = np.array([0, *LABELS.values()])
+    found = task().decide(torch.from_numpy(probability).float())
+    np.testing.assert_array_equal(found.numpy(), values[probability.argmax(0)])
+    assert found.dtype == torch.uint8
+
+
 def test_composing_a_references_own_regions_gives_the_reference() -> None:
     trained = task(train="regions")
     truth = label_arrays(1)[0]
