@@ -79,3 +79,33 @@ def test_plan_gives_each_value_with_its_reason(tiny_cohort: Path, tmp_path: Path
     assert "within a factor of two" in lines["time"]
     column = lines["planned"].index("reason")
     assert all(len(line) > column for line in lines.values()), "each value has its reason"
+
+
+def test_check_looks_at_the_cohort_that_was_set(tiny_cohort: Path, tmp_path: Path, capsys: Captured) -> None:
+    (table := tmp_path / "other.csv").write_text("")
+    words = ["check", str(tiny_cohort), "--headers", "--quiet", "--set"]
+    assert main([*words, "training.steps=3", "--set", f"cohort.table={table}"]) == 2
+    assert "B002 reject: 1" in capsys.readouterr().err
+    assert main([*words, "training.stepz=3", "--json", str(tmp_path / "f.json")]) == 2
+    assert "[B132] training.stepz: " in capsys.readouterr().err
+    assert [finding["code"] for finding in json.loads((tmp_path / "f.json").read_text())] == ["B132"]
+
+
+@pytest.mark.parametrize("command", [["check", "--json"], ["plan", "--out"]])
+def test_no_answer_is_written_over_a_table_that_was_set(
+    command: list[str], tiny_cohort: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    (table := tmp_path / "other.csv").write_bytes(tiny_cohort.with_name("cohort.csv").read_bytes())
+    setting = f"cohort.table={table}"
+    assert main([command[0], str(tiny_cohort), command[1], str(table), "--set", setting]) == 2
+    assert str(table) in capsys.readouterr().err
+    assert table.read_bytes() == tiny_cohort.with_name("cohort.csv").read_bytes()
+
+
+def test_plan_plans_what_was_set(tiny_cohort: Path, tmp_path: Path) -> None:
+    (place := tmp_path / "plan.json").write_text("")
+    settings = ["training.steps=7", "plan.batch=3", "plan.width=4", "plan.max_width=8"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    assert main(["plan", str(tiny_cohort), "--out", str(place), "--quiet", *words]) == 0
+    planned = json.loads(place.read_text())
+    assert (planned["steps"], planned["batch"]) == (7, 3)
