@@ -17,6 +17,8 @@ from medmtl.errors import InputError
 from medmtl.run_folder import RunFolder
 from tests.conftest import TINY
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CANARY = "8675309"
 RISK = "{kind: regression, column: risk, unit: points, range: [0, 100]"
 

@@ -26,6 +26,8 @@ from tests.conftest import TINY
 from tests.kinds_fixture import Count, deviance
 from tests.tasks.contract import CaseTaskContract
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[pytest.MonkeyPatch]:

@@ -20,6 +20,8 @@ from medmtl.run_folder import RunFolder
 from medmtl.training.session import open_session
 from tests.conftest import TINY
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CHANNELS = "{image_0: image_0, image_1: {column: image_1, optional: true}}"
 EITHER = "{image_0: {column: image_0, optional: true}, image_1: {column: image_1, optional: true}}"
 LACKING = (1, 4, 7, 10)

@@ -22,6 +22,8 @@ from medmtl.training import session
 from medmtl.training.session import open_session
 from tests.conftest import TINY
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SIZES = {"north": 12, "south": 10}
 TABLES = {"north": "cohort.csv", "south": "list.csv"}
 COHORTS = """\

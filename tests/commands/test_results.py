@@ -28,8 +28,12 @@ def test_evaluate_and_report_show_the_scores(demonstrated: tuple[Path, str], tmp
     assert out.splitlines()[-1] == f"report: {tmp_path / 'e' / 'report.html'}"
     metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
     assert all(name in out for task in metrics["tasks"].values() for name in task["metrics"])
+    page = place / "run" / "evaluation" / "val" / "report.html"
+    before = page.read_bytes()
+    assert main(["report", str(place / "run")]) == 0
+    assert page.read_bytes() == before
     assert main(["report", str(place / "run"), "--share"]) == 0
-    assert "case_0" not in Path(capsys.readouterr().out.strip()).read_text()
+    assert "case_0" not in Path(capsys.readouterr().out.splitlines()[-1]).read_text()
     assert main(["evaluate", str(place / "run"), "--split", "test"]) == 2
     assert "no test cases" in capsys.readouterr().err
 

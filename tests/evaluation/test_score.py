@@ -27,6 +27,8 @@ from medmtl.run_folder import open_folds
 from medmtl.tasks.segmentation import Segmentation
 from tests.conftest import TINY
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SEGMENTATION = {"dice", "hd95_mm", "nsd_1mm", "volume_error_ml"}
 METRICS = {
     "lesion": SEGMENTATION | {f"{name}/lesion" for name in SEGMENTATION},

@@ -24,6 +24,8 @@ from medmtl.training import loop
 from medmtl.training.step import train_step
 from tests.conftest import TINY
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 TASKS = {
     "nodules": {"kind": "detection", "column": "lesion", "components": True, "min_score": 0.001},
     "grade": {"kind": "classification", "column": "malignancy", "classes": ["benign", "malignant"]},

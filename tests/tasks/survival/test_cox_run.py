@@ -31,6 +31,8 @@ from tests.conftest import TINY
 from tests.faults.processes import fingerprint, records
 from tests.training.test_session import rewrite
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def config(tiny_cohort: Path) -> Path:
