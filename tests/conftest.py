@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from medmtl import api
+from medmtl.evaluation import pictures
 
 pytest_plugins = ["tests.reliability.record"]
 
@@ -43,6 +44,14 @@ def hangups_are_heard() -> None:
     """Whoever starts the tests may have had them ignore a lost terminal, and so all that they start."""
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="module")
+def undrawn() -> Iterator[None]:
+    """Pages whose pictures are empty, for who looks at anything else: to draw them is most of an evaluation's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "_uri", lambda canvas, kind: f"data:image/{kind},")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ from medmtl.run_folder import RunFolder
 from tests.conftest import TINY
 from tests.stand_in import write_stand_in
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 
 by_name = pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)

@@ -16,6 +16,9 @@ from medmtl.cli import main
 from medmtl.errors import InputError
 from medmtl.run_folder import RunFolder
 from tests.conftest import TINY
+from tests.tables import rewrite
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 CANARY = "8675309"
 RISK = "{kind: regression, column: risk, unit: points, range: [0, 100]"
@@ -33,25 +36,13 @@ def declare(config: Path, name: str, covariates: str, tasks: str) -> Path:
     return path
 
 
-def rewrite(table: Path, change: Any) -> None:
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
-        change(row)
-    with table.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 @pytest.fixture(scope="module")
 def config(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cohort with an age and a ward; no age is a whole number, and one is missing."""
     folder = tmp_path_factory.mktemp("clinical") / "cohort"
     shutil.copytree(tiny_cohort.parent, folder)
 
-    def change(row: dict[str, str]) -> None:
-        number = int(row["case_id"][-2:])
+    def change(number: int, row: dict[str, str]) -> None:
         row["age"] = "" if number == 11 else f"{row['age']}.{CANARY}"
         row["ward"] = ("east", "west")[number % 2]
 
@@ -202,7 +193,7 @@ def test_several_cases_come_with_a_table(run: Path, config: Path, tmp_path: Path
 def test_a_row_with_a_bad_cell_is_told_and_the_rest_is_predicted(run: Path, config: Path, tmp_path: Path) -> None:
     shutil.copytree(config.parent, tmp_path / "cohort")
     table = tmp_path / "cohort" / "cohort.csv"
-    rewrite(table, lambda row: row.update(age="old" if row["case_id"] == "case_003" else row["age"]))
+    rewrite(table, lambda _, row: row.update(age="old" if row["case_id"] == "case_003" else row["age"]))
     with pytest.raises(
         InputError, match=r"1 of 12 cases were not predicted.*\[B119\] row 5, case case_003, column age"
     ):

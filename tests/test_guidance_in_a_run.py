@@ -24,6 +24,8 @@ from tests.inference.test_forward import PLAN
 from tests.networks.contract import FLAT
 from tests.test_model_guidance import make, tasks_of
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def config(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import csv
 import itertools
 import math
-import os
 import random
-import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +21,12 @@ import yaml
 
 from medmtl import api, checkpoint, networks, sharing, weighting
 from medmtl import config as configuration
-from medmtl.errors import ConfigError, InterruptedRun
+from medmtl.errors import ConfigError
 from medmtl.run_folder import RunFolder
-from medmtl.training import loop
 from medmtl.training.session import open_session
-from medmtl.training.step import train_step
 from tests.conftest import TINY
 from tests.faults.processes import fingerprint, records
+from tests.stopping import train_until
 
 TASKS = ("lesion", "malignancy", "risk")
 STEPS = 10  # three epochs of 3 batches: a method that compares two whole epochs has begun to
@@ -155,17 +152,7 @@ def half(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def stopped_and_resumed(config: Path, run: Path, overrides: Mapping[str, Any], patch: pytest.MonkeyPatch) -> None:
     """Train until a signal comes between two commits, then go on; see that what a method keeps was there to be lost."""
-
-    def step_then_stop(*arguments: Any) -> Any:
-        record = train_step(*arguments)
-        if arguments[1].step == STOPPED_AFTER - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return record
-
-    with patch.context() as patched:
-        patched.setattr(loop, "train_step", step_then_stop)
-        with pytest.raises(InterruptedRun, match=f"after step {STOPPED_AFTER}"):
-            api.train(config, run, device="cpu", overrides=overrides)
+    train_until(STOPPED_AFTER, config, run, overrides, patch)
     fresh = open_session(RunFolder.open(run)).learner.weighting
     stored = checkpoint.load(run / "checkpoints")
     assert stored is not None and stored.step == STOPPED_AFTER

@@ -16,6 +16,8 @@ from medmtl import api, networks
 from medmtl.run_folder import RunFolder
 from tests.conftest import TINY
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 # patches, and whole cases at another spacing, for which the encoder has norms of its own
 VIEWED: dict[str, Any] = {
     **TINY,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import csv
 import json
-import os
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,13 +16,14 @@ from sklearn.metrics import mean_poisson_deviance
 
 import medmtl
 from medmtl import tasks
-from medmtl.errors import CohortError, ConfigError, InterruptedRun
+from medmtl.errors import CohortError, ConfigError
 from medmtl.tasks.base import CaseTask
-from medmtl.training import loop
-from medmtl.training.step import train_step
 from tests.conftest import TINY
 from tests.kinds_fixture import Count, deviance
+from tests.stopping import train_until
 from tests.tasks.contract import CaseTaskContract
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.fixture(autouse=True)
@@ -80,17 +79,7 @@ def test_it_trains_resumes_evaluates_reports_and_predicts(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
-
-    def step_then_stop(*arguments: Any) -> Any:
-        record = train_step(*arguments)
-        if arguments[1].step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return record
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "train_step", step_then_stop)
-        with pytest.raises(InterruptedRun):
-            medmtl.train(config, run, device="cpu", overrides=TINY)
+    train_until(3, config, run, TINY, monkeypatch)
     medmtl.train(config, run, device="cpu", overrides=TINY, resume=True)
     assert (run / "checkpoints" / "last").read_text().strip() == "step-000006"
     records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]

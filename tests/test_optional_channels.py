@@ -19,21 +19,13 @@ from medmtl.errors import InputError
 from medmtl.run_folder import RunFolder
 from medmtl.training.session import open_session
 from tests.conftest import TINY
+from tests.tables import rewrite
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 CHANNELS = "{image_0: image_0, image_1: {column: image_1, optional: true}}"
 EITHER = "{image_0: {column: image_0, optional: true}, image_1: {column: image_1, optional: true}}"
 LACKING = (1, 4, 7, 10)
-
-
-def rewrite(table: Path, change: Any) -> None:
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    for number, row in enumerate(rows):
-        change(number, row)
-    with table.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def declare(config: Path, channels: str, name: str) -> Path:

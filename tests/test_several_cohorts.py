@@ -21,6 +21,9 @@ from medmtl.run_folder import RunFolder
 from medmtl.training import session
 from medmtl.training.session import open_session
 from tests.conftest import TINY
+from tests.tables import rewrite
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 SIZES = {"north": 12, "south": 10}
 TABLES = {"north": "cohort.csv", "south": "list.csv"}
@@ -39,16 +42,6 @@ cohorts:
     channels: {image: scan}
 """
 RENAMED = {"case_id": "id", "patient_id": "who", "image": "scan"}
-
-
-def rewrite(table: Path, change: Any) -> None:
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    rows = [change(number, row) or row for number, row in enumerate(rows)]
-    with table.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def south_row(_: int, row: dict[str, str]) -> dict[str, str]:

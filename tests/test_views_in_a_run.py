@@ -14,6 +14,8 @@ from medmtl.run_folder import RunFolder
 from medmtl.training.session import open_session
 from tests.conftest import TINY
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 VIEWED: dict[str, Any] = {**TINY, "plan.shape": [16, 16, 16], "training.steps": 4}
 KINDS: list[dict[str, Any]] = [
     {"views.kind": "two", "views.spacing": [2.0, 2.0, 2.0]},

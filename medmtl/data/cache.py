@@ -119,10 +119,13 @@ class PreparedCache:
             self._remove_leftovers()
         progress(0, len(cases))
         with ThreadPoolExecutor(max(1, workers)) as pool:
-            for done, _ in enumerate(pool.map(self.get, cases), start=1):
+            for done, _ in enumerate(pool.map(self._have, cases), start=1):
                 progress(done, len(cases))
         if self.rebuilt:
             logger.info("%d damaged cache entries were built again", len(self.rebuilt))
+
+    def _have(self, case: Case) -> None:
+        self.get(case)  # and let go: behind one slow case, open files of all later ones would wait for their turn
 
     def _make_folder(self) -> bool:
         """Have the folder, if the disk lets us; refuse one that somebody else could have filled."""

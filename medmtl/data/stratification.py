@@ -40,14 +40,17 @@ def stratify(carried: Mapping[str, frozenset[str]], sizes: Sequence[int], rng: n
     holders = Counter(mark for marks in waiting.values() for mark in marks)
     wants = [{mark: count * size / len(patients) for mark, count in holders.items()} for size in sizes]
     parts: list[set[str]] = [set() for _ in sizes]
+    left = holders.copy()
     while waiting:
-        left = Counter(mark for marks in waiting.values() for mark in marks)
         rarest = min(left, key=lambda mark: (left[mark], mark == EVERYBODY, mark))
         for patient in [patient for patient, marks in waiting.items() if rarest in marks]:
             needs = {i: (want[rarest], want[EVERYBODY]) for i, want in enumerate(wants) if want[EVERYBODY] > 0}
             neediest = [i for i, need in needs.items() if need == max(needs.values())]
             chosen = neediest[rng.integers(len(neediest))]
             parts[chosen].add(patient)
-            for mark in waiting.pop(patient):
+            dealt = waiting.pop(patient)
+            left.subtract(dealt)
+            for mark in dealt:
                 wants[chosen][mark] -= 1
+        left = +left  # without the marks that nobody waiting carries
     return parts

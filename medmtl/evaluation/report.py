@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, StrictUndefined, Template
 
-from medmtl.data.formats.nifti import read_image
+from medmtl.data.formats.nifti import read_image, read_label
 from medmtl.evaluation import tables
 from medmtl.evaluation.conflict import conflict_pictures
 from medmtl.evaluation.pictures import Picture, draw, loss_curve, overlay
 from medmtl.evaluation.score import CONDITIONAL, FINDINGS, Scores, reference_mask
 from medmtl.evaluation.tables import Table, number
 from medmtl.files import read_json, write_atomic
+from medmtl.inference.write import mask_file
 from medmtl.metrics.figures import CalibrationFigure, FrocFigure, RocFigure
 from medmtl.run_folder import MAX_JSON_BYTES, RunFolder
 from medmtl.tasks.base import LabelTask, ScoredCase
@@ -50,7 +51,7 @@ def write_report(scores: Scores, runs: Sequence[RunFolder], *, share: bool = Fal
         The file.
 
     Raises:
-        InputError: if a scan or a reference that is to be shown can no longer be read.
+        InputError: if a scan, a reference or a mask that is to be shown can no longer be read.
         ArtefactError: if a file of a run folder is damaged.
     """
     first = runs[0]
@@ -171,12 +172,12 @@ def _overlays(scores: Scores, name: str) -> list[Picture]:
     pictures = []
     for index in sorted(chosen):
         case = ranked[index]
-        assert case.result.mask is not None
+        predicted = read_label(scores.folder / mask_file(name, case.case_id))
         first_channel = next(iter(scores.images[case.case_id].values()))
         reference = reference_mask(task, scores.readers.get(name, task), case.truth)
         labelled = np.isin(reference.array, list(task.legal_values()))
         reference = replace(reference, array=np.where(labelled, reference.array, 0))
-        picture = overlay(read_image(first_channel), reference, case.result.mask, labels)
+        picture = overlay(read_image(first_channel), reference, predicted, labels)
         caption = f"{chosen[index].capitalize()}: {metric} {number(case.scores[metric])}; {picture.caption}"
         pictures.append(replace(picture, caption=caption, case_id=case.case_id))
     return pictures

@@ -45,7 +45,7 @@ class Scores:
         split: ``val``, ``test`` or ``train``; ``all`` of another cohort.
         folds: folds whose models predicted.
         tasks: the fitted tasks.
-        cases: task -> labelled cases with prediction and reference.
+        cases: task -> labelled cases with prediction and reference; masks and maps lie in ``folder`` only.
         metrics: as in ``metrics.json``.
         folder: where everything was written.
         images: case id -> channel -> file.
@@ -224,7 +224,8 @@ def _scores(
 def _collect(scored: dict[str, list[ScoredCase]], found: Mapping[str, ScoredCase]) -> None:
     for name, entry in found.items():
         if entry.truth is not None:
-            scored[name].append(entry)
+            # volumes are on the disk by now, and those of a whole cohort are more than fits the memory
+            scored[name].append(replace(entry, result=replace(entry.result, mask=None, map=None)))
 
 
 def _extend(moved: dict[str, list[Moved]], found: Mapping[str, Moved]) -> None:

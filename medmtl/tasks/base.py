@@ -105,6 +105,7 @@ class ScoredCase:
     Attributes:
         fold: fold whose model predicted it; ranking metrics compare pairs within a fold only.
         truth: the parsed target; None where the case is not labelled.
+        result: without its mask or map once ``scores`` are computed from it.
         scores: per-case metrics by name, None where one cannot be computed.
         reference: numbers that its scores refer to, by name: what its model learned (:meth:`CaseTask.reference`), and
             what was fitted on other folds (:meth:`CaseTask.out_of_fold`).

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import shutil
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -247,6 +249,29 @@ def test_ensure_reports_progress_and_removes_old_leftovers(cache: PreparedCache,
 
 
 @pytest.mark.covers("F18")
+def test_what_is_prepared_is_let_go_while_an_earlier_case_takes_its_time(
+    cache: PreparedCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = [make_case(tmp_path, number) for number in range(6)]
+    get, last = cache.get, threading.Event()
+    made: list[weakref.ref[Prepared]] = []
+
+    def slow_first(case: Case) -> Prepared:
+        if case is cases[0]:
+            assert last.wait(20)
+            gc.collect()
+            assert sum(found() is not None for found in made) <= 1
+        found = get(case)
+        made.append(weakref.ref(found))
+        if case is cases[-1]:
+            last.set()
+        return found
+
+    monkeypatch.setattr(cache, "get", slow_first)
+    cache.ensure(cases, 2)
+    assert last.is_set()
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_leaves_nothing_and_cases_are_prepared_anew_with_one_warning(
     cache: PreparedCache,

@@ -24,6 +24,8 @@ from medmtl.tasks.segmentation import Segmentation
 from tests.conftest import TINY
 from tests.evaluation.test_score import brightest, metrics_of, rows_of
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 TASKS = {
     "risk": "{kind: regression, column: punkte, unit: points, range: [0, 100]}",
     "malignancy": "{kind: classification, column: dignity, classes: [benign, malignant]}",

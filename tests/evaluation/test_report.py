@@ -4,6 +4,7 @@ import base64
 import html
 import json
 import re
+import shutil
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -22,6 +23,7 @@ from medmtl.evaluation.score import Scores, metrics_json
 from medmtl.evaluation.site import Learned
 from medmtl.evaluation.tables import number
 from medmtl.files import make_private_folder, write_json
+from medmtl.inference.write import mask_file
 from medmtl.metrics.ranking import auc
 from medmtl.networks.shape import NetworkShape
 from medmtl.planning import Plan
@@ -96,10 +98,10 @@ def make_scores(folder: Path) -> Scores:
     rng = np.random.default_rng(3)
     tasks = make_tasks()
     segmentation, size = tasks["lesion"], tasks["size"]
-    assert isinstance(segmentation, Segmentation)
-    assert isinstance(size, CaseTask)
+    assert isinstance(segmentation, Segmentation) and isinstance(size, CaseTask)
     cases: dict[str, list[ScoredCase]] = {name: [] for name in tasks}
     images: dict[str, dict[str, Path]] = {}
+    make_private_folder((out := folder / "evaluation") / "masks" / "lesion")
     for index in range(CASES):
         site = "North" if index % 2 else "South & <Sons>"
         who = (f"subject-{index:03d}", f"patient-{index:03d}", site, index % 3)
@@ -108,12 +110,11 @@ def make_scores(folder: Path) -> Scores:
         found = lesion((centre[0] + rng.uniform(0, 4), centre[1], centre[2]), radius)
         scan = (100 + 60 * truth + rng.normal(0, 12, GRID.shape)).clip(0, 255).astype(np.uint8)
         label, image = folder / f"label-{index}.nii.gz", folder / f"image-{index}.nii.gz"
-        write_mask(label, truth, GRID)
-        write_mask(image, scan, GRID)
+        for file, array in ((label, truth), (image, scan), (out / mask_file("lesion", who[0]), found)):
+            write_mask(file, array, GRID)
         images[who[0]] = {"t1": image, "t2": folder / "absent.nii.gz"}
-        mask = segmentation.result(Volume(found, GRID))
         scores = segmentation.mask_scores(found, truth, GRID.spacing)
-        cases["lesion"].append(ScoredCase(*who, label, mask, scores))
+        cases["lesion"].append(ScoredCase(*who, label, segmentation.result(Volume(found, GRID)), scores))
         high = rng.random() < (0.8 if index % 2 else 0.2)
         p = float(np.clip((0.7 if index % 2 else 0.3) + 0.08 * high + rng.normal(0, 0.15), 0.01, 0.99))
         answer = ClassificationResult(label="high" if p > 0.5 else "low", probabilities={"low": 1 - p, "high": p})
@@ -122,8 +123,6 @@ def make_scores(folder: Path) -> Scores:
         value = RegressionResult(value=volume + rng.normal(0, 1.5))
         cases["size"].append(ScoredCase(*who, volume, value, size.result_scores(value, volume)))
     metrics = metrics_json("val", [0, 1, 2], CASES, tasks, cases, LEARNED)
-    out = folder / "evaluation"
-    make_private_folder(out)
     return Scores("val", (0, 1, 2), tasks, cases, metrics, out, images)
 
 
@@ -378,6 +377,7 @@ def test_a_metric_without_a_value_says_why(tmp_path: Path, scores: Scores, run: 
 
 def test_two_cases_are_the_best_and_the_worst(tmp_path: Path, scores: Scores, run: RunFolder) -> None:
     cases = {**scores.cases, "lesion": scores.cases["lesion"][:2]}
+    shutil.copytree(scores.folder / "masks", tmp_path / "masks")
     page = write_report(replace(scores, cases=cases, folder=tmp_path), [run]).read_text(encoding="utf-8")
     assert re.findall(r"</bdi></b> (\w+): dice", page) == ["Best", "Worst"]
 

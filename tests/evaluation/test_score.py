@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import itertools
 import json
 import shutil
@@ -18,13 +19,15 @@ import torch
 
 import medmtl
 from medmtl.data.formats.nifti import write_mask
-from medmtl.data.volume import Grid
+from medmtl.data.volume import Grid, Volume
 from medmtl.errors import CohortError, InputError
 from medmtl.evaluation import score
 from medmtl.evaluation.score import evaluate_split
 from medmtl.run_folder import open_folds
 from medmtl.tasks.segmentation import Segmentation
 from tests.conftest import TINY
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 SEGMENTATION = {"dice", "hd95_mm", "nsd_1mm", "volume_error_ml"}
 METRICS = {
@@ -169,6 +172,19 @@ def test_dice_follows_from_the_written_masks_and_the_references(run: Path, tiny_
     assert stored["labelled"] == stored["metrics"]["dice"]["n"] == len(found)
     assert stored["metrics"]["dice"]["value"] == pytest.approx(np.mean(found))
     assert max(found) > 0
+
+
+def test_the_masks_of_a_cohort_are_never_held_together(run: Path, tmp_path: Path) -> None:
+    held: list[int] = []
+
+    def count(stage: str, done: int, total: int, note: str = "") -> None:
+        gc.collect()
+        held.append(sum(type(thing) is Volume for thing in gc.get_objects()))
+
+    scores = medmtl.evaluate(run, device="cpu", out=tmp_path / "again", progress=count)["val"]
+    assert len(held) > 2
+    assert set(held) == {held[0]}
+    assert all(case.result.mask is None for case in scores.cases["lesion"])
 
 
 def test_an_evaluation_is_the_owners_alone(run: Path) -> None:

@@ -46,7 +46,7 @@ def failing(function: Callable[..., Any], number: int, calls: range) -> Callable
 
 
 @covers("F17", "F22")
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG])
+@pytest.mark.parametrize("number", [errno.ENOSPC, pytest.param(errno.EFBIG, marks=pytest.mark.slow)])
 def test_a_commit_that_fails_is_tried_again_at_the_next_interval(
     trained_run: Path,
     tiny_cohort: Path,
@@ -63,7 +63,9 @@ def test_a_commit_that_fails_is_tried_again_at_the_next_interval(
 
 
 @covers("F17", "F23", "F21")
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, *(pytest.param(other, marks=pytest.mark.slow) for other in (errno.EDQUOT, errno.EIO))]
+)
 def test_the_third_failure_in_a_row_ends_the_work_and_a_resume_gives_the_same_bytes(
     trained_run: Path, tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:

@@ -15,6 +15,8 @@ from medmtl.data.formats.nifti import read_image, write_map
 from medmtl.data.volume import Grid
 from tests.conftest import TINY
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 TASK = "  smooth: {kind: voxel_regression, column: smooth, mask: body, unit: grey}\n"
 
 

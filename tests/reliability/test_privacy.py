@@ -8,9 +8,11 @@ from __future__ import annotations
 import base64
 import csv
 import gzip
+import os
 import re
 import shutil
 import stat
+import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,8 +22,9 @@ import nibabel as nib
 import pytest
 
 from medmtl import api
+from medmtl.cli import main
 from medmtl.files import safe_name
-from tests.reliability.outcome import experiment, run
+from tests.reliability.outcome import experiment
 
 FOLDER = "zq1folder"
 COLUMN, CELL = "zq2column", "zq3cell"
@@ -87,9 +90,18 @@ def made(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     predict = ["predict", str(out / "run"), "config.yaml", "--out", str(out / "prediction"), "--device", "cpu"]
     commands = [["check", "config.yaml"], ["plan", "config.yaml"], train, evaluate, predict]
     verbose = [[*words, "--verbose"] for words in commands]
-    done = run(verbose, folder=place, prefix=("sh", "-c", 'umask 0; exec "$@"', "-"))
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
-    return Made(out, done.stdout + done.stderr, len((cohort / "cohort.csv").read_text().splitlines()) - 1)
+    said = place / "said.txt"
+    umask = os.umask(0)
+    try:
+        with pytest.MonkeyPatch.context() as patch, said.open("w", encoding="utf-8") as file:
+            patch.chdir(place)
+            patch.setattr(sys, "stdout", file)
+            patch.setattr(sys, "stderr", file)
+            codes = [main(words) for words in verbose]
+    finally:
+        os.umask(umask)
+    assert codes == [0] * len(verbose), said.read_text(encoding="utf-8")[-2000:]
+    return Made(out, said.read_bytes(), len((cohort / "cohort.csv").read_text().splitlines()) - 1)
 
 
 def opened(data: bytes) -> Iterator[bytes]:

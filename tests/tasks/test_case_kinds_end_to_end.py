@@ -6,10 +6,13 @@ import csv
 import json
 from pathlib import Path
 
+import pytest
 import yaml
 
 import medmtl
 from tests.conftest import TINY
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 TASKS = {
     "chest": {"kind": "multilabel", "findings": {"nodule": "nodule", "effusion": "effusion"}},

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import signal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,13 +13,14 @@ import yaml
 import medmtl
 from medmtl.data.boxes import boxes_in
 from medmtl.data.formats.nifti import read_image, read_label
-from medmtl.errors import InputError, InterruptedRun
+from medmtl.errors import InputError
 from medmtl.evaluation.score import load_scores, own_selection
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.box_task import BoxResult
-from medmtl.training import loop
-from medmtl.training.step import train_step
 from tests.conftest import TINY
+from tests.stopping import train_until
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 TASKS = {
     "nodules": {"kind": "detection", "column": "lesion", "components": True, "min_score": 0.001},
@@ -61,15 +59,7 @@ def test_anchors_are_planned_from_the_training_folds_lesions(run: Path) -> None:
 def test_a_resumed_run_is_the_uninterrupted_one(
     config: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stopped(*arguments: Any) -> Any:
-        if arguments[1].step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return train_step(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "train_step", stopped)
-        with pytest.raises(InterruptedRun):
-            medmtl.train(config, tmp_path / "run", device="cpu", overrides=TINY)
+    train_until(4, config, tmp_path / "run", TINY, monkeypatch)
     medmtl.train(config, tmp_path / "run", device="cpu", overrides=TINY, resume=True)
     files = sorted(path.name for path in (run / "checkpoints" / "step-000006").glob("*.safetensors"))
     assert files

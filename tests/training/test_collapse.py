@@ -143,22 +143,27 @@ def early(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collapse, "MIN_CASES", 5)
 
 
-@pytest.mark.usefixtures("early")
+@pytest.fixture(scope="module")
+def judged_early(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "EARLY_FROM", 6)
+        patch.setattr(collapse, "MIN_CASES", 5)
+        return api.train(tiny_cohort, tmp_path_factory.mktemp("early") / "run", device="cpu", overrides=TINY)
+
+
 def test_heads_are_judged_a_third_of_the_way_too_and_nothing_else_changes(
-    trained_run: Path, tiny_cohort: Path, tmp_path: Path
+    trained_run: Path, judged_early: Path
 ) -> None:
-    api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=TINY)
-    assert fingerprint(tmp_path / "run") == fingerprint(trained_run)
-    found = [(r["step"], r["collapse"]["task"]) for r in records(tmp_path / "run") if "collapse" in r]
+    assert fingerprint(judged_early) == fingerprint(trained_run)
+    found = [(r["step"], r["collapse"]["task"]) for r in records(judged_early) if "collapse" in r]
     assert {step for step, _ in found} == {2, 6}
     assert len(found) == len(set(found))
 
 
 @pytest.mark.usefixtures("early")
 def test_a_stop_does_not_wait_for_the_early_judgement_and_a_resume_makes_up_for_it(
-    tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_cohort: Path, judged_early: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    api.train(tiny_cohort, tmp_path / "whole", device="cpu", overrides=TINY)
     judge = loop.collapse_check
 
     def stop_then_judge(session: Any, *, early: int, stopped: Any) -> Any:
@@ -176,7 +181,7 @@ def test_a_stop_does_not_wait_for_the_early_judgement_and_a_resume_makes_up_for_
     monkeypatch.setattr(loop, "collapse_check", judge)
     for _ in range(2):  # the second resume finds it done
         api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=TINY, resume=True)
-    assert records(tmp_path / "run") == records(tmp_path / "whole")
+    assert records(tmp_path / "run") == records(judged_early)
     assert any(record["step"] == 2 and "collapse" in record for record in records(tmp_path / "run"))
 
 

@@ -176,7 +176,7 @@ def test_two_processes_never_train_one_run(trained_run: Path, tiny_cohort: Path)
 
 
 def test_minutes_become_a_fixed_number_of_steps(tiny_cohort: Path, tmp_path: Path) -> None:
-    overrides = {**TINY, "training.minutes": 0.05}
+    overrides = {**TINY, "training.minutes": 0.01}
     del overrides["training.steps"]
     api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=overrides)
     run = RunFolder.open(tmp_path / "run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,21 +47,26 @@ def own_rates(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return api.train(tiny_cohort, tmp_path_factory.mktemp("own") / "run", device="cpu", overrides=OWN)
 
 
-@pytest.mark.parametrize("overrides", [SGD, OWN], ids=["sgd", "own rates"])
+@pytest.fixture(scope="module")
+def sgd(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return api.train(tiny_cohort, tmp_path_factory.mktemp("sgd") / "run", device="cpu", overrides=SGD)
+
+
+@pytest.mark.parametrize(("made", "overrides"), [("sgd", SGD), ("own_rates", OWN)])
 def test_a_resumed_run_has_the_bytes_of_the_uninterrupted_one(
-    tiny_cohort: Path, tmp_path: Path, overrides: dict[str, Any]
+    request: pytest.FixtureRequest, tiny_cohort: Path, tmp_path: Path, made: str, overrides: dict[str, Any]
 ) -> None:
-    api.train(tiny_cohort, tmp_path / "whole", device="cpu", overrides=overrides)
+    whole = request.getfixturevalue(made)
     # between two commits, so that a step is done again from the restored state
     with pytest.raises(InterruptedRun):
         api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=overrides, progress=stopped_at(3))
     api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=overrides, resume=True)
-    assert fingerprint(tmp_path / "run") == fingerprint(tmp_path / "whole")
-    assert records(tmp_path / "run") == records(tmp_path / "whole")
+    assert fingerprint(tmp_path / "run") == fingerprint(whole)
+    assert records(tmp_path / "run") == records(whole)
 
 
-def test_sgd_keeps_momentum_alone_and_is_nesterov_s(tiny_cohort: Path, tmp_path: Path) -> None:
-    run = RunFolder.open(api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=SGD))
+def test_sgd_keeps_momentum_alone_and_is_nesterov_s(sgd: Path) -> None:
+    run = RunFolder.open(sgd)
     stored = run.newest()
     assert stored is not None
     assert {name.rpartition(".")[2] for name in stored.tensors["optimiser"]} == {"momentum_buffer"}
@@ -72,11 +78,10 @@ def test_sgd_keeps_momentum_alone_and_is_nesterov_s(tiny_cohort: Path, tmp_path:
     assert {decay for name, decay in decays.items() if name.endswith("other")} == {0.0}
 
 
-def test_two_steps_of_sgd_are_those_of_the_formula(tiny_cohort: Path, tmp_path: Path) -> None:
+def test_two_steps_of_sgd_are_those_of_the_formula(sgd: Path) -> None:
     """Clipping aside: g <- grad + decay w; b <- m b + g (b <- g at first); w <- w - rate (g + m b)."""
-    overrides = {**SGD, "training.clip": 1e9}
-    session = open_session(RunFolder.open(api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=overrides)))
-    learner = session.learner
+    session = open_session(RunFolder.open(sgd))
+    learner = replace(session.learner, clip=1e9)
     weight = learner.model.head_parameters("risk")[0]
     expected, buffer = weight.detach().clone(), None
     batches = (batch for batch in map(session.training.__getitem__, range(50)))

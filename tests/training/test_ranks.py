@@ -39,9 +39,15 @@ class Mirrored(Ranks):
         return tensor.mul_(2)
 
 
+@pytest.fixture(scope="module")
+def small_run(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose steps take next to no time."""
+    return api.train(tiny_cohort, tmp_path_factory.mktemp("small") / "run", device="cpu", overrides=FAST)
+
+
 @pytest.fixture
-def session(trained_run: Path) -> Session:
-    return open_session(RunFolder.open(trained_run))
+def session(small_run: Path) -> Session:
+    return open_session(RunFolder.open(small_run))
 
 
 def joint_step(session: Session) -> JointStep:
@@ -115,7 +121,7 @@ def test_the_samples_of_all_processes_are_those_of_one(session: Session) -> None
 
 
 @pytest.mark.parametrize("kind", [name for name in weighting.kinds.names() if name != "fixed"])
-def test_a_step_with_a_mirror_is_the_step_alone(session: Session, trained_run: Path, kind: str) -> None:
+def test_a_step_with_a_mirror_is_the_step_alone(session: Session, small_run: Path, kind: str) -> None:
     def with_kind(learner: Learner) -> Learner:
         cls = weighting.kinds.get(kind)
         method = cls(cls.Options.model_validate({"kind": kind}), learner.model.tasks)
@@ -124,10 +130,11 @@ def test_a_step_with_a_mirror_is_the_step_alone(session: Session, trained_run: P
         optimiser = make_optimiser(learner.model, method, frozenset(("malignancy", "risk")), training)
         return replace(learner, weighting=method, optimiser=optimiser, telemetry=1)
 
-    alone = with_kind(open_session(RunFolder.open(trained_run)).learner)
+    alone = with_kind(open_session(RunFolder.open(small_run)).learner)
     learner = with_kind(replace(session.learner, joint=joint_step(session)))
     for step in range(3):
-        ours, theirs = train_step(learner, session.training[step], 1.0), train_step(alone, session.training[step], 1.0)
+        batch = session.training[step]
+        ours, theirs = train_step(learner, batch, 1.0), train_step(alone, batch, 1.0)
         assert ours.losses == pytest.approx(theirs.losses, rel=1e-4)
     for name, tensor in alone.model.state_dict().items():
         torch.testing.assert_close(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +13,6 @@ import torch
 
 from medmtl import api
 from medmtl.distributed import Ranks
-from medmtl.errors import InterruptedRun
 from medmtl.run_folder import RunFolder
 from medmtl.sections import TimesSection
 from medmtl.training import loop
@@ -25,6 +22,7 @@ from medmtl.training.step import train_step
 from medmtl.training.task_schedule import TaskSchedule
 from tests.conftest import TINY
 from tests.faults.processes import fingerprint, records
+from tests.stopping import train_until
 from tests.training.test_step import labelled_everywhere, without
 
 TASKS = ("organ", "grade", "age")
@@ -171,19 +169,9 @@ def test_a_resumed_run_ends_with_the_bytes_of_the_uninterrupted_one(
 ) -> None:
     times = {"malignancy": {"start": 0.34, "ramp": 0.5}, "lesion": {"stop": 0.67}}
     overrides = {**TINY, "training.tasks": times, "training.alternate": alternate}
-
-    def step_then_stop(*arguments: Any) -> Any:
-        record = train_step(*arguments)
-        if arguments[1].step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return record
-
     alone, run = tmp_path / "alone", tmp_path / "run"
     api.train(tiny_cohort, alone, device="cpu", overrides=overrides)
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "train_step", step_then_stop)
-        with pytest.raises(InterruptedRun):
-            api.train(tiny_cohort, run, device="cpu", overrides=overrides)
+    train_until(3, tiny_cohort, run, overrides, monkeypatch)
     api.train(tiny_cohort, run, device="cpu", overrides=overrides, resume=True)
     assert fingerprint(run) == fingerprint(alone)
     assert records(run) == records(alone)

@@ -6,6 +6,8 @@ import csv
 import json
 from pathlib import Path
 
+import pytest
+
 import medmtl
 from medmtl import config as configuration
 from medmtl.run_folder import RunFolder
@@ -13,6 +15,8 @@ from medmtl.tasks.segmentation.annotation import without_note
 from medmtl.training.session import open_session
 from tests.checking.cohort_folder import Folder, mask
 from tests.conftest import TINY
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def half_annotated(path: Path) -> Folder:

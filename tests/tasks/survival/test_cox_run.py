@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,17 +17,19 @@ import yaml
 
 import medmtl
 from medmtl import checkpoint
-from medmtl.errors import ArtefactError, InterruptedRun
+from medmtl.errors import ArtefactError
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.survival import Survival
 from medmtl.tasks.survival.cox import Cox
-from medmtl.training import loop
 from medmtl.training.finish import finish_tasks
 from medmtl.training.session import Session, open_session, restore
 from medmtl.training.step import train_step
 from tests.conftest import TINY
 from tests.faults.processes import fingerprint, records
+from tests.stopping import train_until
 from tests.training.test_session import rewrite
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.fixture(scope="module")
@@ -47,21 +47,6 @@ def config(tiny_cohort: Path) -> Path:
 def run(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six steps of it, more than an epoch."""
     return medmtl.train(config, tmp_path_factory.mktemp("cox") / "run", device="cpu", overrides=TINY)
-
-
-def stop_after(patch: pytest.MonkeyPatch, config: Path, out: Path, last: int) -> None:
-    """Train until a signal comes in a step."""
-
-    def step_then_stop(*arguments: Any) -> Any:
-        record = train_step(*arguments)
-        if arguments[1].step == last - 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return record
-
-    with patch.context() as during:
-        during.setattr(loop, "train_step", step_then_stop)
-        with pytest.raises(InterruptedRun):
-            medmtl.train(config, out, device="cpu", overrides=TINY)
 
 
 def state(run: Path) -> dict[str, Any]:
@@ -82,7 +67,7 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bytes(
     run: Path, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: int
 ) -> None:
     out = tmp_path / "run"
-    stop_after(monkeypatch, config, out, last)
+    train_until(last, config, out, TINY, monkeypatch)
     assert len(state(out)["bank"]) > 0
     with pytest.raises(
         ArtefactError, match=rf"stopped at step {last}, and tasks\.outcome can answer only after .*--res"

@@ -14,6 +14,8 @@ from lifelines.utils import concordance_index
 import medmtl
 from tests.conftest import TINY
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 OVERRIDES = {**TINY, "training.steps": 2, "split.folds": 2}
 
 

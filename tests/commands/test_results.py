@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from medmtl.cli import main
+
+Captured = pytest.CaptureFixture[str]
+
+
+def test_a_bad_case_does_not_cost_the_others(demonstrated: tuple[Path, str], tmp_path: Path, capsys: Captured) -> None:
+    place, _ = demonstrated
+    (tmp_path / "bad.nii.gz").write_bytes(b"no image")
+    good = next((place / "cohort" / "images").iterdir())
+    assert main(["predict", str(place / "run"), str(tmp_path / "bad.nii.gz"), str(good), "--out", str(tmp_path)]) == 2
+    assert "1 of 2 cases were not predicted" in capsys.readouterr().err
+    assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 2
+
+
+def test_evaluate_and_report_show_the_scores(demonstrated: tuple[Path, str], tmp_path: Path, capsys: Captured) -> None:
+    place, _ = demonstrated
+    assert main(["evaluate", str(place / "run"), "--out", str(tmp_path / "e"), "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.splitlines()[0].startswith("val: ")
+    assert out.splitlines()[-1] == f"report: {tmp_path / 'e' / 'report.html'}"
+    metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    assert all(name in out for task in metrics["tasks"].values() for name in task["metrics"])
+    page = place / "run" / "evaluation" / "val" / "report.html"
+    before = page.read_bytes()
+    assert main(["report", str(place / "run")]) == 0
+    assert page.read_bytes() == before
+    assert main(["report", str(place / "run"), "--share"]) == 0
+    assert "case_0" not in Path(capsys.readouterr().out.splitlines()[-1]).read_text()
+    assert main(["evaluate", str(place / "run"), "--split", "test"]) == 2
+    assert "no test cases" in capsys.readouterr().err
+
+
+@pytest.mark.covers("B165")
+def test_nothing_is_merged_into_a_run(demonstrated: tuple[Path, str], capsys: Captured) -> None:
+    run = demonstrated[0] / "run"
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    for words in (["evaluate", str(run), "--out", str(run)], ["predict", str(run), "x.nii.gz", "--out", str(run)]):
+        assert main(words) == 2
+        assert (
+            capsys.readouterr().err
+            == f"error: [B165] {run} is a run, and nothing is merged into one; choose another --out\n"
+        )
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before

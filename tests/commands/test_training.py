@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medmtl import api
+from medmtl.cli import main
+from tests.commands.conftest import TINY
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.mark.covers("B143")
+def test_a_device_that_is_absent_is_never_replaced(
+    tiny_cohort: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert main(["train", str(tiny_cohort), "--out", str(tmp_path / "run"), "--device", "cuda", "--quiet"]) == 3
+    assert capsys.readouterr().err == "error: [B143] no CUDA device is available; use --device cpu or auto\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_train_hands_on_what_was_typed(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    calls: list[dict[str, Any]] = []
+
+    def train(config: Path, out: Path, **options: Any) -> Path:
+        calls.append({"config": config, "out": out, **options})
+        return out
+
+    monkeypatch.setattr(api, "train", train)
+    words = ["train", "c.yaml", "--out", "r", "--fold", "all", "--resume", "--device", "cpu"]
+    assert main([*words, "--set", "training.lr=1e-3", "--set", "training.steps=5"]) == 0
+    assert capsys.readouterr().out == "r\n"
+    (call,) = calls
+    call.pop("progress")
+    assert call == {
+        "config": Path("c.yaml"),
+        "out": Path("r"),
+        "fold": "all",
+        "device": "cpu",
+        "resume": True,
+        "overrides": {"training.lr": 1e-3, "training.steps": 5},
+    }
+
+
+@pytest.mark.covers("B145", "B165")
+def test_resume_wants_a_run_and_its_own_configuration(
+    demonstrated: tuple[Path, str], tmp_path: Path, capsys: Captured
+) -> None:
+    place, _ = demonstrated
+    config = str(place / "cohort" / "config.yaml")
+    assert main(["train", config, "--out", str(tmp_path / "none"), "--resume"]) == 2
+    assert capsys.readouterr().err.startswith("error: [B165] there is no run at")
+    assert main(["train", config, "--out", str(place / "run"), "--resume"]) == 2
+    changed = ", ".join(sorted({*TINY, "plan.workers"} - {"plan.batch", "plan.workers"}))
+    assert (
+        f"[B145] the configuration differs from the run's in plan.batch, {changed}; resume" in capsys.readouterr().err
+    )
+    assert main(["train", config, "--out", str(place / "run"), "--resume", "--fold", "1"]) == 2
+    assert "[B145] the run at" in (said := capsys.readouterr().err)
+    assert "resume it with --fold 0" in said
+    assert main(["train", config, "--out", str(place / "run")]) == 2
+    assert "not empty" in capsys.readouterr().err
