@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
-from calls import peak_bytes
+from calls import group_seconds, peak_bytes
 from nnunetv2.experiment_planning.plan_and_preprocess_api import (
     extract_fingerprint_dataset,
     plan_experiment_dataset,
@@ -43,24 +43,28 @@ Answer = dict[str, Any]
 
 def plan(processes: int) -> Answer:
     """Look at the cases and plan; its seconds, and what the plan says."""
-    begin = time.perf_counter()
+    begin, before = time.perf_counter(), group_seconds(os.getpid())
     extract_fingerprint_dataset(1, num_processes=processes, show_progress_bar=False)
     plan_experiment_dataset(1)
-    seconds = time.perf_counter() - begin
+    seconds, processor = time.perf_counter() - begin, group_seconds(os.getpid()) - before
     held = load_json(str(prepared() / "nnUNetPlans.json"))["configurations"][CONFIGURATION]
-    return {"seconds": seconds, **{name: held[name] for name in ("patch_size", "batch_size", "spacing")}}
+    return {
+        "seconds": seconds,
+        "processor": processor,
+        **{name: held[name] for name in ("patch_size", "batch_size", "spacing")},
+    }
 
 
 def prepare(processes: int) -> Answer:
     """Preprocess all cases as its command does, or in this process alone (0); its seconds."""
-    begin = time.perf_counter()
+    begin, before = time.perf_counter(), group_seconds(os.getpid())
     if processes:
         preprocess_dataset(1, configurations=[CONFIGURATION], num_processes=[processes], show_progress_bar=False)
     else:
         one_by_one()
-    seconds = time.perf_counter() - begin
+    seconds, processor = time.perf_counter() - begin, group_seconds(os.getpid()) - before
     kept = prepared() / f"nnUNetPlans_{CONFIGURATION}"
-    return {"seconds": seconds, "bytes": sum(file.stat().st_size for file in kept.iterdir())}
+    return {"seconds": seconds, "processor": processor, "bytes": sum(file.stat().st_size for file in kept.iterdir())}
 
 
 def one_by_one() -> None:
@@ -90,8 +94,9 @@ def step(arm: str, fold: int, warm: int, steps: int, threads: int) -> Answer:
         kept = list(islice(batches, steps))
         finish(trainer)
         batches = cycle(kept)
-    found = []
+    found, before = [], 0.0
     for number in range(warm + steps):
+        before = group_seconds(os.getpid()) if number == warm else before
         begin = time.perf_counter()
         if arm == "shipped":
             trainer.train_step(next(batches))
@@ -99,10 +104,12 @@ def step(arm: str, fold: int, warm: int, steps: int, threads: int) -> Answer:
             bare_step(trainer, next(batches), arm)
         if number >= warm:
             found.append(time.perf_counter() - begin)
+    processor = (group_seconds(os.getpid()) - before) / steps
     if arm == "shipped":
         finish(trainer)
     return {
         "seconds": median(found),
+        "processor": processor,
         "all": found,
         "parameters": sum(p.numel() for p in trainer.network.parameters()),
         "batch": trainer.batch_size,
@@ -142,7 +149,7 @@ def checkpoint(fold: int) -> Answer:
 def predict(folder: str, fold: int, cases: dict[str, list[str]], out: str, processes: int, threads: int) -> Answer:
     """Seconds from files to masks: with ``processes`` that prepare and as many that write, or in this one alone (0)."""
     torch.set_num_threads(threads)
-    begin = time.perf_counter()
+    begin, before = time.perf_counter(), group_seconds(os.getpid())
     predictor = nnUNetPredictor(use_mirroring=False, device=CPU, allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(folder, (fold,), "checkpoint_final.pth")
     forwards = [0]
@@ -155,7 +162,12 @@ def predict(folder: str, fold: int, cases: dict[str, list[str]], out: str, proce
         )
     else:
         predictor.predict_from_files_sequential(files, names)
-    return {"seconds": time.perf_counter() - begin, "forwards": forwards[0], "threads": torch.get_num_threads()}
+    return {
+        "seconds": time.perf_counter() - begin,
+        "processor": group_seconds(os.getpid()) - before,
+        "forwards": forwards[0],
+        "threads": torch.get_num_threads(),
+    }
 
 
 def train(fold: int, minutes: float, precision: str, batch: int | None, threads: int, seed: int) -> Answer:

@@ -8,6 +8,7 @@ As driver.py, which does the same for nnU-Net. The plan is nnU-Net's.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -17,7 +18,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from calls import peak_bytes
+from calls import group_seconds, peak_bytes
 
 import medmtl
 from medmtl import config
@@ -40,15 +41,18 @@ def start(given: Answer, precision: str, fold: int, threads: int) -> Answer:
 def step(given: Answer, precision: str, fold: int, warm: int, steps: int, threads: int) -> Answer:
     """Seconds of a training step, loader included."""
     session = opened(given, precision, fold, threads)
-    found = []
+    found, before = [], 0.0
     with closing(make_loader(session.training, 0, STEPS_AHEAD, session.plan.workers, session.learner.device)) as loader:
         for number in range(warm + steps):
+            before = group_seconds(os.getpid()) if number == warm else before
             begin = time.perf_counter()
             train_step(session.learner, next(loader), 1.0)
             if number >= warm:
                 found.append(time.perf_counter() - begin)
+        processor = (group_seconds(os.getpid()) - before) / steps
     return {
         "seconds": median(found),
+        "processor": processor,
         "all": found,
         "parameters": sum(p.numel() for p in session.learner.model.parameters()),
         "batch": session.plan.batch,
@@ -58,10 +62,10 @@ def step(given: Answer, precision: str, fold: int, warm: int, steps: int, thread
 
 def prepare(given: Answer, fold: int, workers: int) -> Answer:
     """Seconds of checking and planning, and of preparing all cases of a fold anew."""
-    begin = time.perf_counter()
+    begin, before = time.perf_counter(), group_seconds(os.getpid())
     ready = make_ready(loaded(given, "fp32", workers))
     plan = plan_fold(ready, fold, describe_device("cpu"))
-    middle = time.perf_counter()
+    planned = {"plan": time.perf_counter() - begin, "plan_processor": group_seconds(os.getpid()) - before}
     shutil.rmtree(Path(given["out"]) / "cache-timed", ignore_errors=True)
     cache = open_cache(
         loaded(given, "fp32", workers, **{"cache.folder": str(Path(given["out"]) / "cache-timed")}),
@@ -69,11 +73,11 @@ def prepare(given: Answer, fold: int, workers: int) -> Answer:
         plan.preparation,
     )
     train, val = ready.members(fold)
-    again = time.perf_counter()
+    begin, before = time.perf_counter(), group_seconds(os.getpid())
     cache.ensure([*train, *val], workers)
-    seconds = time.perf_counter() - again
+    seconds, processor = time.perf_counter() - begin, group_seconds(os.getpid()) - before
     size = sum(file.stat().st_size for file in cache.folder.rglob("*") if file.is_file())
-    return {"plan": middle - begin, "seconds": seconds, "bytes": size}
+    return {**planned, "seconds": seconds, "processor": processor, "bytes": size}
 
 
 def checkpoint(given: Answer, precision: str, fold: int, threads: int) -> Answer:
@@ -87,9 +91,13 @@ def checkpoint(given: Answer, precision: str, fold: int, threads: int) -> Answer
 def predict(given: Answer, folder: str, table: str, out: str, threads: int) -> Answer:
     """Seconds from files to masks."""
     torch.set_num_threads(threads)
-    begin = time.perf_counter()
+    begin, before = time.perf_counter(), group_seconds(os.getpid())
     medmtl.predict(folder, [table], out, device="cpu")
-    return {"seconds": time.perf_counter() - begin, "threads": torch.get_num_threads()}
+    return {
+        "seconds": time.perf_counter() - begin,
+        "processor": group_seconds(os.getpid()) - before,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def loaded(given: Answer, precision: str, threads: int, **more: Any) -> config.Config:

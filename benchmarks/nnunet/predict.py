@@ -88,15 +88,16 @@ def table(rows: list[Row], peer: Peer) -> str:
     value = {
         (arm, key): median(row[key] for row in found)
         for arm, found in own.items()
-        for key in ("seconds", "wall", "peak_bytes", "tree_bytes")
+        for key in ("seconds", "processor", "wall", "peak_bytes", "tree_bytes")
     }
     count = rows[0]["cases"]
     lines = [
         f"{peer.machine()}; {count} cases",
         "",
-        "| arm | s a case (least to most) | speed to shipped / one process | command, s | peak of the main process, GB "
+        "| arm | s a case (least to most) | speed to shipped / one process | processor s a case "
+        "| speed by it to shipped / one process | command, s | peak of the main process, GB "
         "| to one process | peak of all its processes, GB | to shipped |",
-        "|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for arm, found in own.items():
         seconds, spread = value[arm, "seconds"], [row["seconds"] / count for row in found]
@@ -104,6 +105,9 @@ def table(rows: list[Row], peer: Peer) -> str:
         lines.append(
             f"| {arm} | {seconds / count:.3f} ({min(spread):.3f} to {max(spread):.3f}) "
             f"| {value[SHIPPED, 'seconds'] / seconds:.2f} / {value[ALONE, 'seconds'] / seconds:.2f} "
+            f"| {value[arm, 'processor'] / count:.3f} "
+            f"| {value[SHIPPED, 'processor'] / value[arm, 'processor']:.2f} / "
+            f"{value[ALONE, 'processor'] / value[arm, 'processor']:.2f} "
             f"| {value[arm, 'wall']:.1f} "
             f"| {main_peak / 1e9:.2f} | {main_peak / value[ALONE, 'peak_bytes']:.2f} "
             f"| {all_peak / 1e9:.2f} | {all_peak / value[SHIPPED, 'tree_bytes']:.2f} |"

@@ -12,6 +12,8 @@ process of its own, in turn, round by round:
 * ``medmtl``: its step, loader and augmentation included, in fp32 and in bf16.
 
 A figure is the median over the steps of a measurement, behind a few that are not counted, and then over the rounds.
+Processor time is that of all the process's threads and children; with ``--threads 1`` it is little changed by what else
+the machine does, and with more it holds the waiting of threads for each other.
 Rows are written as they come, and a call that is repeated goes on where it stopped. The table that is printed is also
 written to FOLDER/step.md.
 """
@@ -69,18 +71,23 @@ def table(rows: list[Row], peer: Peer) -> str:
     """A Markdown table of the arms, and the ratios that are asked about."""
     own = {key: [row for row in rows if (row["arm"], row["precision"]) == key] for key in ARMS}
     seconds = {key: median(row["seconds"] for row in found) for key, found in own.items()}
+    processor = {key: median(row["processor"] for row in found) for key, found in own.items()}
     lines = [
         f"{peer.machine()}; {rows[0]['batch']} samples a step",
         "",
         "| arm | precision | s a step (least to most) | rate to nnU-Net as shipped "
-        "| rate to the bare network, same precision | peak of the main process, GB | parameters |",
-        "|---|---|---|---|---|---|---|",
+        "| rate to the bare network, same precision | processor s a step | the two rates by it "
+        "| peak of the main process, GB | parameters |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for (arm, precision), found in own.items():
         value, spread = seconds[arm, precision], [row["seconds"] for row in found]
+        own_processor = processor[arm, precision]
         lines.append(
             f"| {arm} | {precision} | {value:.2f} ({min(spread):.2f} to {max(spread):.2f}) | "
             f"{seconds[SHIPPED, 'fp32'] / value:.2f} | {seconds[BARE, precision] / value:.2f} | "
+            f"{own_processor:.2f} | {processor[SHIPPED, 'fp32'] / own_processor:.2f} / "
+            f"{processor[BARE, precision] / own_processor:.2f} | "
             f"{median(row['peak_bytes'] for row in found) / 1e9:.2f} | {found[0]['parameters']:,} |"
         )
     return "\n".join(lines) + "\n"
