@@ -43,10 +43,10 @@ Answer = dict[str, Any]
 
 def plan(processes: int) -> Answer:
     """Look at the cases and plan; its seconds, and what the plan says."""
-    begin, before = time.perf_counter(), group_seconds(os.getpid())
+    begin, before = time.perf_counter(), group_seconds(os.getpgrp())
     extract_fingerprint_dataset(1, num_processes=processes, show_progress_bar=False)
     plan_experiment_dataset(1)
-    seconds, processor = time.perf_counter() - begin, group_seconds(os.getpid()) - before
+    seconds, processor = time.perf_counter() - begin, group_seconds(os.getpgrp()) - before
     held = load_json(str(prepared() / "nnUNetPlans.json"))["configurations"][CONFIGURATION]
     return {
         "seconds": seconds,
@@ -57,12 +57,12 @@ def plan(processes: int) -> Answer:
 
 def prepare(processes: int) -> Answer:
     """Preprocess all cases as its command does, or in this process alone (0); its seconds."""
-    begin, before = time.perf_counter(), group_seconds(os.getpid())
+    begin, before = time.perf_counter(), group_seconds(os.getpgrp())
     if processes:
         preprocess_dataset(1, configurations=[CONFIGURATION], num_processes=[processes], show_progress_bar=False)
     else:
         one_by_one()
-    seconds, processor = time.perf_counter() - begin, group_seconds(os.getpid()) - before
+    seconds, processor = time.perf_counter() - begin, group_seconds(os.getpgrp()) - before
     kept = prepared() / f"nnUNetPlans_{CONFIGURATION}"
     return {"seconds": seconds, "processor": processor, "bytes": sum(file.stat().st_size for file in kept.iterdir())}
 
@@ -96,7 +96,7 @@ def step(arm: str, fold: int, warm: int, steps: int, threads: int) -> Answer:
         batches = cycle(kept)
     found, before = [], 0.0
     for number in range(warm + steps):
-        before = group_seconds(os.getpid()) if number == warm else before
+        before = group_seconds(os.getpgrp()) if number == warm else before
         begin = time.perf_counter()
         if arm == "shipped":
             trainer.train_step(next(batches))
@@ -104,7 +104,7 @@ def step(arm: str, fold: int, warm: int, steps: int, threads: int) -> Answer:
             bare_step(trainer, next(batches), arm)
         if number >= warm:
             found.append(time.perf_counter() - begin)
-    processor = (group_seconds(os.getpid()) - before) / steps
+    processor = (group_seconds(os.getpgrp()) - before) / steps
     if arm == "shipped":
         finish(trainer)
     return {
@@ -146,16 +146,16 @@ def checkpoint(fold: int) -> Answer:
     return {"folder": trainer.output_folder_base}
 
 
-def predict(folder: str, fold: int, cases: dict[str, list[str]], out: str, processes: int, threads: int) -> Answer:
+def predict(folder: str, fold: int, cases: dict[str, list[str]], masks: str, processes: int, threads: int) -> Answer:
     """Seconds from files to masks: with ``processes`` that prepare and as many that write, or in this one alone (0)."""
     torch.set_num_threads(threads)
-    begin, before = time.perf_counter(), group_seconds(os.getpid())
+    begin, before = time.perf_counter(), group_seconds(os.getpgrp())
     predictor = nnUNetPredictor(use_mirroring=False, device=CPU, allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(folder, (fold,), "checkpoint_final.pth")
     forwards = [0]
     predictor.network.register_forward_hook(lambda *_: forwards.__setitem__(0, forwards[0] + 1))
-    Path(out).mkdir(parents=True)
-    files, names = list(cases.values()), [f"{out}/{name}" for name in cases]
+    Path(masks).mkdir(parents=True)
+    files, names = list(cases.values()), [f"{masks}/{name}" for name in cases]
     if processes:
         predictor.predict_from_files(
             files, names, num_processes_preprocessing=processes, num_processes_segmentation_export=processes
@@ -164,7 +164,7 @@ def predict(folder: str, fold: int, cases: dict[str, list[str]], out: str, proce
         predictor.predict_from_files_sequential(files, names)
     return {
         "seconds": time.perf_counter() - begin,
-        "processor": group_seconds(os.getpid()) - before,
+        "processor": group_seconds(os.getpgrp()) - before,
         "forwards": forwards[0],
         "threads": torch.get_num_threads(),
     }

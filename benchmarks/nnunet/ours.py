@@ -44,12 +44,12 @@ def step(given: Answer, precision: str, fold: int, warm: int, steps: int, thread
     found, before = [], 0.0
     with closing(make_loader(session.training, 0, STEPS_AHEAD, session.plan.workers, session.learner.device)) as loader:
         for number in range(warm + steps):
-            before = group_seconds(os.getpid()) if number == warm else before
+            before = group_seconds(os.getpgrp()) if number == warm else before
             begin = time.perf_counter()
             train_step(session.learner, next(loader), 1.0)
             if number >= warm:
                 found.append(time.perf_counter() - begin)
-        processor = (group_seconds(os.getpid()) - before) / steps
+        processor = (group_seconds(os.getpgrp()) - before) / steps
     return {
         "seconds": median(found),
         "processor": processor,
@@ -62,10 +62,10 @@ def step(given: Answer, precision: str, fold: int, warm: int, steps: int, thread
 
 def prepare(given: Answer, fold: int, workers: int) -> Answer:
     """Seconds of checking and planning, and of preparing all cases of a fold anew."""
-    begin, before = time.perf_counter(), group_seconds(os.getpid())
+    begin, before = time.perf_counter(), group_seconds(os.getpgrp())
     ready = make_ready(loaded(given, "fp32", workers))
     plan = plan_fold(ready, fold, describe_device("cpu"))
-    planned = {"plan": time.perf_counter() - begin, "plan_processor": group_seconds(os.getpid()) - before}
+    planned = {"plan": time.perf_counter() - begin, "plan_processor": group_seconds(os.getpgrp()) - before}
     shutil.rmtree(Path(given["out"]) / "cache-timed", ignore_errors=True)
     cache = open_cache(
         loaded(given, "fp32", workers, **{"cache.folder": str(Path(given["out"]) / "cache-timed")}),
@@ -73,9 +73,9 @@ def prepare(given: Answer, fold: int, workers: int) -> Answer:
         plan.preparation,
     )
     train, val = ready.members(fold)
-    begin, before = time.perf_counter(), group_seconds(os.getpid())
+    begin, before = time.perf_counter(), group_seconds(os.getpgrp())
     cache.ensure([*train, *val], workers)
-    seconds, processor = time.perf_counter() - begin, group_seconds(os.getpid()) - before
+    seconds, processor = time.perf_counter() - begin, group_seconds(os.getpgrp()) - before
     size = sum(file.stat().st_size for file in cache.folder.rglob("*") if file.is_file())
     return {**planned, "seconds": seconds, "processor": processor, "bytes": size}
 
@@ -88,14 +88,14 @@ def checkpoint(given: Answer, precision: str, fold: int, threads: int) -> Answer
     return {"folder": str(session.run.path)}
 
 
-def predict(given: Answer, folder: str, table: str, out: str, threads: int) -> Answer:
+def predict(given: Answer, folder: str, cases: str, masks: str, threads: int) -> Answer:
     """Seconds from files to masks."""
     torch.set_num_threads(threads)
-    begin, before = time.perf_counter(), group_seconds(os.getpid())
-    medmtl.predict(folder, [table], out, device="cpu")
+    begin, before = time.perf_counter(), group_seconds(os.getpgrp())
+    medmtl.predict(folder, [cases], masks, device="cpu")
     return {
         "seconds": time.perf_counter() - begin,
-        "processor": group_seconds(os.getpid()) - before,
+        "processor": group_seconds(os.getpgrp()) - before,
         "threads": torch.get_num_threads(),
     }
 

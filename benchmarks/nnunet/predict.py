@@ -68,10 +68,10 @@ def timed(peer: Peer, fold: int, arm: str, model: str, cases: Path, names: list[
     """One measurement; as many masks as cases must have come."""
     place, held = peer.out / "predicted", ARMS[arm]
     shutil.rmtree(place, ignore_errors=True)
-    common = {"do": "predict", "out": str(place), "threads": peer.threads}
+    common = {"do": "predict", "masks": str(place), "threads": peer.threads}
     if isinstance(held, str):
         run = peer.ask_ours("checkpoint-medmtl", do="checkpoint", precision=held, fold=fold, threads=peer.threads)
-        row = peer.ask_ours(f"predict-medmtl-{held}", folder=run["folder"], table=str(cases), **common)
+        row = peer.ask_ours(f"predict-medmtl-{held}", folder=run["folder"], cases=str(cases), **common)
     else:
         images = peer.out / "raw" / DATASET / "imagesTr"
         files = {name: sorted(map(str, images.glob(f"{name}_????{ENDING}"))) for name in names}
