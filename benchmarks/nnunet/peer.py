@@ -85,7 +85,7 @@ class Peer:
         return call([sys.executable, OURS], given, self.out / "logs" / f"{log}.log", **self._threads())
 
     def _threads(self) -> dict[str, str]:
-        return {"OMP_NUM_THREADS": str(self.threads)}
+        return {"OMP_NUM_THREADS": str(self.threads), "nnUNet_def_n_proc": str(self.threads)}
 
     @property
     def config(self) -> Path:
