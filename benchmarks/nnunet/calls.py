@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 PAUSE = 0.5  # seconds between two looks at the memory of the processes: a look takes some milliseconds for each
+LOOKS = 10  # in a row at which a process must not compute to be idle
 SHOWN = 15  # last lines of a process that failed
 
 
@@ -64,6 +65,15 @@ def group_seconds(leader: int) -> float:
     """Processor time of a process and all that it started, those that have ended included."""
     # of the process itself and of its ended children, each in its own code and in the kernel
     return sum(sum(map(int, fields[11:15])) for fields in members(leader).values()) / os.sysconf("SC_CLK_TCK")
+
+
+def settle() -> None:
+    """Wait until no process that this one started computes: its loaders have made what they may ahead."""
+    quiet = 0
+    while quiet < LOOKS:
+        states = [fields[0] for name, fields in members(os.getpgrp()).items() if name != str(os.getpid())]
+        quiet = 0 if {"R", "D"} & set(states) else quiet + 1
+        time.sleep(0.1)
 
 
 def members(leader: int) -> dict[str, list[str]]:

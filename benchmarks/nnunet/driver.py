@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
-from calls import group_seconds, peak_bytes
+from calls import group_seconds, peak_bytes, settle
 from nnunetv2.experiment_planning.plan_and_preprocess_api import (
     extract_fingerprint_dataset,
     plan_experiment_dataset,
@@ -96,7 +96,9 @@ def step(arm: str, fold: int, warm: int, steps: int, threads: int) -> Answer:
         batches = cycle(kept)
     found, before = [], 0.0
     for number in range(warm + steps):
-        before = group_seconds(os.getpgrp()) if number == warm else before
+        if number == warm:
+            settle()  # what is made ahead is as much before the steps that count as behind them
+            before = group_seconds(os.getpgrp())
         begin = time.perf_counter()
         if arm == "shipped":
             trainer.train_step(next(batches))
@@ -104,6 +106,7 @@ def step(arm: str, fold: int, warm: int, steps: int, threads: int) -> Answer:
             bare_step(trainer, next(batches), arm)
         if number >= warm:
             found.append(time.perf_counter() - begin)
+    settle()
     processor = (group_seconds(os.getpgrp()) - before) / steps
     if arm == "shipped":
         finish(trainer)

@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from calls import group_seconds, peak_bytes
+from calls import group_seconds, peak_bytes, settle
 
 import medmtl
 from medmtl import config
@@ -44,11 +44,14 @@ def step(given: Answer, precision: str, fold: int, warm: int, steps: int, thread
     found, before = [], 0.0
     with closing(make_loader(session.training, 0, STEPS_AHEAD, session.plan.workers, session.learner.device)) as loader:
         for number in range(warm + steps):
-            before = group_seconds(os.getpgrp()) if number == warm else before
+            if number == warm:
+                settle()  # what is made ahead is as much before the steps that count as behind them
+                before = group_seconds(os.getpgrp())
             begin = time.perf_counter()
             train_step(session.learner, next(loader), 1.0)
             if number >= warm:
                 found.append(time.perf_counter() - begin)
+        settle()
         processor = (group_seconds(os.getpgrp()) - before) / steps
     return {
         "seconds": median(found),
