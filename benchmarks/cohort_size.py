@@ -4,7 +4,7 @@
 
 Every case is two files of its own (a scan of 16 x 16 x 16 voxels and its mask), because a scan that comes twice is
 refused; so what grows is what the program keeps of each case. Each command is a process of its own: *peak* is that of
-the main process, *all* the largest sum over it and its loader processes, where memory that several share counts once
+the main process, *all* the largest sum over it and its loader processes, where what these share with it counts once
 (/proc/PID/smaps_rollup, looked at twenty times a second). Cohorts and runs are left in FOLDER, and a cohort that lies
 there is taken as it is. The Markdown table that is printed is also written to FOLDER/cohort_size.md.
 """
@@ -114,7 +114,7 @@ def run(command: str, folder: Path) -> Used:
         process = subprocess.Popen(words, cwd=folder, stdout=said, stderr=said, env=environment)
         together = 0.0
         while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:
-            together = max(together, proportional(process.pid))
+            together = max(together, of_all(process.pid))
             time.sleep(LOOK_SECONDS)
     _, status, usage = ended
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -124,18 +124,21 @@ def run(command: str, folder: Path) -> Used:
     return Used(time.monotonic() - start, peak, max(together, peak))
 
 
-def proportional(pid: int) -> float:
-    """Megabytes of a process and those it started, what several share counted once; 0 where it has just ended."""
+def of_all(pid: int) -> float:
+    """Megabytes of a process and what those that it started hold on their own; 0 where it ended."""
     total, waiting = 0, [pid]
     while waiting:
         current = waiting.pop()
         try:
             lines = Path(f"/proc/{current}/smaps_rollup").read_text(encoding="ascii").splitlines()
-            children = Path(f"/proc/{current}/task/{current}/children").read_text(encoding="ascii")
+            threads = [
+                thread.read_text(encoding="ascii") for thread in Path(f"/proc/{current}/task").glob("*/children")
+            ]
         except OSError:
             continue
-        total += next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)
-        waiting += [int(child) for child in children.split()]
+        counted = "Rss:" if current == pid else ("Private_Clean:", "Private_Dirty:")
+        total += sum(int(line.split()[1]) for line in lines if line.startswith(counted))
+        waiting += [int(child) for children in threads for child in children.split()]
     return total / 1000
 
 
