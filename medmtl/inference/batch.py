@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -51,8 +52,8 @@ def predict_all(predictor: Predictor, cases: Sequence[Case], findings: Findings,
         rows.append(prediction_row(prediction, predictor.model_sha256))
 
     try:
-        with WriteBehind() as writing:
-            for count, (case, reading) in enumerate(zip(cases, read_ahead(predictor.read, cases), strict=True), 1):
+        with WriteBehind() as writing, closing(read_ahead(predictor.read, cases)) as readings:
+            for count, (case, reading) in enumerate(zip(cases, readings, strict=True), start=1):
                 try:
                     prediction = predictor.answer(reading.result())
                 except NumericError as error:

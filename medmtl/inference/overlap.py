@@ -6,7 +6,7 @@ memory: one read ahead, one that the network looks at, one that is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from types import TracebackType
@@ -16,10 +16,11 @@ Item = TypeVar("Item")
 Read = TypeVar("Read")
 
 
-def read_ahead(read: Callable[[Item], Read], items: Sequence[Item]) -> Iterator[Future[Read]]:
+def read_ahead(read: Callable[[Item], Read], items: Sequence[Item]) -> Generator[Future[Read], None, None]:
     """What is read of each item, in their order; the next one is read while the caller has one.
 
-    An error of an item comes with that item's result, never with another's.
+    An error of an item comes with that item's result, never with another's. Close it, so that after an interruption
+    nothing more is read.
     """
     pool = ThreadPoolExecutor(1, "medmtl-read")
     try:

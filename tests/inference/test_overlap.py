@@ -44,7 +44,7 @@ def test_after_an_interruption_no_thread_is_left_and_nothing_more_is_read() -> N
     before = threading.active_count()
     items = read_ahead(begun.append, [1, 2, 3, 4, 5])
     next(items).result()
-    items.close()  # type: ignore[attr-defined]
+    items.close()
     assert threading.active_count() == before
     assert max(begun) <= 2
 
