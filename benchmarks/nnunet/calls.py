@@ -57,8 +57,16 @@ def call(program: Sequence[str | Path], request: Mapping[str, Any], log: Path, *
 
 
 def group_bytes(leader: int) -> int:
-    """Bytes of a process and all that it started; a page that several hold is counted once (Pss)."""
-    return sum(field(Path(f"/proc/{number}/smaps_rollup"), "Pss:") for number in members(leader))
+    """Bytes of a process and all that it started: a page that several of them hold is counted once.
+
+    Those of files count as the largest share of one process: how many others on the machine use them does not matter.
+    """
+    own, files = 0, 0
+    for number in members(leader):
+        held = fields_of(Path(f"/proc/{number}/smaps_rollup"))
+        own += held.get("Pss_Anon", 0) + held.get("Pss_Shmem", 0)
+        files = max(files, held.get("Rss", 0) - held.get("Anonymous", 0))
+    return own + files
 
 
 def group_seconds(leader: int) -> float:
@@ -89,13 +97,13 @@ def members(leader: int) -> dict[str, list[str]]:
     return found
 
 
-def field(file: Path, name: str) -> int:
-    """Bytes of a line of a file of ``/proc``; 0 where the process has just ended."""
+def fields_of(file: Path) -> dict[str, int]:
+    """Sizes in a file of ``/proc``, in bytes; none where the process has just ended."""
     try:
         lines = file.read_text().splitlines()
     except OSError:
-        return 0
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(name)), 0)
+        return {}
+    return {line.split(":")[0]: 1024 * int(line.split()[1]) for line in lines if line.endswith(" kB")}
 
 
 def rows_of(file: Path) -> list[dict[str, Any]]:
@@ -111,4 +119,4 @@ def add(row: dict[str, Any], file: Path) -> None:
 
 def peak_bytes() -> int:
     """Most memory so far of this process; unlike ``ru_maxrss`` it leaves out what the one that started it held."""
-    return field(Path("/proc/self/status"), "VmHWM:")
+    return fields_of(Path("/proc/self/status"))["VmHWM"]
