@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from medmtl.cli import main
-from tests.reliability.outcome import experiment, fingerprint, run
+from tests.reliability.outcome import ROOT, experiment, fingerprint, run
 
 NO_NETWORK = ("unshare", "--net", "--map-root-user")
 SURROUNDINGS = [
@@ -40,7 +40,9 @@ def reference(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> di
     """What the experiment writes in the surroundings of the tests."""
     out = tmp_path_factory.mktemp("reference") / "out"
     out.mkdir()
-    assert [main(words) for words in experiment(tiny_cohort, out)] == [0, 0, 0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))  # which the other processes have, and a manifest says that it was set
+        assert [main(words) for words in experiment(tiny_cohort, out)] == [0, 0, 0]
     return fingerprint(out)
 
 
