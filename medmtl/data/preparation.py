@@ -305,7 +305,9 @@ def _moments(flat: npt.NDArray[np.float32], *, nonzero: bool = False) -> tuple[f
     mean = total / count
     for part in _in_parts(flat, nonzero):
         distance = part.astype(np.float64) - mean
-        squares += float(distance @ distance)
+        # not ``distance @ distance``: BLAS takes several threads, whose number would show in the last bits, and which
+        # spin for a tenth of a second on the cores that the network wants
+        squares += float(np.square(distance, out=distance).sum())
     return mean, math.sqrt(squares / count)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from scipy import ndimage
+from threadpoolctl import threadpool_limits
 
 from medmtl.data import preparation as preparation_module
 from medmtl.data.box_table import boxes_of
@@ -365,6 +366,16 @@ def test_statistics_are_numpys_however_they_are_summed(
         wanted |= {"nonzero_mean": inside.mean(), "nonzero_std": inside.std()}
         for name, value in wanted.items():
             assert found[name] == pytest.approx(value, rel=1e-9, abs=1e-12), name
+
+
+def test_statistics_do_not_depend_on_the_threads_of_blas(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).normal(30, 7, (64, 64, 64)).astype(np.float32)
+    case = case_of({"t1": save(tmp_path / "a.nii", array)})
+    found = []
+    for threads in (1, 2, 4):
+        with threadpool_limits(threads):
+            found.append(prepare_case(case, preparation()).statistics)
+    assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.parametrize("kind", ["zscore", "zscore_nonzero", "ct", "none"])
