@@ -64,7 +64,7 @@ augmentation: {flips: [x, y, z]}
 plan: {width: 8, max_width: 64, shape: [64, 64, 64], batch: 2, threads: 1, workers: 0, normalisation: {image: zscore}}
 split: {column: split}
 training: {steps: 10, checkpoint_every: 100000}
-inference: {overlap: 0.25}
+inference: {overlap: 0.25, precision: bf16}
 """
 
 

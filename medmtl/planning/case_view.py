@@ -16,7 +16,7 @@ from medmtl.planning.memory import Budget
 from medmtl.planning.network import working_sizes
 from medmtl.planning.outline import Outline
 from medmtl.planning.plan import CaseView, Triple
-from medmtl.planning.sample import CPU_VOXELS, seeing_tasks, smallest_batch
+from medmtl.planning.sample import CPU_VOXELS, seeing_tasks, smallest_batch, why_not_whole
 from medmtl.planning.spacing import coarser
 from medmtl.tasks.base import LabelTask, Task
 
@@ -54,8 +54,8 @@ def choose_kind(
         _refuse_kind(config, tasks, others, drawn)
         reasons["case_view"] = "set in the configuration"
         return wanted
-    fits = drawn.budget.fits(round_up(drawn.whole, drawn.divisor), smallest_batch(config, tasks))
-    if wanted == "one" or not seeing or not others or fits or config.plan.shape is not None:
+    why = why_not_whole(drawn.budget, round_up(drawn.whole, drawn.divisor), smallest_batch(config, tasks))
+    if wanted == "one" or not seeing or not others or why is None or config.plan.shape is not None:
         return "one"
     around = lesion_task(config, tasks)
     if around is not None and any(tasks[name].options.evidence == "lesion" for name in seeing):
@@ -66,7 +66,7 @@ def choose_kind(
     if spacing is None:
         reasons["case_view"] = "no view of the whole case fits a quarter of the memory budget"
     elif smallest is None or smallest >= SEEN_VOXELS:
-        reasons["case_view"] = "whole cases do not fit the memory budget at working spacing, and do at a coarser one"
+        reasons["case_view"] = f"{why} at working spacing, and not at a coarser one"
         return "two"
     else:
         reasons["case_view"] = (
@@ -258,9 +258,9 @@ def _refuse_kind(config: Config, tasks: Mapping[str, Task], others: bool, drawn:
             code="B142",
         )
     whole = round_up(drawn.whole, drawn.divisor)
-    if kind != "lesion" and config.plan.shape is None and drawn.budget.fits(whole, 2):
+    if kind != "lesion" and config.plan.shape is None and why_not_whole(drawn.budget, whole, 2) is None:
         raise ConfigError(
-            f"{kind!r} beside patches, but whole cases fit plan.memory_gb, and one view shows them better; leave it "
+            f"{kind!r} beside patches, but whole cases are small enough, and one view shows them better; leave it "
             "away, or set plan.shape to a patch's",
             key="views.kind",
             code="B142",

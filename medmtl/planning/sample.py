@@ -16,6 +16,7 @@ from medmtl.planning.plan import Triple
 from medmtl.tasks.base import Task
 
 CPU_VOXELS = 600_000  # voxels per step at which two cores still make more than one step a second
+MOST_WHOLE = 2  # times that many voxels of one case: beyond, a CPU's steps over whole cases are too few to learn from
 MIN_BATCH = 2
 MAX_BATCH = 16
 
@@ -32,6 +33,21 @@ def seeing_tasks(tasks: Mapping[str, Task]) -> list[str]:
 def smallest_batch(config: Config, tasks: Mapping[str, Task]) -> int:
     """The fewest samples that a step may have: as set, else one whole case, else two patches."""
     return config.plan.batch or (1 if seeing_tasks(tasks) else MIN_BATCH)
+
+
+def why_not_whole(budget: Budget, shape: Triple, batch: int) -> str | None:
+    """What speaks against whole cases as samples: the memory, or on a CPU the time of a step. None if nothing does.
+
+    Args:
+        budget: of memory.
+        shape: voxels of the largest case.
+        batch: the fewest samples of a step.
+    """
+    if not budget.fits(shape, batch):
+        return "whole cases do not fit the memory budget"
+    if budget.device.kind == "cpu" and math.prod(shape) > MOST_WHOLE * CPU_VOXELS:
+        return "a step over whole cases would take a CPU many seconds"
+    return None
 
 
 def plan_shape(
@@ -66,10 +82,12 @@ def plan_shape(
             code="B140",
         )
     seeing, batch = seeing_tasks(tasks), smallest_batch(config, tasks)
-    if budget.fits(shape, batch):
-        return shape, _chosen(config, bool(seeing), reasons)
-    if seeing or config.plan.shape is not None:
+    fixed = bool(seeing) or config.plan.shape is not None
+    if fixed and not budget.fits(shape, batch):
         raise InputError(_too_large(budget, shape, batch, seeing) + remedy(), code="B089")
+    why = None if fixed else why_not_whole(budget, shape, batch)
+    if why is None:
+        return shape, _chosen(config, bool(seeing), reasons)
     most = CPU_VOXELS // batch if budget.device.kind == "cpu" else math.inf
     while not budget.fits(shape, batch) or math.prod(shape) > most:
         axis = int(np.argmax([n / d for n, d in zip(shape, divisor, strict=True)]))
@@ -84,9 +102,8 @@ def plan_shape(
         lowered = list(shape)
         lowered[axis] -= divisor[axis]
         shape = (lowered[0], lowered[1], lowered[2])
-    reasons["shape"] = (
-        f"whole cases do not fit the memory budget: the largest axis was shortened until {batch} patches do"
-        + (", and hold no more voxels than a CPU steps through in a second or so" if most < math.inf else "")
+    reasons["shape"] = f"{why}: the largest axis was shortened until {batch} patches fit the memory budget" + (
+        ", and hold no more voxels than a CPU steps through in a second or so" if most < math.inf else ""
     )
     reasons["view"] = "no task must see the whole case"
     return shape, "patch"
@@ -146,7 +163,7 @@ def _chosen(config: Config, seeing: bool, reasons: dict[str, str]) -> Literal["c
     else:
         reasons["shape"] = config.plan.reason("shape")
     if config.plan.shape is None or seeing:
-        reasons["view"] = "a task must see the whole case" if seeing else "whole cases fit the memory budget"
+        reasons["view"] = "a task must see the whole case" if seeing else "whole cases are small enough"
         return "case"
     reasons["view"] = "a shape was set, and no task must see the whole case"
     return "patch"

@@ -114,13 +114,23 @@ def test_towers_of_the_other_view_s_tasks_take_no_room_for_maps(tmp_path: Path) 
     ("overrides", "message"),
     [
         ({"views__kind": "two", "tasks__grade__evidence": "anywhere"}, "there is none"),
-        ({"views__kind": "tiles", "plan__memory_gb": 500}, "one view shows them better"),
+        ({"views__kind": "tiles"}, "one view shows them better"),
     ],
 )
 def test_a_view_that_nothing_asks_for_is_refused(tmp_path: Path, overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as raised:
-        of(tmp_path, 8.0, **overrides)
+        planned(configured(tmp_path, **overrides), fingerprint((32, 32, 32)))
     assert (raised.value.key, raised.value.code) == ("views.kind", "B142")
+
+
+def test_memory_alone_does_not_make_a_cpu_step_over_large_cases_whole(tmp_path: Path) -> None:
+    plan = of(tmp_path, 6.0, 8.0, plan__memory_gb=500)
+    assert plan.case_view is not None
+    assert (plan.view, plan.case_view.kind) == ("patch", "lesion")
+    assert "a step over whole cases would take a CPU many seconds" in plan.reasons["shape"]
+    alone = planned(configured(tmp_path, plan__memory_gb=500, tasks__grade__evidence="anywhere"), scan(8.0))
+    assert (alone.view, alone.case_view) == ("patch", None)
+    assert math.prod(alone.shape) * alone.batch <= 600_000
 
 
 def test_what_lies_in_the_middle_of_a_window_is_a_mask(tmp_path: Path) -> None:
