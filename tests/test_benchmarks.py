@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import importlib
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ LOADS = pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader")
 def benchmark() -> Any:
     """Imports a module of ``benchmarks/``, whose modules find each other as they do when one of them is run."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks" / "nnunet"))
         patch.syspath_prepend(str(ROOT / "benchmarks"))
         yield importlib.import_module
 
@@ -203,3 +205,47 @@ def test_a_confirmation_pairs_fold_with_fold_and_seed_with_seed(benchmark: Any) 
     text = benchmark("recipe").confirmed(rows, argparse.Namespace(config=Path("x.yaml"), minutes=3))
     # the run without a default beside it counts in the median alone
     assert "| a | 3 | 9 | 0.650 (0.550 to 0.750) | none | +0.0500 (+0.0500 to +0.0500) |" in text.splitlines()
+
+
+def test_a_measurement_that_is_there_is_not_made_again(benchmark: Any, tmp_path: Path) -> None:
+    made = []
+
+    def measure(arm: str, number: int) -> dict[str, Any]:
+        if number == 1 and len(made) == 1:
+            raise SystemExit("stopped")
+        made.append(number)
+        return {"seconds": float(number)}
+
+    measured, file = benchmark("calls").measured, tmp_path / "rows.jsonl"
+    wanted = [{"arm": "a", "number": number} for number in range(2)]
+    with pytest.raises(SystemExit):
+        measured(file, wanted, measure)
+    made.append(-1)
+    rows = measured(file, wanted, measure)
+    assert made == [0, -1, 1]
+    assert rows == [{"arm": "a", "number": number, "seconds": float(number)} for number in range(2)]
+    assert measured(file, wanted, measure) == rows
+    assert len(made) == 3
+
+
+PROGRAM = """
+import json, subprocess, sys, time
+request = json.loads(sys.argv[1])
+if "fail" in request:
+    sys.exit("it fell")
+child = subprocess.Popen([sys.executable, "-c", "held = bytearray(200_000_000); import time; time.sleep(2)"])
+child.wait()
+open(sys.argv[2], "w").write(json.dumps({"twice": 2 * request["number"]}))
+"""
+
+
+def test_a_process_answers_and_its_children_s_memory_is_seen(benchmark: Any, tmp_path: Path) -> None:
+    calls = benchmark("calls")
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    found = calls.call([sys.executable, program], {"number": 21}, tmp_path / "logs" / "one.log")
+    assert found["twice"] == 42
+    assert found["wall"] > 2
+    assert 200e6 < found["tree_bytes"] < 400e6
+    with pytest.raises(SystemExit, match=r"ended with 1; .*two\.log ends:\nit fell"):
+        calls.call([sys.executable, program], {"fail": True}, tmp_path / "logs" / "two.log")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from calls import add, rows_of
+from calls import measured
 from peer import Peer, parsed, ready_peer
 
 ARMS: dict[str, tuple[str, int | None]] = {
@@ -29,18 +29,16 @@ def main() -> None:
     """Train what is not in the file yet, and print the table."""
     given = parsed(__doc__, minutes=10.0, seeds=1)
     peer = ready_peer(given)
+    wanted = [{"arm": arm, "seed": seed} for seed in range(given.seeds) for arm in ARMS]
+
+    def measure(arm: str, seed: int) -> Row:
+        precision, batch = ARMS[arm]
+        asked = {"fold": given.fold, "minutes": given.minutes, "threads": given.threads, "seed": seed}
+        log = f"budget-{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
+        return peer.ask(log, do="train", precision=precision, batch=batch, **asked)
+
     file = given.out / f"budget-{given.minutes:g}-fold{given.fold}-threads{given.threads}.jsonl"
-    rows = rows_of(file)
-    done = {(row["arm"], row["seed"]) for row in rows}
-    for seed in range(given.seeds):
-        for arm, (precision, batch) in ARMS.items():
-            if (arm, seed) not in done:
-                asked = {"fold": given.fold, "minutes": given.minutes, "threads": given.threads, "seed": seed}
-                log = f"budget-{arm.replace(', ', '-').replace(' ', '-')}-{seed}"
-                rows.append(
-                    {"arm": arm, "seed": seed, **peer.ask(log, do="train", precision=precision, batch=batch, **asked)}
-                )
-                add(rows[-1], file)
+    rows = measured(file, wanted, measure)
     text = table(rows, peer, given.minutes, given.fold)
     (given.out / "budget.md").write_text(text)
     print(text)

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -106,15 +106,23 @@ def fields_of(file: Path) -> dict[str, int]:
     return {line.split(":")[0]: 1024 * int(line.split()[1]) for line in lines if line.endswith(" kB")}
 
 
-def rows_of(file: Path) -> list[dict[str, Any]]:
-    """The rows that earlier calls have left."""
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+def measured(
+    file: Path, wanted: Iterable[Mapping[str, Any]], measure: Callable[..., Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """All rows of a file, which keeps what earlier calls have measured and gets what is missing as it comes.
 
-
-def add(row: dict[str, Any], file: Path) -> None:
-    """Keep a row."""
-    with file.open("a") as out:
-        out.write(json.dumps(row) + "\n")
+    Args:
+        file: of one JSON object a line.
+        wanted: what tells a row from the others.
+        measure: takes that as arguments and gives the rest of the row.
+    """
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    for one in wanted:
+        if not any(one.items() <= row.items() for row in rows):
+            rows.append({**one, **measure(**one)})
+            with file.open("a") as out:
+                out.write(json.dumps(rows[-1]) + "\n")
+    return rows
 
 
 def peak_bytes() -> int:

@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from calls import add, rows_of
+from calls import measured
 from peer import DATASET, ENDING, Peer, parsed, ready_peer
 
 SHIPPED, ALONE, OURS, OURS_BF16 = "nnU-Net, as shipped", "nnU-Net, one process", "medmtl, fp32", "medmtl, bf16"
@@ -39,14 +39,12 @@ def main() -> None:
     names = list(peer.ready.splits.folds[given.fold].val)[: given.cases]
     table_of_cases = write_table(peer, names)
     model = peer.ask("checkpoint", do="checkpoint", fold=given.fold)["folder"]
-    file = given.out / "predict.jsonl"
-    rows = rows_of(file)
-    done = {(row["round"], row["arm"]) for row in rows}
-    for number in range(given.rounds):
-        for arm in ARMS:
-            if (number, arm) not in done:
-                rows.append({"round": number, "arm": arm, **timed(peer, given.fold, arm, model, table_of_cases, names)})
-                add(rows[-1], file)
+    wanted = [{"round": number, "arm": arm} for number in range(given.rounds) for arm in ARMS]
+
+    def measure(arm: str, **_: Any) -> Row:
+        return timed(peer, given.fold, arm, model, table_of_cases, names)
+
+    rows = measured(given.out / "predict.jsonl", wanted, measure)
     text = table(rows, peer)
     (given.out / "predict.md").write_text(text)
     print(text)

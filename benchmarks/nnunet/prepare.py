@@ -24,7 +24,7 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from calls import add, rows_of
+from calls import measured
 from peer import DATASET, Peer, parsed, ready_peer
 
 POOL, ALONE, OURS = "nnU-Net, one process", "nnU-Net, no pool", "medmtl, one worker"
@@ -36,14 +36,12 @@ def main() -> None:
     """Measure what is not in the file yet, and print the table."""
     given = parsed(__doc__, rounds=3)
     peer = replace(ready_peer(given), threads=1)
-    file = given.out / "prepare.jsonl"
-    rows = rows_of(file)
-    done = {(row["round"], row["arm"]) for row in rows}
-    for number in range(given.rounds):
-        for arm in ARMS:
-            if (number, arm) not in done:
-                rows.append({"round": number, "arm": arm, **timed(peer, given.fold, arm)})
-                add(rows[-1], file)
+    wanted = [{"round": number, "arm": arm} for number in range(given.rounds) for arm in ARMS]
+
+    def measure(arm: str, **_: Any) -> Row:
+        return timed(peer, given.fold, arm)
+
+    rows = measured(given.out / "prepare.jsonl", wanted, measure)
     text = table(rows, peer)
     (given.out / "prepare.md").write_text(text)
     print(text)

@@ -24,7 +24,7 @@ import argparse
 from statistics import median
 from typing import Any
 
-from calls import add, rows_of
+from calls import measured
 from peer import Peer, parsed, ready_peer
 
 SHIPPED, BARE, OURS = "nnU-Net as shipped", "bare network", "medmtl"
@@ -42,14 +42,16 @@ def main() -> None:
     """Measure what is not in the file yet, and print the table."""
     given = parsed(__doc__, rounds=3, steps=3, warm=2)
     peer = ready_peer(given)
-    file = given.out / "step.jsonl"
-    rows = rows_of(file)
-    done = {(row["round"], row["arm"], row["precision"]) for row in rows}
-    for number in range(given.rounds):
-        for arm, precision in ARMS:
-            if (number, arm, precision) not in done:
-                rows.append({"round": number, "arm": arm, "precision": precision, **timed(peer, given, arm, precision)})
-                add(rows[-1], file)
+    wanted = [
+        {"round": number, "arm": arm, "precision": precision}
+        for number in range(given.rounds)
+        for arm, precision in ARMS
+    ]
+
+    def measure(arm: str, precision: str, **_: Any) -> Row:
+        return timed(peer, given, arm, precision)
+
+    rows = measured(given.out / "step.jsonl", wanted, measure)
     text = table(rows, peer)
     (given.out / "step.md").write_text(text)
     print(text)
