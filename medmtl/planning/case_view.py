@@ -25,6 +25,7 @@ SEEN_PERCENTILE = 10
 AROUND = 2.0  # a lesion's window against the 90th percentile of the lesions' diameters
 SHARE = 4  # part of the memory budget that a second view may take: one of four
 GPU_VOXELS = 4_000_000
+CUT = 0.1  # part of the cases that a set shape may cut and still be that of whole cases
 MOST_CASES = 4
 MOST_TILES = 8
 
@@ -54,8 +55,8 @@ def choose_kind(
         _refuse_kind(config, tasks, others, drawn)
         reasons["case_view"] = "set in the configuration"
         return wanted
-    why = why_not_whole(drawn.budget, round_up(drawn.whole, drawn.divisor), smallest_batch(config, tasks))
-    if wanted == "one" or not seeing or not others or why is None or config.plan.shape is not None:
+    why = _why_apart(config, tasks, drawn)
+    if wanted == "one" or not seeing or not others or why is None:
         return "one"
     around = lesion_task(config, tasks)
     if around is not None and any(tasks[name].options.evidence == "lesion" for name in seeing):
@@ -66,7 +67,7 @@ def choose_kind(
     if spacing is None:
         reasons["case_view"] = "no view of the whole case fits a quarter of the memory budget"
     elif smallest is None or smallest >= SEEN_VOXELS:
-        reasons["case_view"] = f"{why} at working spacing, and not at a coarser one"
+        reasons["case_view"] = f"{why}; at a coarser spacing the whole case is small enough"
         return "two"
     else:
         reasons["case_view"] = (
@@ -195,6 +196,16 @@ def lesion_diameters(task: str, fingerprints: Sequence[Fingerprint]) -> list[flo
         if count:
             found.append((6 * count * math.prod(seen.grid.spacing) / math.pi) ** (1 / 3))
     return found
+
+
+def _why_apart(config: Config, tasks: Mapping[str, Task], drawn: Outline) -> str | None:
+    """What keeps case tasks from seeing whole cases in the voxel tasks' samples; None if nothing does."""
+    if config.plan.shape is None:
+        return why_not_whole(drawn.budget, round_up(drawn.whole, drawn.divisor), smallest_batch(config, tasks))
+    larger = sum(any(n > m for n, m in zip(size, drawn.whole, strict=True)) for size in drawn.sizes)
+    if larger <= CUT * len(drawn.sizes):
+        return None
+    return f"{larger} of {len(drawn.sizes)} cases are larger than the shape that is set, so that it is a patch's"
 
 
 def _smallest_seen(

@@ -92,7 +92,9 @@ def test_a_whole_view_of_small_lesions_is_refused_unless_its_spacing_is_ones_own
 def test_both_views_fit_the_budget_together(tmp_path: Path) -> None:
     for kind, more in (("two", {"views__spacing": [4, 4, 4]}), ("lesion", {}), ("tiles", {})):
         plan = of(tmp_path, 8.0, views__kind=kind, plan__memory_gb=2.0, **more)
-        alone = of(tmp_path, 8.0, plan__memory_gb=2.0, plan__batch=plan.batch, plan__shape=plan.shape)
+        alone = of(
+            tmp_path, 8.0, views__kind="one", plan__memory_gb=2.0, plan__batch=plan.batch, plan__shape=plan.shape
+        )
         assert alone.case_view is None
         assert alone.memory_bytes < plan.memory_bytes <= 2e9
         own = of(
@@ -121,6 +123,17 @@ def test_a_view_that_nothing_asks_for_is_refused(tmp_path: Path, overrides: dict
     with pytest.raises(ConfigError, match=message) as raised:
         planned(configured(tmp_path, **overrides), fingerprint((32, 32, 32)))
     assert (raised.value.key, raised.value.code) == ("views.kind", "B142")
+
+
+def test_a_set_shape_that_most_cases_do_not_fit_is_a_patch_s(tmp_path: Path) -> None:
+    held, larger = fingerprint((32, 32, 32)), fingerprint((40, 32, 32))
+    config = configured(tmp_path, plan__shape=[32, 32, 32], views__spacing=[2, 2, 2])
+    whole = planned(config, *[held] * 9, larger)
+    assert (whole.view, whole.case_view) == ("case", None)
+    plan = planned(config, *[held] * 8, *[larger] * 2)
+    assert plan.case_view is not None
+    assert (plan.view, plan.shape, plan.case_view.kind) == ("patch", (32, 32, 32), "case")
+    assert "2 of 10 cases are larger than the shape that is set" in plan.reasons["case_view"]
 
 
 def test_memory_alone_does_not_make_a_cpu_step_over_large_cases_whole(tmp_path: Path) -> None:
