@@ -94,12 +94,13 @@ FACTORS: dict[str, Overrides] = {
     "one task a step": {"training.alternate": "cycle"},
     "no loss scale": {"weighting.loss_scale": "none"},
 }
+WHOLE = {"views.kind": "one"}  # cut at the shape, and not seen in patches
 # by the configuration's stem; the default is one sample for the whole of the largest case
 OF_COHORT: dict[str, dict[str, Overrides]] = {
     "hippocampus": {
-        "shape 40x56x40": {"plan.shape": [40, 56, 40], "plan.batch": 4},
-        "shape 40x56x40, batch 6": {"plan.shape": [40, 56, 40]},
-        "shape 32x48x32": {"plan.shape": [32, 48, 32], "plan.batch": 4},
+        "shape 40x56x40": {"plan.shape": [40, 56, 40], "plan.batch": 4, **WHOLE},
+        "shape 40x56x40, batch 6": {"plan.shape": [40, 56, 40], **WHOLE},
+        "shape 32x48x32": {"plan.shape": [32, 48, 32], "plan.batch": 4, **WHOLE},
     },
     "cine": {
         "spacing 1.3": {"plan.spacing": [1.3, 1.3, 9.6]},
