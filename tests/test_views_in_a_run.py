@@ -22,8 +22,11 @@ KINDS: list[dict[str, Any]] = [
     {"views.kind": "two", "views.spacing": [2.0, 2.0, 2.0], "views.share": False},
     {"views.kind": "lesion"},
     {"views.kind": "tiles", "views.tiles": 3},
+    {
+        "views.kind": "auto"
+    },  # the whole case at the patches' own spacing: a set shape that cases do not fit is a patch's
 ]
-NAMES = ["two", "own encoder", "lesion", "tiles"]
+NAMES = ["two", "own encoder", "lesion", "tiles", "planned"]
 
 
 class Stopped(Exception):
@@ -101,7 +104,12 @@ def test_it_is_evaluated_reported_again_and_predicts(kind: dict[str, Any], run: 
 def test_the_plan_says_what_the_view_shows(kind: dict[str, Any], run: Path) -> None:
     plan = RunFolder.open(run).load_plan()
     assert plan.case_view is not None
-    assert plan.reasons["case_view"] == "set in the configuration"
+    told = plan.reasons["case_view"]
+    if kind["views.kind"] == "auto":
+        assert "a view of the whole case fits beside the patches" in told
+        assert plan.case_view.preparation == plan.preparation
+    else:
+        assert told == "set in the configuration"
     assert "for malignancy, risk" in plan.reasons["case_view.shape"]
     assert plan.case_view.share is kind.get("views.share", True)
 

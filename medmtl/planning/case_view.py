@@ -67,7 +67,7 @@ def choose_kind(
     if spacing is None:
         reasons["case_view"] = "no view of the whole case fits a quarter of the memory budget"
     elif smallest is None or smallest >= SEEN_VOXELS:
-        reasons["case_view"] = f"{why}; at a coarser spacing the whole case is small enough"
+        reasons["case_view"] = f"{why}; a view of the whole case fits beside the patches"
         return "two"
     else:
         reasons["case_view"] = (
@@ -81,6 +81,8 @@ def whole_view(
     config: Config, tasks: Mapping[str, Task], fingerprints: Sequence[Fingerprint], drawn: Outline
 ) -> CaseView:
     """The whole case at the finest spacing that a share of the budget holds, or at ``views.spacing``.
+
+    At the patches' spacing it is read from the cases that they are cut from.
 
     Raises:
         InputError: B089 if no spacing fits, or lesions are too small at the one that does.
@@ -102,7 +104,9 @@ def whole_view(
                 code="B089",
             )
     shape = _held(fingerprints, spacing, drawn.divisor)
-    preparation = replace(drawn.preparation(config, tasks), spacing=spacing, labels={}, ignored={}, maps={}, boxes={})
+    preparation = drawn.preparation(config, tasks)
+    if spacing != drawn.spacing:
+        preparation = replace(preparation, spacing=spacing, labels={}, ignored={}, maps={}, boxes={})
     return CaseView(
         "case", tuple(seeing_tasks(tasks)), preparation, shape, _cases(drawn.budget, shape), share=config.views.share
     )
@@ -225,7 +229,7 @@ def _smallest_seen(
 def _whole_spacing(fingerprints: Sequence[Fingerprint], drawn: Outline) -> tuple[float, float, float] | None:
     """The finest one at which a case takes no more than its share of memory and of a step's voxels."""
     alone = drawn.seen
-    for spacing in coarser(drawn.spacing):
+    for spacing in (drawn.spacing, *coarser(drawn.spacing)):
         shape = _held(fingerprints, spacing, drawn.divisor)
         if math.prod(shape) <= _most_voxels(drawn.budget) // 2 and alone.maps(shape, 1) <= alone.limit_bytes / SHARE:
             return spacing
