@@ -24,7 +24,7 @@ KINDS: list[dict[str, Any]] = [
     {"views.kind": "tiles", "views.tiles": 3},
     {
         "views.kind": "auto"
-    },  # the whole case at the patches' own spacing: a set shape that cases do not fit is a patch's
+    },  # a set shape that cases do not fit is a patch's
 ]
 NAMES = ["two", "own encoder", "lesion", "tiles", "planned"]
 
