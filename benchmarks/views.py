@@ -196,7 +196,8 @@ def write_cohort(out: Path, cases: int) -> None:
             probability = malignancy_probability(wide, lesion)
             if (rng.uniform() < probability) == wanted:
                 break
-        image, mask = lay(backgrounds[number % BACKGROUNDS], lesion, rng)
+        # in pairs: each background is that of as many benign cases as malignant ones, or it would tell the class
+        image, mask = lay(backgrounds[number // 2 % BACKGROUNDS], lesion, rng)
         name = f"case_{number:03}"
         for kind, array in (("images", image), ("labels", mask)):
             data = nib.Nifti1Image(array, np.eye(4)).to_bytes()  # type: ignore[no-untyped-call]
