@@ -22,9 +22,7 @@ KINDS: list[dict[str, Any]] = [
     {"views.kind": "two", "views.spacing": [2.0, 2.0, 2.0], "views.share": False},
     {"views.kind": "lesion"},
     {"views.kind": "tiles", "views.tiles": 3},
-    {
-        "views.kind": "auto"
-    },  # a set shape that cases do not fit is a patch's
+    {"views.kind": "auto"},  # a set shape that cases do not fit is a patch's
 ]
 NAMES = ["two", "own encoder", "lesion", "tiles", "planned"]
 
