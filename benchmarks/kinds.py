@@ -7,9 +7,9 @@
 Both arms train one task, on one thread, for the same minutes of processor time, loader included. The script is what a
 careful user writes: MONAI transforms and networks (a DynUNet for the mask, else a small ResNet that keeps the full
 resolution at first and sees the whole scan), AdamW, a cosine schedule, flips, noise and brightness; its widths were
-tuned on the preset ``easy``, and its rates by ``--tune``, which trains it on fold 1. Nothing of medmtl trains in it;
-only fold 0 and the cases are the same. Rows are written as they come, and a call that is repeated goes on where it
-stopped.
+tuned on the preset ``easy``, and its rates, but for the survival's, by ``--tune``, which trains it on fold 1. Nothing
+of medmtl trains in it; only fold 0 and the cases are the same. Rows are written as they come, and a call that is
+repeated goes on where it stopped.
 
 Share of the way: Dice for the mask (0 to 1); (AUC - 0.5) / (oracle's AUC - 0.5) for the class; for the risk
 (MAE of the training median - MAE) / (MAE of the training median - oracle's MAE); for the survival as for the class, of
@@ -153,7 +153,13 @@ def run_medmtl(
 
 
 def run_script(
-    cohort: Path, task: str, train: Sequence[Row], val: Sequence[Row], seconds: float, seed: int, rate: float = 0.0
+    cohort: Path,
+    task: str,
+    train: Sequence[Row],
+    val: Sequence[Row],
+    seconds: float,
+    seed: int,
+    rate: float | None = None,
 ) -> dict[str, Any]:
     """The plain script, at its task's rate or another; the risk's median and spread come from the training cases."""
     torch.manual_seed(seed)
@@ -184,7 +190,7 @@ def run_script(
         drop_last=True,
     )
     begin = time.process_time()
-    steps = fit(network, loader, task, scale, seconds, rate or RATES[task])
+    steps = fit(network, loader, task, scale, seconds, RATES[task] if rate is None else rate)
     used = time.process_time() - begin
     checked = CacheDataset(
         [sample(cohort, row, task) for row in val], transforms(with_mask, random=False), progress=False

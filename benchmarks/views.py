@@ -34,6 +34,7 @@ import nibabel as nib
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
+from timed import add_row, read_rows
 
 import medmtl
 from medmtl import config
@@ -98,16 +99,15 @@ def main() -> None:
     if not (given.out / "config.yaml").exists():
         write_cohort(given.out, given.cases)
     done_file = given.out / f"views-{given.minutes:g}.jsonl"
-    done = [json.loads(line) for line in done_file.read_text().splitlines()] if done_file.exists() else []
     print("| arm | seed | AUC | 95 % interval | Dice | steps | processor time, s |\n|---|---|---|---|---|---|---|")
     for seed in range(given.seeds):
         for arm in given.arms:
-            rows = [row for row in done if (row["arm"], row["seed"]) == (arm, seed)]
+            rows = [row for row in read_rows(done_file) if arm in (row["arm"], row["of"]) and row["seed"] == seed]
             if not rows:
                 rows = run(given.out, arm, given.minutes * 60, seed)
-                with done_file.open("a") as file:
-                    file.write("".join(json.dumps(row) + "\n" for row in rows))
-            for row in rows + [row for row in done if row.get("of") == arm and row["seed"] == seed and row not in rows]:
+                for row in rows:
+                    add_row(done_file, row)
+            for row in rows:
                 low, high = row["ci95"] or (float("nan"), float("nan"))
                 cells = [row["arm"], seed, f"{row['auc']:.3f}", f"{low:.3f} to {high:.3f}", f"{row['dice']:.3f}"]
                 print("| " + " | ".join(map(str, [*cells, row["steps"], f"{row['seconds']:.0f}"])) + " |", flush=True)
