@@ -1,15 +1,16 @@
 """The package beside a plain MONAI script, all tasks at once, at the same minutes.
 
     python benchmarks/equal_minutes.py CONFIG --table cohort.csv --out FOLDER [--minutes 10] [--script-minutes 1]
-                                       [--folds 0] [--seeds 3] [--threads 1] [--clock processor]
+                                       [--folds 0] [--seeds 3] [--arms script medmtl] [--threads 1]
+                                       [--clock processor]
 
 CONFIG is hippocampus.yaml or cine.yaml; the script is ``benchmarks/script.py``. Both train on the same cases of a fold
-and are scored on the same held-out ones, mean Dice per case on the scan's own grid. By processor time, two short runs
-of the package tell how many steps it takes in the minutes, and the script counts its own time as it goes; that does
-not depend on what else the machine does, as far as processor time does not. By the wall clock the package has
-``training.minutes``; the machine must then be idle. The two take turns, and which begins changes with the seed. Rows
-are written as they come, and a call that is repeated goes on where it stopped. The tables that are printed are also
-written to FOLDER.
+and are scored on the same held-out ones, mean Dice per case on the scan's own grid. By processor time, a short run of
+the package tells how many steps it takes in the minutes, and the script counts its own time as it goes; that does not
+depend on what else the machine does, as far as processor time does not, so that two calls may share FOLDER, each with
+one of the ``--arms`` or with other ``--folds``. By the wall clock the package has ``training.minutes``; the machine
+must then be idle. The two take turns, and which begins changes with the seed. Rows are written as they come, and a
+call that is repeated goes on where it stopped. The tables that are printed are also written to FOLDER.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--script-minutes", type=float, default=1.0, help="of the script, as a multiple of --minutes")
     parser.add_argument("--folds", type=int, nargs="+", default=[0])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument("--threads", type=int, default=1, choices=(1, 2))
     parser.add_argument("--clock", default="processor", choices=tuple(CLOCKS))
     given = parser.parse_args()
@@ -57,22 +59,20 @@ def main() -> None:
     times = f"{given.minutes:g}x{given.script_minutes:g}"
     name = f"{given.config.stem}-{times}-{given.clock}-{given.threads}"
     done_file = given.out / f"{name}.jsonl"
-    rows = read_rows(done_file)
     for fold in given.folds:
         for seed in range(given.seeds):
-            for arm in ARMS if seed % 2 == 0 else reversed(ARMS):
+            for arm in given.arms if seed % 2 == 0 else reversed(given.arms):
                 wanted = {"arm": arm, "fold": fold, "seed": seed}
+                rows = read_rows(done_file)
                 if any(wanted.items() <= row.items() for row in rows):
                     continue
                 known = next((row["steps"] for row in rows if row["arm"] == arm), None)
                 found = run_script(given, fold, seed) if arm == "script" else run_medmtl(given, fold, seed, known)
-                rows.append({**wanted, **found})
-                add_row(done_file, rows[-1])
-                text = tables(rows, given)
+                add_row(done_file, {**wanted, **found})
+                text = tables(read_rows(done_file), given)
                 (given.out / f"{name}.md").write_text(text)
                 print(text, flush=True)
-    if rows:
-        print(tables(rows, given))
+    print(tables(read_rows(done_file), given))
 
 
 def run_script(given: argparse.Namespace, fold: int, seed: int) -> Row:
@@ -93,7 +93,7 @@ def run_script(given: argparse.Namespace, fold: int, seed: int) -> Row:
 
 def run_medmtl(given: argparse.Namespace, fold: int, seed: int, steps: int | None) -> Row:
     """Train and score the package; ``steps`` are those of its first run, or None."""
-    place = given.out / f"run-{given.config.stem}"
+    place = given.out / f"run-{given.config.stem}-{fold}-{seed}"
     overrides = {
         "cohort.table": str(given.table.resolve()),
         "cache.folder": str((given.out / "cache").resolve()),
@@ -104,13 +104,13 @@ def run_medmtl(given: argparse.Namespace, fold: int, seed: int, steps: int | Non
     }
     training = Training(given.config, place, overrides, fold, given.clock)
     if given.clock == "wall":
-        used = training.fit(minutes=given.minutes)
+        took = training.fit(minutes=given.minutes)
     else:
-        used = training.fit(steps=training.steps_in(given.minutes * 60) if steps is None else steps)
+        took = training.fit(steps=training.steps_in(given.minutes * 60) if steps is None else steps)
     steps = newest_step(place)
     scores = {name: estimate["value"] for name, estimate in headlines(evaluated(place)).items()}
     masks = list(script.STUDIES[given.config.stem].masks)
-    found = {"steps": steps, "seconds": used, "scores": scores, "dice": case_dice(place, masks)}
+    found = {"steps": steps, "seconds": took.whole, "scores": scores, "dice": case_dice(place, masks)}
     shutil.rmtree(place)
     return found
 

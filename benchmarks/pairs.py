@@ -67,14 +67,13 @@ def run(given: argparse.Namespace, pair: tuple[str, str], seed: int, steps: int 
         "training.seed": seed,
         "training.checkpoint_every": 100_000,
         "plan.threads": 1,
-        "plan.workers": 1,
     }
     training = Training(given.config, place, overrides, given.fold)
     steps = training.steps_in(given.minutes * 60) if steps is None else steps
-    used = training.fit(steps=steps)
+    took = training.fit(steps=steps)
     scores = headlines(evaluated(place))
     shutil.rmtree(place)
-    return {"steps": steps, "seconds": used, "scores": scores}
+    return {"steps": steps, "seconds": took.whole, "scores": scores}
 
 
 def tables(rows: list[Row], given: argparse.Namespace) -> str:

@@ -7,7 +7,7 @@ Screening trains every factor once, on one fold, with one seed and one thread, a
 the folds take turns, so that no choice is made on one of them alone. Fold 0 is left for the result. ``--confirm``
 trains the named factors and the default on every one of the folds with several seeds; ``A+B`` is both at once.
 
-Minutes are processor time, loader included. Two short runs tell what a step costs, once for the default and once for
+Minutes are processor time, loader included. A short run tells what a step costs, once for the default and once for
 each factor that changes the cost. The first factor is the default with another seed: what differs by less is noise.
 Rows are written as they come, and a call that is repeated goes on where it stopped; the table is printed and written
 to FOLDER after every run.
@@ -193,7 +193,6 @@ def run(given: argparse.Namespace, overrides: Overrides, fold: int, seed: int, r
         "training.seed": seed,
         "training.checkpoint_every": 100_000,
         "plan.threads": 1,
-        "plan.workers": 1,
         **overrides,
     }
     cost = {key: value for key, value in overrides.items() if not key.startswith(SAME_COST)}
@@ -201,13 +200,13 @@ def run(given: argparse.Namespace, overrides: Overrides, fold: int, seed: int, r
     try:
         steps = next((row["steps"] for row in rows if row["cost"] == cost and row["steps"]), None)
         steps = training.steps_in(given.minutes * 60) if steps is None else steps
-        used = training.fit(steps=steps)
+        took = training.fit(steps=steps)
         tasks = evaluated(place)
     except MedmtlError as error:
         return {"cost": cost, "steps": 0, "seconds": 0.0, "failed": str(error)}
     masks = [name for name, task in tasks.items() if task["kind"] == "segmentation"]
     scores = {name: estimate["value"] for name, estimate in headlines(tasks).items()}
-    found = {"cost": cost, "steps": steps, "seconds": used, "scores": scores, "dice": case_dice(place, masks)}
+    found = {"cost": cost, "steps": steps, "seconds": took.whole, "scores": scores, "dice": case_dice(place, masks)}
     shutil.rmtree(place)
     return found
 

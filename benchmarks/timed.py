@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 import medmtl
 
 METRICS = {"segmentation": "dice", "classification": "auc", "regression": "skill", "survival": "c_index"}
-FEW, MORE = 20, 60  # steps of the two runs that tell what a step costs
+SHORT = 60  # steps of the run that tells what a step costs
 RESAMPLES = 10_000
 ClockKind = Literal["wall", "processor"]
 Row = dict[str, Any]
@@ -33,6 +33,18 @@ def processor_time() -> float:
 CLOCKS: Mapping[ClockKind, Callable[[], float]] = {"wall": time.perf_counter, "processor": processor_time}
 
 
+class Took(NamedTuple):
+    """Seconds of a training.
+
+    Attributes:
+        step: median.
+        whole: from the first step's end to the end of the run, which holds its last look at the validation cases.
+    """
+
+    step: float
+    whole: float
+
+
 @dataclass(frozen=True)
 class Training:
     """A training of the package, of any length.
@@ -42,7 +54,8 @@ class Training:
         place: folder of the run; what lies there is replaced.
         overrides: dotted key -> value, without the length.
         fold: of the split.
-        clock: what times are measured with.
+        clock: what times are measured with. By processor time the run's own process loads its batches, whatever
+            ``overrides`` say: another's time counts only when it has ended.
     """
 
     config: Path
@@ -51,36 +64,35 @@ class Training:
     fold: int = 0
     clock: ClockKind = "processor"
 
-    def fit(self, **length: float) -> float:
-        """Train for ``steps`` or ``minutes``; returns seconds from the first step's end to the end of the run."""
+    def fit(self, **length: float) -> Took:
+        """Train for ``steps`` or ``minutes``."""
         shutil.rmtree(self.place, ignore_errors=True)
         now = CLOCKS[self.clock]
-        begin: list[float] = []
+        ends: list[float] = []
 
         def tell(stage: str, done: int, total: int, note: str = "") -> None:
-            if stage == "train" and not begin:
-                begin.append(now())
+            if stage == "train":
+                ends.append(now())
 
+        loader = {"plan.workers": 0} if self.clock == "processor" else {}
         medmtl.train(
             self.config,
             out=self.place,
             device="cpu",
             fold=self.fold,
-            overrides={**self.overrides, **{f"training.{name}": value for name, value in length.items()}},
+            overrides={**self.overrides, **loader, **{f"training.{name}": value for name, value in length.items()}},
             progress=tell,
         )
-        return now() - begin[0]
+        return Took(float(np.median(np.diff(ends))), now() - ends[0])
 
-    def steps_in(self, seconds: float, *, whole: bool = False) -> int:
-        """Steps that take so long, by two short runs.
+    def steps_in(self, seconds: float) -> int:
+        """Steps after which a run ends in so many seconds by the clock, by a short run.
 
-        Args:
-            seconds: by the clock.
-            whole: count what a run costs whatever its length too, such as its last look at the validation cases.
+        What a run costs whatever its length, such as its last look at the validation cases, is taken off first.
         """
-        few, more = self.fit(steps=FEW), self.fit(steps=MORE)
-        each = (more - few) / (MORE - FEW)
-        return max(1, round((seconds - (few - FEW * each if whole else 0)) / each))
+        short = self.fit(steps=SHORT)
+        once = short.whole - (SHORT - 1) * short.step
+        return max(2, 1 + round((seconds - once) / short.step))
 
 
 def evaluated(place: Path) -> dict[str, Any]:
