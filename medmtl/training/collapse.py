@@ -12,10 +12,11 @@ and maximum), and on the mask and the clinical covariates where the head reads t
   that were dealt out anew (``chance``, the share of 499 permutations that do as well). Hundreds of features of a few
   cases explain something by chance.
 
-The verdicts: ``trained`` if both; ``collapsed``, the head is at fault, if it does not follow what the probe explains a
-tenth of, beyond 99.5 % of permutations; otherwise ``no signal found``. That is also said of a head that follows its
-training labels alone: it may have learned them by heart, or the cases are too few to tell. Early a head may be slow and
-not dead: unless its predictions are quite constant, or far worse than a constant, it is ``undecided``.
+The verdicts: ``trained`` if both; ``collapsed``, the training is at fault, if the head does not follow what the probe
+explains a tenth of, beyond 99.5 % of permutations, or if it ends far worse than a constant, because labels without a
+signal lead to a constant and not away from it; otherwise ``no signal found``. That is also said of a head that follows
+its training labels alone: it may have learned them by heart, or the cases are too few to tell. Early a head may be slow
+and not dead: unless its predictions are quite constant, or far worse than a constant, it is ``undecided``.
 """
 
 from __future__ import annotations
@@ -83,6 +84,9 @@ def verdict(
             f"{word}: the head follows its training labels, but a linear probe on its features does no better than "
             "chance; it may have learned them by heart, or the cases are too few to tell"
         )
+    elif own < WORSE_R2 and not early:
+        word = "collapsed"
+        sentence = f"{word}: the head's training predictions are far worse than a constant, which is no lack of signal"
     elif probe < PROBE_R2 or chance > BEYOND_DOUBT:
         word = "no signal found"
         sentence = (

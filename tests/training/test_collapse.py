@@ -60,9 +60,19 @@ def test_a_head_that_does_not_follow_what_the_features_hold_has_collapsed(noise:
 
 def test_predictions_far_worse_than_a_constant_are_those_of_a_collapsed_head() -> None:
     target, feature_NF = made(40, 100, 2)
-    found = collapse.verdict(3 * target + np.random.default_rng(0).normal(size=40), target, feature_NF)
-    assert found["fit_r2"] > 0.5 and "predictions are far worse than a constant, yet" in found["sentence"]
-    assert found["verdict"] == "collapsed"
+    said = 3 * target + np.random.default_rng(0).normal(size=40)
+    for early, why in ((True, "yet a linear probe"), (False, "which is no lack of signal")):
+        found = collapse.verdict(said, target, feature_NF, early=early)
+        assert found["fit_r2"] > 0.5 and f"predictions are far worse than a constant, {why}" in found["sentence"]
+        assert found["verdict"] == "collapsed"
+
+
+def test_noise_at_the_end_is_the_training_s_fault_even_where_the_features_are_noise_too() -> None:
+    target, feature_NF = made(60, 100, 3, strength=0.0)
+    said = np.random.default_rng(8).normal(size=60)
+    assert judged(said, target, feature_NF) == "collapsed"
+    assert judged(said, target, feature_NF, early=True) == "no signal found"
+    assert judged(0.2 * said, target, feature_NF) == "no signal found"
 
 
 @pytest.mark.parametrize("labels", [16, 30])
