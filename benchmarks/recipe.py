@@ -10,7 +10,7 @@ trains the named factors and the default on every one of the folds with several 
 Minutes are processor time, loader included. A short run tells what a step costs, once for the default and once for
 each factor that changes the cost. The first factor is the default with another seed: what differs by less is noise.
 Rows are written as they come, and a call that is repeated goes on where it stopped; the table is printed and written
-to FOLDER after every run.
+to FOLDER after every run. Calls with other ``--folds`` may share FOLDER.
 """
 
 from __future__ import annotations
@@ -101,6 +101,8 @@ OF_COHORT: dict[str, dict[str, Overrides]] = {
         "shape 40x56x40": {"plan.shape": [40, 56, 40], "plan.batch": 4, **WHOLE},
         "shape 40x56x40, batch 6": {"plan.shape": [40, 56, 40], **WHOLE},
         "shape 32x48x32": {"plan.shape": [32, 48, 32], "plan.batch": 4, **WHOLE},
+        "flips x": {"augmentation.flips": ["x"]},  # there are crops of either side
+        "flips x, also predicted": {"augmentation.flips": ["x"], "inference.tta": "flips"},
     },
     "cine": {
         "spacing 1.3": {"plan.spacing": [1.3, 1.3, 9.6]},
@@ -130,17 +132,15 @@ def main() -> None:
     factors = {DEFAULT: {}, **FACTORS, **OF_COHORT.get(given.config.stem, {})}
     stem = f"{'confirm' if given.confirm else 'screen'}-{given.config.stem}-{given.minutes:g}"
     done_file = given.out / f"{stem}.jsonl"
-    rows = read_rows(done_file)
     for name, fold, seed in wanted(given, list(factors)):
-        key = {"factor": name, "fold": fold, "seed": seed}
+        key, rows = {"factor": name, "fold": fold, "seed": seed}, read_rows(done_file)
         if any(key.items() <= row.items() for row in rows):
             continue
         overrides = expanded(default, {k: v for part in name.split("+") for k, v in factors[part].items()})
         if overrides and resolved(given, overrides) == default:
             continue
-        rows.append({**key, "overrides": overrides, **run(given, overrides, fold, seed, rows)})
-        add_row(done_file, rows[-1])
-        text = (confirmed if given.confirm else screened)(rows, given)
+        add_row(done_file, {**key, "overrides": overrides, **run(given, overrides, fold, seed, rows)})
+        text = (confirmed if given.confirm else screened)(read_rows(done_file), given)
         (given.out / f"{stem}.md").write_text(text)
         print(text, flush=True)
 
@@ -186,7 +186,7 @@ def resolved(given: argparse.Namespace, overrides: Overrides) -> config.Config:
 
 def run(given: argparse.Namespace, overrides: Overrides, fold: int, seed: int, rows: list[Row]) -> Row:
     """Train and score once; a training that fails, as one whose loss is not finite, is a row as well."""
-    place = given.out / "run"
+    place = given.out / f"run-{given.config.stem}-{'-'.join(map(str, given.folds))}"
     whole = {
         "cohort.table": str(given.table.resolve()),
         "cache.folder": str((given.out / "cache").resolve()),
