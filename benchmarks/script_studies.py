@@ -75,7 +75,7 @@ STUDIES = {
         kernels=((3, 3, 3),) * 4,
         turns=(0.26, 0.26, 0.26),
         sizes=0.0,
-        recipe=Recipe(shape=(40, 56, 40), filters=(16, 32, 64, 128), batch=4),
+        recipe=Recipe(shape=(40, 56, 40), filters=(16, 32, 64, 128), batch=2, average=0.99),
     ),
     "cine": Study(
         images=("image_ed", "image_es"),
