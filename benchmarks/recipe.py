@@ -39,7 +39,7 @@ from timed import (
 
 from medmtl import config
 from medmtl.device import describe_hardware
-from medmtl.errors import MedmtlError
+from medmtl.errors import InterruptedRun, MedmtlError
 
 DEFAULT = "default"
 Overrides = dict[str, Any]
@@ -202,6 +202,8 @@ def run(given: argparse.Namespace, overrides: Overrides, fold: int, seed: int, r
         steps = training.steps_in(given.minutes * 60) if steps is None else steps
         took = training.fit(steps=steps)
         tasks = evaluated(place)
+    except InterruptedRun:
+        raise
     except MedmtlError as error:
         return {"cost": cost, "steps": 0, "seconds": 0.0, "failed": str(error)}
     masks = [name for name, task in tasks.items() if task["kind"] == "segmentation"]

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from medmtl.data.volume import Grid
+from medmtl.errors import InterruptedRun, NumericError
 from medmtl.tasks.segmentation import SegmentationOptions
 from medmtl.tasks.segmentation.scores import mask_scores
 from tests.stand_in import write_stand_in
@@ -161,6 +162,24 @@ def test_factors_take_turns_on_the_folds_beside_their_default(benchmark: Any) ->
     screen.confirm = ["a+x"]
     with pytest.raises(SystemExit, match="no factor 'x'"):
         list(recipe.wanted(screen, names))
+
+
+def test_a_factor_that_fails_is_a_row_and_one_that_was_stopped_is_none(
+    benchmark: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    recipe = benchmark("recipe")
+    given = argparse.Namespace(config=Path("x.yaml"), table=tmp_path / "c.csv", out=tmp_path, folds=[1], minutes=1.0)
+
+    def end_with(error: Exception) -> Any:
+        def steps_in(*_: Any) -> int:
+            raise error
+
+        monkeypatch.setattr(recipe.Training, "steps_in", steps_in)
+        return recipe.run(given, {}, 1, 0, [])
+
+    assert end_with(NumericError("the loss is not finite"))["failed"] == "the loss is not finite"
+    with pytest.raises(InterruptedRun):
+        end_with(InterruptedRun("stopped"))
 
 
 def scored(dice: float, **key: Any) -> dict[str, Any]:
