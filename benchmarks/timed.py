@@ -37,7 +37,7 @@ class Took(NamedTuple):
     """Seconds of a training.
 
     Attributes:
-        step: median.
+        step: mean, without steps that held something else, such as a look at the heads in between.
         whole: from the first step's end to the end of the run, which holds its last look at the validation cases.
     """
 
@@ -83,7 +83,9 @@ class Training:
             overrides={**self.overrides, **loader, **{f"training.{name}": value for name, value in length.items()}},
             progress=tell,
         )
-        return Took(float(np.median(np.diff(ends))), now() - ends[0])
+        steps = np.diff(ends)
+        # samples are as large as their cases, so that a median would miss the large ones
+        return Took(float(steps[steps < 3 * np.median(steps)].mean()), now() - ends[0])
 
     def steps_in(self, seconds: float) -> int:
         """Steps after which a run ends in so many seconds by the clock, by a short run.

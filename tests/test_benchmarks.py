@@ -62,6 +62,25 @@ def test_steps_follow_from_a_short_run(benchmark: Any, monkeypatch: pytest.Monke
     assert training.steps_in(1.0) == 2
 
 
+def test_a_step_is_timed_by_the_mean_without_what_is_none(
+    benchmark: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    timed, given = benchmark("timed"), {}
+    # a look at the heads in the third step, and the end of the run
+    ticks = iter([10.0, 11.0, 13.0, 33.0, 34.0, 36.0, 50.0])
+    monkeypatch.setitem(timed.CLOCKS, "processor", lambda: next(ticks))
+
+    def train(config: Path, **options: Any) -> None:
+        given.update(options)
+        for step in range(6):
+            options["progress"]("train", step, 6)
+
+    monkeypatch.setattr(timed.medmtl, "train", train)
+    took = timed.Training(tmp_path / "config.yaml", tmp_path / "run", {"plan.workers": 3}).fit(steps=6)
+    assert took == (1.5, 40.0)
+    assert given["overrides"] == {"plan.workers": 0, "training.steps": 6}
+
+
 def test_rows_are_read_as_they_were_written(benchmark: Any, tmp_path: Path) -> None:
     timed = benchmark("timed")
     assert timed.read_rows(tmp_path / "rows.jsonl") == []
