@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from medmtl.data.case import Case
 from medmtl.data.covariates import CovariateKind
+from medmtl.freed_memory import freed_memory_kept
 from medmtl.inference.inputs import case_of_files, cases_of, cells_of
 from medmtl.inference.predict import CasePrediction, Predictor
 from medmtl.inference.write import TABLE, open_output, prediction_row, write_masks, write_table
@@ -55,6 +56,7 @@ class Model:
         """Name -> kind (``number`` or ``category``) of the clinical covariates that :meth:`predict` wants."""
         return self._predictor.covariates
 
+    @freed_memory_kept()
     def predict(
         self, images: Mapping[str, str | Path], *, case_id: str = "case", covariates: Mapping[str, Any] | None = None
     ) -> Prediction:

@@ -24,6 +24,7 @@ from medmtl.evaluation.reference_window import Moved, moved_cases, moved_json
 from medmtl.evaluation.selection import Selection, folds_of, groups_of, learned_by
 from medmtl.evaluation.site import Learned, headline, site_estimates
 from medmtl.files import append_line, make_private_folder, read_json, write_json
+from medmtl.freed_memory import freed_memory_kept
 from medmtl.inference.predict import Predictor, assemble
 from medmtl.inference.write import box_file, map_file, mask_file, volume_files, write_masks, write_table
 from medmtl.progress import Progress, silent
@@ -114,6 +115,7 @@ def own_selection(runs: Sequence[RunFolder], split: str) -> Selection:
     )
 
 
+@freed_memory_kept()
 def evaluate_selection(
     selection: Selection,
     out: Path,

@@ -11,6 +11,7 @@ from pathlib import Path
 from medmtl.data.case import Case
 from medmtl.data.finding import Finding, Findings
 from medmtl.errors import InputError, NumericError
+from medmtl.freed_memory import freed_memory_kept
 from medmtl.inference.overlap import WriteBehind, read_ahead
 from medmtl.inference.predict import CasePrediction, Predictor
 from medmtl.inference.write import TABLE, open_output, prediction_row, write_masks, write_table
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 NAMED = 5  # cases in a message at the end
 
 
+@freed_memory_kept()
 def predict_all(predictor: Predictor, cases: Sequence[Case], findings: Findings, out: Path, progress: Progress) -> Path:
     """Predict cases and write their masks and one table.
 

@@ -13,6 +13,7 @@ import torch
 
 from medmtl.data.workers import make_loader
 from medmtl.device import peak_bytes
+from medmtl.freed_memory import freed_memory_kept
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
 from medmtl.training.optimiser import Schedule
@@ -45,6 +46,7 @@ class StepProfile:
     planned_bytes: int
 
 
+@freed_memory_kept()
 def profile_steps(run: RunFolder, steps: int, progress: Progress = silent) -> StepProfile:
     """Train some steps of a run that was just made, without a commit, and time their parts.
 

@@ -22,6 +22,7 @@ from medmtl.disk import why
 from medmtl.distributed import ALONE, Ranks
 from medmtl.errors import InterruptedRun, WorkError
 from medmtl.files import write_json
+from medmtl.freed_memory import freed_memory_kept
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
 from medmtl.training.collapse import collapse_check
@@ -49,6 +50,7 @@ class _Clock:
     ends: list[float] = field(default_factory=list)
 
 
+@freed_memory_kept()
 def train_run(run: RunFolder, *, resumed: bool = False, progress: Progress = silent, ranks: Ranks = ALONE) -> None:
     """Train a run from its newest commit, or from step 0 where there is none, to its end.
 
