@@ -8,7 +8,8 @@ CONFIG is hippocampus.yaml or cine.yaml; the script is ``benchmarks/script.py``.
 and are scored on the same held-out ones, mean Dice per case on the scan's own grid. By processor time, a short run of
 the package tells how many steps it takes in the minutes, and the script counts its own time as it goes; that does not
 depend on what else the machine does, as far as processor time does not, so that two calls may share FOLDER, each with
-one of the ``--arms`` or with other ``--folds``. By the wall clock the package has ``training.minutes``; the machine
+one of the ``--arms`` or with other ``--folds``. Later runs of the package take as many steps as the earlier ones would
+have in the minutes. By the wall clock the package has ``training.minutes``; the machine
 must then be idle. The two take turns, and which begins changes with the seed. Rows are written as they come, and a
 call that is repeated goes on where it stopped. The tables that are printed are also written to FOLDER.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
+from statistics import median
 
 import script
 from timed import (
@@ -66,8 +68,8 @@ def main() -> None:
                 rows = read_rows(done_file)
                 if any(wanted.items() <= row.items() for row in rows):
                     continue
-                known = next((row["steps"] for row in rows if row["arm"] == arm), None)
-                found = run_script(given, fold, seed) if arm == "script" else run_medmtl(given, fold, seed, known)
+                steps = steps_by(rows, given.minutes * 60)
+                found = run_script(given, fold, seed) if arm == "script" else run_medmtl(given, fold, seed, steps)
                 add_row(done_file, {**wanted, **found})
                 text = tables(read_rows(done_file), given)
                 (given.out / f"{name}.md").write_text(text)
@@ -91,8 +93,14 @@ def run_script(given: argparse.Namespace, fold: int, seed: int) -> Row:
     return {"steps": answer.steps, "seconds": answer.seconds, "scores": answer.scores, "dice": answer.dice}
 
 
+def steps_by(rows: list[Row], seconds: float) -> int | None:
+    """Steps that the package takes in so many seconds, by the runs so far; None before the first."""
+    rates = [row["steps"] / row["seconds"] for row in rows if row["arm"] == "medmtl"]
+    return round(seconds * median(rates)) if rates else None
+
+
 def run_medmtl(given: argparse.Namespace, fold: int, seed: int, steps: int | None) -> Row:
-    """Train and score the package; ``steps`` are those of its first run, or None."""
+    """Train and score the package; ``steps`` as its earlier runs tell, or None before the first."""
     place = given.out / f"run-{given.config.stem}-{fold}-{seed}"
     overrides = {
         "cohort.table": str(given.table.resolve()),

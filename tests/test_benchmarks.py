@@ -226,6 +226,15 @@ def test_the_package_is_compared_with_the_script_and_not_the_other_way(benchmark
     assert "1 minutes by the processor clock, the script 2" in text
 
 
+def test_later_runs_take_as_many_steps_as_earlier_ones_had_time_for(benchmark: Any) -> None:
+    steps_by = benchmark("equal_minutes").steps_by
+    script = scored(0.5, arm="script", fold=0, seed=0, steps=10_000)
+    slow = scored(0.5, arm="medmtl", fold=0, seed=0, steps=100, seconds=70.0)
+    assert steps_by([script], 60) is None
+    assert steps_by([script, slow], 60) == 86
+    assert steps_by([slow, slow, {**slow, "seconds": 50.0}], 60) == 86
+
+
 def test_pairs_are_shown_from_the_rows_that_they_write(benchmark: Any) -> None:
     pairs = benchmark("pairs")
     rows = [
