@@ -30,6 +30,7 @@ from medmtl import config
 from medmtl.data.formats import strict_yaml
 from medmtl.data.workers import make_loader
 from medmtl.device import describe_hardware
+from medmtl.freed_memory import freed_memory_kept
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import LabelTask
 from medmtl.training.session import Session, open_session
@@ -61,7 +62,7 @@ def main() -> None:
     joint = opened(document, list(document["tasks"]), given, overrides)
     overrides |= {"plan.batch": joint.plan.batch, "plan.precision": joint.plan.precision}
     sessions = {"joint": joint} | {name: opened(document, [name], given, overrides) for name in document["tasks"]}
-    with ExitStack() as stack:
+    with freed_memory_kept(), ExitStack() as stack:  # the former as in a training
         arms: dict[str, Callable[[], object]] = {"bare": bare(joint, given.steps + WARM)}
         for name, session in sessions.items():
             arms[name] = stepping(session, stack)

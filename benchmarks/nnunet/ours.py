@@ -24,6 +24,7 @@ import medmtl
 from medmtl import config
 from medmtl.data.workers import make_loader
 from medmtl.device import describe_device
+from medmtl.freed_memory import freed_memory_kept
 from medmtl.run_folder import RunFolder
 from medmtl.training.session import Session, open_session, save
 from medmtl.training.start import make_ready, open_cache, plan_fold, start_run
@@ -38,6 +39,7 @@ def start(given: Answer, precision: str, fold: int, threads: int) -> Answer:
     return {"folder": str(opened(given, precision, fold, threads).run.path)}
 
 
+@freed_memory_kept()  # as in a training
 def step(given: Answer, precision: str, fold: int, warm: int, steps: int, threads: int) -> Answer:
     """Seconds of a training step, loader included."""
     session = opened(given, precision, fold, threads)
