@@ -8,7 +8,6 @@ after step.
 from __future__ import annotations
 
 import ctypes
-import platform
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,16 +57,17 @@ def freed_memory_kept() -> Iterator[None]:
         _users.leave()
 
 
-def _libc() -> ctypes.CDLL | None:
-    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
-
-
 def _set_thresholds(trim: int, mmap: int) -> None:
-    if (libc := _libc()) is not None:
-        libc.mallopt(TRIM_THRESHOLD, trim)
-        libc.mallopt(MMAP_THRESHOLD, mmap)
+    _call("mallopt", TRIM_THRESHOLD, trim)
+    _call("mallopt", MMAP_THRESHOLD, mmap)
 
 
 def _give_back() -> None:
-    if (libc := _libc()) is not None:
-        libc.malloc_trim(0)
+    _call("malloc_trim", 0)
+
+
+def _call(name: str, *values: int) -> None:
+    """Call a function of the C library where it has it, as glibc does."""
+    function = getattr(ctypes.CDLL(None), name, None)
+    if function is not None:
+        function(*values)
