@@ -12,10 +12,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# of mallopt(3), and the values at which glibc's own adjustment ends
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-USUAL_TRIM, USUAL_MMAP = 64 << 20, 32 << 20
-ALWAYS = (1 << 31) - 1
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+NEVER, LARGEST = -1, (1 << 31) - 1
+USUAL_TRIM, USUAL_MMAP = 64 << 20, 32 << 20  # at which glibc's own adjustment ends
 
 
 class _Users:
@@ -29,7 +28,7 @@ class _Users:
         with self._lock:
             self._count += 1
             if self._count == 1:
-                _set_thresholds(ALWAYS, ALWAYS)
+                _set_thresholds(NEVER, LARGEST)
 
     def leave(self) -> None:
         with self._lock:
