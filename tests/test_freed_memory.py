@@ -1,45 +1,58 @@
 from __future__ import annotations
 
 import platform
-import resource
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import pytest
-import torch
 
+from medmtl import freed_memory
 from medmtl.freed_memory import freed_memory_kept
 
-LARGE = 48 << 20  # bytes; above what glibc keeps by itself
-glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library's own setting")
+IN_A_PROCESS = """
+import resource, torch
+from medmtl.freed_memory import freed_memory_kept
+PAGE, LARGE = resource.getpagesize(), 48 << 20  # bytes of a map that glibc does not keep by itself
 
+def step():
+    maps = [torch.ones(LARGE, dtype=torch.uint8) for _ in range(4)]
+    del maps
 
-def pages_taken() -> int:
-    """Pages that a step with four large maps takes from the system, once a few like it have been made."""
-
-    def step() -> None:
-        maps = [torch.ones(LARGE, dtype=torch.uint8) for _ in range(4)]
-        del maps
-
+def pages_taken():
+    "Of the system, by a step, once a few like it have been made."
     for _ in range(3):
         step()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     step()
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
+def resident():
+    return PAGE * int(open("/proc/self/statm").read().split()[1])
 
-@glibc
-def test_what_is_freed_serves_the_next_allocation() -> None:
-    step = 4 * LARGE // resource.getpagesize()
-    assert pages_taken() > 0.9 * step
-    with freed_memory_kept():
-        assert pages_taken() < 0.3 * step
-    assert pages_taken() > 0.9 * step
+whole, before = 4 * LARGE // PAGE, resident()
+assert pages_taken() > 0.9 * whole, "the C library keeps it in any case"
+with freed_memory_kept():
+    assert pages_taken() < 0.3 * whole, "it was taken anew"
+    assert resident() - before > 3 * LARGE, "nothing was kept"
+assert resident() - before < LARGE, "it was not given back"
+"""
 
 
-@glibc
-def test_the_setting_ends_with_its_last_user() -> None:
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library's own setting")
+def test_what_a_step_frees_serves_the_next_and_is_given_back_at_the_end() -> None:
+    subprocess.run([sys.executable, "-c", IN_A_PROCESS], check=True, timeout=120)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    found: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(freed_memory, "_call", lambda *call: found.append(call))
+    return found
+
+
+def test_the_setting_ends_with_its_last_user(calls: list[tuple[Any, ...]]) -> None:
     inside, go = threading.Event(), threading.Event()
 
     def use() -> None:
@@ -50,37 +63,23 @@ def test_the_setting_ends_with_its_last_user() -> None:
     other = threading.Thread(target=use)
     other.start()
     assert inside.wait(30)
+    begun = list(calls)
+    assert begun and "malloc_trim" not in {name for name, *_ in begun}
     with freed_memory_kept(), freed_memory_kept():
         pass
-    kept = pages_taken()
+    assert calls == begun
     go.set()
     other.join()
-    assert kept < pages_taken() / 3
+    assert calls[-1] == ("malloc_trim", 0)
 
 
-@glibc
-def test_it_is_given_back_at_the_end() -> None:
-    code = """
-import gc, torch
-from medmtl.freed_memory import freed_memory_kept
-def resident():
-    return 4096 * int(open("/proc/self/statm").read().split()[1])
-before = resident()
-with freed_memory_kept():
-    maps = [torch.ones(48 << 20, dtype=torch.uint8) for _ in range(8)]
-    del maps
-    assert resident() - before > 300e6, "nothing was kept"
-assert resident() - before < 60e6, "it was not given back"
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
-
-
-def test_an_error_inside_passes_through_and_ends_the_setting() -> None:
+def test_an_error_inside_passes_through_and_ends_the_setting(calls: list[tuple[Any, ...]]) -> None:
     with pytest.raises(ValueError, match="inside"), freed_memory_kept():
         raise ValueError("inside")
+    assert calls[-1] == ("malloc_trim", 0)
 
 
-def test_without_glibc_it_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_such_a_setting_it_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ctypes.CDLL", lambda name: object())
     with freed_memory_kept():
         pass
