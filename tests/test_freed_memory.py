@@ -80,6 +80,13 @@ def test_an_error_inside_passes_through_and_ends_the_setting(calls: list[tuple[A
 
 
 def test_without_such_a_setting_it_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
+    asked: list[None] = []
+
+    def library(name: None) -> object:
+        asked.append(name)
+        return object()
+
+    monkeypatch.setattr("ctypes.CDLL", library)
     with freed_memory_kept():
         pass
+    assert asked
