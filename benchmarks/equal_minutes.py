@@ -9,9 +9,9 @@ and are scored on the same held-out ones, mean Dice per case on the scan's own g
 the package tells how many steps it takes in the minutes, and the script counts its own time as it goes; that does not
 depend on what else the machine does, as far as processor time does not, so that two calls may share FOLDER, each with
 one of the ``--arms`` or with other ``--folds``. Later runs of the package take as many steps as the earlier ones would
-have in the minutes. By the wall clock the package has ``training.minutes``; the machine
-must then be idle. The two take turns, and which begins changes with the seed. Rows are written as they come, and a
-call that is repeated goes on where it stopped. The tables that are printed are also written to FOLDER.
+have in the minutes. By the wall clock the package has ``training.minutes``; the machine must then be idle. The two take
+turns, and which begins changes with the seed. Rows are written as they come, and a call that is repeated goes on where
+it stopped. The tables that are printed are also written to FOLDER.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class _Users:
             self._count -= 1
             if self._count == 0:
                 _set_thresholds(USUAL_TRIM, USUAL_MMAP)
-                _give_back()
+                _call("malloc_trim", 0)
 
 
 _users = _Users()
@@ -46,8 +46,7 @@ def freed_memory_kept() -> Iterator[None]:
     """Keep what is freed inside for the next allocation; at the end it is given back to the system.
 
     On a CPU a step whose largest maps exceed 32 MB takes a twentieth to a quarter less time so. Its peak memory was
-    measured from a twentieth lower to a tenth higher.
-    Without glibc it does nothing.
+    measured from a twentieth lower to a tenth higher. Without glibc it does nothing.
     """
     _users.enter()
     try:
@@ -59,10 +58,6 @@ def freed_memory_kept() -> Iterator[None]:
 def _set_thresholds(trim: int, mmap: int) -> None:
     _call("mallopt", TRIM_THRESHOLD, trim)
     _call("mallopt", MMAP_THRESHOLD, mmap)
-
-
-def _give_back() -> None:
-    _call("malloc_trim", 0)
 
 
 def _call(name: str, *values: int) -> None:

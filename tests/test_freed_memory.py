@@ -4,12 +4,15 @@ import platform
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from medmtl import freed_memory
+from medmtl import api, freed_memory
 from medmtl.freed_memory import freed_memory_kept
+from tests.conftest import TINY
 
 IN_A_PROCESS = """
 import resource, torch
@@ -50,6 +53,23 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     found: list[tuple[Any, ...]] = []
     monkeypatch.setattr(freed_memory, "_call", lambda *call: found.append(call))
     return found
+
+
+def test_training_evaluation_and_prediction_keep_it(
+    tiny_cohort: Path, tmp_path: Path, calls: list[tuple[Any, ...]]
+) -> None:
+    def kept(action: Callable[[], Any]) -> Any:
+        calls.clear()
+        result = action()
+        assert calls[0][0] == "mallopt" and calls[-1] == ("malloc_trim", 0)
+        return result
+
+    run = kept(lambda: api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides={**TINY, "training.steps": 1}))
+    kept(lambda: api.evaluate(run, device="cpu"))
+    model = api.load(run, device="cpu")
+    images = model.training_cohort()[0].images
+    kept(lambda: model.predict(images))
+    kept(lambda: api.predict(run, [f"{name}={file}" for name, file in images.items()], tmp_path / "out", device="cpu"))
 
 
 def test_the_setting_ends_with_its_last_user(calls: list[tuple[Any, ...]]) -> None:
