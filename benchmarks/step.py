@@ -32,7 +32,7 @@ from medmtl.data.workers import make_loader
 from medmtl.device import describe_hardware
 from medmtl.freed_memory import freed_memory_kept
 from medmtl.run_folder import RunFolder
-from medmtl.tasks.base import LabelTask
+from medmtl.tasks.voxel import LabelTask
 from medmtl.training.session import Session, open_session
 from medmtl.training.start import make_ready, start_run
 from medmtl.training.step import autocast, train_step

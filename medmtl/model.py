@@ -13,7 +13,8 @@ from medmtl.errors import ArtefactError
 from medmtl.networks.features import Features, FeatureSpec
 from medmtl.networks.shallow import with_right_gradients
 from medmtl.sharing.base import Sharing
-from medmtl.tasks.base import LabelTask, Task
+from medmtl.tasks.base import Task
+from medmtl.tasks.voxel import LabelTask
 from medmtl.weighting.base import Trained
 
 

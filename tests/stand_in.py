@@ -11,13 +11,14 @@ import numpy.typing as npt
 
 from medmtl.build import build_tasks
 from medmtl.config import Config, load
-from medmtl.tasks.base import LabelTask, MapTask, Task
+from medmtl.tasks.base import Task
 from medmtl.tasks.box_task import BoxTask
 from medmtl.tasks.classification import ClassificationOptions
 from medmtl.tasks.multilabel import MultilabelOptions
 from medmtl.tasks.ordinal import OrdinalOptions
 from medmtl.tasks.regression import RegressionOptions
 from medmtl.tasks.survival import SurvivalOptions
+from medmtl.tasks.voxel import LabelTask, MapTask
 
 SHAPE = (16, 20, 12)
 CASES = 12

@@ -13,7 +13,8 @@ from medmtl.data.cohort import Cohort
 from medmtl.data.finding import Finding, Findings
 from medmtl.data.split import Splits, from_column, from_file, make_splits
 from medmtl.errors import CohortError
-from medmtl.tasks.base import CaseTask, LabelTask, Task
+from medmtl.tasks.base import CaseTask, Task
+from medmtl.tasks.voxel import LabelTask
 
 
 def divide(

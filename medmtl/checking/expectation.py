@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from medmtl.checking.checked import Checked
 from medmtl.data.split import Splits
 from medmtl.metrics.expected_width import ExpectedWidth
-from medmtl.tasks.base import LabelTask, Task
+from medmtl.tasks.base import Task
+from medmtl.tasks.voxel import LabelTask
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,9 @@ from medmtl.data.finding import Findings
 from medmtl.data.fingerprint import ChannelFingerprint, Fingerprint
 from medmtl.data.geometry import canonical_grid, corner_shift_voxels, orientation
 from medmtl.data.volume import Grid, Volume
-from medmtl.tasks.base import LabelTask, MapTask, Task
+from medmtl.tasks.base import Task
 from medmtl.tasks.box_task import BoxTask
+from medmtl.tasks.voxel import LabelTask, MapTask
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from medmtl.checking.opening import GRID_TOLERANCE, Opening
 from medmtl.data.finding import Findings
 from medmtl.data.geometry import canonical_grid, corner_shift_mm, corner_shift_voxels
 from medmtl.data.volume import Grid, Volume
-from medmtl.tasks.base import CellError, LabelTask
+from medmtl.tasks.base import CellError
+from medmtl.tasks.voxel import LabelTask
 
 FOREGROUND_LIMIT = 0.9  # of the voxels; no organ fills a scan
 USUAL_IGNORE = 255  # the largest value of a byte, which many data sets give to what nobody labelled

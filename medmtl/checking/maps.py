@@ -11,7 +11,7 @@ from medmtl.checking.labels import check_label_grid, same_content
 from medmtl.checking.opening import Opening
 from medmtl.data.preparation import masked
 from medmtl.data.volume import Grid
-from medmtl.tasks.base import MapTask
+from medmtl.tasks.voxel import MapTask
 
 QUANTILES = 101
 SAMPLED = 2_000_000  # quantiles of larger maps are taken from an even subsample

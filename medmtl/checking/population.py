@@ -25,8 +25,9 @@ from medmtl.data.preparation import to_grid, working_grid
 from medmtl.data.volume import Grid, Volume
 from medmtl.planning.spacing import plan_spacing
 from medmtl.planning.statistics import CT_AIR
-from medmtl.tasks.base import LabelTask, Task
+from medmtl.tasks.base import Task
 from medmtl.tasks.box_task import BoxTask
+from medmtl.tasks.voxel import LabelTask
 
 OUTLIER = 5.0  # times the median, or a fifth of it
 NOT_A_TIE = 0.49  # voxels from a centre up to which two ways of rounding give the same voxel

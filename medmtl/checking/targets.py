@@ -10,7 +10,8 @@ from medmtl.data.case import Case
 from medmtl.data.cohort import Cohort, CohortLayout
 from medmtl.data.finding import Findings
 from medmtl.sections import CohortSection
-from medmtl.tasks.base import CellError, LabelTask, Task
+from medmtl.tasks.base import CellError, Task
+from medmtl.tasks.voxel import LabelTask
 
 
 def layout(config: Config, tasks: Mapping[str, Task], section: CohortSection | None = None) -> CohortLayout:

@@ -10,8 +10,9 @@ from medmtl.data.cohort import Cohort
 from medmtl.data.finding import Findings
 from medmtl.data.fingerprint import Fingerprint
 from medmtl.data.split import Splits
-from medmtl.tasks.base import CellError, LabelTask, MapTask, Task
+from medmtl.tasks.base import CellError, Task
 from medmtl.tasks.box_task import BoxTask
+from medmtl.tasks.voxel import LabelTask, MapTask
 
 Truths = Mapping[str, Mapping[str, Any]]
 

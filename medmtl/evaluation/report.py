@@ -19,7 +19,8 @@ from medmtl.files import read_json, write_atomic
 from medmtl.inference.write import mask_file
 from medmtl.metrics.figures import CalibrationFigure, FrocFigure, RocFigure
 from medmtl.run_folder import MAX_JSON_BYTES, RunFolder
-from medmtl.tasks.base import LabelTask, ScoredCase
+from medmtl.tasks.base import ScoredCase
+from medmtl.tasks.voxel import LabelTask
 
 UNALARMING = ("trained", "undecided")  # verdicts on a head
 SPLITS = {"val": "validation", "test": "test", "train": "training"}

@@ -29,8 +29,9 @@ from medmtl.inference.predict import Predictor, assemble
 from medmtl.inference.write import box_file, map_file, mask_file, volume_files, write_masks, write_table
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
-from medmtl.tasks.base import CaseTask, Cell, LabelTask, MapTask, Result, ScoredCase, Task, VoxelTask
+from medmtl.tasks.base import CaseTask, Cell, Result, ScoredCase, Task
 from medmtl.tasks.box_task import BoxTask
+from medmtl.tasks.voxel import LabelTask, MapTask, VoxelTask
 
 ACTIVATIONS = "activations.json"  # of the case tasks; with the masks beside it the page can be written again
 MAX_ACTIVATIONS_BYTES = 1 << 28

@@ -24,7 +24,8 @@ from medmtl.data.view import window_around
 from medmtl.inference.ask import Ask, autocast, cropped, forward, model_device, pad, windows_over
 from medmtl.inference.planes import Found, Stream
 from medmtl.planning import CaseView, Plan
-from medmtl.tasks.base import LabelTask, Task
+from medmtl.tasks.base import Task
+from medmtl.tasks.voxel import LabelTask
 
 
 @dataclass(frozen=True)

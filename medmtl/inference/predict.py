@@ -35,9 +35,10 @@ from medmtl.inference.planes import Found, Stream, averaged
 from medmtl.model import MultiTaskModel
 from medmtl.planning import Plan, observed_range
 from medmtl.run_folder import RunFolder, no_checkpoint
-from medmtl.tasks.base import CaseTask, Result, Task, VoxelTask
+from medmtl.tasks.base import CaseTask, Result, Task
 from medmtl.tasks.box_task import BoxTask, FoundBox
 from medmtl.tasks.learning import load_states
+from medmtl.tasks.voxel import VoxelTask
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,8 @@ from medmtl.planning.outline import Outline
 from medmtl.planning.plan import CaseView, Triple
 from medmtl.planning.sample import CPU_VOXELS, seeing_tasks, smallest_batch, why_not_whole
 from medmtl.planning.spacing import coarser
-from medmtl.tasks.base import LabelTask, Task
+from medmtl.tasks.base import Task
+from medmtl.tasks.voxel import LabelTask
 
 SEEN_VOXELS = 4  # per axis: a lesion that is smaller in a coarse view cannot be told from its neighbours
 SEEN_PERCENTILE = 10

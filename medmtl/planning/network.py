@@ -14,8 +14,9 @@ from medmtl.errors import ConfigError
 from medmtl.networks.cost import Towers
 from medmtl.networks.shape import NetworkShape, pooling_plan
 from medmtl.planning.plan import Triple
-from medmtl.tasks.base import Task, VoxelTask
+from medmtl.tasks.base import Task
 from medmtl.tasks.box_task import BoxTask
+from medmtl.tasks.voxel import VoxelTask
 
 MAX_STAGES = 6
 

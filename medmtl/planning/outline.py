@@ -24,8 +24,9 @@ from medmtl.planning.network import (
 from medmtl.planning.plan import Triple
 from medmtl.planning.sample import seeing_tasks
 from medmtl.planning.spacing import plan_spacing
-from medmtl.tasks.base import LabelTask, MapTask, Task
+from medmtl.tasks.base import Task
 from medmtl.tasks.box_task import BoxTask
+from medmtl.tasks.voxel import LabelTask, MapTask
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
@@ -19,14 +18,11 @@ from medmtl.metrics.expected_width import ExpectedWidth
 from medmtl.metrics.figures import Figure
 from medmtl.networks.features import FeatureSpec
 from medmtl.tasks.learning import Learning
-from medmtl.tasks.partly_annotated import PartlyAnnotated
 
 Sensitivity = Literal["scale", "crop", "flip", "intensity"]
 Evidence = Literal["case", "lesion", "anywhere"]
 Inputs = Literal["image", "covariates", "both"]
 Cell = str | float | None
-
-UNLABELLED = -1  # of a voxel, where no value of a label file can say so
 
 
 class TaskOptions(BaseModel):
@@ -308,88 +304,3 @@ class CaseTask(Task):
     def result_scores(self, result: Result, truth: Any) -> dict[str, float | None]:
         """Per-case metrics, such as the absolute error, asked of the model's own fitted task; none by default."""
         return {}
-
-
-class VoxelTask(Task):
-    """A task with one answer per voxel. Kinds subclass :class:`LabelTask` or :class:`MapTask`."""
-
-    voxel = True
-
-    @property
-    @abstractmethod
-    def channels(self) -> int:
-        """Channels of the output, for the prediction of memory."""
-
-    @abstractmethod
-    def decide(self, probability_KDHW: torch.Tensor) -> torch.Tensor:
-        """The answer (D, H, W) from probabilities or values; called slab by slab."""
-
-    @abstractmethod
-    def result(self, mask: Volume) -> Result:
-        """The answer for a case from what was decided, on the case's own grid."""
-
-    @abstractmethod
-    def mask_scores(
-        self, predicted: npt.NDArray[Any], truth: npt.NDArray[Any], spacing: Sequence[float]
-    ) -> dict[str, float | None]:
-        """Per-case metrics on the original label's grid."""
-
-
-class LabelTask(PartlyAnnotated, VoxelTask):
-    """A task whose answer is a label per voxel: integers, of which none lies between two others."""
-
-    @property
-    def channels(self) -> int:
-        """One per legal value."""
-        return len(self.legal_values())
-
-    @property
-    def ignored_value(self) -> int | None:
-        """Value of voxels that nobody labelled: no loss, no score. None where every voxel is labelled."""
-        return None
-
-    @abstractmethod
-    def legal_values(self) -> frozenset[int]:
-        """Values that a label file may hold, besides ``ignored_value``, and all that :meth:`decide` gives."""
-
-    @abstractmethod
-    def values_of(self, label: str | None) -> tuple[int, ...]:
-        """Label values of a label or region; of the whole foreground for None.
-
-        Raises:
-            ValueError: if there is no such label.
-        """
-
-    def foreground(self, probability_BKDHW: torch.Tensor) -> torch.Tensor:
-        """Probability (B, 1, D, H, W) of anything but background, of what :meth:`activate` gave; 1 - the first's."""
-        return 1 - probability_BKDHW[:, :1]
-
-    def translated(self, array: npt.NDArray[Any], source: LabelTask) -> npt.NDArray[Any]:
-        """Label values as this task writes them, from those that ``source``, the same target elsewhere, writes.
-
-        By default both write the same values. A voxel that nobody labelled there is :data:`UNLABELLED`.
-        """
-        return array
-
-
-class MapTask(VoxelTask):
-    """A task whose answer is a value per voxel: a dose, a depth, another modality.
-
-    Its targets are float32 arrays with NaN where no value counts: outside its mask, and outside the case.
-    :meth:`fit` gets no files but, per labelled case, quantiles of the values that count.
-    """
-
-    @property
-    def channels(self) -> int:
-        """One."""
-        return 1
-
-    @property
-    def mask_column(self) -> str | None:
-        """Column of files that are not 0 where values count; by default all count."""
-        return None
-
-    @property
-    def value_range(self) -> tuple[float, float] | None:
-        """Values beyond are refused in files; by default none is."""
-        return None

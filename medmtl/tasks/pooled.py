@@ -11,7 +11,8 @@ from torch import nn
 from medmtl.networks.features import FeatureSpec
 from medmtl.networks.pooling import PooledHead
 from medmtl.registry import nearest
-from medmtl.tasks.base import CaseTask, LabelTask, Task, TaskOptions
+from medmtl.tasks.base import CaseTask, Task, TaskOptions
+from medmtl.tasks.voxel import LabelTask
 
 PoolingName = Literal["mean_max", "mean", "gem", "attention"]
 

@@ -25,7 +25,8 @@ from medmtl.metrics.intervals import mean_estimate
 from medmtl.metrics.map_error import map_scores
 from medmtl.networks.features import FeatureSpec
 from medmtl.networks.voxel_head import VoxelHead
-from medmtl.tasks.base import Cell, CellError, MapTask, Result, ScoredCase, Sensitivity, Task, TaskOptions
+from medmtl.tasks.base import Cell, CellError, Result, ScoredCase, Sensitivity, Task, TaskOptions
+from medmtl.tasks.voxel import MapTask
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 

@@ -26,8 +26,9 @@ from medmtl.evaluation.score import read_again
 from medmtl.model import refuse_other_tensors
 from medmtl.planning import Plan
 from medmtl.run_folder import RunFolder
-from medmtl.tasks.base import LabelTask, Task
+from medmtl.tasks.base import Task
 from medmtl.tasks.learning import load_states, states_of
+from medmtl.tasks.voxel import LabelTask
 from medmtl.training.average import WeightAverage
 from medmtl.training.optimiser import make_optimiser
 from medmtl.training.ranks import JointStep, refuse_too_many

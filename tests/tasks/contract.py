@@ -19,8 +19,9 @@ from medmtl import tasks
 from medmtl.data.case import Case
 from medmtl.data.volume import Grid, Volume
 from medmtl.networks.features import Features, FeatureSpec
-from medmtl.tasks.base import CaseTask, LabelTask, MapTask, ScoredCase, Task, VoxelTask
+from medmtl.tasks.base import CaseTask, ScoredCase, Task
 from medmtl.tasks.learning import Samples, load_states, states_of
+from medmtl.tasks.voxel import LabelTask, MapTask, VoxelTask
 
 SHAPE = (8, 8, 4)
 SPEC = FeatureSpec(

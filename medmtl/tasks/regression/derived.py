@@ -17,7 +17,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from medmtl.data.volume import Volume
 from medmtl.metrics import measures
-from medmtl.tasks.base import LabelTask, Task
+from medmtl.tasks.base import Task
+from medmtl.tasks.voxel import LabelTask
 
 STRUCTURE = re.compile(r"[a-z][a-z0-9_]*(/[a-z][a-z0-9_]*)?")
 

@@ -25,10 +25,11 @@ from medmtl.metrics.figures import Figure, StripFigure
 from medmtl.metrics.overlap import volume_ml
 from medmtl.networks.features import FeatureSpec
 from medmtl.networks.voxel_head import VoxelHead
-from medmtl.tasks.base import UNLABELLED, Cell, LabelTask, Result, ScoredCase, Task
+from medmtl.tasks.base import Cell, Result, ScoredCase, Task
 from medmtl.tasks.segmentation.annotation import dtype_with_note, read_unannotated, with_note, without_note
 from medmtl.tasks.segmentation.options import BETA, SegmentationOptions
 from medmtl.tasks.segmentation.scores import estimates, mask_scores, without_labels
+from medmtl.tasks.voxel import UNLABELLED, LabelTask
 
 
 @dataclass(frozen=True)
