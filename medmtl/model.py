@@ -62,8 +62,9 @@ class MultiTaskModel(nn.Module):
             for norm in sharing.encoder_norms():
                 norm.add_second()
         self._share = {name: 1.0 if task.voxel else head_gradient for name, task in tasks.items()}
-        self._guide_of = {name: task.guide for name, task in tasks.items() if task.guide is not None}
-        self._guides = {guide: _label_task(tasks[guide]) for guide in self._guide_of.values()}
+        self._guides_of = {name: task.guides for name, task in tasks.items()}
+        named = [guide for guides in self._guides_of.values() for guide in guides]
+        self._guides = {guide: _label_task(tasks[guide]) for guide in named}
         self._reads_image = frozenset(name for name, task in tasks.items() if task.reads_image)
         self._reads_covariates = frozenset(name for name, task in tasks.items() if task.reads_covariates)
         self.heads = {name: task.head(self._spec(name, covariates)) for name, task in tasks.items()}
@@ -81,7 +82,7 @@ class MultiTaskModel(nn.Module):
         spec = self._sharing(task).spec[task] if task in self._reads_image else FeatureSpec((), ())
         if task in self._second.tasks:
             spec = replace(spec, tiled=self._second.tiled)
-        spec = replace(spec, guided=task in self._guide_of)
+        spec = replace(spec, guided=tuple(self._guides[guide].parts for guide in self._guides_of[task]))
         return replace(spec, covariates=covariates) if task in self._reads_covariates else spec
 
     def _sharing(self, task: str) -> Sharing:
@@ -119,17 +120,16 @@ class MultiTaskModel(nn.Module):
         What a head reads of its guide is detached: no case loss reaches a mask through its probabilities.
         """
         names = self.tasks if tasks is None else tuple(tasks)
-        guides = tuple(dict.fromkeys(self._guide_of[name] for name in names if name in self._guide_of))
+        guides = tuple(dict.fromkeys(guide for name in names for guide in self._guides_of[name]))
         features = self._features(image_BCDHW, tuple(dict.fromkeys((*names, *guides))), covariates_BN, tiles)
         outputs, masks = {}, {}
         for name in guides:
             with torch.set_grad_enabled(torch.is_grad_enabled() and name in names):
                 outputs[name] = self.heads[name](features[name].damped(self._share[name]))
             with torch.no_grad():
-                masks[name] = self._guides[name].foreground(self._guides[name].activate(outputs[name]))
+                masks[name] = self._guides[name].guide(outputs[name])
         for name in names:
-            if name in self._guide_of:
-                features[name] = replace(features[name], guide_B1DHW=masks[self._guide_of[name]])
+            features[name] = replace(features[name], guides=tuple(masks[guide] for guide in self._guides_of[name]))
             if name not in outputs:
                 outputs[name] = self.heads[name](features[name].damped(self._share[name]))
         return {name: outputs[name] for name in names}, {name: features[name] for name in names}

@@ -91,7 +91,7 @@ def test_the_collapse_check_reads_the_mask_too(run: Path, monkeypatch: pytest.Mo
     session = open_session(RunFolder.open(run))
     assert set(collapse.collapse_check(session)) == {"malignancy", "risk"}
     channels = session.learner.model.sharing.spec["risk"].channels
-    assert widths == [3 * sum(channels) + 2] * 2
+    assert widths == [3 * sum(channels) + 1] * 2
 
 
 @pytest.mark.parametrize("view", ["case", "patch"])

@@ -19,7 +19,7 @@ class FeatureSpec:
         strides: cumulative stride of each encoder map against the image, per axis.
         decoder_channels, decoder_strides: the same for the decoder maps, finest first.
         covariates: features of the clinical covariates; 0 where the task does not read them.
-        guided: whether the head reads the mask of another task.
+        guided: labels of each other task whose mask the head reads.
         tiled: whether a case is a bag of several images, which share one answer.
     """
 
@@ -28,8 +28,21 @@ class FeatureSpec:
     decoder_channels: tuple[int, ...] = ()
     decoder_strides: tuple[Stride, ...] = ()
     covariates: int = 0
-    guided: bool = False
+    guided: tuple[int, ...] = ()
     tiled: bool = False
+
+
+@dataclass(frozen=True)
+class Guide:
+    """The predicted mask of another task on its finest grid, float32, detached.
+
+    Attributes:
+        foreground_B1DHW: probability of anything but background.
+        total_BL: of each label or region, the sum of its probabilities, in voxels.
+    """
+
+    foreground_B1DHW: torch.Tensor
+    total_BL: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -41,8 +54,7 @@ class Features:
             does not read the image.
         decoder: maps of the decoder, finest first; empty where the task is no voxel task.
         covariates_BN: float32 features of the clinical covariates; None where the task does not read them.
-        guide_B1DHW: float32 probabilities of another task's foreground on its finest grid, detached; None where the
-            task is not guided.
+        guides: masks of other tasks; empty where the task is not guided.
         tiles: images per case, one after the other along the maps' first axis.
         whole: the encoder's maps before they were damped; None where they were not.
         share: of a gradient that passes into the maps; 1 where they were not damped.
@@ -53,7 +65,7 @@ class Features:
     encoder: tuple[torch.Tensor, ...]
     decoder: tuple[torch.Tensor, ...] = ()
     covariates_BN: torch.Tensor | None = None
-    guide_B1DHW: torch.Tensor | None = None
+    guides: tuple[Guide, ...] = ()
     tiles: int = 1
     whole: tuple[torch.Tensor, ...] | None = field(default=None, repr=False)
     share: float = 1.0

@@ -86,10 +86,11 @@ def make_plan(
 
 
 def _refuse_guides(tasks: Mapping[str, Task], kind: str) -> None:
-    guided = [name for name in seeing_tasks(tasks) if tasks[name].guide is not None] if kind != "one" else []
+    guided = [name for name in seeing_tasks(tasks) if tasks[name].guides] if kind != "one" else []
     if guided:
+        guides = ", ".join(tasks[guided[0]].guides)
         raise ConfigError(
-            f"it reads the mask of {tasks[guided[0]].guide} in the view of both, and views.kind {kind} gives it a "
+            f"it reads the mask of {guides} in the view of both, and views.kind {kind} gives it a "
             "view of its own; leave guided_by away, or set views.kind: one",
             key=f"tasks.{guided[0]}.guided_by",
             code="B142",

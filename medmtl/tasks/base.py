@@ -127,7 +127,7 @@ class Task(Learning):
 
     Attributes:
         positive_loss: whether the loss is always above zero, which some weightings need; an option may decide it.
-        guide: a :class:`LabelTask` whose probabilities the head reads; None where it reads none.
+        guides: the tasks with labels per voxel whose probabilities the head reads; none by default.
         rows_per_patient: what ``check`` does where a patient has several labelled rows; an option may decide it.
         sampling_option: name of the option, if any, that has :meth:`sampling_groups` give groups.
     """
@@ -137,7 +137,7 @@ class Task(Learning):
     voxel: ClassVar[bool]
     default_sensitivity: ClassVar[tuple[Sensitivity, ...]] = ()
     positive_loss: bool = True
-    guide: str | None = None
+    guides: tuple[str, ...] = ()
     rows_per_patient: Literal["any", "doubted", "one"] = "any"
     sampling_option: ClassVar[str] = ""
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, model_validator
 from torch import nn
 
 from medmtl.networks.features import FeatureSpec
@@ -17,6 +18,10 @@ from medmtl.tasks.voxel import LabelTask
 PoolingName = Literal["mean_max", "mean", "gem", "attention"]
 
 
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value or []
+
+
 class PooledOptions(TaskOptions):
     """Options of a case task whose head pools feature maps.
 
@@ -24,20 +29,20 @@ class PooledOptions(TaskOptions):
         pooling: of the three deepest feature maps: ``mean_max`` joins mean and maximum; ``mean`` is the mean alone;
             ``gem`` the generalised mean with a learned exponent, between the two; ``attention`` a mean whose weights
             are learned.
-        guided_by: a task of this file with labels per voxel; what is pooled under its predicted mask, and the mask's
-            extent, then join. The mask does not learn from this task through it.
+        guided_by: a task of this file with labels per voxel, or a list of such tasks; what is pooled under its
+            predicted mask, and how large its labels are, then join. The mask does not learn from this task through it.
     """
 
     pooling: PoolingName = "mean_max"
-    guided_by: str | None = None
+    guided_by: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
 
     @model_validator(mode="after")
     def _there_is_something_to_pool(self) -> PooledOptions:
         if self.inputs == "covariates":
-            if self.guided_by is not None:
+            if self.guided_by:
                 raise ValueError(
-                    f"guided_by: {self.guided_by} pools the image under a mask, and inputs: covariates reads no image; "
-                    "remove guided_by, or set inputs: both"
+                    f"guided_by: {', '.join(self.guided_by)} pools the image under a mask, and inputs: covariates "
+                    "reads no image; remove guided_by, or set inputs: both"
                 )
             if self.pooling != "mean_max":
                 raise ValueError(
@@ -55,22 +60,24 @@ class PooledTask(CaseTask):
 
     def __init__(self, name: str, options: PooledOptions, fitted: Mapping[str, Any] | None = None) -> None:
         super().__init__(name, options, fitted)
-        self.guide = options.guided_by
+        self.guides = options.guided_by
 
     def resolve(self, others: Mapping[str, Task]) -> dict[str, Any]:
-        """Nothing; the guide must be there and have a mask."""
-        if self.guide is not None:
-            key = f"tasks.{self.name}.guided_by"
-            masks = [name for name, task in others.items() if isinstance(task, LabelTask)]
-            known = f"tasks with labels per voxel: {', '.join(masks) or 'none'}"
-            if self.guide == self.name:
+        """Nothing; the guides must be there and have masks."""
+        key = f"tasks.{self.name}.guided_by"
+        masks = [name for name, task in others.items() if isinstance(task, LabelTask)]
+        known = f"tasks with labels per voxel: {', '.join(masks) or 'none'}"
+        for guide, count in Counter(self.guides).items():
+            if guide == self.name:
                 raise ValueError(f"{key}: a task is not its own guide; {known}")
-            if self.guide not in others:
-                guess = nearest(self.guide, masks)
+            if guide not in others:
+                guess = nearest(guide, masks)
                 hint = f" (did you mean {guess!r}?)" if guess else ""
-                raise ValueError(f"{key}: {self.guide!r} is no task of this file{hint}; {known}")
-            if self.guide not in masks:
-                raise ValueError(f"{key}: {self.guide!r} is a {others[self.guide].kind}, which has no mask; {known}")
+                raise ValueError(f"{key}: {guide!r} is no task of this file{hint}; {known}")
+            if guide not in masks:
+                raise ValueError(f"{key}: {guide!r} is a {others[guide].kind}, which has no mask; {known}")
+            if count > 1:
+                raise ValueError(f"{key}: {guide!r} is named {count} times; name it once")
         return super().resolve(others)
 
     def pooled_head(self, spec: FeatureSpec, bias: Sequence[float]) -> nn.Module:

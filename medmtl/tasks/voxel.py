@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from medmtl.data.volume import Volume
+from medmtl.networks.features import Guide
 from medmtl.tasks.base import Result, Task
 from medmtl.tasks.partly_annotated import PartlyAnnotated
 
@@ -69,6 +70,16 @@ class LabelTask(PartlyAnnotated, VoxelTask):
     def foreground(self, probability_BKDHW: torch.Tensor) -> torch.Tensor:
         """Probability (B, 1, D, H, W) of anything but background, of what :meth:`activate` gave; 1 - the first's."""
         return 1 - probability_BKDHW[:, :1]
+
+    @property
+    def parts(self) -> int:
+        """Channels of what :meth:`activate` gives, without that of the background, which is the first one."""
+        return self.channels - 1
+
+    def guide(self, output: Any) -> Guide:
+        """What heads that are guided by this task read of its output; totals of as many labels as ``parts`` says."""
+        probability_BKDHW = self.activate(output)
+        return Guide(self.foreground(probability_BKDHW), probability_BKDHW[:, -self.parts :].flatten(2).sum(dim=2))
 
     def translated(self, array: npt.NDArray[Any], source: LabelTask) -> npt.NDArray[Any]:
         """Label values as this task writes them, from those that ``source``, the same target elsewhere, writes.

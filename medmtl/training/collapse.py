@@ -34,7 +34,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from medmtl.networks.features import Features
-from medmtl.networks.pooling.guidance import mask_summary, mean_under
+from medmtl.networks.pooling.guidance import extents, mean_under
 from medmtl.tasks.base import CaseTask
 from medmtl.training.session import Session
 from medmtl.training.step import autocast
@@ -175,9 +175,9 @@ def _pool(features: Features) -> npt.NDArray[np.float64]:
     for level in features.encoder:
         flat = level.float().flatten(2)
         parts += [part.reshape(-1, features.tiles, part.shape[1]).mean(1) for part in (flat.mean(2), flat.amax(2))]
-    if features.guide_B1DHW is not None:
-        parts += [mean_under(level, features.guide_B1DHW) for level in features.encoder]
-        parts.append(mask_summary(features.guide_B1DHW))
+    if features.guides:
+        parts += [mean_under(level, guide.foreground_B1DHW) for guide in features.guides for level in features.encoder]
+        parts.append(extents(features.guides))
     if features.covariates_BN is not None:
         parts.append(features.covariates_BN)
     return np.asarray(torch.cat(parts, 1).cpu().numpy(), np.float64)

@@ -54,7 +54,7 @@ def test_a_case_kind_keeps_its_contract_with_every_pooling(kind: str, pooling: s
 def test_the_default_is_the_mean_and_the_maximum_without_a_guide(kind: str) -> None:
     contract = CONTRACTS[kind]()
     task, head, maps, _ = contract.run(2)
-    assert task.guide is None
+    assert task.guides == ()
     pooled = [s for m in maps.encoder for s in (m.mean((2, 3, 4)), m.amax((2, 3, 4)))]
     assert torch.equal(head.pool(maps), torch.cat(pooled, 1))  # type: ignore[operator]
 
@@ -65,7 +65,9 @@ def test_covariates_alone_are_not_pooled() -> None:
         contract.unfitted(guided_by="heart", inputs="covariates")
     with pytest.raises(ValueError, match=r"pooling: gem .* inputs: covariates reads none"):
         contract.unfitted(pooling="gem", inputs="covariates")
-    assert contract.unfitted(guided_by="heart", pooling="gem", inputs="both").guide == "heart"
+    assert contract.unfitted(guided_by="heart", pooling="gem", inputs="both").guides == ("heart",)
+    assert contract.unfitted(guided_by=["heart", "lung"]).guides == ("heart", "lung")
+    assert contract.unfitted(guided_by=None).guides == ()
     head: Any = contract.fitted(inputs="covariates").head(FeatureSpec((), (), covariates=3))
     assert head.width == 0
     head = contract.fitted(inputs="both", pooling="mean").head(SPEC)
@@ -90,6 +92,8 @@ def test_a_guide_may_be_declared_after_the_guided_task(tmp_path: Path) -> None:
         ("grade", "'grade' is a classification, which has no mask; tasks with labels per voxel: heart"),
         ("dose", "'dose' is a voxel_regression, which has no mask; tasks with labels per voxel: heart"),
         ("volume", "a task is not its own guide; tasks with labels per voxel: heart"),
+        ("[heart, liver]", "'liver' is no task of this file; tasks with labels per voxel: heart"),
+        ("[heart, heart]", "'heart' is named 2 times; name it once"),
     ],
 )
 def test_a_guide_without_a_mask_is_refused(tmp_path: Path, guide: str, words: str) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn import functional
 
+from medmtl.networks.features import Guide
+
 FLOOR = 1e-6
-SUMMARY = 2
 
 
 def mean_under(map_BCDHW: torch.Tensor, guide_B1DHW: torch.Tensor) -> torch.Tensor:
@@ -30,7 +33,9 @@ def mean_under(map_BCDHW: torch.Tensor, guide_B1DHW: torch.Tensor) -> torch.Tens
     return sum_BC / weight_BN.sum(dim=1, keepdim=True)
 
 
-def mask_summary(guide_B1DHW: torch.Tensor) -> torch.Tensor:
-    """Extent of a mask, (B, SUMMARY): ``log(1 + total)`` of the probabilities' total in voxels, and their mean."""
-    flat_BN = guide_B1DHW.flatten(1)
-    return torch.stack([flat_BN.sum(dim=1).log1p(), flat_BN.mean(dim=1)], dim=1)
+def extents(guides: Sequence[Guide]) -> torch.Tensor:
+    """How large the labels of all guides are, one after the other: ``log(1 + voxels)``, (B, labels), fp32.
+
+    A logarithm, because ratios of volumes are sums then, and as much of a small lesion as of a large organ.
+    """
+    return torch.cat([guide.total_BL for guide in guides], dim=1).log1p()

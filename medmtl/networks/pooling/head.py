@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from medmtl.networks.features import Features, FeatureSpec
+from medmtl.networks.features import Features, FeatureSpec, Guide
 from medmtl.networks.joint import Dropout, JointBatch
 from medmtl.networks.pooling.attention import GatedAttention
 from medmtl.networks.pooling.bag import BagAttention
 from medmtl.networks.pooling.base import Pooling
 from medmtl.networks.pooling.gem import GeneralisedMean
-from medmtl.networks.pooling.guidance import SUMMARY, mask_summary, mean_under
+from medmtl.networks.pooling.guidance import extents, mean_under
 from medmtl.networks.pooling.mean import Mean
 from medmtl.networks.pooling.mean_max import MeanMax
 
@@ -23,6 +23,7 @@ SCALES = 3
 DROPOUT = 0.2
 INITIAL_WEIGHT = 1e-3
 GAIN = 10.0
+EXTENT_GAIN = 30.0
 RATE = 0.05
 EPSILON = 1e-5
 
@@ -110,14 +111,19 @@ class PooledHead(nn.Module):
     weights start at 0 and stay there where the training fold does not vary. A task that reads covariates alone is the
     linear model ``W g c + b``.
 
-    A guided head pools, behind that, each map's mean under the mask of another task, and the mask's extent; see
-    :mod:`medmtl.networks.pooling.guidance`.
+    A guided head pools, behind that, each map's mean under the mask of another task, and reads how large the mask's
+    labels are (:mod:`medmtl.networks.pooling.guidance`): ::
+
+        output = W [dropout((s - m) / sqrt(v + eps)), h (e - m') / sqrt(v' + eps), g c] + b
+
+    with the gain h = 30 on the extents e, for the same reason as g: where a label follows from a mask's size, the few
+    numbers that say so have to be faster than hundreds of features that can learn the training cases by heart.
 
     Where a case is a bag of tiles, the standardised features of its tiles are joined first; see
     :mod:`medmtl.networks.pooling.bag`.
 
     Args:
-        spec: the encoder maps, whether there is a guide, whether a case is a bag, and the number of covariate features.
+        spec: the encoder maps, the guides, whether a case is a bag, and the number of covariate features.
         bias: the initial bias; its length is the number of outputs.
         pooling: one of ``POOLINGS``.
     """
@@ -128,12 +134,12 @@ class PooledHead(nn.Module):
         channels = spec.channels[-self.scales :]
         pools = [POOLINGS[pooling](count) for count in channels]
         self.pools = nn.ModuleList(pools)
-        self.guided = spec.guided
-        self.width = sum(pool.width for pool in pools) + (sum(channels) + SUMMARY if spec.guided else 0)
+        self.width = sum(pool.width for pool in pools) + len(spec.guided) * sum(channels)
         self.standardise = RunningStandardisation(self.width) if self.width else nn.Identity()
+        self.standardise_extents = RunningStandardisation(sum(spec.guided)) if spec.guided else None
         self.bag = BagAttention(self.width) if spec.tiled else None
         self.dropout = Dropout(DROPOUT)
-        self.linear = nn.Linear(self.width + spec.covariates, len(bias))
+        self.linear = nn.Linear(self.width + sum(spec.guided) + spec.covariates, len(bias))
         nn.init.normal_(self.linear.weight, std=INITIAL_WEIGHT)
         with torch.no_grad():
             self.linear.weight[:, self.width :] = 0
@@ -141,7 +147,7 @@ class PooledHead(nn.Module):
 
     def forward(self, features: Features) -> torch.Tensor:
         """Features -> (B, outputs), fp32."""
-        return self.answer(self.pool(features), features.covariates_BN, features.tiles)
+        return self.answer(self.pool(features), features.covariates_BN, features.tiles, features.guides)
 
     def pool(self, features: Features) -> torch.Tensor:
         """What is pooled of the maps, (B, width), fp32, *before* it is standardised; of width 0 without maps."""
@@ -151,10 +157,8 @@ class PooledHead(nn.Module):
             return features.covariates_BN[:, :0]
         with torch.autocast(self.linear.weight.device.type, enabled=False):
             pooled = [self._pooled(features, level) for level in range(-self.scales, 0)]
-            if self.guided:
-                assert features.guide_B1DHW is not None
-                pooled += [mean_under(map_BCDHW, features.guide_B1DHW) for map_BCDHW in maps]
-                pooled.append(mask_summary(features.guide_B1DHW))
+            for guide in features.guides:
+                pooled += [mean_under(map_BCDHW, guide.foreground_B1DHW) for map_BCDHW in maps]
             return torch.cat(pooled, dim=1)
 
     def _pooled(self, features: Features, level: int) -> torch.Tensor:
@@ -166,7 +170,11 @@ class PooledHead(nn.Module):
         return features.once(pool.kind, level, pool)
 
     def answer(
-        self, pooled_BF: torch.Tensor, covariates_BN: torch.Tensor | None = None, tiles: int = 1
+        self,
+        pooled_BF: torch.Tensor,
+        covariates_BN: torch.Tensor | None = None,
+        tiles: int = 1,
+        guides: Sequence[Guide] = (),
     ) -> torch.Tensor:
         """The output (cases, outputs), fp32.
 
@@ -174,6 +182,7 @@ class PooledHead(nn.Module):
             pooled_BF: what :meth:`pool` gave, (cases * tiles, width); the tiles of a case one after the other.
             covariates_BN: of each case.
             tiles: per case.
+            guides: of each case.
         """
         with torch.autocast(self.linear.weight.device.type, enabled=False):
             known = []
@@ -182,6 +191,8 @@ class PooledHead(nn.Module):
                 if self.bag is not None:
                     known_BF = self.bag(known_BF.reshape(-1, tiles, self.width))
                 known.append(self.dropout(known_BF))
+            if self.standardise_extents is not None:
+                known.append(EXTENT_GAIN * self.standardise_extents(extents(guides)))
             if covariates_BN is not None:
                 known.append(GAIN * covariates_BN)
             output: torch.Tensor = self.linear(torch.cat(known, dim=1))

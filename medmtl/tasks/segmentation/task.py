@@ -193,6 +193,11 @@ class Segmentation(LabelTask):
         logits: torch.Tensor = output[0].float()
         return logits.softmax(1) if self.options.train == "labels" else logits.sigmoid()
 
+    @property
+    def parts(self) -> int:
+        """Labels, or regions, which have no background beside them."""
+        return len(self.options.labels if self.options.train == "labels" else self.options.regions)
+
     def foreground(self, probability_BKDHW: torch.Tensor) -> torch.Tensor:
         """1 - background, or that of the likeliest region."""
         if self.options.train == "labels":

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from medmtl.networks.pooling.guidance import mask_summary, mean_under
+from medmtl.networks.features import Guide
+from medmtl.networks.pooling.guidance import extents, mean_under
 from tests.networks.pooling.contract import a_map
 
 
@@ -44,7 +45,6 @@ def test_grids_that_do_not_divide_give_finite_fp32(shape: tuple[int, int, int]) 
     assert found.isfinite().all()
 
 
-def test_a_masks_extent_is_told_in_voxels_and_as_a_share() -> None:
-    found = mask_summary(mask(*[0.5] * 6, *[0.0] * 10))
-    torch.testing.assert_close(found, torch.tensor([[math.log(4), 3 / 16]]))
-    assert mask_summary(torch.zeros(2, 1, 4, 4, 4)).tolist() == [[0.0, 0.0], [0.0, 0.0]]
+def test_the_extents_of_all_guides_are_logarithms_of_voxels_and_0_where_nothing_is_found() -> None:
+    guides = [Guide(mask(*[0.0] * 16), torch.tensor(totals)) for totals in ([[3.0, 0.0]], [[99.0]])]
+    torch.testing.assert_close(extents(guides), torch.tensor([[math.log(4), 0.0, math.log(100)]]))

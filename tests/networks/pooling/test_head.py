@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from medmtl.networks.features import Features, FeatureSpec
+from medmtl.networks.features import Features, FeatureSpec, Guide
 from medmtl.networks.pooling import GAIN, POOLINGS, PooledHead, RunningStandardisation
-from medmtl.networks.pooling.guidance import mask_summary, mean_under
+from medmtl.networks.pooling.guidance import mean_under
 
 SPEC = FeatureSpec(channels=(2, 3, 4, 5), strides=((1, 1, 1), (2, 2, 2), (4, 4, 4), (8, 8, 8)))
 
@@ -191,10 +191,14 @@ def test_in_450_steps_at_the_default_rate_covariates_reach_least_squares() -> No
     assert GAIN * head.linear.weight[0].detach() == pytest.approx(fitted, abs=0.03)
 
 
-def guided(batch: int, seed: int = 0, **changes: torch.Tensor) -> tuple[FeatureSpec, Features]:
-    """A specification with a guide, and samples with masks."""
-    drawn = torch.rand(batch, 1, 16, 16, 16, generator=torch.Generator().manual_seed(seed))
-    return replace(SPEC, guided=True), replace(maps(batch, seed), **{"guide_B1DHW": drawn, **changes})
+def guided(batch: int, seed: int = 0, scale: float = 1.0) -> tuple[FeatureSpec, Features]:
+    """A specification with guides of one and of two labels, and samples with their masks."""
+    generator = torch.Generator().manual_seed(seed)
+    guides = []
+    for labels in (1, 2):
+        drawn = scale * torch.rand(batch, labels, 16, 16, 16, generator=generator)
+        guides.append(Guide(drawn.amax(1, keepdim=True), drawn.flatten(2).sum(2)))
+    return replace(SPEC, guided=(1, 2)), replace(maps(batch, seed), guides=tuple(guides))
 
 
 @pytest.mark.parametrize("pooling", sorted(POOLINGS))
@@ -214,24 +218,53 @@ def test_every_pooling_keeps_the_three_deepest_maps_and_starts_at_the_bias(pooli
 
 
 @pytest.mark.parametrize("pooling", sorted(POOLINGS))
-def test_a_guided_head_adds_means_under_the_mask_and_its_extent(pooling: str) -> None:
+def test_a_guided_head_adds_means_under_each_mask(pooling: str) -> None:
     spec, features = guided(3)
     torch.manual_seed(0)
     head = PooledHead(spec, [0.0], pooling).eval()
     torch.manual_seed(0)
     plain = PooledHead(SPEC, [0.0], pooling).eval()
-    assert features.guide_B1DHW is not None
-    added = [mean_under(level, features.guide_B1DHW) for level in features.encoder[1:]]
-    added.append(mask_summary(features.guide_B1DHW))
-    assert torch.equal(head.pool(features), torch.cat([plain.pool(features), *added], 1))
-    assert head.width == plain.width + 3 + 4 + 5 + 2
-    other = replace(features, guide_B1DHW=features.guide_B1DHW.flip(0))
-    assert not torch.equal(head(features), head(other))
+    masks = [guide.foreground_B1DHW for guide in features.guides]
+    added = [mean_under(level, mask) for mask in masks for level in features.encoder[1:]]
+    assert torch.equal(head.pool(features), torch.cat([plain.pool(maps(3)), *added], 1))
+    assert head.width == plain.width + 2 * (3 + 4 + 5)
+
+
+def test_a_guided_head_starts_at_the_bias_and_learns_a_label_that_follows_from_the_extents_first() -> None:
+    """Two patients at a time, 32 of them, beside 21 features of noise: others are then told as well as these."""
+    generator = torch.Generator().manual_seed(0)
+    spec = replace(SPEC, guided=(2,))
+
+    def cases(count: int) -> tuple[Features, torch.Tensor]:
+        total_BL = torch.randint(50, 500, (count, 2), generator=generator).float()
+        noise = tuple(torch.randn(count, c, 4, 4, 4, generator=generator) for c in SPEC.channels)
+        value_B = (total_BL[:, 0] / total_BL[:, 1]).log()
+        return Features(noise, guides=(Guide(torch.zeros(count, 1, 4, 4, 4), total_BL),)), value_B
+
+    def chosen(features: Features, rows: torch.Tensor) -> Features:
+        (guide,) = features.guides
+        taken = Guide(guide.foreground_B1DHW[rows], guide.total_BL[rows])
+        return replace(features, encoder=tuple(level[rows] for level in features.encoder), guides=(taken,))
+
+    (known, value_B), (new, new_B) = cases(32), cases(200)
+    torch.manual_seed(0)
+    head = PooledHead(spec, [0.0])
+    torch.testing.assert_close(head.eval()(new), torch.zeros(200, 1), atol=0.05, rtol=0)
+    head.train()
+    optimiser = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=3e-2)
+    for step in range(300):
+        optimiser.param_groups[0]["lr"] = 1e-3 * (1 - step / 300) ** 0.9
+        rows = torch.randint(0, 32, (2,), generator=generator)
+        optimiser.zero_grad()
+        torch.autograd.backward(functional.huber_loss(head(chosen(known, rows))[:, 0], value_B[rows]))
+        optimiser.step()
+    error = (head.eval()(new)[:, 0] - new_B).square().mean() / new_B.var()
+    assert error < 0.1
 
 
 @pytest.mark.parametrize("pooling", sorted(POOLINGS))
 def test_an_empty_mask_under_bfloat16_gives_finite_answers_and_gradients(pooling: str) -> None:
-    spec, features = guided(2, guide_B1DHW=torch.zeros(2, 1, 16, 16, 16))
+    spec, features = guided(2, scale=0.0)
     features = replace(features, encoder=tuple(level.bfloat16().requires_grad_() for level in features.encoder))
     head = PooledHead(spec, [0.0], pooling).train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
