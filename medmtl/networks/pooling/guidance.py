@@ -28,9 +28,10 @@ def mean_under(map_BCDHW: torch.Tensor, guide_B1DHW: torch.Tensor) -> torch.Tens
     """
     depth, height, width = map_BCDHW.shape[2:]
     weight_B1DHW = functional.adaptive_avg_pool3d(guide_B1DHW, (depth, height, width)) + FLOOR
-    weight_BN = weight_B1DHW.flatten(1)
-    sum_BC = torch.einsum("bcn,bn->bc", map_BCDHW.float().flatten(2), weight_BN)
-    return sum_BC / weight_BN.sum(dim=1, keepdim=True)
+    weight_B1N = weight_B1DHW.flatten(2)
+    # a product of matrices, which reads a map that is channels last as it lies
+    sum_BC = torch.bmm(weight_B1N, map_BCDHW.float().flatten(2).transpose(1, 2))[:, 0]
+    return sum_BC / weight_B1N.sum(dim=2)
 
 
 def extents(guides: Sequence[Guide]) -> torch.Tensor:
