@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from medmtl.model import MultiTaskModel
+from medmtl.networks.pooling import head
+from medmtl.networks.pooling.guidance import mean_under
 from medmtl.sharing.hard import Hard
 from medmtl.tasks.base import Task
 from medmtl.tasks.classification import Classification
@@ -198,3 +200,21 @@ def test_bfloat16_gives_finite_values_and_equal_bits(present: list[str]) -> None
     assert results[0][0].dtype == torch.float32
     assert all(value.isfinite().all() for value in results[0])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_heads_under_one_mask_share_the_work_and_get_what_each_would_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def counted(map_BCDHW: torch.Tensor, guide_B1DHW: torch.Tensor) -> torch.Tensor:
+        calls.append(map_BCDHW.shape[1])
+        return mean_under(map_BCDHW, guide_B1DHW)
+
+    monkeypatch.setattr(head, "mean_under", counted)
+    tasks = tasks_of()
+    tasks["plain"] = tasks_of(guided_by=["organ", "edge"])["grade"]
+    model = make(tasks).eval()
+    both = model(image(FLAT), ["grade", "plain"])
+    maps = model.heads["grade"].scales
+    assert len(calls) == 2 * maps
+    for name in ("grade", "plain"):
+        torch.testing.assert_close(model(image(FLAT), [name])[name], both[name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -151,14 +152,15 @@ class PooledHead(nn.Module):
 
     def pool(self, features: Features) -> torch.Tensor:
         """What is pooled of the maps, (B, width), fp32, *before* it is standardised; of width 0 without maps."""
-        maps = features.encoder[-self.scales :]
-        if not maps:
+        if not features.encoder:
             assert features.covariates_BN is not None
             return features.covariates_BN[:, :0]
         with torch.autocast(self.linear.weight.device.type, enabled=False):
             pooled = [self._pooled(features, level) for level in range(-self.scales, 0)]
             for guide in features.guides:
-                pooled += [mean_under(map_BCDHW, guide.foreground_B1DHW) for map_BCDHW in maps]
+                under = partial(mean_under, guide_B1DHW=guide.foreground_B1DHW)
+                # a guide's identity names it: the features of every head hold it as long as what was pooled
+                pooled += [features.once(f"under {id(guide)}", level, under) for level in range(-self.scales, 0)]
             return torch.cat(pooled, dim=1)
 
     def _pooled(self, features: Features, level: int) -> torch.Tensor:
