@@ -23,6 +23,7 @@ from medmtl.training.start import make_ready
 
 SHARE = 0.5
 SAMPLINGS = ("even", "labelled")
+OF_MASKS = ("derived_from", "guided_by")  # options that name another task
 
 
 def main() -> None:
@@ -94,7 +95,7 @@ def scores(source: Path, run: Path, overrides: dict[str, Any], only: str | None 
     text = source
     if only is not None:
         document = strict_yaml.parse(source.read_text()).data
-        document["tasks"] = {only: {k: v for k, v in document["tasks"][only].items() if k != "derived_from"}}
+        document["tasks"] = {only: {k: v for k, v in document["tasks"][only].items() if k not in OF_MASKS}}
         text = run.parent / f"{only}.yaml"
         text.write_text(strict_yaml.dump(document))
     if not (run / "manifest.json").exists():

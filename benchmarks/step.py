@@ -76,10 +76,9 @@ def main() -> None:
 
 
 def opened(document: dict[str, Any], names: list[str], given: argparse.Namespace, overrides: dict[str, Any]) -> Session:
-    """A run of the named tasks, ready for its first step; a number that follows from a mask is learned all the same."""
-    kept = {
-        name: {key: value for key, value in document["tasks"][name].items() if key != "derived_from"} for name in names
-    }
+    """A run of the named tasks, ready for its first step; a task alone has no mask to read, and is learned without."""
+    others = () if len(names) > 1 else ("derived_from", "guided_by")
+    kept = {name: {key: value for key, value in document["tasks"][name].items() if key not in others} for name in names}
     label = "joint" if len(names) > 1 else names[0]
     source = given.out / f"{label}.yaml"
     source.write_text(strict_yaml.dump({**document, "tasks": kept}))
