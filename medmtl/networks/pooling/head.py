@@ -95,11 +95,11 @@ class PooledHead(nn.Module):
     map behind it hardly differs between cases, and a head that sees nothing else can stay at the constant answer for
     hundreds of steps. What does differ is how the values are spread: a structure that fills the fraction p of a map is
     sqrt((1 - p) / p) high there, so that the mean behind a leaky ReLU is sqrt(p (1 - p)) and the maximum
-    sqrt((1 - p) / p). Both tell its extent; that the samples of different steps differ somewhat in shape was measured
-    not to matter, and scaling by the root of the voxels not to help. They differ little between cases beside that, so
-    each is standardised by a running mean m and variance v *over samples*. Unlike a layer norm this takes nothing from
-    a case that distinguishes it, and unlike a batch norm no case's output depends on its neighbours: m and v are
-    constants in the gradient.
+    sqrt((1 - p) / p). Both tell its extent, as a share of the sample: padding to another shape moves them as much as
+    another case does, and scaling by the root of the voxels was measured not to help. They differ little between cases
+    beside that, so each is standardised by a running mean m and variance v *over samples*. Unlike a layer norm this
+    takes nothing from a case that distinguishes it, and unlike a batch norm no case's output depends on its neighbours:
+    m and v are constants in the gradient.
 
     The linear layer starts near zero, so that the first output is the bias: the best constant answer.
 
