@@ -19,7 +19,9 @@ PoolingName = Literal["mean_max", "mean", "gem", "attention"]
 
 
 def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value or []
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else value
 
 
 class PooledOptions(TaskOptions):

@@ -68,6 +68,8 @@ def test_covariates_alone_are_not_pooled() -> None:
     assert contract.unfitted(guided_by="heart", pooling="gem", inputs="both").guides == ("heart",)
     assert contract.unfitted(guided_by=["heart", "lung"]).guides == ("heart", "lung")
     assert contract.unfitted(guided_by=None).guides == ()
+    with pytest.raises(ValueError, match="guided_by"):
+        contract.unfitted(guided_by=False)
     head: Any = contract.fitted(inputs="covariates").head(FeatureSpec((), (), covariates=3))
     assert head.width == 0
     head = contract.fitted(inputs="both", pooling="mean").head(SPEC)
