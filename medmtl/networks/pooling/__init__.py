@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from medmtl.networks.pooling.head import GAIN, POOLINGS, PooledHead, RunningStandardisation
+from medmtl.networks.pooling.head import GAIN, POOLINGS, PooledHead
+from medmtl.networks.pooling.running import RunningStandardisation
 
 __all__ = ["GAIN", "POOLINGS", "PooledHead", "RunningStandardisation"]
