@@ -34,7 +34,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from medmtl.networks.features import Features
-from medmtl.networks.pooling.guidance import mean_under
+from medmtl.networks.pooling.guidance import extents, mean_under
 from medmtl.tasks.base import CaseTask
 from medmtl.training.session import Session
 from medmtl.training.step import autocast
@@ -177,7 +177,7 @@ def _pool(features: Features) -> npt.NDArray[np.float64]:
         parts += [part.reshape(-1, features.tiles, part.shape[1]).mean(1) for part in (flat.mean(2), flat.amax(2))]
     if features.guides:
         parts += [mean_under(level, guide.foreground_B1DHW) for guide in features.guides for level in features.encoder]
-        parts += [guide.total_BL.log1p() for guide in features.guides]
+        parts.append(extents(features.guides))
     if features.covariates_BN is not None:
         parts.append(features.covariates_BN)
     return np.asarray(torch.cat(parts, 1).cpu().numpy(), np.float64)

@@ -22,7 +22,7 @@ from medmtl.distributed import Ranks
 from medmtl.errors import InputError, NumericError
 from medmtl.model import MultiTaskModel
 from medmtl.networks.joint import Dropout, JointBatch
-from medmtl.networks.pooling.running import RunningStandardisation
+from medmtl.networks.pooling.head import RunningStandardisation
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.learning import Learning
 from medmtl.weighting.base import Trained, Weighting

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from medmtl.networks.pooling.head import GAIN, POOLINGS, PooledHead
-from medmtl.networks.pooling.running import RunningStandardisation
+from medmtl.networks.pooling.head import GAIN, POOLINGS, PooledHead, RunningStandardisation
 
 __all__ = ["GAIN", "POOLINGS", "PooledHead", "RunningStandardisation"]

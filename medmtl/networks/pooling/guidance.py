@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn import functional
+
+from medmtl.networks.features import Guide
 
 FLOOR = 1e-6
 
@@ -28,3 +32,11 @@ def mean_under(map_BCDHW: torch.Tensor, guide_B1DHW: torch.Tensor) -> torch.Tens
     # a product of matrices, which reads a map that is channels last as it lies
     sum_BC = torch.bmm(weight_B1N, map_BCDHW.float().flatten(2).transpose(1, 2))[:, 0]
     return sum_BC / weight_B1N.sum(dim=2)
+
+
+def extents(guides: Sequence[Guide]) -> torch.Tensor:
+    """How large the labels of all guides are, one after the other: ``log(1 + voxels)``, (B, labels), fp32.
+
+    A logarithm, because ratios of volumes are sums then, and as much of a small lesion as of a large organ.
+    """
+    return torch.cat([guide.total_BL for guide in guides], dim=1).log1p()

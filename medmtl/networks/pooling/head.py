@@ -8,17 +8,15 @@ from functools import partial
 import torch
 from torch import nn
 
-from medmtl.networks.features import Features, FeatureSpec
-from medmtl.networks.joint import Dropout
+from medmtl.networks.features import Features, FeatureSpec, Guide
+from medmtl.networks.joint import Dropout, JointBatch
 from medmtl.networks.pooling.attention import GatedAttention
 from medmtl.networks.pooling.bag import BagAttention
 from medmtl.networks.pooling.base import Pooling
 from medmtl.networks.pooling.gem import GeneralisedMean
-from medmtl.networks.pooling.guidance import mean_under
+from medmtl.networks.pooling.guidance import extents, mean_under
 from medmtl.networks.pooling.mean import Mean
 from medmtl.networks.pooling.mean_max import MeanMax
-from medmtl.networks.pooling.running import RunningStandardisation
-from medmtl.networks.pooling.sizes import Sizes
 
 POOLINGS: Mapping[str, type[Pooling]] = {cls.kind: cls for cls in (MeanMax, Mean, GeneralisedMean, GatedAttention)}
 
@@ -26,6 +24,61 @@ SCALES = 3
 DROPOUT = 0.2
 INITIAL_WEIGHT = 1e-3
 GAIN = 10.0
+EXTENT_GAIN = 30.0
+RATE = 0.05
+EPSILON = 1e-5
+
+
+class RunningStandardisation(nn.Module):
+    """``(x - m) / sqrt(v + eps)`` with running moments over samples.
+
+    The moments are those of all samples of the first 20 steps, then an exponential average with rate
+    0.05 per step. They are updated in training, before they are used, and carry no gradient: a sample's gradient never
+    reaches another sample.
+
+    Args:
+        width: number of features.
+
+    Attributes:
+        joint: the batch that several processes hold together, whose moments are then meant; None for one process.
+    """
+
+    mean: torch.Tensor
+    variance: torch.Tensor
+    steps: torch.Tensor
+    joint: JointBatch | None = None
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("variance", torch.ones(width))
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, value_BN: torch.Tensor) -> torch.Tensor:
+        """(B, width) -> (B, width)."""
+        if self.training:
+            self._update(value_BN)
+        return (value_BN - self.mean) * torch.rsqrt(self.variance + EPSILON)
+
+    @torch.no_grad()
+    def _update(self, value_BN: torch.Tensor) -> None:
+        self.steps += 1
+        rate = (1 / self.steps).clamp(min=RATE)
+        mean_N, variance_N = self._moments(value_BN)
+        shift_N = mean_N - self.mean
+        # the variance of a mixture of the old samples and the new ones
+        spread_N = variance_N + (1 - rate) * shift_N**2
+        self.variance += rate * (spread_N - self.variance)
+        self.mean += rate * shift_N
+
+    def _moments(self, value_BN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.joint is None:
+            return value_BN.mean(dim=0), value_BN.var(dim=0, correction=0)
+        value_BN = value_BN.double()
+        own = torch.cat([value_BN.sum(0), value_BN.square().sum(0), value_BN.new_tensor([len(value_BN)])])
+        *sums, count = torch.split(self.joint.sum(own), [self.mean.numel(), self.mean.numel(), 1])
+        mean_N, square_N = (total / count for total in sums)
+        return mean_N.to(self.mean), (square_N - mean_N**2).clamp(min=0).to(self.mean)
 
 
 class PooledHead(nn.Module):
@@ -34,7 +87,7 @@ class PooledHead(nn.Module):
     ::
 
         s = concat over the three deepest maps of pool(f)
-        output = W [dropout((s - m) / sqrt(v + eps)), z] + b
+        output = W dropout((s - m) / sqrt(v + eps)) + b
 
     ``pool`` is [mean_v f, max_v f] unless another is chosen.
 
@@ -42,28 +95,33 @@ class PooledHead(nn.Module):
     map behind it hardly differs between cases, and a head that sees nothing else can stay at the constant answer for
     hundreds of steps. What does differ is how the values are spread: a structure that fills the fraction p of a map is
     sqrt((1 - p) / p) high there, so that the mean behind a leaky ReLU is sqrt(p (1 - p)) and the maximum
-    sqrt((1 - p) / p). Both tell its extent as a share of the sample, and padding to another shape was measured to move
-    them as much as another case does; so the head is told how large the sample is, by z (:class:`Sizes`). They differ
-    little between cases beside that, so each is standardised by a running mean m and variance v *over samples*. Unlike
-    a layer norm this takes nothing from a case that distinguishes it, and unlike a batch norm no case's output depends
-    on its neighbours: m and v are constants in the gradient.
+    sqrt((1 - p) / p). Both tell its extent, as a share of the sample: padding to another shape moves them as much as
+    another case does, and scaling by the root of the voxels was measured not to help. They differ little between cases
+    beside that, so each is standardised by a running mean m and variance v *over samples*. Unlike a layer norm this
+    takes nothing from a case that distinguishes it, and unlike a batch norm no case's output depends on its neighbours:
+    m and v are constants in the gradient.
 
     The linear layer starts near zero, so that the first output is the bias: the best constant answer.
 
     Clinical covariates c, where the task reads them, join as they are: ::
 
-        output = W [dropout((s - m) / sqrt(v + eps)), z, g c] + b
+        output = W [dropout((s - m) / sqrt(v + eps)), g c] + b
 
     They have one scale already, learned from the whole training fold, which running moments of a rare category would
     spoil. The gain g = 10 is a step size: hundreds of pooled features move together, and one covariate moves alone. Its
     weights start at 0 and stay there where the training fold does not vary. A task that reads covariates alone is the
     linear model ``W g c + b``.
 
-    A guided head also pools each map's mean under the mask of another task
-    (:mod:`medmtl.networks.pooling.guidance`), and z holds how large the mask's labels are.
+    A guided head pools, behind that, each map's mean under the mask of another task, and reads how large the mask's
+    labels are (:mod:`medmtl.networks.pooling.guidance`): ::
+
+        output = W [dropout((s - m) / sqrt(v + eps)), h (e - m') / sqrt(v' + eps), g c] + b
+
+    with the gain h = 30 on the extents e, for the same reason as g: where a label follows from a mask's size, the few
+    numbers that say so have to be faster than hundreds of features that can learn the training cases by heart.
 
     Where a case is a bag of tiles, the standardised features of its tiles are joined first; see
-    :mod:`medmtl.networks.pooling.bag`. Tiles are of one shape, and there is no z.
+    :mod:`medmtl.networks.pooling.bag`.
 
     Args:
         spec: the encoder maps, the guides, whether a case is a bag, and the number of covariate features.
@@ -79,11 +137,10 @@ class PooledHead(nn.Module):
         self.pools = nn.ModuleList(pools)
         self.width = sum(pool.width for pool in pools) + len(spec.guided) * sum(channels)
         self.standardise = RunningStandardisation(self.width) if self.width else nn.Identity()
-        self.sizes = Sizes(sum(spec.guided)) if self.width and not spec.tiled else None
+        self.standardise_extents = RunningStandardisation(sum(spec.guided)) if spec.guided else None
         self.bag = BagAttention(self.width) if spec.tiled else None
         self.dropout = Dropout(DROPOUT)
-        sizes = 0 if self.sizes is None else self.sizes.width
-        self.linear = nn.Linear(self.width + sizes + spec.covariates, len(bias))
+        self.linear = nn.Linear(self.width + sum(spec.guided) + spec.covariates, len(bias))
         nn.init.normal_(self.linear.weight, std=INITIAL_WEIGHT)
         with torch.no_grad():
             self.linear.weight[:, self.width :] = 0
@@ -91,8 +148,7 @@ class PooledHead(nn.Module):
 
     def forward(self, features: Features) -> torch.Tensor:
         """Features -> (B, outputs), fp32."""
-        size_BS = None if self.sizes is None else self.sizes(features)
-        return self.answer(self.pool(features), features.covariates_BN, features.tiles, size_BS)
+        return self.answer(self.pool(features), features.covariates_BN, features.tiles, features.guides)
 
     def pool(self, features: Features) -> torch.Tensor:
         """What is pooled of the maps, (B, width), fp32, *before* it is standardised; of width 0 without maps."""
@@ -120,7 +176,7 @@ class PooledHead(nn.Module):
         pooled_BF: torch.Tensor,
         covariates_BN: torch.Tensor | None = None,
         tiles: int = 1,
-        size_BS: torch.Tensor | None = None,
+        guides: Sequence[Guide] = (),
     ) -> torch.Tensor:
         """The output (cases, outputs), fp32.
 
@@ -128,7 +184,7 @@ class PooledHead(nn.Module):
             pooled_BF: what :meth:`pool` gave, (cases * tiles, width); the tiles of a case one after the other.
             covariates_BN: of each case.
             tiles: per case.
-            size_BS: what ``sizes`` gave, where the head has it.
+            guides: of each case.
         """
         with torch.autocast(self.linear.weight.device.type, enabled=False):
             known = []
@@ -137,8 +193,8 @@ class PooledHead(nn.Module):
                 if self.bag is not None:
                     known_BF = self.bag(known_BF.reshape(-1, tiles, self.width))
                 known.append(self.dropout(known_BF))
-            if size_BS is not None:
-                known.append(size_BS)
+            if self.standardise_extents is not None:
+                known.append(EXTENT_GAIN * self.standardise_extents(extents(guides)))
             if covariates_BN is not None:
                 known.append(GAIN * covariates_BN)
             output: torch.Tensor = self.linear(torch.cat(known, dim=1))

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from medmtl.networks.pooling.guidance import mean_under
+from medmtl.networks.features import Guide
+from medmtl.networks.pooling.guidance import extents, mean_under
 from tests.networks.pooling.contract import a_map
 
 
@@ -40,3 +43,8 @@ def test_grids_that_do_not_divide_give_finite_fp32(shape: tuple[int, int, int]) 
     found = mean_under(a_map().bfloat16(), guide)
     assert (found.shape, found.dtype) == ((3, 4), torch.float32)
     assert found.isfinite().all()
+
+
+def test_the_extents_of_all_guides_are_logarithms_of_voxels_and_0_where_nothing_is_found() -> None:
+    guides = [Guide(mask(*[0.0] * 16), torch.tensor(totals)) for totals in ([[3.0, 0.0]], [[99.0]])]
+    torch.testing.assert_close(extents(guides), torch.tensor([[math.log(4), 0.0, math.log(100)]]))
