@@ -15,6 +15,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from timed import alone
+
 from medmtl import api, config
 from medmtl.build import build_tasks
 from medmtl.config import Config
@@ -23,7 +25,6 @@ from medmtl.training.start import make_ready
 
 SHARE = 0.5
 SAMPLINGS = ("even", "labelled")
-OF_MASKS = ("derived_from", "guided_by")  # options that name another task
 
 
 def main() -> None:
@@ -94,8 +95,7 @@ def scores(source: Path, run: Path, overrides: dict[str, Any], only: str | None 
     """Train and evaluate, or read what an earlier call left; returns the tasks of ``metrics.json``."""
     text = source
     if only is not None:
-        document = strict_yaml.parse(source.read_text()).data
-        document["tasks"] = {only: {k: v for k, v in document["tasks"][only].items() if k not in OF_MASKS}}
+        document = alone(strict_yaml.parse(source.read_text()).data, only)
         text = run.parent / f"{only}.yaml"
         text.write_text(strict_yaml.dump(document))
     if not (run / "manifest.json").exists():

@@ -25,6 +25,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from timed import alone
 
 from medmtl import config
 from medmtl.data.formats import strict_yaml
@@ -77,11 +78,9 @@ def main() -> None:
 
 def opened(document: dict[str, Any], names: list[str], given: argparse.Namespace, overrides: dict[str, Any]) -> Session:
     """A run of the named tasks, ready for its first step; a task alone has no mask to read, and is learned without."""
-    others = () if len(names) > 1 else ("derived_from", "guided_by")
-    kept = {name: {key: value for key, value in document["tasks"][name].items() if key not in others} for name in names}
     label = "joint" if len(names) > 1 else names[0]
     source = given.out / f"{label}.yaml"
-    source.write_text(strict_yaml.dump({**document, "tasks": kept}))
+    source.write_text(strict_yaml.dump(document if len(names) > 1 else alone(document, names[0])))
     place = given.out / f"run-{label}"
     if not (place / "manifest.json").exists():
         start_run(make_ready(config.load(source, overrides)), place, 0, given.device)

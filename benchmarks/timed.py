@@ -97,6 +97,12 @@ class Training:
         return max(2, 1 + round((seconds - once) / short.step))
 
 
+def alone(document: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """A configuration with one of its tasks, without the options that name another."""
+    kept = {key: value for key, value in document["tasks"][task].items() if key not in ("derived_from", "guided_by")}
+    return {**document, "tasks": {task: kept}}
+
+
 def evaluated(place: Path) -> dict[str, Any]:
     """Task -> what its validation cases' ``metrics.json`` says, after an evaluation."""
     medmtl.evaluate(place, device="cpu")

@@ -180,11 +180,10 @@ def test_a_guided_head_whispers_too() -> None:
     found = {}
     for share in (1.0, 0.1):
         model = make(head_gradient=share).eval()
-        torch.autograd.backward(model(image(FLAT), ["grade"])["grade"].square().sum())
+        torch.autograd.backward(model(image(FLAT), ["grade"])["grade"].sum())
         found[share] = dict(model.named_parameters())[stem].grad
     assert found[1.0] is not None and found[0.1] is not None
-    largest = found[1.0].abs().max()
-    torch.testing.assert_close(found[0.1] / largest, found[1.0] / largest * 0.1)
+    torch.testing.assert_close(found[0.1], found[1.0] * 0.1)
 
 
 @pytest.mark.parametrize("present", [["grade"], ["organ", "grade"]], ids="+".join)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 from torch import nn
 
 from medmtl.data.case import Case
@@ -23,6 +23,16 @@ Sensitivity = Literal["scale", "crop", "flip", "intensity"]
 Evidence = Literal["case", "lesion", "anywhere"]
 Inputs = Literal["image", "covariates", "both"]
 Cell = str | float | None
+
+
+def _as_names(value: Any) -> Any:
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_names)]
+"""Names in an option, of which a single one needs no list."""
 
 
 class TaskOptions(BaseModel):

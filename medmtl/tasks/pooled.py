@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import model_validator
 from torch import nn
 
 from medmtl.networks.features import FeatureSpec
 from medmtl.networks.pooling import PooledHead
 from medmtl.registry import nearest
-from medmtl.tasks.base import CaseTask, Task, TaskOptions
+from medmtl.tasks.base import CaseTask, Names, Task, TaskOptions
 from medmtl.tasks.voxel import LabelTask
 
 PoolingName = Literal["mean_max", "mean", "gem", "attention"]
-
-
-def _as_list(value: Any) -> Any:
-    if value is None:
-        return []
-    return [value] if isinstance(value, str) else value
 
 
 class PooledOptions(TaskOptions):
@@ -36,7 +30,7 @@ class PooledOptions(TaskOptions):
     """
 
     pooling: PoolingName = "mean_max"
-    guided_by: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
+    guided_by: Names = ()
 
     @model_validator(mode="after")
     def _there_is_something_to_pool(self) -> PooledOptions:

@@ -37,6 +37,6 @@ def mean_under(map_BCDHW: torch.Tensor, guide_B1DHW: torch.Tensor) -> torch.Tens
 def extents(guides: Sequence[Guide]) -> torch.Tensor:
     """How large the labels of all guides are, one after the other: ``log(1 + voxels)``, (B, labels), fp32.
 
-    A logarithm, because ratios of volumes are sums then, and as much of a small lesion as of a large organ.
+    A logarithm, because a ratio of volumes, such as an ejection fraction's, is a difference then.
     """
     return torch.cat([guide.total_BL for guide in guides], dim=1).log1p()

@@ -13,21 +13,17 @@ from typing import Annotated, Any, ClassVar, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from medmtl.data.volume import Volume
 from medmtl.metrics import measures
-from medmtl.tasks.base import Task
+from medmtl.tasks.base import Names, Task
 from medmtl.tasks.voxel import LabelTask
 
 STRUCTURE = re.compile(r"[a-z][a-z0-9_]*(/[a-z][a-z0-9_]*)?")
 
 
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-Structures = Annotated[tuple[str, ...], BeforeValidator(_as_list), Field(min_length=1)]
+Structures = Annotated[Names, Field(min_length=1)]
 
 
 class Derivation(BaseModel, ABC):

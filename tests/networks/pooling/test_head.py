@@ -228,6 +228,10 @@ def test_a_guided_head_adds_means_under_each_mask(pooling: str) -> None:
     added = [mean_under(level, mask) for mask in masks for level in features.encoder[1:]]
     assert torch.equal(head.pool(features), torch.cat([plain.pool(maps(3)), *added], 1))
     assert head.width == plain.width + 2 * (3 + 4 + 5)
+    other = replace(
+        features, guides=tuple(Guide(guide.foreground_B1DHW.flip(0), guide.total_BL) for guide in features.guides)
+    )
+    assert not torch.equal(head(features), head(other))
 
 
 def test_a_guided_head_starts_at_the_bias_and_learns_a_label_that_follows_from_the_extents_first() -> None:
