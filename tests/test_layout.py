@@ -21,7 +21,7 @@ FLOORS = (
     ("networks",),
     ("tasks", "sharing", "weighting"),
     ("sections", "cohort_list", "combinations", "nnunet", "config", "device", "planning", "model"),
-    ("checking", "build", "checkpoint", "run_log", "run_place", "run_folder"),
+    ("checking", "build", "checkpoint", "run_log", "run_place", "run_folder", "run_cohort"),
     ("inference",),
     ("evaluation",),
     ("training",),

@@ -13,7 +13,8 @@ from medmtl.data.formats.nifti import read_image, read_label
 from medmtl.evaluation import tables
 from medmtl.evaluation.conflict import conflict_pictures
 from medmtl.evaluation.pictures import Picture, draw, loss_curve, overlay
-from medmtl.evaluation.score import CONDITIONAL, FINDINGS, Scores, reference_mask
+from medmtl.evaluation.score import CONDITIONAL, FINDINGS, Scores
+from medmtl.evaluation.scored_case import reference_mask
 from medmtl.evaluation.tables import Table, number
 from medmtl.files import read_json, write_atomic
 from medmtl.inference.write import mask_file

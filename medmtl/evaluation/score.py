@@ -8,19 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medmtl.build import build_tasks
-from medmtl.checking import read_sources, read_targets
-from medmtl.config import Config
 from medmtl.data.case import Case
-from medmtl.data.cohort import Cohort
-from medmtl.data.finding import Findings
 from medmtl.data.formats.nifti import read_image, read_label
-from medmtl.data.manifest import with_hashes
-from medmtl.data.preparation import masked
-from medmtl.data.volume import Volume
-from medmtl.errors import CohortError, InputError
-from medmtl.evaluation.boxes import scored_boxes
+from medmtl.errors import InputError
 from medmtl.evaluation.cohorts import cohort_scores
 from medmtl.evaluation.reference_window import Moved, moved_cases, moved_json
+from medmtl.evaluation.scored_case import score_case
 from medmtl.evaluation.selection import Selection, folds_of, groups_of, learned_by
 from medmtl.evaluation.site import Learned, headline, site_estimates
 from medmtl.files import append_line, make_private_folder, read_json, write_json
@@ -28,10 +21,11 @@ from medmtl.freed_memory import freed_memory_kept
 from medmtl.inference.predict import Predictor, assemble
 from medmtl.inference.write import box_file, map_file, mask_file, volume_files, write_masks, write_table
 from medmtl.progress import Progress, silent
+from medmtl.run_cohort import read_again
 from medmtl.run_folder import RunFolder
-from medmtl.tasks.base import CaseTask, Cell, Result, ScoredCase, Task
+from medmtl.tasks.base import CaseTask, Cell, ScoredCase, Task
 from medmtl.tasks.box_task import BoxTask
-from medmtl.tasks.voxel import LabelTask, MapTask, VoxelTask
+from medmtl.tasks.voxel import LabelTask
 
 ACTIVATIONS = "activations.json"  # of the case tasks; with the masks beside it the page can be written again
 MAX_ACTIVATIONS_BYTES = 1 << 28
@@ -234,103 +228,6 @@ def _collect(scored: dict[str, list[ScoredCase]], found: Mapping[str, ScoredCase
 def _extend(moved: dict[str, list[Moved]], found: Mapping[str, Moved]) -> None:
     for name, pair in found.items():
         moved.setdefault(name, []).append(pair)
-
-
-def read_again(config: Config, run: RunFolder) -> tuple[Cohort, Mapping[str, Mapping[str, Any]]]:
-    """The run's cohort and its targets, refused if the table is not the one that was trained on.
-
-    Each case knows the hashes that its files had when they were checked: whoever reads a changed one refuses it.
-
-    Raises:
-        CohortError: if the table changed or no longer reads.
-    """
-    tasks = build_tasks(config)
-    findings = Findings()
-    cohort = read_sources(config, tasks, findings)
-    truths = read_targets(cohort, tasks, findings)
-    rejected = findings.rejected()
-    if rejected:
-        raise CohortError(f"the cohort no longer reads as it did: {rejected[0].sentence()}", list(findings))
-    manifest = run.load_manifest()
-    if cohort.sha256 != manifest["table_sha256"]:
-        raise CohortError(
-            "[B031] the cohort's table changed since this run was trained; restore it, or train a new run"
-        )
-    return with_hashes(cohort, manifest.get("files_sha256", {})), truths
-
-
-def score_case(
-    selection: Selection,
-    case: Case,
-    results: Mapping[str, Result],
-    fold: int,
-    reference: Mapping[str, Mapping[str, float]],
-    fitted: Mapping[str, Task],
-) -> dict[str, ScoredCase]:
-    """Each scored task's prediction beside its reference; ``truth`` is None where the case is not labelled.
-
-    Args:
-        selection: what is scored.
-        case: one of its cases.
-        results: what the model says of it.
-        fold: of the model.
-        reference: numbers that scores refer to.
-        fitted: the tasks with what the model's training fold taught.
-
-    Raises:
-        CohortError: if a label no longer has the shape of its image.
-        InputError: if a label is not the one that was checked.
-    """
-    found: dict[str, ScoredCase] = {}
-    for name, task in selection.scored.items():
-        truth = selection.truths[name].get(case.case_id)
-        result = results[name]
-        numbers = reference.get(name, {})
-        entry = ScoredCase(case.case_id, case.patient, case.site, fold, truth, result, reference=numbers)
-        if truth is not None and isinstance(task, VoxelTask):
-            answer = result.mask if isinstance(task, LabelTask) else result.map
-            assert answer is not None
-            reader = selection.readers[name]
-            label = reference_mask(task, reader, truth) if isinstance(task, LabelTask) else _read_map(reader, case)
-            if label.array.shape != answer.array.shape:
-                raise CohortError(
-                    f"case {case.case_id!r}: the label {truth.name} no longer has the shape of its image; restore it"
-                )
-            case.refuse_change(truth, label.sha256)
-            scores = task.mask_scores(answer.array, label.array, label.grid.spacing)
-            if isinstance(task, LabelTask) and isinstance(reader, LabelTask):
-                scores = task.known_scores(scores, reader.unannotated(case))
-            entry = replace(entry, scores=scores)
-        elif truth is not None and isinstance(task, BoxTask):
-            entry = scored_boxes(entry, task, selection.readers[name], case)
-        elif truth is not None:
-            owner = fitted[name]
-            assert isinstance(owner, CaseTask)
-            entry = replace(entry, scores=owner.result_scores(result, truth))
-        found[name] = entry
-    return found
-
-
-def reference_mask(task: LabelTask, reader: Task, path: Path) -> Volume:
-    """A label file with its values as ``task`` writes them; ``reader`` is the task whose values are in the file."""
-    label = read_label(path)
-    if reader is task:
-        return label
-    assert isinstance(reader, LabelTask)
-    return replace(label, array=task.translated(label.array, reader))
-
-
-def _read_map(reader: Task, case: Case) -> Volume:
-    """The reference values of a case, NaN where none counts; ``reader`` is the task whose columns name the files."""
-    assert isinstance(reader, MapTask)
-    values, column = read_image(case.files[reader.columns[0]]), reader.mask_column
-    if column is None:
-        return values
-    mask = read_label(case.files[column])
-    case.refuse_change(case.files[column], mask.sha256)
-    if mask.array.shape != values.array.shape:
-        raise CohortError(f"case {case.case_id!r}: the mask of {column} no longer has the shape of its map; restore it")
-    return masked(values, mask)
 
 
 def metrics_json(

@@ -22,9 +22,9 @@ from medmtl.data.view import View
 from medmtl.device import describe_device
 from medmtl.distributed import ALONE, Ranks
 from medmtl.errors import ArtefactError
-from medmtl.evaluation.score import read_again
 from medmtl.model import refuse_other_tensors
 from medmtl.planning import Plan
+from medmtl.run_cohort import read_again
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import Task
 from medmtl.tasks.learning import load_states, states_of
