@@ -10,8 +10,9 @@ from typing import Any, Literal
 from medmtl.data.case import Case
 from medmtl.data.covariates import CovariateKind
 from medmtl.freed_memory import freed_memory_kept
+from medmtl.inference.case_prediction import CasePrediction
 from medmtl.inference.inputs import case_of_files, cases_of, cells_of
-from medmtl.inference.predict import CasePrediction, Predictor
+from medmtl.inference.predict import Predictor
 from medmtl.inference.write import TABLE, open_output, prediction_row, write_masks, write_table
 from medmtl.run_folder import open_folds
 

@@ -18,7 +18,8 @@ from medmtl.evaluation.selection import Selection, folds_of, groups_of, learned_
 from medmtl.evaluation.site import Learned, headline, site_estimates
 from medmtl.files import append_line, make_private_folder, read_json, write_json
 from medmtl.freed_memory import freed_memory_kept
-from medmtl.inference.predict import Predictor, assemble
+from medmtl.inference.case_prediction import assemble
+from medmtl.inference.predict import Predictor
 from medmtl.inference.write import box_file, map_file, mask_file, volume_files, write_masks, write_table
 from medmtl.progress import Progress, silent
 from medmtl.run_cohort import read_again

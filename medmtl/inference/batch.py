@@ -12,8 +12,9 @@ from medmtl.data.case import Case
 from medmtl.data.finding import Finding, Findings
 from medmtl.errors import InputError, NumericError
 from medmtl.freed_memory import freed_memory_kept
+from medmtl.inference.case_prediction import CasePrediction
 from medmtl.inference.overlap import WriteBehind, read_ahead
-from medmtl.inference.predict import CasePrediction, Predictor
+from medmtl.inference.predict import Predictor
 from medmtl.inference.write import TABLE, open_output, prediction_row, write_masks, write_table
 from medmtl.progress import Progress
 from medmtl.tasks.base import Cell

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,12 +20,12 @@ from medmtl.data.crop import Triple
 from medmtl.data.lesion import lesion_centre, marked
 from medmtl.data.preparation import normalise, prepare_case
 from medmtl.data.prepared import Intensity, Preparation, Prepared
-from medmtl.data.volume import Volume
 from medmtl.device import describe_device
 from medmtl.errors import ArtefactError, InputError, NumericError
 from medmtl.files import sha256_bytes
 from medmtl.inference.ask import Ask, chosen_precision
 from medmtl.inference.boxes import in_the_patient
+from medmtl.inference.case_prediction import CasePrediction, assemble
 from medmtl.inference.case_view import SecondScan, case_view_activations
 from medmtl.inference.forward import stream
 from medmtl.inference.fusion import fused
@@ -35,45 +35,14 @@ from medmtl.inference.planes import Found, Stream, averaged
 from medmtl.model import MultiTaskModel
 from medmtl.planning import Plan, observed_range
 from medmtl.run_folder import RunFolder, no_checkpoint
-from medmtl.tasks.base import CaseTask, Result, Task
-from medmtl.tasks.box_task import BoxTask, FoundBox
+from medmtl.tasks.base import Task
+from medmtl.tasks.box_task import BoxTask
 from medmtl.tasks.learning import load_states
 from medmtl.tasks.voxel import VoxelTask
 
 logger = logging.getLogger(__name__)
 
 RANGE_MARGIN = 0.1  # beyond the training range, relative to its ends: what a few cases happen to span is no border
-
-
-@dataclass(frozen=True)
-class CasePrediction(Mapping[str, Result]):
-    """What the model says of one case, by task.
-
-    Attributes:
-        case_id: the case.
-        results: task -> result.
-        activations: case task -> averaged activation, from which its result follows; of a box task its boxes, each as
-            six corners in voxels, six in mm, and the score.
-        outside_training: what lies outside the range seen in training, such as ``spacing_z`` or ``covariate_age``;
-            empty if nothing does.
-        at_reference: case task -> the activation with its window around the reference's lesion instead of the predicted
-            one; empty unless asked for, and where there is no such window.
-    """
-
-    case_id: str
-    results: Mapping[str, Result]
-    activations: Mapping[str, tuple[Any, ...]]
-    outside_training: tuple[str, ...]
-    at_reference: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-
-    def __getitem__(self, task: str) -> Result:
-        return self.results[task]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.results)
-
-    def __len__(self) -> int:
-        return len(self.results)
 
 
 @dataclass(frozen=True)
@@ -101,21 +70,6 @@ class _Member:
     tasks: dict[str, Task]
     model: MultiTaskModel
     sha256: str
-
-
-def assemble(
-    tasks: Mapping[str, Task], masks: Mapping[str, Volume], activations: Mapping[str, Sequence[Any]]
-) -> dict[str, Result]:
-    """Results of a case from its masks and the other tasks' activations, in the configured order of the tasks."""
-    results: dict[str, Result] = {}
-    for name, task in tasks.items():
-        if isinstance(task, VoxelTask):
-            results[name] = task.result(masks[name])
-        elif isinstance(task, BoxTask):
-            results[name] = task.result([FoundBox.of(row) for row in activations[name]])
-        elif isinstance(task, CaseTask):
-            results[name] = task.result(torch.tensor(activations[name]), masks)
-    return results
 
 
 def reference_centre(prepared: Prepared, plan: Plan) -> Triple | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from medmtl.data.formats.nifti import write_map, write_mask
 from medmtl.errors import InputError
 from medmtl.files import make_private_folder, safe_name, write_atomic
-from medmtl.inference.predict import CasePrediction
+from medmtl.inference.case_prediction import CasePrediction
 from medmtl.tasks.base import Cell, Task
 from medmtl.tasks.box_task import BoxResult
 from medmtl.tasks.voxel import LabelTask, MapTask

@@ -15,7 +15,8 @@ from medmtl.cli import main
 from medmtl.data.case import Case
 from medmtl.errors import InputError, NumericError
 from medmtl.inference import batch
-from medmtl.inference.predict import CasePrediction, Predictor, ReadCase
+from medmtl.inference.case_prediction import CasePrediction
+from medmtl.inference.predict import Predictor, ReadCase
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import medmtl
 from medmtl.data.formats.nifti import read_label
 from medmtl.data.volume import Grid, Volume
 from medmtl.files import sha256_file
-from medmtl.inference.predict import CasePrediction
+from medmtl.inference.case_prediction import CasePrediction
 from medmtl.inference.write import (
     BOX_COLUMNS,
     box_file,

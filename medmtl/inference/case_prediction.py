@@ -1,0 +1,60 @@
+"""What the model says of one case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from medmtl.data.volume import Volume
+from medmtl.tasks.base import CaseTask, Result, Task
+from medmtl.tasks.box_task import BoxTask, FoundBox
+from medmtl.tasks.voxel import VoxelTask
+
+
+@dataclass(frozen=True)
+class CasePrediction(Mapping[str, Result]):
+    """What the model says of one case, by task.
+
+    Attributes:
+        case_id: the case.
+        results: task -> result.
+        activations: case task -> averaged activation, from which its result follows; of a box task its boxes, each as
+            six corners in voxels, six in mm, and the score.
+        outside_training: what lies outside the range seen in training, such as ``spacing_z`` or ``covariate_age``;
+            empty if nothing does.
+        at_reference: case task -> the activation with its window around the reference's lesion instead of the predicted
+            one; empty unless asked for, and where there is no such window.
+    """
+
+    case_id: str
+    results: Mapping[str, Result]
+    activations: Mapping[str, tuple[Any, ...]]
+    outside_training: tuple[str, ...]
+    at_reference: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def __getitem__(self, task: str) -> Result:
+        return self.results[task]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.results)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+
+def assemble(
+    tasks: Mapping[str, Task], masks: Mapping[str, Volume], activations: Mapping[str, Sequence[Any]]
+) -> dict[str, Result]:
+    """Results of a case from its masks and the other tasks' activations, in the configured order of the tasks."""
+    results: dict[str, Result] = {}
+    for name, task in tasks.items():
+        if isinstance(task, VoxelTask):
+            results[name] = task.result(masks[name])
+        elif isinstance(task, BoxTask):
+            results[name] = task.result([FoundBox.of(row) for row in activations[name]])
+        elif isinstance(task, CaseTask):
+            results[name] = task.result(torch.tensor(activations[name]), masks)
+    return results
