@@ -88,6 +88,6 @@ STUDIES = {
         kernels=((3, 3, 1), (3, 3, 1), (3, 3, 3), (3, 3, 3), (3, 3, 3)),
         turns=(0.0, 0.0, 0.26),
         sizes=0.2,
-        recipe=Recipe(shape=(128, 128, 16), filters=(16, 32, 64, 128, 128), batch=2),
+        recipe=Recipe(shape=(128, 128, 16), filters=(16, 32, 64, 128, 128), batch=2, case_weight=0.02, average=0.99),
     ),
 }

@@ -219,10 +219,10 @@ class TrainingSection(Section):
 
     Attributes:
         steps, minutes: exactly one; minutes become a fixed number of steps after 20 warm ones.
-        sampling: ``even``: every case that has a label equally often. ``labelled``: each task's labelled cases equally
-            often, however few; see :meth:`medmtl.data.order.CaseOrder.labelled`. A task with few labels then gets its
-            share of every step by repeating them, and who is labelled decides what all tasks see, so that it is to be
-            asked for.
+        sampling: ``even``: every case that has a label equally often, whole cases of one shape in one step.
+            ``labelled``: each task's labelled cases equally often, however few; see
+            :meth:`medmtl.data.order.CaseOrder.labelled`. A task with few labels then gets its share of every step by
+            repeating them, and who is labelled decides what all tasks see, so that it is to be asked for.
         optimiser: ``adamw``, or ``sgd`` with Nesterov momentum 0.99 as in nnU-Net, whose ``lr`` is 0.01. The defaults
             of the rates are AdamW's for both.
         lr: peak learning rate of a trunk that voxel tasks train (encoder, decoder and voxel heads).

@@ -13,11 +13,14 @@ from medmtl import checkpoint
 from medmtl.build import build_model, build_tasks, build_weighting
 from medmtl.config import Config
 from medmtl.data.augmentation import AXES, Augmentation
+from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case
 from medmtl.data.cohort_order import CohortOrder
+from medmtl.data.crop import Triple, whole_shape
 from medmtl.data.loader import StepDataset, StepViews
 from medmtl.data.order import CaseOrder, Order
 from medmtl.data.prepared import Preparation
+from medmtl.data.shape_order import ShapeOrder
 from medmtl.data.view import View
 from medmtl.device import describe_device
 from medmtl.distributed import ALONE, Ranks
@@ -244,14 +247,19 @@ def _datasets(
     ranks: Ranks = ALONE,
 ) -> StepViews:
     """One dataset per view, for the tasks that see it."""
-    flips = () if config.augmentation.flips == "none" else config.augmentation.flips
+    flips = () if config.augmentation.flips == "none" else tuple(AXES[name] for name in config.augmentation.flips)
 
     def make(view: View, preparation: Preparation, batch: int, seeing: Sequence[str]) -> StepDataset:
-        axes = tuple(AXES[name] for name in flips)
-        settings = Augmentation(preparation.spacing, axes, enabled=config.augmentation.kind != "none")
+        settings = Augmentation(preparation.spacing, flips, enabled=config.augmentation.kind != "none")
+        cache = open_cache(config, run.path, preparation)
+        order = _order(config, batch, {name: tasks[name] for name in seeing}, cases, truths) if augment else None
+        if order is not None and view.kind == "case" and config.training.sampling == "even":
+            order = ShapeOrder(
+                order, _own_shapes(cases, cache, view, plan.network.divisor), batch, config.training.seed
+            )
         return StepDataset(
             cases,
-            open_cache(config, run.path, preparation),
+            cache,
             {name: tasks[name].encode for name in seeing},
             [name for name in seeing if tasks[name].voxel],
             truths,
@@ -264,7 +272,7 @@ def _datasets(
             # what is done to the image changes nothing for a task that does not read it
             sensitive={name: tasks[name].sensitive_to for name in seeing if tasks[name].reads_image},
             covariates=plan.covariates,
-            order=_order(config, batch, {name: tasks[name] for name in seeing}, cases, truths) if augment else None,
+            order=order,
             slots=ranks.slots(batch) if augment else None,
             notes={name: task.noted for name in seeing if isinstance(task := tasks[name], LabelTask)},
         )
@@ -277,6 +285,12 @@ def _datasets(
         view = View(second.kind, second.shape, second.tiles, second.around, ignored)
         views.append(make(view, second.preparation, second.batch, second.tasks))
     return StepViews(views)
+
+
+def _own_shapes(cases: Sequence[Case], cache: PreparedCache, view: View, divisor: Triple) -> list[Triple]:
+    """Of each case, the sample that it would have alone."""
+    sizes = [cache.get(case).image_CDHW.shape[1:] for case in cases]
+    return [whole_shape([size], view.shape, divisor) for size in sizes]
 
 
 def _order(

@@ -6,10 +6,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import pytest
 
 from medmtl import api
 from medmtl.data.batch import ViewBatch
+from medmtl.data.crop import whole_shape
 from medmtl.errors import InterruptedRun
 from medmtl.run_folder import RunFolder
 from medmtl.training.session import Session, open_session
@@ -101,3 +103,29 @@ def test_a_case_that_no_task_of_the_run_is_labelled_for_is_not_drawn(tiny_cohort
     labelled = session.training.views[0].truths["malignancy"]
     assert any(case.case_id not in labelled for case in session.training.views[0].cases)
     assert all(case_id in labelled for case_id in chosen(session, 30))
+
+
+@pytest.fixture(scope="module")
+def two_shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 cases, cut so that every second scan is half as wide as the others; returns their configuration."""
+    config = api.synth(tmp_path_factory.mktemp("shapes") / "cohort", cases=24)
+    folder = config.parent
+    for path in [*folder.glob("images/*.nii.gz"), *folder.glob("labels/*.nii.gz")]:
+        scan: Any = nib.as_closest_canonical(nib.load(path))  # type: ignore[no-untyped-call, attr-defined]
+        cut = path.with_name(f"cut_{path.name}")
+        nib.save(scan.slicer[: 26 if path.name[-8] in "13579" else 14, :26, :18], cut)  # type: ignore[attr-defined]
+        cut.replace(path)
+    return config
+
+
+@pytest.mark.parametrize("sampling", ["even", "labelled"])
+def test_evenly_drawn_whole_cases_of_one_shape_share_a_step(two_shapes: Path, tmp_path: Path, sampling: str) -> None:
+    overrides = {**TINY, "training.steps": 1, "training.sampling": sampling}
+    session = open_session(RunFolder.open(api.train(two_shapes, tmp_path / "run", device="cpu", overrides=overrides)))
+    view = session.training.views[0]
+    assert view.view.kind == "case"
+    steps = [[view.cache.get(case).image_CDHW.shape[1:] for case in view._chosen(step)] for step in range(6)]
+    shapes = [{whole_shape([size], view.view.shape, view.divisor) for size in sizes} for sizes in steps]
+    assert len(set.union(*shapes)) == 2
+    mixed = sum(len(held) > 1 for held in shapes)
+    assert mixed <= 1 if sampling == "even" else mixed > 1
