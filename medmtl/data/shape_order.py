@@ -6,9 +6,8 @@ to the network beside a larger one, and other than alone, which is how it is pre
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-
-import numpy as np
 
 from medmtl.data.crop import Triple
 from medmtl.data.order import Order
@@ -65,7 +64,7 @@ class ShapeOrder:
                 alike.setdefault(self._shapes[place], []).append(place)
         steps: list[list[int]] = []
         left: list[int] = []
-        for shape in sorted(alike, key=lambda shape: (np.prod(shape), shape)):
+        for shape in sorted(alike, key=lambda shape: (math.prod(shape), shape)):
             places = alike[shape]
             rest = len(places) % self._batch
             steps += self._cut(places[rest:])
