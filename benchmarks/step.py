@@ -9,8 +9,8 @@ Arms, timed in turn, round by round, in one process, on the threads that the pla
 * ``joint``: medmtl's step with all tasks, loader included.
 * one arm per task: medmtl's step with this task alone, in the same plan.
 
-A figure is the median over the steps of a round, and then over the rounds. The table that is printed is also written to
-FOLDER/step.md.
+A figure is the mean over the steps of a round, whose samples differ in size, and then the median over the rounds. The
+table that is printed is also written to FOLDER/step.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -119,7 +119,7 @@ def bare(session: Session, count: int) -> Callable[[], object]:
 
 
 def timed(step: Callable[[], object], count: int, device: torch.device) -> float:
-    """Median seconds of a step, behind a few that are not counted."""
+    """Mean seconds of a step, behind a few that are not counted."""
     found = []
     for number in range(WARM + count):
         begin = time.perf_counter()
@@ -128,7 +128,7 @@ def timed(step: Callable[[], object], count: int, device: torch.device) -> float
             torch.cuda.synchronize(device)
         if number >= WARM:
             found.append(time.perf_counter() - begin)
-    return median(found)
+    return fmean(found)
 
 
 def table(seconds: dict[str, float], joint: Session) -> str:
