@@ -21,7 +21,7 @@ class ShapeOrder:
 
     A round is made of the other order's draws, so that each case comes as often. What is left of a shape after its full
     steps shares one with what is left of the next larger ones. The steps of a round come in a random order. A round is
-    no longer than a pass over the cases: from a longer one a rare shape's step would hold one case twice.
+    no longer than a pass over the cases: the longer it is, the oftener a rare shape's step would hold one case twice.
 
     Args:
         order: which cases are drawn.
