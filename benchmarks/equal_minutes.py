@@ -108,7 +108,6 @@ def run_medmtl(given: argparse.Namespace, fold: int, seed: int, steps: int | Non
         "training.seed": seed,
         "training.checkpoint_every": 100_000,
         "plan.threads": given.threads,
-        "plan.workers": 1,
     }
     training = Training(given.config, place, overrides, fold, given.clock)
     if given.clock == "wall":

@@ -7,6 +7,7 @@ Arms, timed in turn, round by round, in one process, on the threads that the pla
 * ``bare``: the joint network's encoder, decoder and voxel heads on the same batches, which lie in memory, with the same
   loss on all of its outputs, backward, torch's AdamW; nothing else. The floor of training this network.
 * ``joint``: medmtl's step with all tasks, loader included.
+* ``joint, loaders: N``: the same with no loader process where the plan has some, and with one otherwise.
 * one arm per task: medmtl's step with this task alone, in the same plan.
 
 A figure is the mean over the steps of a round, whose samples differ in size, and then the median over the rounds. The
@@ -66,7 +67,9 @@ def main() -> None:
     with freed_memory_kept(), ExitStack() as stack:  # the former as in a training
         arms: dict[str, Callable[[], object]] = {"bare": bare(joint, given.steps + WARM)}
         for name, session in sessions.items():
-            arms[name] = stepping(session, stack)
+            arms[name] = stepping(session, session.plan.workers, stack)
+        other = 0 if joint.plan.workers else 1
+        arms[f"joint, loaders: {other}"] = stepping(joint, other, stack)
         seconds = {name: [] for name in arms}  # type: dict[str, list[float]]
         for _ in range(given.rounds):
             for name, step in arms.items():
@@ -87,9 +90,9 @@ def opened(document: dict[str, Any], names: list[str], given: argparse.Namespace
     return open_session(RunFolder.open(place))
 
 
-def stepping(session: Session, stack: ExitStack) -> Callable[[], object]:
-    """A call of which is one step of a training, its batch made by the loader."""
-    loader = make_loader(session.training, 0, STEPS_AHEAD, session.plan.workers, session.learner.device)
+def stepping(session: Session, workers: int, stack: ExitStack) -> Callable[[], object]:
+    """A call of which is one step of a training, its batch made by so many loader processes."""
+    loader = make_loader(session.training, 0, STEPS_AHEAD, workers, session.learner.device)
     batches: Iterator[Any] = stack.enter_context(closing(loader))
     return lambda: train_step(session.learner, next(batches), 1.0)
 
@@ -134,7 +137,7 @@ def timed(step: Callable[[], object], count: int, device: torch.device) -> float
 def table(seconds: dict[str, float], joint: Session) -> str:
     """A Markdown table of the arms, and the ratios that are asked about."""
     plan = joint.plan
-    tasks = [name for name in seconds if name not in ("bare", "joint")]
+    tasks = list(joint.learner.tasks)
     voxel = [name for name in tasks if joint.learner.tasks[name].voxel]
     lines = [
         f"{describe_hardware(plan.device)}; {plan.batch} samples a step, {plan.precision}, {plan.threads} threads",

@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from medmtl.build import build_tasks
+from medmtl.device import Device
 from medmtl.errors import ArtefactError
 from medmtl.planning import Plan, with_statistics
-from tests.planning.cohorts import configured, facts, scan
+from tests.planning.cohorts import SMALL, configured, facts, fingerprint, planned, scan
 
 
 class TestStorage:
@@ -35,3 +36,19 @@ class TestStorage:
         del data["batch"]
         with pytest.raises(ArtefactError, match="batch"):
             Plan.from_json(data)
+
+
+class TestLoaders:
+    @pytest.mark.parametrize(
+        ("kind", "cores", "workers"),
+        [("cpu", 1, 0), ("cpu", 2, 0), ("cpu", 3, 1), ("cpu", 6, 3), ("cpu", 32, 4), ("cuda", 1, 1), ("cuda", 2, 1)],
+    )
+    def test_a_loader_process_takes_no_core_that_the_step_wants(
+        self, tmp_path: Path, kind: Literal["cpu", "cuda"], cores: int, workers: int
+    ) -> None:
+        device = Device(kind, bf16=False, cores=cores)
+        plan = planned(configured(tmp_path), *map(fingerprint, SMALL), device=device)
+        assert plan.workers == workers
+
+    def test_how_many_is_for_the_configuration_to_say(self, tmp_path: Path) -> None:
+        assert planned(configured(tmp_path, plan__workers=1), *map(fingerprint, SMALL)).workers == 1
