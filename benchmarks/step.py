@@ -8,7 +8,8 @@ Arms, timed in turn, round by round, in one process, on the threads that the pla
   loss on all of its outputs, backward, torch's AdamW; nothing else. The floor of training this network.
 * ``joint``: medmtl's step with all tasks, loader included.
 * ``joint, loaders: N``: the same with no loader process where the plan has some, and with one otherwise.
-* one arm per task: medmtl's step with this task alone, in the same plan.
+* one arm per task: medmtl's step with this task alone, in the same plan. Where some tasks have a view of their own,
+  which is cut around the mask of another, only the voxel tasks can be alone.
 
 A figure is the mean over the steps of a round, whose samples differ in size, and then the median over the rounds. The
 table that is printed is also written to FOLDER/step.md.
@@ -33,6 +34,8 @@ from medmtl.data.formats import strict_yaml
 from medmtl.data.workers import make_loader
 from medmtl.device import describe_hardware
 from medmtl.freed_memory import freed_memory_kept
+from medmtl.networks.cost import forward_operations
+from medmtl.planning.network import plan_towers
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.voxel import LabelTask
 from medmtl.training.session import Session, open_session
@@ -62,8 +65,11 @@ def main() -> None:
     }
     document = strict_yaml.parse(given.config.read_text()).data
     joint = opened(document, list(document["tasks"]), given, overrides)
-    overrides |= {"plan.batch": joint.plan.batch, "plan.precision": joint.plan.precision}
-    sessions = {"joint": joint} | {name: opened(document, [name], given, overrides) for name in document["tasks"]}
+    plan = joint.plan
+    overrides |= {"plan.batch": plan.batch, "plan.precision": plan.precision}
+    overrides |= {"plan.shape": list(plan.shape)} if plan.view == "patch" else {}
+    apart = [name for name, task in joint.learner.tasks.items() if task.voxel or plan.case_view is None]
+    sessions = {"joint": joint} | {name: opened(document, [name], given, overrides) for name in apart}
     with freed_memory_kept(), ExitStack() as stack:  # the former as in a training
         arms: dict[str, Callable[[], object]] = {"bare": bare(joint, given.steps + WARM)}
         for name, session in sessions.items():
@@ -83,7 +89,9 @@ def opened(document: dict[str, Any], names: list[str], given: argparse.Namespace
     """A run of the named tasks, ready for its first step; a task alone has no mask to read, and is learned without."""
     label = "joint" if len(names) > 1 else names[0]
     source = given.out / f"{label}.yaml"
-    source.write_text(strict_yaml.dump(document if len(names) > 1 else alone(document, names[0])))
+    if len(names) == 1:
+        document = {key: value for key, value in alone(document, names[0]).items() if key != "views"}
+    source.write_text(strict_yaml.dump(document))
     place = given.out / f"run-{label}"
     if not (place / "manifest.json").exists():
         start_run(make_ready(config.load(source, overrides)), place, 0, given.device)
@@ -137,7 +145,7 @@ def timed(step: Callable[[], object], count: int, device: torch.device) -> float
 def table(seconds: dict[str, float], joint: Session) -> str:
     """A Markdown table of the arms, and the ratios that are asked about."""
     plan = joint.plan
-    tasks = list(joint.learner.tasks)
+    tasks = [name for name in joint.learner.tasks if name in seconds]
     voxel = [name for name in tasks if joint.learner.tasks[name].voxel]
     lines = [
         f"{describe_hardware(plan.device)}; {plan.batch} samples a step, {plan.precision}, {plan.threads} threads",
@@ -150,9 +158,20 @@ def table(seconds: dict[str, float], joint: Session) -> str:
     ]
     if len(voxel) == 1:
         lines.append(f"Joint step to the segmentation's alone: {seconds['joint'] / seconds[voxel[0]]:.3f}.")
-    apart = sum(seconds[name] for name in tasks)
-    lines.append(f"Joint step to the sum of the steps apart: {seconds['joint'] / apart:.3f}.")
+    if len(tasks) == len(joint.learner.tasks):
+        apart = sum(seconds[name] for name in tasks)
+        bound = operations(joint, tasks) / sum(operations(joint, [name]) for name in tasks)
+        lines.append(
+            f"Joint step to the sum of the steps apart: {seconds['joint'] / apart:.3f}; by arithmetic, {bound:.3f}."
+        )
     return "\n".join(lines) + "\n"
+
+
+def operations(session: Session, names: list[str]) -> int:
+    """Of the convolutions that a network of the named tasks has, for one sample."""
+    tasks = {name: session.learner.tasks[name] for name in names}
+    network = session.plan.network
+    return forward_operations(network, plan_towers(session.config, tasks, network), session.plan.shape)
 
 
 if __name__ == "__main__":
