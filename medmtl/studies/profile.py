@@ -21,8 +21,9 @@ from medmtl.training.session import open_session
 from medmtl.training.step import Learner, train_step
 
 WARM_STEPS = 5  # allocation, the choice of kernels and the loader's start make the first ones slower
-PARTS = ("waiting for data", "moving the batch", "encoder and decoder", "heads", "losses", "backward", "clipping",
-         "optimiser", "rest")  # fmt: skip
+# loading: making the batch, or waiting for the loader process that makes it
+PARTS = ("loading", "moving the batch", "encoder and decoder", "heads", "losses", "backward", "clipping", "optimiser",
+         "rest")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def profile_steps(run: RunFolder, steps: int, progress: Progress = silent) -> St
                 watch.spent.clear()
             watch.restart()
             batch = next(loader)
-            watch.mark("waiting for data")
+            watch.mark("loading")
             train_step(learner, batch, schedule.factor(step))
             watch.mark("rest")
             samples = sum(len(view.case_ids) * view.tiles for view in batch.views.values())

@@ -303,7 +303,7 @@ def _tell_timing(session: Session, step: int, first: int, clock: _Clock) -> None
         }
     )
     logger.info(
-        "%d steps in %.0f s; waiting for data %.1f %%; peak memory %.2f GB (planned %.2f GB)",
+        "%d steps in %.0f s; loading took %.1f %%; peak memory %.2f GB (planned %.2f GB)",
         step - first,
         seconds,
         100 * clock.waiting / seconds,
