@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from medmtl.networks.pooling.base import Pooling
-from medmtl.networks.pooling.mean import VOXELS
+from medmtl.networks.pooling.mean import channel_means
 
 
 class MeanMax(Pooling):
@@ -23,4 +23,7 @@ class MeanMax(Pooling):
 
     def forward(self, map_BCDHW: torch.Tensor) -> torch.Tensor:
         """(B, C, D, H, W) -> (B, 2 C)."""
-        return torch.cat([map_BCDHW.mean(dim=VOXELS, dtype=torch.float32), map_BCDHW.amax(dim=VOXELS).float()], dim=1)
+        # torch's amax shares a gradient among equal maxima, which takes several passes over the map; and over this axis
+        # the gradient of a map that is channels last is so too
+        highest_BC = map_BCDHW.flatten(2).transpose(1, 2).max(dim=1).values
+        return torch.cat([channel_means(map_BCDHW), highest_BC.float()], dim=1)
