@@ -14,15 +14,13 @@ class Mean(Pooling):
 
     def forward(self, map_BCDHW: torch.Tensor) -> torch.Tensor:
         """(B, C, D, H, W) -> (B, C)."""
-        return channel_means(map_BCDHW)
+        return voxels_in_a_row(map_BCDHW).mean(dim=1, dtype=torch.float32)
 
 
-def channel_means(map_BCDHW: torch.Tensor) -> torch.Tensor:
-    """(B, C, D, H, W) of any floating type -> (B, C), fp32.
+def voxels_in_a_row(map_BCDHW: torch.Tensor) -> torch.Tensor:
+    """A view, (B, D * H * W, C).
 
-    A product of matrices reads a map that is channels last as it lies, and so does its gradient: with it, torch's own
-    mean takes twice the time on such a map.
+    Of a map that is channels last it is contiguous, and so is a gradient that comes back through it; reduced over three
+    axes instead, it takes several times as long to come back.
     """
-    map_BCN = map_BCDHW.flatten(2).float()
-    share_B1N = map_BCN.new_full((len(map_BCN), 1, map_BCN.shape[2]), 1 / map_BCN.shape[2])
-    return torch.bmm(share_B1N, map_BCN.transpose(1, 2))[:, 0]
+    return map_BCDHW.flatten(2).transpose(1, 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from medmtl.networks.pooling.base import Pooling
-from medmtl.networks.pooling.mean import channel_means
+from medmtl.networks.pooling.mean import voxels_in_a_row
 
 
 class MeanMax(Pooling):
@@ -23,7 +23,6 @@ class MeanMax(Pooling):
 
     def forward(self, map_BCDHW: torch.Tensor) -> torch.Tensor:
         """(B, C, D, H, W) -> (B, 2 C)."""
-        # torch's amax shares a gradient among equal maxima, which takes several passes over the map; and over this axis
-        # the gradient of a map that is channels last is so too
-        highest_BC = map_BCDHW.flatten(2).transpose(1, 2).max(dim=1).values
-        return torch.cat([channel_means(map_BCDHW), highest_BC.float()], dim=1)
+        map_BNC = voxels_in_a_row(map_BCDHW)
+        # not amax, which shares a gradient among equal maxima, in several passes over the map
+        return torch.cat([map_BNC.mean(dim=1, dtype=torch.float32), map_BNC.max(dim=1).values.float()], dim=1)
