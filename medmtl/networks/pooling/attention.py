@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from medmtl.networks.pooling.base import Pooling
+from medmtl.networks.pooling.base import Pooling, voxels_in_a_row
 
 HIDDEN = 16
 
@@ -33,18 +33,14 @@ class GatedAttention(Pooling):
 
     def forward(self, map_BCDHW: torch.Tensor) -> torch.Tensor:
         """(B, C, D, H, W) -> (B, C)."""
-        voxels_BNC = _voxels(map_BCDHW)
+        voxels_BNC = voxels_in_a_row(map_BCDHW.float())
         return torch.einsum("bn,bnc->bc", self._weights(voxels_BNC), voxels_BNC)
 
     def weights(self, map_BCDHW: torch.Tensor) -> torch.Tensor:
         """The weight of each voxel, (B, D, H, W); those of a sample sum to 1."""
-        return self._weights(_voxels(map_BCDHW)).reshape(len(map_BCDHW), *map_BCDHW.shape[2:])
+        return self._weights(voxels_in_a_row(map_BCDHW.float())).reshape(len(map_BCDHW), *map_BCDHW.shape[2:])
 
     def _weights(self, voxels_BNC: torch.Tensor) -> torch.Tensor:
         hidden_BNH = self.content(voxels_BNC).tanh() * self.gate(voxels_BNC).sigmoid()
         weight_BN: torch.Tensor = self.score(hidden_BNH)[..., 0].softmax(dim=1)
         return weight_BN
-
-
-def _voxels(map_BCDHW: torch.Tensor) -> torch.Tensor:
-    return map_BCDHW.float().flatten(2).transpose(1, 2)

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from medmtl.networks.features import Guide
+from medmtl.networks.pooling.base import voxels_in_a_row
 
 FLOOR = 1e-6
 
@@ -29,8 +30,7 @@ def mean_under(map_BCDHW: torch.Tensor, guide_B1DHW: torch.Tensor) -> torch.Tens
     depth, height, width = map_BCDHW.shape[2:]
     weight_B1DHW = functional.adaptive_avg_pool3d(guide_B1DHW, (depth, height, width)) + FLOOR
     weight_B1N = weight_B1DHW.flatten(2)
-    # a product of matrices, which reads a map that is channels last as it lies
-    sum_BC = torch.bmm(weight_B1N, map_BCDHW.float().flatten(2).transpose(1, 2))[:, 0]
+    sum_BC = torch.bmm(weight_B1N, voxels_in_a_row(map_BCDHW.float()))[:, 0]
     return sum_BC / weight_B1N.sum(dim=2)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from medmtl.networks.pooling.base import Pooling
-from medmtl.networks.pooling.mean import voxels_in_a_row
+from medmtl.networks.pooling.base import Pooling, voxels_in_a_row
 
 
 class MeanMax(Pooling):
