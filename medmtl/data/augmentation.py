@@ -29,6 +29,8 @@ LARGEST_ANGLE = math.pi / 6
 LARGEST_ANGLE_UNCUT = math.pi / 12  # where a turned corner must not leave the sample
 GENTLE_SHARE = 0.5  # of draws that leave every label of the case valid
 BLUR_DEVIATIONS = 3.0  # the kernel's reach
+SMALLEST_RANGE = 1e-7
+VOXELS = (1, 2, 3)  # axes of an image with channels
 
 Matrix = tuple[tuple[float, ...], ...]
 
@@ -197,8 +199,8 @@ class Augmentation:
         if draw.brightness is not None:
             image_CDHW = image_CDHW * draw.brightness
         if draw.contrast is not None:
-            low, high, mean, _ = _spread(image_CDHW)
-            image_CDHW = torch.clamp((image_CDHW - mean) * draw.contrast + mean, low, high)
+            mean = image_CDHW.mean(VOXELS, keepdim=True)
+            image_CDHW = torch.clamp((image_CDHW - mean) * draw.contrast + mean, *_range(image_CDHW))
         if draw.zoom is not None:
             whole = image_CDHW.shape[1:]
             small = [n if axis == self.coarse else max(1, round(n * draw.zoom)) for axis, n in enumerate(whole)]
@@ -241,12 +243,18 @@ def _sampling_grid(
     """Places for ``grid_sample``, (1, *shape, 3).
 
     torch counts an axis of n voxels from -1 to 1 between outer faces, voxel i at (2 i + 1) / n - 1, in order W, H, D
-    (Jaderberg et al. 2015, https://arxiv.org/abs/1506.02025).
+    (Jaderberg et al. 2015, https://arxiv.org/abs/1506.02025). A place is a sum of one part per axis, so that no voxel
+    needs a product of matrices: the same as ``affine_grid`` up to rounding, in a fraction of its time.
     """
     n = np.array(source)
     turn = matrix * np.array(shape)[None, :] / n[:, None]
-    theta = np.concatenate([turn[::-1, ::-1], ((2 * centre + 1) / n - 1)[::-1, None]], axis=1)
-    return functional.affine_grid(torch.tensor(theta[None], dtype=torch.float32), [1, 1, *shape], align_corners=False)
+    middle = (2 * centre + 1) / n - 1
+    d, h, w = ((2 * np.arange(m) + 1) / m - 1 for m in shape)
+    places = np.empty((3, *shape), np.float32)
+    for place, (by_d, by_h, by_w), begin in zip(places, turn[::-1], middle[::-1], strict=True):
+        plane = (begin + by_d * d)[:, None] + by_h * h
+        np.add(plane.astype(np.float32)[:, :, None], (by_w * w).astype(np.float32), out=place)
+    return torch.from_numpy(places).movedim(0, -1)[None]
 
 
 def _sample(values_CDHW: torch.Tensor, grid: torch.Tensor, mode: str) -> torch.Tensor:
@@ -262,16 +270,22 @@ def _sample_values(values: npt.NDArray[np.float32], grid: torch.Tensor) -> npt.N
     return found
 
 
-def _spread(image_CDHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Minimum, maximum, mean and deviation per channel, (C, 1, 1, 1)."""
-    axes = (1, 2, 3)
-    deviation, mean = torch.std_mean(image_CDHW, axes, correction=0, keepdim=True)
-    return image_CDHW.amin(axes, keepdim=True), image_CDHW.amax(axes, keepdim=True), mean, deviation
+def _range(image_CDHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Minimum and maximum per channel, (C, 1, 1, 1)."""
+    return image_CDHW.amin(VOXELS, keepdim=True), image_CDHW.amax(VOXELS, keepdim=True)
+
+
+def _moments(image_CDHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation per channel, (C, 1, 1, 1)."""
+    # not std_mean, whose one pass over the voxels takes ten times as long on a CPU
+    mean = image_CDHW.mean(VOXELS, keepdim=True)
+    return mean, (image_CDHW - mean).square().mean(VOXELS, keepdim=True).sqrt()
 
 
 def _gamma(image_CDHW: torch.Tensor, exponent: float) -> torch.Tensor:
     """The range scaled to 0..1, raised to the exponent, and brought back to its mean and deviation."""
-    low, high, mean, deviation = _spread(image_CDHW)
-    raised = ((image_CDHW - low) / (high - low).clamp(min=1e-7)) ** exponent
-    _, _, raised_mean, raised_deviation = _spread(raised)
-    return (raised - raised_mean) / raised_deviation.clamp(min=1e-7) * deviation + mean
+    low, high = _range(image_CDHW)
+    raised = ((image_CDHW - low) / (high - low).clamp(min=SMALLEST_RANGE)) ** exponent
+    mean, deviation = _moments(image_CDHW)
+    raised_mean, raised_deviation = _moments(raised)
+    return (raised - raised_mean) / raised_deviation.clamp(min=SMALLEST_RANGE) * deviation + mean

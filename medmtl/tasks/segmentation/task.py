@@ -136,7 +136,7 @@ class Segmentation(LabelTask):
         notes = 0 if self.options.annotated is None else len(self.options.labels)
         table = np.zeros(max(values) + 1, dtype_with_note(len(values) + 1, notes))
         table[values] = np.arange(1, len(values) + 1)
-        return torch.from_numpy(table[np.asarray(truth)])
+        return torch.from_numpy(np.take(table, np.asarray(truth)))
 
     def noted(self, target: torch.Tensor, case: Case) -> torch.Tensor:
         """With a note of the labels that nobody looked for; see :mod:`medmtl.tasks.segmentation.annotation`."""
