@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medmtl.evaluation.selection import Selection
-from medmtl.tasks.base import ScoredCase
+from medmtl.tasks.base import CaseTask, ScoredCase
 
 
 def cohort_scores(selection: Selection, scored: Mapping[str, Sequence[ScoredCase]]) -> dict[str, dict[str, Any]]:
     """Task -> cohort -> its number of labelled cases and all metrics over them.
 
     A cohort without a labelled case stands there with none and without metrics. Nothing where there is one cohort.
+    What a metric asks of a whole cohort, such as how long it was followed, is asked of each by itself.
 
     Args:
         selection: what is scored.
@@ -29,8 +30,10 @@ def cohort_scores(selection: Selection, scored: Mapping[str, Sequence[ScoredCase
     for task, cases in scored.items() if len(names) > 1 else ():
         found[task] = {}
         for name in names:
-            own = [case for case in cases if cohort_of[case.case_id] == name]
-            metrics = selection.tasks[task].metrics(own) if own else {}
+            owner = selection.tasks[task]
+            own: Sequence[ScoredCase] = [case for case in cases if cohort_of[case.case_id] == name]
+            own = owner.among_themselves(own) if isinstance(owner, CaseTask) else own
+            metrics = owner.metrics(own) if own else {}
             estimates = {metric: estimate.to_json() for metric, estimate in metrics.items()}
             found[task][name] = {"labelled": len(own), "metrics": estimates}
     return found

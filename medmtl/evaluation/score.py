@@ -155,7 +155,8 @@ def evaluate_selection(
     scores = _scores(selection, scored, moved, out)
     for name, cases in scores.cases.items():
         for entry in cases:
-            rows[entry.case_id][name].update({f"{name}/{key}": value for key, value in entry.reference.items()})
+            told = {**entry.scores, **entry.reference}
+            rows[entry.case_id][name].update({f"{name}/{key}": value for key, value in told.items()})
     write_json(out / "metrics.json", scores.metrics)
     write_table(_joined([list(row.values()) for row in rows.values()]), out / "cases.csv")
     write_json(out / ACTIVATIONS, entries)
@@ -201,11 +202,7 @@ def _scores(
 ) -> Scores:
     """Everything that is known once all cases are predicted."""
     tasks = selection.scored
-    if selection.is_out_of_fold:
-        scored = {
-            name: task.out_of_fold(scored[name]) if isinstance(task, CaseTask) else scored[name]
-            for name, task in tasks.items()
-        }
+    scored = {name: _told(selection, task, scored[name]) for name, task in tasks.items()}
     metrics = metrics_json(
         selection.split, selection.folds, selection.total, tasks, scored, selection.learned, selection.facts
     )
@@ -217,6 +214,15 @@ def _scores(
         metrics["tasks"][name]["cohorts"] = parts
     images = {name: case.images for name, case in selection.cases.items()}
     return Scores(selection.split, selection.folds, tasks, scored, metrics, folder, images, selection.readers)
+
+
+def _told(selection: Selection, task: Task, cases: Sequence[ScoredCase]) -> Sequence[ScoredCase]:
+    """A task's cases with what the other cases tell of each."""
+    if isinstance(task, CaseTask) and selection.is_out_of_fold:
+        return task.out_of_fold(cases)
+    if isinstance(task, CaseTask) and selection.findings is not None:
+        return task.among_themselves(cases)
+    return cases
 
 
 def _collect(scored: dict[str, list[ScoredCase]], found: Mapping[str, ScoredCase]) -> None:

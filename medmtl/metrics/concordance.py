@@ -117,9 +117,9 @@ def auc_at(
 ) -> Estimate:
     """Cumulative/dynamic AUC at a time: who has the event by then against who is known to be without it.
 
-    Events by ``horizon`` count by their weight 1 / G(T-); the weight of the others, 1 / G(horizon), is one for all and
-    cancels. Uno et al. 2007, https://doi.org/10.1198/016214507000000149; Hung and Chiang 2010,
-    https://doi.org/10.1002/cjs.10046.
+    Events by ``horizon`` count by their weight 1 / G(T-); the weight of the others, 1 / G(horizon-), is one for all and
+    cancels. Who is censored at ``horizon`` was still without the event then. Uno et al. 2007,
+    https://doi.org/10.1198/016214507000000149; Hung and Chiang 2010, https://doi.org/10.1002/cjs.10046.
 
     Args:
         horizon: the time, in the unit of ``time_N``.
@@ -134,9 +134,10 @@ def auc_at(
     """
     first_N = np.where(event_N & (time_N <= horizon), weight_N, 0.0)
     patient_N = patient_codes(patients, len(time_N))
-    told_N = (first_N > 0) | (time_N > horizon)
+    without_N = (time_N > horizon) | ((time_N == horizon) & ~event_N)
+    told_N = (first_N > 0) | without_N
     few = too_few(first_N[told_N] > 0, patient_N[told_N]) if told_N.any() else None
-    return _concordance(risk_N, first_N, lambda _, rows: time_N[rows] > horizon, fold_N, patient_N, few, NOBODY_LATER)
+    return _concordance(risk_N, first_N, lambda _, rows: without_N[rows], fold_N, patient_N, few, NOBODY_LATER)
 
 
 def _concordance(

@@ -71,7 +71,7 @@ def censoring_curve(time_N: FloatArray, event_N: BoolArray) -> StepCurve:
 
 
 def followed_to(time_N: FloatArray) -> float:
-    """The time before which at least a tenth of the cases, all of one cohort, are still at risk."""
+    """The last time at which at least a tenth of the cases, all of one cohort, are still at risk."""
     count = int(np.ceil(AT_RISK_SHARE * len(time_N)))
     return float(np.sort(time_N)[-count])
 

@@ -311,6 +311,16 @@ class CaseTask(Task):
         """
         return cases
 
+    def among_themselves(self, cases: Sequence[ScoredCase]) -> Sequence[ScoredCase]:
+        """The cases with what their scores ask of a cohort, such as how long it was followed, learned from these cases.
+
+        That is how cases are scored that do not come from where the training fold did; by default nothing is asked.
+
+        Args:
+            cases: all labelled cases of one cohort.
+        """
+        return cases
+
     def result_scores(self, result: Result, truth: Any) -> dict[str, float | None]:
         """Per-case metrics, such as the absolute error, asked of the model's own fitted task; none by default."""
         return {}

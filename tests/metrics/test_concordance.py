@@ -138,9 +138,17 @@ def test_without_censoring_the_area_is_scikit_learns() -> None:
 
 def test_who_was_censored_before_the_time_is_on_neither_side() -> None:
     time_N, event_N, risk_N = follow_up(2)
-    told_N = event_N | (time_N > HORIZON)
+    told_N = event_N | (time_N >= HORIZON)
     whole = auc_at(HORIZON, time_N, event_N, risk_N, np.ones(80))
     assert whole == auc_at(HORIZON, time_N[told_N], event_N[told_N], risk_N[told_N], np.ones(told_N.sum()))
+
+
+def test_who_was_followed_to_the_time_itself_is_known_to_be_without_the_event() -> None:
+    time_N, _, risk_N = follow_up(1, whole_days=False)
+    ended_N, event_N = np.minimum(time_N, HORIZON), time_N < HORIZON
+    expected = roc_auc_score(event_N, risk_N)
+    assert 0.2 < event_N.mean() < 0.8
+    assert auc_at(HORIZON, ended_N, event_N, risk_N, np.ones(80)).value == pytest.approx(expected, abs=1e-9)
 
 
 def test_too_few_patients_or_events_have_no_interval() -> None:

@@ -132,9 +132,11 @@ class Survival(PooledTask):
         return {
             **learned,
             "survival": self._stored(kaplan_meier(time_N, event_N)),
-            "followed": self._stored(censoring_curve(time_N, event_N)),
-            "followed_to": followed_to(time_N),
+            **self._follow_up(time_N, event_N),
         }
+
+    def _follow_up(self, time_N: FloatArray, event_N: BoolArray) -> dict[str, Any]:
+        return {"followed": self._stored(censoring_curve(time_N, event_N)), "followed_to": followed_to(time_N)}
 
     def _stored(self, curve: StepCurve) -> dict[str, list[float]]:
         """A curve up to the horizon; nothing asks for it later."""
@@ -242,8 +244,25 @@ class Survival(PooledTask):
         return {f"{self.name}_true": time, f"{self.name}_true_event": event}
 
     def reference(self) -> dict[str, float]:
-        """``followed_to``, the time before which a tenth of the training cases were at risk."""
+        """``followed_to``, the last time at which a tenth of the training cases were at risk."""
         return {"followed_to": self.fitted["followed_to"]}
+
+    def among_themselves(self, cases: Sequence[ScoredCase]) -> list[ScoredCase]:
+        """With the censoring of these cases: that of the training fold says nothing of how long others were followed.
+
+        The ``skill`` is still that to the training fold's Kaplan-Meier curve.
+        """
+        if not cases:
+            return []
+        own = Survival(self.name, self.options, {**self.fitted, **self._follow_up(*_arrays([c.truth for c in cases]))})
+        return [
+            replace(
+                case,
+                scores={**case.scores, **own.result_scores(case.result, case.truth)},
+                reference={**case.reference, **own.reference()},
+            )
+            for case in cases
+        ]
 
     def result_scores(self, result: Result, truth: Any) -> dict[str, float | None]:
         """``brier_integrated``, that of the training fold's Kaplan-Meier curve, and the ``censoring_weight``.
@@ -257,7 +276,7 @@ class Survival(PooledTask):
         grid = self._grid[self._grid < self.fitted["followed_to"]]
         baseline = StepCurve.from_json(self.fitted["survival"]).at(grid)
         curve = np.array([1.0, *result.curve])[: len(grid)]
-        counts = event and time <= self.options.horizon and time < self.fitted["followed_to"]
+        counts = event and time <= min(self.options.horizon, self.fitted["followed_to"])
         before = followed.at(np.array([time]), before=True)[0] if counts else None
         enough = len(grid) > 1
         return {
@@ -301,11 +320,11 @@ class Survival(PooledTask):
         weight_N: FloatArray,
         fold_N: IntArray,
     ) -> Estimate:
-        """At the horizon; nothing where a fold's training cases were not followed as far."""
+        """At the horizon; nothing where the cases that weights come from were not followed as far."""
         horizon = self.options.horizon
         # a case without a fold's own end of follow-up is one of this model's
-        if any({**self.reference(), **case.reference}["followed_to"] <= horizon for case in cases):
-            why = f"fewer than a tenth of the training cases are at risk at {named(horizon)}"
+        if any({**self.reference(), **case.reference}["followed_to"] < horizon for case in cases):
+            why = f"fewer than a tenth of the cases that weights come from are followed to {named(horizon)}"
             return Estimate(None, "higher", n=len(cases), why=why)
         return auc_at(horizon, time_N, event_N, risk_N, weight_N, fold_N, [case.patient for case in cases])
 

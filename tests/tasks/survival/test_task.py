@@ -200,7 +200,10 @@ def test_where_few_are_followed_the_grid_ends_and_the_area_has_no_value() -> Non
     assert all(isinstance(late[key], float) for key in ("brier_integrated", "brier_kaplan_meier"))
     cases = [ScoredCase("c", "p", None, 0, Outcome(10.0, True), result, early, task.reference())]
     area = task.metrics(cases)["auc_300"]
-    assert (area.value, area.why) == (None, "fewer than a tenth of the training cases are at risk at 300")
+    assert (area.value, area.why) == (
+        None,
+        "fewer than a tenth of the cases that weights come from are followed to 300",
+    )
 
 
 def test_pairs_are_formed_within_folds() -> None:
@@ -278,3 +281,31 @@ def test_censored_cases_alone_train() -> None:
     torch.autograd.backward(loss)
     assert logits.grad is not None
     assert (logits.grad[0] > 0).any()  # lower hazards are likelier
+
+
+def test_a_cohort_followed_for_less_time_than_the_training_fold_is_scored_by_its_own_censoring() -> None:
+    rng = np.random.default_rng(0)
+    task, _ = build(n=200)
+    died_N = rng.exponential(HORIZON, 3000)
+    followed_N = rng.uniform(0.3 * HORIZON, 0.8 * HORIZON, 3000)
+    right = task.result(torch.exp(-torch.arange(1, GRID + 1, dtype=torch.float64) / GRID), {})
+
+    def among(truths: Sequence[Outcome]) -> list[ScoredCase]:
+        asked = [
+            ScoredCase(str(i), str(i), None, 0, truth, right, task.result_scores(right, truth), task.reference())
+            for i, truth in enumerate(truths)
+        ]
+        return list(task.among_themselves(asked))
+
+    everything = among([Outcome(float(time), True) for time in died_N])
+    short = among([Outcome(float(min(d, f)), bool(d <= f)) for d, f in zip(died_N, followed_N, strict=True)])
+    # the true score up to the end of the short follow-up, by its weights and by the uncensored times
+    until = short[0].reference["followed_to"]
+    assert until < 0.8 * HORIZON < everything[0].reference["followed_to"]
+    grid = np.linspace(0, HORIZON, GRID + 1)
+    grid = grid[grid < until]
+    curve_G = np.exp(-grid / HORIZON)
+    truth_NG = died_N[:, None] > grid
+    expected = np.trapezoid(((truth_NG - curve_G) ** 2).mean(axis=0), grid) / grid[-1]
+    assert np.mean([case.scores["brier_integrated"] for case in short]) == pytest.approx(expected, abs=0.004)
+    assert task.among_themselves([]) == []
