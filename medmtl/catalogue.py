@@ -6,8 +6,22 @@ import re
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from medmtl import networks, sharing, tasks, weighting
+from medmtl import networks, sections, sharing, tasks, weighting
 from medmtl.registry import Registry
+
+BLOCKS: dict[str, type[sections.Section]] = {
+    "cohort": sections.CohortSection,
+    "split": sections.SplitSection,
+    "training": sections.TrainingSection,
+    "training.heads.TASK": sections.HeadSection,
+    "training.tasks.TASK": sections.TimesSection,
+    "augmentation": sections.AugmentationSection,
+    "views": sections.ViewsSection,
+    "plan": sections.PlanSection,
+    "inference": sections.InferenceSection,
+    "cache": sections.CacheSection,
+    "init": sections.InitSection,
+}
 
 
 def describe_kinds() -> dict[str, list[dict[str, Any]]]:
@@ -35,7 +49,19 @@ def describe_kinds() -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _options(model: Any) -> list[dict[str, Any]]:
+def describe_sections() -> list[dict[str, Any]]:
+    """The other blocks of a configuration, with ``name``, ``summary`` and ``options`` as in :func:`describe_kinds`."""
+    return [
+        {
+            "name": name,
+            "summary": _plain((model.__doc__ or "").strip().splitlines()[0]),
+            "options": _options(model, with_kind=True),
+        }
+        for name, model in BLOCKS.items()
+    ]
+
+
+def _options(model: Any, *, with_kind: bool = False) -> list[dict[str, Any]]:
     documented = _documented(model)
     return [
         {
@@ -46,7 +72,7 @@ def _options(model: Any) -> list[dict[str, Any]]:
             "help": _plain(documented.get(name, "")),
         }
         for name, field in model.model_fields.items()
-        if name != "kind"
+        if with_kind or name != "kind"  # which a kind's own options need not say
     ]
 
 

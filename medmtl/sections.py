@@ -40,7 +40,24 @@ class ChannelSection(Section):
 
 
 class CohortSection(Section):
-    """Where the cases are. See the contract for each key."""
+    """Where the cases are, and what the columns of their table mean.
+
+    Attributes:
+        table: CSV, TSV or workbook, one row per case; paths in it are relative to it.
+        case: column of the case ids.
+        patient: column of the patients, of whom none is in two splits; the column of the cases says that each is a
+            person.
+        site: column of the hospital or scanner: strata of the folds, scores by site and within sites.
+        channels: channel name -> column of its image files, or ``{column: ..., optional: true}`` for a channel that a
+            case may lack.
+        covariates: column -> ``number`` or ``category``, clinical values that a task may read.
+        missing: what a cell holds where nothing is known, such as ``["", NA, "-"]``.
+        roots: folders outside of the table's own that may be read.
+        allow: exceptions to the check: ``shared-image`` (rows that name one image), ``constant`` (images that hold one
+            value only).
+        resample: ``none`` refuses channels of a case that are not on one grid; ``to_first`` brings them to the first
+            one's.
+    """
 
     table: Path
     case: str
@@ -78,7 +95,7 @@ class AugmentationSection(Section):
     """What a plausible patient may look like.
 
     Attributes:
-        kind: ``default`` or ``none``.
+        kind: ``default`` or ``none``. A sample that was changed in a way that a task is sensitive to does not train it.
         flips: axes (``x`` left-right, ``y`` front-back, ``z`` head-feet) along which a mirror image is plausible.
     """
 
@@ -90,9 +107,19 @@ class PlanSection(Section):
     """The memory budget, and any planned value that the user fixes.
 
     Attributes:
+        memory_gb: memory that a training may need, of the GPU or of the process; patch and batch follow from it.
+        spacing: voxel size in mm, per axis of the RAS-ordered array.
+        shape: voxels of a sample.
+        batch: samples per step.
+        width: channels of the first stage.
+        max_width: most channels of a stage.
         strides, kernels, channels: of every stage, finest first; instead of what is planned.
         nnunet: an nnU-Net ``plans.json``, which decides what is not set here; see :func:`medmtl.nnunet.honour`.
         configuration: which of its configurations.
+        normalisation: channel -> how its intensities are normalised; others as planned.
+        precision: of the network's arithmetic in training.
+        workers: loader processes; 0 loads between the steps.
+        threads: that compute on a CPU.
     """
 
     memory_gb: Positive = 8.0
@@ -147,7 +174,16 @@ class PlanSection(Section):
 
 
 class SplitSection(Section):
-    """How patients are divided: stratified folds, a column of the table, or a file."""
+    """How patients are divided: stratified folds, a column of the table, or a file.
+
+    Attributes:
+        folds: how many; balanced by the labels of all tasks and by site, so that another set of tasks has other folds.
+        seed: of the draw.
+        test: share of the patients that no fold sees, for a last look.
+        column: of the table, with ``train``, ``val`` or ``test`` in each cell; one split instead of folds.
+        file: nnU-Net's ``splits_final.json``, or the ``splits.json`` of a run, whose folds are taken. Cases that no
+            fold names are the test part.
+    """
 
     folds: Annotated[int, Field(ge=2)] = 5
     seed: Seed = 0
@@ -218,7 +254,8 @@ class TrainingSection(Section):
     """How long and how fast.
 
     Attributes:
-        steps, minutes: exactly one; minutes become a fixed number of steps after 20 warm ones.
+        steps: length of the training; either this or ``minutes`` is given.
+        minutes: its length in minutes, without preparation; they become a fixed number of steps after 20 warm ones.
         sampling: ``even``: every case that has a label equally often, whole cases of one shape in one step.
             ``labelled``: each task's labelled cases equally often, however few; see
             :meth:`medmtl.data.order.CaseOrder.labelled`. A task with few labels then gets its share of every step by
@@ -240,7 +277,9 @@ class TrainingSection(Section):
         clip: largest gradient norm per parameter group.
         average: train with averaged weights (EMA) for evaluation.
         average_decay: decay per step of the average, reached by a warm-up.
-        checkpoint_every, keep: steps between commits, and how many are kept.
+        seed: of the weights and of every draw in training.
+        checkpoint_every: steps between commits, from which ``--resume`` goes on.
+        keep: how many commits are kept.
     """
 
     steps: Count | None = None
@@ -319,7 +358,11 @@ class InitSection(Section):
 
 
 class CacheSection(Section):
-    """Where prepared arrays lie; by default beside the run."""
+    """Where prepared arrays lie.
+
+    Attributes:
+        folder: by default ``.medmtl-cache`` beside the run; may be shared by runs, and deleted when none is running.
+    """
 
     folder: Path | None = None
     max_gb: Positive | None = None

@@ -14,8 +14,10 @@ import pytest
 import typer
 import yaml
 
+from medmtl import api
+from medmtl.catalogue import describe_sections
 from medmtl.cli import app
-from medmtl.config import load
+from medmtl.config import Config, load
 from tests.conftest import TINY
 from tests.stand_in import write_stand_in
 
@@ -25,6 +27,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELL = ("bash", "console", "sh")
 # a block without a language is a drawing or a listing; nothing in it is meant to be typed into a program of ours
 KNOWN = ("yaml", "python", *SHELL, "json", "")
+BESIDE = {"schema", "primary", "cohorts"}  # keys of a configuration that are no block of their own
 # what a block of a part of a configuration is completed by
 BASE = """
 schema: 1
@@ -146,6 +149,17 @@ def test_a_python_block_runs(block: Block, workplace: Path, monkeypatch: pytest.
     exec(compile(block.text, f"{block.page.name}:{block.line}", "exec"), {})
 
 
-def test_the_page_of_kinds_is_up_to_date() -> None:
-    made = runpy.run_path(str(ROOT / "docs" / "make_kinds.py"))
-    assert (ROOT / "docs" / "kinds.md").read_text(encoding="utf-8") == made["page"](), "run make docs"
+def test_the_pages_of_options_are_up_to_date() -> None:
+    for name, text in runpy.run_path(str(ROOT / "docs" / "make_kinds.py"))["pages"]().items():
+        assert (ROOT / "docs" / name).read_text(encoding="utf-8") == text, "run make docs"
+
+
+def test_every_key_of_a_configuration_is_explained() -> None:
+    entries = [entry for family in api.kinds().values() for entry in family] + describe_sections()
+    missing = [
+        (entry["name"], option["name"]) for entry in entries for option in entry["options"] if not option["help"]
+    ]
+    assert missing == []
+    assert {entry["name"].partition(".")[0] for entry in describe_sections()} | set(api.kinds()) | BESIDE == {
+        field.alias or name for name, field in Config.model_fields.items()
+    }

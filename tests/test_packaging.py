@@ -11,9 +11,12 @@ from importlib.metadata import PackageNotFoundError, metadata, packages_distribu
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import Version
+
+import medmtl
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -99,3 +102,8 @@ def test_what_the_package_imports_is_what_it_declares() -> None:
     used = {canonicalize_name(owners[name][0]) for name in imported - sys.stdlib_module_names - {"medmtl"}}
     optional = {canonicalize_name(requirement.name) for requirement in EXTRAS["dicom"]}
     assert used - optional == {canonicalize_name(requirement.name) for requirement in RUNTIME}
+
+
+def test_the_citation_names_this_version() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (cited["title"].partition(":")[0], cited["version"]) == ("medmtl", medmtl.__version__)

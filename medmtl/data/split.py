@@ -195,6 +195,8 @@ def from_column(cases: Sequence[Case], labels: Labels | None = None, *, column: 
 def from_file(path: Path, cases: Sequence[Case], labels: Labels | None = None) -> Splits:
     """Folds as nnU-Net's ``splits_final.json`` states them: ``[{"train": [...], "val": [...]}, ...]``.
 
+    The ``splits.json`` of a run does as well, so that other tasks can be trained on its folds.
+
     A case that no fold names is never trained on or validated: it becomes the test part.
 
     Args:
@@ -356,10 +358,12 @@ def _refusal(findings: Findings) -> CohortError:
 
 def _read_folds(path: Path) -> list[Fold]:
     findings = Findings()
-    fix = "write it as nnU-Net does, or name another file"
+    fix = "write it as nnU-Net does, or name the splits.json of a run"
     code, expected = "B027", 'JSON: [{"train": [ids], "val": [ids]}, ...]'
     try:
-        return TypeAdapter(list[Fold]).validate_python(parse_json(_bytes(path), path.name))
+        value = parse_json(_bytes(path), path.name)
+        folds = value["folds"] if isinstance(value, dict) and "folds" in value else value
+        return TypeAdapter(list[Fold]).validate_python(folds)
     except OSError as error:
         code, found, expected = "B001", f"{error.strerror} (errno {error.errno})", "a readable file"
     except ArtefactError as error:

@@ -241,6 +241,13 @@ class TestFromFile:
         assert splits.test == ("d",)
         assert [row.cases for row in splits.balance] == [2, 1, 1, 2, 1]
 
+    def test_the_splits_of_a_run_are_taken_with_their_test_part(self, tmp_path: Path) -> None:
+        cases = [make_case(name) for name in "abcd"]
+        own = from_file(write_splits(tmp_path, '[{"train": ["c", "b"], "val": ["a"]}]'), cases, NONE)
+        stored = write_splits(tmp_path, json.dumps(own.to_json()))
+        assert from_file(stored, cases, NONE) == own
+        assert own.test == ("d",)
+
     @pytest.mark.covers("B023")
     def test_unknown_ids_are_listed(self, tmp_path: Path) -> None:
         path = write_splits(tmp_path, '[{"train": ["a", "ghost"], "val": ["b", "phantom"]}]')
