@@ -87,18 +87,21 @@ def value_and_interval(metric: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def summary_table(scores: Scores) -> Table:
-    """Every task by its primary metric; the within-site score stands beside it where sites are known."""
+    """Every task by the metric to read first: the primary one, or the within-site score where it is the headline.
+
+    The score over all pairs and that of the site alone stand beside the latter, and the within-site score beside the
+    former where sites are known.
+    """
     rows = []
     for name, body in scores.metrics["tasks"].items():
-        metric = body["metrics"][body["primary"]]
-        within = _within_site(scores, name).get(body["primary"])
-        notes = [metric.get("why") or ""]
+        first = body.get("headline", body["primary"])
+        metric = body["metrics"][first]
+        within = _within_site(scores, name).get(first)
+        notes = [metric.get("why") or "", _confounded(body)]
         if within is not None:
             notes.append(f"within sites {value_and_interval(within)[0]}")
-        rows.append(
-            (name, body["kind"], str(body["labelled"]), body["primary"], *value_and_interval(metric), _joined(notes))
-        )
-    columns = ("task", "kind", "labelled", "primary metric", "value", "95 % interval", "notes")
+        rows.append((name, body["kind"], str(body["labelled"]), first, *value_and_interval(metric), _joined(notes)))
+    columns = ("task", "kind", "labelled", "metric", "value", "95 % interval", "notes")
     return Table("Results", columns, tuple(rows), ("labelled", "value", "95 % interval"))
 
 
@@ -245,6 +248,15 @@ def _within_site(scores: Scores, name: str) -> dict[str, dict[str, Any]]:
     pooled = scores.metrics["tasks"][name]["metrics"]
     found = {metric: estimate.to_json() for metric, estimate in scores.tasks[name].metrics(stratified).items()}
     return {metric: body for metric, body in found.items() if body["value"] != pooled[metric]["value"]}
+
+
+def _confounded(body: Mapping[str, Any]) -> str:
+    """Why a task is headlined by its within-site score; nothing where it is not."""
+    if "headline" not in body:
+        return ""
+    metric = body["headline"].removesuffix("_within_site")
+    pooled, alone = (value_and_interval(body["metrics"][key])[0] for key in (metric, f"{metric}_site_alone"))
+    return f"confounded with the site; all pairs {pooled}; site alone {alone}"
 
 
 def _target_columns(cases: Sequence[ScoredCase]) -> tuple[str, ...]:

@@ -1,14 +1,19 @@
-"""Rows of the report: verdicts on case heads, of which the newest counts."""
+"""Rows of the report: what is read first, and verdicts on case heads, of which the newest counts."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from medmtl.evaluation.report import _alerts
-from medmtl.evaluation.tables import collapse_table
+from medmtl.evaluation.score import Scores, metrics_json
+from medmtl.evaluation.tables import collapse_table, number, summary_table
 from medmtl.run_folder import RunFolder
+from medmtl.tasks.base import ScoredCase, Task
+from tests.evaluation.test_site import TASK, case, confounded, learned_of
 
 
 class Run:
@@ -46,3 +51,34 @@ def test_every_verdict_is_a_row_and_the_newest_is_what_the_page_warns_of(
     assert len(table.columns) == len(table.rows[0])
     assert set(table.numeric) == {"after step", "spread of predictions", "R² of a linear probe"}
     assert _alerts(table) == alerts
+
+
+def scores_of(task: Task, cases: Sequence[ScoredCase]) -> Scores:
+    learned = {task.name: learned_of(list(cases))}
+    metrics = metrics_json("val", [0], len(cases), {task.name: task}, {task.name: cases}, learned)
+    return Scores("val", (0,), {task.name: task}, {task.name: cases}, metrics, Path(), {})
+
+
+def test_a_task_confounded_with_the_site_is_headlined_by_its_within_site_score() -> None:
+    # 18 of 20 at a and 2 of 20 at b are high; the model tells the sites apart and says little within them
+    cases = [
+        case(site, "high" if rank < highs else "low", probability + 0.01 * (7 * rank % 20), number=rank)
+        for site, highs, probability in (("a", 18, 0.7), ("b", 2, 0.2))
+        for rank in range(20)
+    ]
+    scores = scores_of(TASK, cases)
+    metrics = scores.metrics["tasks"]["grade"]["metrics"]
+    table = summary_table(scores)
+    assert table.columns == ("task", "kind", "labelled", "metric", "value", "95 % interval", "notes")
+    ((*_, metric, value, interval, notes),) = table.rows
+    within, pooled, alone = (number(metrics[f"auc{end}"]["value"]) for end in ("_within_site", "", "_site_alone"))
+    low, high = metrics["auc_within_site"]["ci95"]
+    assert (metric, value, interval) == ("auc_within_site", within, f"{number(low)} to {number(high)}")
+    assert notes == f"confounded with the site; all pairs {pooled}; site alone {alone}"
+    assert within < pooled
+
+
+def test_other_tasks_are_headlined_by_their_primary_metric() -> None:
+    cases = [entry for entry in confounded() if entry.site == "a"]
+    ((*_, metric, _, _, notes),) = summary_table(scores_of(TASK, cases)).rows
+    assert (metric, "site" in notes) == ("auc", False)
