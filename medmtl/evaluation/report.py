@@ -152,7 +152,7 @@ def _section(scores: Scores, name: str, share: bool) -> _Section:
     return _Section(
         name,
         body["kind"],
-        tables.metric_tables(body["metrics"]),
+        tables.metric_tables(body["metrics"], body["kind"]),
         pictures,
         [] if share else _overlays(scores, name),
         [table for table in sites if table is not None],

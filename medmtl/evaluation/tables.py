@@ -22,16 +22,16 @@ METHODS = {
     "delong-logit": "DeLong, logit scale",
     "wilson": "Wilson",
 }
-WINDOWS = {
+ENDINGS = {
+    "_within_site": "over pairs of cases of one site and fold",
+    "_site_alone": "of a model that sees nothing but the site",
     "_reference_window": "around the reference's lesion, so that finding it costs nothing",
     "_predicted_window": "on the same cases around the predicted one",
 }
 MEANINGS = {
     "froc": "mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives per case, at an overlap (IoU) of 0.1",
     "map": "average precision, mean over overlaps (IoU) of 0.1 to 0.5",
-    "hd95_mm": "95th percentile of the distance between the surfaces",
-    "auc_within_site": "auc over pairs of cases of one site",
-    "auc_site_alone": "auc of a model that sees nothing but the site",
+    "hd95_mm": "95th percentile of the distance between the surfaces, of the two directions the larger",
     "balanced_accuracy": "mean share of each class that is called rightly, calling the likeliest class",
     "bias": "mean of predicted − observed",
     "loa_lower": "lower 95 % limit of agreement, bias − 1.96 standard deviations of the differences",
@@ -40,9 +40,16 @@ MEANINGS = {
     "slope": "of observed on predicted; below 1 the predictions are too far apart, above 1 too close together",
     "coverage_95": "share of values inside their predicted 95 % interval",
     "interval_score_95": "mean width of the predicted intervals, plus 40 times how far missed values lie outside",
-    "brier": "mean squared error of the probabilities",
+    "brier": "mean squared error of the probabilities; of more than two classes summed over the classes",
     "brier_calibrated": "the same after calibration",
-    "skill": "1 − error / error of always answering the training median; 0 is no better than that",
+    "skill": "1 − mean absolute error / that of always answering the training median; 0 is no better",
+}
+OF_KIND = {  # where a kind means something else by a name
+    ("ordinal", "balanced_accuracy"): "mean share of each grade that is called rightly, calling the median grade",
+    (
+        "survival",
+        "skill",
+    ): "1 − integrated Brier score / that of the training fold's Kaplan-Meier curve; 0 is no better",
 }
 BETTER = {"higher": "higher", "lower": "lower", "zero": "near zero", "one": "near one", "nominal": "near 0.95"}
 
@@ -105,8 +112,8 @@ def summary_table(scores: Scores) -> Table:
     return Table("Results", columns, tuple(rows), ("labelled", "value", "95 % interval"))
 
 
-def metric_tables(metrics: Mapping[str, Mapping[str, Any]]) -> list[Table]:
-    """Every metric of a task: those of the whole task, then those of its labels and regions."""
+def metric_tables(metrics: Mapping[str, Mapping[str, Any]], kind: str) -> list[Table]:
+    """Every metric of a task of a kind: those of the whole task, then those of its labels and regions."""
     columns = ("metric", "value", "95 % interval", "interval by", "n", "better", "notes")
     tables = []
     for title, parts in (("Metrics", False), ("Metrics by label", True)):
@@ -118,8 +125,9 @@ def metric_tables(metrics: Mapping[str, Mapping[str, Any]]) -> list[Table]:
                 values = value_and_interval(metric)
                 rows.append((name, *values, method, str(metric.get("n", "–")), better, _notes(metric)))
         if rows:
-            meanings = [f"{name}: {MEANINGS[name]}" for name, *_ in rows if name in MEANINGS]
-            meanings += [f"...{end}: {text}" for end, text in WINDOWS.items() if any(r[0].endswith(end) for r in rows)]
+            found = {name: OF_KIND.get((kind, name), MEANINGS.get(name)) for name, *_ in rows}
+            meanings = [f"{name}: {text}" for name, text in found.items() if text]
+            meanings += [f"...{end}: {text}" for end, text in ENDINGS.items() if any(r[0].endswith(end) for r in rows)]
             tables.append(Table(title, columns, tuple(rows), ("value", "95 % interval", "n"), _sentence(meanings)))
     return tables
 

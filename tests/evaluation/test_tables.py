@@ -10,7 +10,7 @@ import pytest
 
 from medmtl.evaluation.report import _alerts
 from medmtl.evaluation.score import Scores, metrics_json
-from medmtl.evaluation.tables import collapse_table, number, summary_table
+from medmtl.evaluation.tables import collapse_table, metric_tables, number, summary_table
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import ScoredCase, Task
 from tests.evaluation.test_site import TASK, case, confounded, learned_of
@@ -82,3 +82,21 @@ def test_other_tasks_are_headlined_by_their_primary_metric() -> None:
     cases = [entry for entry in confounded() if entry.site == "a"]
     ((*_, metric, _, _, notes),) = summary_table(scores_of(TASK, cases)).rows
     assert (metric, "site" in notes) == ("auc", False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "told"),
+    [
+        ("regression", "skill", "skill: 1 − mean absolute error / that of always answering the training median"),
+        ("survival", "skill", "skill: 1 − integrated Brier score / that of the training fold's Kaplan-Meier curve"),
+        ("classification", "balanced_accuracy", "calling the likeliest class"),
+        ("ordinal", "balanced_accuracy", "calling the median grade"),
+        ("classification", "brier", "of more than two classes summed over the classes"),
+        ("survival", "c_index_within_site", "..._within_site: over pairs of cases of one site"),
+        ("survival", "c_index_site_alone", "..._site_alone: of a model that sees nothing but the site"),
+    ],
+)
+def test_a_metric_is_explained_as_its_kind_computes_it(kind: str, metric: str, told: str) -> None:
+    (table,) = metric_tables({metric: {"value": 0.5, "n": 40}}, kind)
+    assert told in table.note
+    assert ("median" in table.note) == ("median" in told)
