@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from medmtl.data.split import Splits
 from medmtl.evaluation.score import Scores
+from medmtl.evaluation.small_groups import (
+    SHARED_MINIMUM,
+    family,
+    holds_few_of_a_class,
+    patients_of,
+    small_families,
+    withheld,
+)
 from medmtl.planning import Plan
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import CaseTask, ScoredCase
 
-SHARED_MINIMUM = 5  # a smaller group on a shared page would tell single patients' values
+FEW = f"fewer than {SHARED_MINIMUM} patients"
+NEXT = "left out, as smaller groups would follow from it"
 KNOWN = {"value", "ci95", "ci", "n", "better", "unit", "why"}
 METHODS = {
     "bca": "BCa bootstrap",
@@ -133,43 +142,53 @@ def metric_tables(metrics: Mapping[str, Mapping[str, Any]], kind: str) -> list[T
 
 
 def site_table(scores: Scores, name: str, share: bool) -> Table | None:
-    """A task's target and primary metric per site; None with fewer than two sites."""
+    """A task's target and primary metric per site; None with fewer than two sites.
+
+    On a shared page without small sites, and without counts of classes where one is of few patients.
+    """
     groups: dict[str, list[ScoredCase]] = {}
     for case in scores.cases[name]:
         groups.setdefault(_site(case), []).append(case)
     if len(groups) < 2:
         return None
     task, primary = scores.tasks[name], scores.metrics["tasks"][name]["primary"]
+    patients = {site: patients_of(cases) for site, cases in groups.items()}
+    hidden = withheld(patients) if share else frozenset()
     targets = _target_columns(scores.cases[name])
+    note = ""
+    if share and _tells_few(groups, hidden, targets):
+        targets, note = (), f"Classes are not counted here, as that would tell of {FEW}."
     columns = ("site", "cases", *targets, primary, "95 % interval", "notes")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for site, cases in sorted(groups.items()):
-        if share and len(cases) < SHARED_MINIMUM:
-            hidden = ("–",) * (len(columns) - 3)
-            rows.append((site, f"under {SHARED_MINIMUM}", *hidden, "too few to share"))
+        if site in hidden:
+            rows.append(_hidden_row(site, patients[site], columns))
             continue
         metric = task.metrics(cases)[primary].to_json()
         rows.append(
             (site, str(len(cases)), *_targets(cases, targets), *value_and_interval(metric), metric.get("why", ""))
         )
-    return Table("By site", columns, tuple(rows), columns[1:-1])
+    return Table("By site", columns, tuple(rows), columns[1:-1], note)
 
 
 def cohort_table(scores: Scores, name: str, share: bool) -> Table | None:
-    """A task's primary metric per cohort; None where there is one."""
+    """A task's primary metric per cohort; None where there is one. On a shared page without small cohorts."""
     body = scores.metrics["tasks"][name]
     if "cohorts" not in body:
         return None
-    primary, rows = body["primary"], []
+    primary = body["primary"]
+    columns = ("cohort", "cases", primary, "95 % interval", "notes")
+    patients = {cohort: part["patients"] for cohort, part in body["cohorts"].items() if part["labelled"]}
+    hidden = withheld(patients) if share else frozenset()
+    rows: list[tuple[str, ...]] = []
     for cohort, part in body["cohorts"].items():
-        labelled, metric = part["labelled"], part["metrics"].get(primary)
+        metric = part["metrics"].get(primary)
         if metric is None:
             rows.append((cohort, "0", "–", "–", "no labelled case"))
-        elif share and labelled < SHARED_MINIMUM:
-            rows.append((cohort, f"under {SHARED_MINIMUM}", "–", "–", "too few to share"))
+        elif cohort in hidden:
+            rows.append(_hidden_row(cohort, patients[cohort], columns))
         else:
-            rows.append((cohort, str(labelled), *value_and_interval(metric), metric.get("why", "")))
-    columns = ("cohort", "cases", primary, "95 % interval", "notes")
+            rows.append((cohort, str(part["labelled"]), *value_and_interval(metric), metric.get("why", "")))
     return Table("By cohort", columns, tuple(rows), columns[1:-1])
 
 
@@ -203,9 +222,17 @@ def finding_table(findings: Sequence[Mapping[str, Any]], share: bool) -> Table:
     return Table("What check found", ("rule", "severity", "count", *told), tuple(rows), ("count",))
 
 
-def split_table(splits: Splits) -> Table:
-    """How many patients, cases and labels each part of each fold holds."""
-    labels = tuple(splits.balance[0].labels) if splits.balance else ()
+def split_table(splits: Splits, share: bool) -> Table:
+    """How many patients, cases and labels each part of each fold holds.
+
+    On a shared page without what few patients of a part carry, and nothing where a part is of few patients itself.
+    """
+    balance = splits.balance
+    left_out = small_families(balance) if share else ()
+    labels = tuple(label for label in (balance[0].labels if balance else ()) if family(label) not in left_out)
+    columns = ("fold", "part", "patients", "cases", *labels)
+    if share and any(row.patients < SHARED_MINIMUM for row in balance):
+        return Table("Balance of the split", columns, ())
     rows = tuple(
         (
             "–" if row.fold is None else str(row.fold),
@@ -214,10 +241,10 @@ def split_table(splits: Splits) -> Table:
             str(row.cases),
             *(str(row.labels.get(label, 0)) for label in labels),
         )
-        for row in splits.balance
+        for row in balance
     )
-    columns = ("fold", "part", "patients", "cases", *labels)
-    return Table("Balance of the split", columns, rows, columns[2:])
+    note = f"Left out, because a part may hold {FEW} of one kind: {', '.join(left_out)}." if left_out else ""
+    return Table("Balance of the split", columns, rows, columns[2:], note)
 
 
 def plan_table(plan: Plan) -> Table:
@@ -265,6 +292,19 @@ def _confounded(body: Mapping[str, Any]) -> str:
     metric = body["headline"].removesuffix("_within_site")
     pooled, alone = (value_and_interval(body["metrics"][key])[0] for key in (metric, f"{metric}_site_alone"))
     return f"confounded with the site; all pairs {pooled}; site alone {alone}"
+
+
+def _hidden_row(name: str, patients: int, columns: Sequence[str]) -> tuple[str, ...]:
+    """The row of a group that a shared page leaves out."""
+    return (name, *("–",) * (len(columns) - 2), FEW if patients < SHARED_MINIMUM else NEXT)
+
+
+def _tells_few(groups: Mapping[str, Sequence[ScoredCase]], hidden: Collection[str], targets: Sequence[str]) -> bool:
+    """Whether counts of classes per site would tell of few patients, by themselves or taken from the totals."""
+    rest = [case for site in hidden for case in groups[site]]
+    told = [cases for site, cases in groups.items() if site not in hidden] + ([rest] if rest else [])
+    are_classes = all(isinstance(case.truth, str) for cases in groups.values() for case in cases)
+    return are_classes and holds_few_of_a_class(told, targets)
 
 
 def _target_columns(cases: Sequence[ScoredCase]) -> tuple[str, ...]:
