@@ -229,12 +229,20 @@ def _expectation_row(name: str, labelled: int, expected: ExpectedWidth) -> tuple
 
 
 def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
-    """The content of ``metrics.json`` as one table per task."""
+    """The content of ``metrics.json`` as one table per task; where the site alone predicts its target, that is said,
+    and the within-site score comes first.
+    """
     lines = [f"{metrics['split']}: {metrics['cases']} cases; {metrics['note']}"]
     for name, task in metrics["tasks"].items():
         rows = [("metric", "value", "95 % interval", "n", "")]
-        rows += [_metric_row(metric, entry) for metric, entry in task["metrics"].items()]
-        lines += ["", f"{name} ({task['kind']}, {task['labelled']} labelled)", table(rows)]
+        lines += ["", f"{name} ({task['kind']}, {task['labelled']} labelled)"]
+        first = []
+        if "headline" in task:
+            first = [task["headline"], task["headline"].removesuffix("_within_site") + "_site_alone"]
+            lines.append("the site alone predicts this target better than chance: read the within-site score first")
+        entries = dict.fromkeys([*first, *task["metrics"]])
+        rows += [_metric_row(metric, task["metrics"][metric]) for metric in entries]
+        lines.append(table(rows))
     return lines
 
 

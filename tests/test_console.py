@@ -185,6 +185,20 @@ def test_metrics_show_what_could_not_be_computed_and_why() -> None:
     ]
 
 
+def test_a_task_confounded_with_the_site_is_shown_by_its_within_site_score_first() -> None:
+    found = {"ci95": [0.5, 0.9], "ci": "delong-logit", "n": 40, "better": "higher", "unit": None}
+    values = {"auc": 0.85, "brier": 0.2, "auc_within_site": 0.55, "auc_site_alone": 0.86}
+    task: dict[str, Any] = {"kind": "classification", "labelled": 40, "primary": "auc", "headline": "auc_within_site"}
+    task["metrics"] = {name: {**found, "value": value} for name, value in values.items()}
+    tasks = {"grade": task, "other": {key: value for key, value in task.items() if key != "headline"}}
+    lines = metric_lines({"split": "val", "cases": 40, "note": "a note", "tasks": tasks})
+    assert lines[3] == "the site alone predicts this target better than chance: read the within-site score first"
+    told = [line.split()[0] for line in lines[4].splitlines()]
+    assert told == ["metric", "auc_within_site", "auc_site_alone", "auc", "brier"]
+    assert lines[6] == "other (classification, 40 labelled)"
+    assert [line.split()[0] for line in lines[7].splitlines()] == ["metric", *values]
+
+
 def test_kinds_are_listed_with_their_options() -> None:
     option = {"name": "lr", "type": "float", "default": 1.0, "required": False, "help": "how fast."}
     needed = {"name": "column", "type": "str", "default": None, "required": True, "help": ""}

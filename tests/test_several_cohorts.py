@@ -171,7 +171,8 @@ def test_scores_of_each_cohort_stand_beside_the_pooled_ones(run: Path) -> None:
     own = [case for case in scores.cases["lesion"] if case.case_id.startswith("south/")]
     expected = scores.tasks["lesion"].metrics(own)[lesion["primary"]].to_json()
     assert lesion["cohorts"]["south"]["metrics"][lesion["primary"]] == json.loads(json.dumps(expected))
-    assert risk["cohorts"]["south"] == {"labelled": 0, "metrics": {}}
+    assert risk["cohorts"]["south"] == {"labelled": 0, "patients": 0, "metrics": {}}
+    assert lesion["cohorts"]["south"]["patients"] == len({case.patient for case in own})
     page = (run / "evaluation" / "train" / "report.html").read_text(encoding="utf-8")
     assert "By cohort" in page and "no labelled case" in page
 

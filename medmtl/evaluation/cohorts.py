@@ -10,7 +10,7 @@ from medmtl.tasks.base import CaseTask, ScoredCase
 
 
 def cohort_scores(selection: Selection, scored: Mapping[str, Sequence[ScoredCase]]) -> dict[str, dict[str, Any]]:
-    """Task -> cohort -> its number of labelled cases and all metrics over them.
+    """Task -> cohort -> its number of labelled cases and of their patients, and all metrics over them.
 
     A cohort without a labelled case stands there with none and without metrics. Nothing where there is one cohort.
     What a metric asks of a whole cohort, such as how long it was followed, is asked of each by itself.
@@ -35,5 +35,6 @@ def cohort_scores(selection: Selection, scored: Mapping[str, Sequence[ScoredCase
             own = owner.among_themselves(own) if isinstance(owner, CaseTask) else own
             metrics = owner.metrics(own) if own else {}
             estimates = {metric: estimate.to_json() for metric, estimate in metrics.items()}
-            found[task][name] = {"labelled": len(own), "metrics": estimates}
+            patients = len({case.patient for case in own})
+            found[task][name] = {"labelled": len(own), "patients": patients, "metrics": estimates}
     return found

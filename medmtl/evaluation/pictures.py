@@ -221,7 +221,7 @@ def _calibration(figure: CalibrationFigure) -> Picture:
         legend.append((name, colour, dashes))
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axes.set(xlabel="predicted probability", ylabel="observed share")
-    caption = f"{figure.title}, groups of equal size with 95 % intervals; dashed grey: perfect"
+    caption = f"{figure.title}, groups of neighbouring probabilities with 95 % intervals; dashed grey: perfect"
     return Picture(_uri(canvas, "svg"), caption, legend=tuple(legend))
 
 

@@ -47,7 +47,8 @@ def write_report(scores: Scores, runs: Sequence[RunFolder], *, share: bool = Fal
     Args:
         scores: the evaluated split.
         runs: the runs that predicted it, in the order of their folds; plan and loss curves are the first one's.
-        share: leave out ids, scans, per-case values, examples of findings, and sites with fewer than five cases.
+        share: leave out ids, scans, per-case values, examples of findings, and groups of fewer than five patients in
+            the tables by site, by cohort and of the split; see :mod:`medmtl.evaluation.small_groups`.
 
     Returns:
         The file.
@@ -76,7 +77,7 @@ def write_report(scores: Scores, runs: Sequence[RunFolder], *, share: bool = Fal
         training=[collapse],
         data=[
             tables.finding_table(read_json(_findings(scores, first), limit_bytes=MAX_JSON_BYTES), share),
-            tables.split_table(first.load_splits()),
+            tables.split_table(first.load_splits(), share),
         ],
         plan=tables.plan_table(first.load_plan()),
         versions=", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items()),
@@ -152,7 +153,7 @@ def _section(scores: Scores, name: str, share: bool) -> _Section:
     return _Section(
         name,
         body["kind"],
-        tables.metric_tables(body["metrics"]),
+        tables.metric_tables(body["metrics"], body["kind"]),
         pictures,
         [] if share else _overlays(scores, name),
         [table for table in sites if table is not None],

@@ -13,7 +13,7 @@ Learned = Mapping[int, Sequence[tuple[str | None, Any]]]
 """Fold -> site and target of the labelled cases that its model was trained on."""
 
 CHANCE = 0.5  # of every ranking metric: pairs ranked rightly by a coin
-ONE_SITE = "no site holds two classes, so that the target cannot be told from the site"
+NOTHING_WITHIN = "no site of any one fold holds cases that can be compared"
 
 
 def site_estimates(task: CaseTask, cases: Sequence[ScoredCase], learned: Learned | None) -> dict[str, Estimate]:
@@ -37,7 +37,7 @@ def site_estimates(task: CaseTask, cases: Sequence[ScoredCase], learned: Learned
         return {}
     within = task.metrics(within_sites(cases))[metric]
     if within.value is None:
-        within = replace(within, why=ONE_SITE)
+        within = replace(within, why=NOTHING_WITHIN)
     if learned is None:
         return {f"{metric}_within_site": within}
     alone = task.metrics(_known_by_site(task, cases, learned))[metric]

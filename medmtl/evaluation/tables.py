@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from medmtl.data.split import Splits
 from medmtl.evaluation.score import Scores
+from medmtl.evaluation.small_groups import (
+    SHARED_MINIMUM,
+    family,
+    holds_few_of_a_class,
+    patients_of,
+    small_families,
+    withheld,
+)
 from medmtl.planning import Plan
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import CaseTask, ScoredCase
 
-SHARED_MINIMUM = 5  # a smaller group on a shared page would tell single patients' values
+FEW = f"fewer than {SHARED_MINIMUM} patients"
+NEXT = "left out, as smaller groups would follow from it"
 KNOWN = {"value", "ci95", "ci", "n", "better", "unit", "why"}
 METHODS = {
     "bca": "BCa bootstrap",
@@ -22,16 +31,16 @@ METHODS = {
     "delong-logit": "DeLong, logit scale",
     "wilson": "Wilson",
 }
-WINDOWS = {
+ENDINGS = {
+    "_within_site": "over pairs of cases of one site and fold",
+    "_site_alone": "of a model that sees nothing but the site",
     "_reference_window": "around the reference's lesion, so that finding it costs nothing",
     "_predicted_window": "on the same cases around the predicted one",
 }
 MEANINGS = {
     "froc": "mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives per case, at an overlap (IoU) of 0.1",
     "map": "average precision, mean over overlaps (IoU) of 0.1 to 0.5",
-    "hd95_mm": "95th percentile of the distance between the surfaces",
-    "auc_within_site": "auc over pairs of cases of one site",
-    "auc_site_alone": "auc of a model that sees nothing but the site",
+    "hd95_mm": "95th percentile of the distance between the surfaces, of the two directions the larger",
     "balanced_accuracy": "mean share of each class that is called rightly, calling the likeliest class",
     "bias": "mean of predicted − observed",
     "loa_lower": "lower 95 % limit of agreement, bias − 1.96 standard deviations of the differences",
@@ -40,9 +49,16 @@ MEANINGS = {
     "slope": "of observed on predicted; below 1 the predictions are too far apart, above 1 too close together",
     "coverage_95": "share of values inside their predicted 95 % interval",
     "interval_score_95": "mean width of the predicted intervals, plus 40 times how far missed values lie outside",
-    "brier": "mean squared error of the probabilities",
+    "brier": "mean squared error of the probabilities; of more than two classes summed over the classes",
     "brier_calibrated": "the same after calibration",
-    "skill": "1 − error / error of always answering the training median; 0 is no better than that",
+    "skill": "1 − mean absolute error / that of always answering the training median; 0 is no better",
+}
+OF_KIND = {  # where a kind means something else by a name
+    ("ordinal", "balanced_accuracy"): "mean share of each grade that is called rightly, calling the median grade",
+    (
+        "survival",
+        "skill",
+    ): "1 − integrated Brier score / that of the training fold's Kaplan-Meier curve; 0 is no better",
 }
 BETTER = {"higher": "higher", "lower": "lower", "zero": "near zero", "one": "near one", "nominal": "near 0.95"}
 
@@ -87,23 +103,26 @@ def value_and_interval(metric: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def summary_table(scores: Scores) -> Table:
-    """Every task by its primary metric; the within-site score stands beside it where sites are known."""
+    """Every task by the metric to read first: the primary one, or the within-site score where it is the headline.
+
+    The score over all pairs and that of the site alone stand beside the latter, and the within-site score beside the
+    former where sites are known.
+    """
     rows = []
     for name, body in scores.metrics["tasks"].items():
-        metric = body["metrics"][body["primary"]]
-        within = _within_site(scores, name).get(body["primary"])
-        notes = [metric.get("why") or ""]
+        first = body.get("headline", body["primary"])
+        metric = body["metrics"][first]
+        within = _within_site(scores, name).get(first)
+        notes = [metric.get("why") or "", _confounded(body)]
         if within is not None:
             notes.append(f"within sites {value_and_interval(within)[0]}")
-        rows.append(
-            (name, body["kind"], str(body["labelled"]), body["primary"], *value_and_interval(metric), _joined(notes))
-        )
-    columns = ("task", "kind", "labelled", "primary metric", "value", "95 % interval", "notes")
+        rows.append((name, body["kind"], str(body["labelled"]), first, *value_and_interval(metric), _joined(notes)))
+    columns = ("task", "kind", "labelled", "metric", "value", "95 % interval", "notes")
     return Table("Results", columns, tuple(rows), ("labelled", "value", "95 % interval"))
 
 
-def metric_tables(metrics: Mapping[str, Mapping[str, Any]]) -> list[Table]:
-    """Every metric of a task: those of the whole task, then those of its labels and regions."""
+def metric_tables(metrics: Mapping[str, Mapping[str, Any]], kind: str) -> list[Table]:
+    """Every metric of a task of a kind: those of the whole task, then those of its labels and regions."""
     columns = ("metric", "value", "95 % interval", "interval by", "n", "better", "notes")
     tables = []
     for title, parts in (("Metrics", False), ("Metrics by label", True)):
@@ -115,50 +134,61 @@ def metric_tables(metrics: Mapping[str, Mapping[str, Any]]) -> list[Table]:
                 values = value_and_interval(metric)
                 rows.append((name, *values, method, str(metric.get("n", "–")), better, _notes(metric)))
         if rows:
-            meanings = [f"{name}: {MEANINGS[name]}" for name, *_ in rows if name in MEANINGS]
-            meanings += [f"...{end}: {text}" for end, text in WINDOWS.items() if any(r[0].endswith(end) for r in rows)]
+            found = {name: OF_KIND.get((kind, name), MEANINGS.get(name)) for name, *_ in rows}
+            meanings = [f"{name}: {text}" for name, text in found.items() if text]
+            meanings += [f"...{end}: {text}" for end, text in ENDINGS.items() if any(r[0].endswith(end) for r in rows)]
             tables.append(Table(title, columns, tuple(rows), ("value", "95 % interval", "n"), _sentence(meanings)))
     return tables
 
 
 def site_table(scores: Scores, name: str, share: bool) -> Table | None:
-    """A task's target and primary metric per site; None with fewer than two sites."""
+    """A task's target and primary metric per site; None with fewer than two sites.
+
+    On a shared page without small sites, and without counts of classes where one is of few patients.
+    """
     groups: dict[str, list[ScoredCase]] = {}
     for case in scores.cases[name]:
         groups.setdefault(_site(case), []).append(case)
     if len(groups) < 2:
         return None
     task, primary = scores.tasks[name], scores.metrics["tasks"][name]["primary"]
+    patients = {site: patients_of(cases) for site, cases in groups.items()}
+    hidden = withheld(patients) if share else frozenset()
     targets = _target_columns(scores.cases[name])
+    note = ""
+    if share and _tells_few(groups, hidden, targets):
+        targets, note = (), f"Classes are not counted here, as that would tell of {FEW}."
     columns = ("site", "cases", *targets, primary, "95 % interval", "notes")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for site, cases in sorted(groups.items()):
-        if share and len(cases) < SHARED_MINIMUM:
-            hidden = ("–",) * (len(columns) - 3)
-            rows.append((site, f"under {SHARED_MINIMUM}", *hidden, "too few to share"))
+        if site in hidden:
+            rows.append(_hidden_row(site, patients[site], columns))
             continue
         metric = task.metrics(cases)[primary].to_json()
         rows.append(
             (site, str(len(cases)), *_targets(cases, targets), *value_and_interval(metric), metric.get("why", ""))
         )
-    return Table("By site", columns, tuple(rows), columns[1:-1])
+    return Table("By site", columns, tuple(rows), columns[1:-1], note)
 
 
 def cohort_table(scores: Scores, name: str, share: bool) -> Table | None:
-    """A task's primary metric per cohort; None where there is one."""
+    """A task's primary metric per cohort; None where there is one. On a shared page without small cohorts."""
     body = scores.metrics["tasks"][name]
     if "cohorts" not in body:
         return None
-    primary, rows = body["primary"], []
+    primary = body["primary"]
+    columns = ("cohort", "cases", primary, "95 % interval", "notes")
+    patients = {cohort: part["patients"] for cohort, part in body["cohorts"].items() if part["labelled"]}
+    hidden = withheld(patients) if share else frozenset()
+    rows: list[tuple[str, ...]] = []
     for cohort, part in body["cohorts"].items():
-        labelled, metric = part["labelled"], part["metrics"].get(primary)
+        metric = part["metrics"].get(primary)
         if metric is None:
             rows.append((cohort, "0", "–", "–", "no labelled case"))
-        elif share and labelled < SHARED_MINIMUM:
-            rows.append((cohort, f"under {SHARED_MINIMUM}", "–", "–", "too few to share"))
+        elif cohort in hidden:
+            rows.append(_hidden_row(cohort, patients[cohort], columns))
         else:
-            rows.append((cohort, str(labelled), *value_and_interval(metric), metric.get("why", "")))
-    columns = ("cohort", "cases", primary, "95 % interval", "notes")
+            rows.append((cohort, str(part["labelled"]), *value_and_interval(metric), metric.get("why", "")))
     return Table("By cohort", columns, tuple(rows), columns[1:-1])
 
 
@@ -192,9 +222,17 @@ def finding_table(findings: Sequence[Mapping[str, Any]], share: bool) -> Table:
     return Table("What check found", ("rule", "severity", "count", *told), tuple(rows), ("count",))
 
 
-def split_table(splits: Splits) -> Table:
-    """How many patients, cases and labels each part of each fold holds."""
-    labels = tuple(splits.balance[0].labels) if splits.balance else ()
+def split_table(splits: Splits, share: bool) -> Table:
+    """How many patients, cases and labels each part of each fold holds.
+
+    On a shared page without what few patients of a part carry, and nothing where a part is of few patients itself.
+    """
+    balance = splits.balance
+    left_out = small_families(balance) if share else ()
+    labels = tuple(label for label in (balance[0].labels if balance else ()) if family(label) not in left_out)
+    columns = ("fold", "part", "patients", "cases", *labels)
+    if share and any(row.patients < SHARED_MINIMUM for row in balance):
+        return Table("Balance of the split", columns, ())
     rows = tuple(
         (
             "–" if row.fold is None else str(row.fold),
@@ -203,10 +241,10 @@ def split_table(splits: Splits) -> Table:
             str(row.cases),
             *(str(row.labels.get(label, 0)) for label in labels),
         )
-        for row in splits.balance
+        for row in balance
     )
-    columns = ("fold", "part", "patients", "cases", *labels)
-    return Table("Balance of the split", columns, rows, columns[2:])
+    note = f"Left out, because a part may hold {FEW} of one kind: {', '.join(left_out)}." if left_out else ""
+    return Table("Balance of the split", columns, rows, columns[2:], note)
 
 
 def plan_table(plan: Plan) -> Table:
@@ -245,6 +283,28 @@ def _within_site(scores: Scores, name: str) -> dict[str, dict[str, Any]]:
     pooled = scores.metrics["tasks"][name]["metrics"]
     found = {metric: estimate.to_json() for metric, estimate in scores.tasks[name].metrics(stratified).items()}
     return {metric: body for metric, body in found.items() if body["value"] != pooled[metric]["value"]}
+
+
+def _confounded(body: Mapping[str, Any]) -> str:
+    """Why a task is headlined by its within-site score; nothing where it is not."""
+    if "headline" not in body:
+        return ""
+    metric = body["headline"].removesuffix("_within_site")
+    pooled, alone = (value_and_interval(body["metrics"][key])[0] for key in (metric, f"{metric}_site_alone"))
+    return f"confounded with the site; all pairs {pooled}; site alone {alone}"
+
+
+def _hidden_row(name: str, patients: int, columns: Sequence[str]) -> tuple[str, ...]:
+    """The row of a group that a shared page leaves out."""
+    return (name, *("–",) * (len(columns) - 2), FEW if patients < SHARED_MINIMUM else NEXT)
+
+
+def _tells_few(groups: Mapping[str, Sequence[ScoredCase]], hidden: Collection[str], targets: Sequence[str]) -> bool:
+    """Whether counts of classes per site would tell of few patients, by themselves or taken from the totals."""
+    rest = [case for site in hidden for case in groups[site]]
+    told = [cases for site, cases in groups.items() if site not in hidden] + ([rest] if rest else [])
+    are_classes = all(isinstance(case.truth, str) for cases in groups.values() for case in cases)
+    return are_classes and holds_few_of_a_class(told, targets)
 
 
 def _target_columns(cases: Sequence[ScoredCase]) -> tuple[str, ...]:

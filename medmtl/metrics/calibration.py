@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
@@ -18,6 +17,7 @@ from medmtl.metrics.intervals import BoolArray, FloatArray, IntArray, patient_co
 SMALLEST_PROBABILITY = 1e-6  # a probability of 0 has no logarithm
 CASES_PER_BIN = 10
 MOST_BINS = 10
+FEWEST_IN_BIN = 5  # where ties make groups unequal
 FEWEST_BINS = 3  # two points are no curve
 
 
@@ -120,7 +120,10 @@ class CalibrationPoint:
 def calibration_curve(
     positive_N: BoolArray, probability_N: FloatArray, patients: Sequence[str] | None = None
 ) -> tuple[CalibrationPoint, ...]:
-    """Observed share against mean probability, in at most 10 groups of equal size, of 10 cases or more each.
+    """Observed share against mean probability, in at most 10 groups of about equal size, of some 10 cases or more.
+
+    Cases of one probability are never parted, as the order of the table would then decide who counts where. So groups
+    may be unequal, of 5 cases at least, and fewer, down to a single one.
 
     Args:
         positive_N: which cases are positive.
@@ -135,9 +138,20 @@ def calibration_curve(
         return ()
     patient_N = patient_codes(patients, len(positive_N))
     points = []
-    rows: npt.NDArray[np.intp]
-    for rows in np.array_split(np.argsort(probability_N, kind="stable"), n_bins):
+    for rows in _neighbours(probability_N, n_bins):
         share, n_patients = float(positive_N[rows].mean()), len(np.unique(patient_N[rows]))
         interval = wilson(share * n_patients, n_patients)
         points.append(CalibrationPoint(float(probability_N[rows].mean()), share, interval))
     return tuple(points)
+
+
+def _neighbours(probability_N: FloatArray, n_bins: int) -> list[IntArray]:
+    """Rows by rising probability in up to ``n_bins`` groups of 5 or more, as near to equal as ties let them be."""
+    order = np.argsort(probability_N, kind="stable")
+    ends = np.flatnonzero(np.diff(probability_N[order])) + 1
+    bounds = [0]
+    for part in np.array_split(np.arange(len(order)), n_bins)[1:]:
+        end = int(ends[np.abs(ends - part[0]).argmin()]) if len(ends) else 0
+        if min(end - bounds[-1], len(order) - end) >= FEWEST_IN_BIN:
+            bounds.append(end)
+    return np.split(order, bounds[1:])

@@ -202,4 +202,6 @@ def _above(
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
     """Per threshold k whether the grade is above it, and the probability of that, both (N, K - 1)."""
     thresholds = np.arange(probability_NK.shape[1] - 1)
-    return grade_N[:, None] > thresholds, 1 - np.cumsum(probability_NK, axis=1)[:, :-1]
+    # summed from the highest grade down: 1 - the sum from below rounds small ones away, and falls below 0
+    above_NK = np.cumsum(probability_NK[:, ::-1], axis=1)[:, ::-1]
+    return grade_N[:, None] > thresholds, above_NK[:, 1:]

@@ -359,8 +359,8 @@ def test_a_shared_page_tells_nothing_of_single_cases(tmp_path: Path, scores: Sco
     assert alternatives[0] == "grade: ROC"
     assert len(alternatives) == 3
     assert all(": loss" in text for text in alternatives[1:])
-    rows = [row for row in found.tables["By site"] if row[0] == "Lonely"]
-    assert rows == [["Lonely", "under 5", "–", "–", "–", "too few to share"]]
+    assert found.tables["Balance of the split"][0] == ["fold", "part", "patients", "cases"]  # 4 of each grade
+    assert ["Lonely", "–", "–", "–", "–", "fewer than 5 patients"] in found.tables["By site"]
 
 
 def test_a_metric_without_a_value_says_why(tmp_path: Path, scores: Scores, run: RunFolder) -> None:

@@ -3,10 +3,11 @@ from __future__ import annotations
 import pytest
 
 from medmtl.evaluation.score import metrics_json
-from medmtl.evaluation.site import ONE_SITE, headline, site_estimates
+from medmtl.evaluation.site import NOTHING_WITHIN, headline, site_estimates
 from medmtl.tasks.base import ScoredCase
 from medmtl.tasks.classification import Classification, ClassificationOptions, ClassificationResult
 from medmtl.tasks.regression.task import Regression, RegressionOptions
+from medmtl.tasks.survival import Outcome, Survival, SurvivalOptions, SurvivalResult
 
 TASK = Classification("grade", ClassificationOptions(kind="classification", column="grade", classes=("low", "high")))
 
@@ -86,9 +87,23 @@ def test_few_cases_are_not_called_confounded() -> None:
 def test_where_the_site_is_the_target_nothing_can_be_said_within_it() -> None:
     cases = [case(site, truth, 0.9, number=n) for site, truth in (("a", "high"), ("b", "low")) for n in range(12)]
     found = site_estimates(TASK, cases, learned_of(cases))
-    assert (found["auc_within_site"].value, found["auc_within_site"].why) == (None, ONE_SITE)
+    assert (found["auc_within_site"].value, found["auc_within_site"].why) == (None, NOTHING_WITHIN)
     assert found["auc_site_alone"].value == 1.0
     assert headline(TASK, found) == "auc_within_site"
+
+
+def test_the_reason_is_true_where_each_site_has_both_classes_in_different_folds() -> None:
+    cases = [case(site, truth, 0.9, fold) for site in "ab" for fold, truth in enumerate(("high", "low"))]
+    within = site_estimates(TASK, cases, learned_of(cases))["auc_within_site"]
+    assert (within.value, within.why) == (None, "no site of any one fold holds cases that can be compared")
+
+
+def test_the_reason_is_true_of_survival_whose_target_has_no_classes() -> None:
+    options = SurvivalOptions(kind="survival", time="days", event="died", horizon=10)
+    task = Survival("risk", options, {"followed_to": 1.0})
+    cases = [ScoredCase(site, site, site, 0, Outcome(3.0, True), SurvivalResult(risk=0.5)) for site in "ab"]
+    within = site_estimates(task, cases, None)["c_index_within_site"]
+    assert (within.value, within.why) == (None, "no site of any one fold holds cases that can be compared")
 
 
 @pytest.mark.parametrize("site", ["a", None])

@@ -1,14 +1,29 @@
-"""Rows of the report: verdicts on case heads, of which the newest counts."""
+"""Rows of the report: what is read first, what is not shared, and the newest verdict on a case head."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from medmtl.data.split import Balance, Fold, Splits
 from medmtl.evaluation.report import _alerts
-from medmtl.evaluation.tables import collapse_table
+from medmtl.evaluation.score import Scores, metrics_json
+from medmtl.evaluation.tables import (
+    cohort_table,
+    collapse_table,
+    metric_tables,
+    number,
+    site_table,
+    split_table,
+    summary_table,
+)
 from medmtl.run_folder import RunFolder
+from medmtl.tasks.base import ScoredCase, Task
+from tests.evaluation.test_site import TASK, case, confounded, learned_of
 
 
 class Run:
@@ -46,3 +61,129 @@ def test_every_verdict_is_a_row_and_the_newest_is_what_the_page_warns_of(
     assert len(table.columns) == len(table.rows[0])
     assert set(table.numeric) == {"after step", "spread of predictions", "R² of a linear probe"}
     assert _alerts(table) == alerts
+
+
+def scores_of(task: Task, cases: Sequence[ScoredCase]) -> Scores:
+    learned = {task.name: learned_of(list(cases))}
+    metrics = metrics_json("val", [0], len(cases), {task.name: task}, {task.name: cases}, learned)
+    return Scores("val", (0,), {task.name: task}, {task.name: cases}, metrics, Path(), {})
+
+
+def test_a_task_confounded_with_the_site_is_headlined_by_its_within_site_score() -> None:
+    # 18 of 20 at a and 2 of 20 at b are high; the model tells the sites apart and says little within them
+    cases = [
+        case(site, "high" if rank < highs else "low", probability + 0.01 * (7 * rank % 20), number=rank)
+        for site, highs, probability in (("a", 18, 0.7), ("b", 2, 0.2))
+        for rank in range(20)
+    ]
+    scores = scores_of(TASK, cases)
+    metrics = scores.metrics["tasks"]["grade"]["metrics"]
+    table = summary_table(scores)
+    assert table.columns == ("task", "kind", "labelled", "metric", "value", "95 % interval", "notes")
+    ((*_, metric, value, interval, notes),) = table.rows
+    within, pooled, alone = (number(metrics[f"auc{end}"]["value"]) for end in ("_within_site", "", "_site_alone"))
+    low, high = metrics["auc_within_site"]["ci95"]
+    assert (metric, value, interval) == ("auc_within_site", within, f"{number(low)} to {number(high)}")
+    assert notes == f"confounded with the site; all pairs {pooled}; site alone {alone}"
+    assert within < pooled
+
+
+def test_other_tasks_are_headlined_by_their_primary_metric() -> None:
+    cases = [entry for entry in confounded() if entry.site == "a"]
+    ((*_, metric, _, _, notes),) = summary_table(scores_of(TASK, cases)).rows
+    assert (metric, "site" in notes) == ("auc", False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "told"),
+    [
+        ("regression", "skill", "skill: 1 − mean absolute error / that of always answering the training median"),
+        ("survival", "skill", "skill: 1 − integrated Brier score / that of the training fold's Kaplan-Meier curve"),
+        ("classification", "balanced_accuracy", "calling the likeliest class"),
+        ("ordinal", "balanced_accuracy", "calling the median grade"),
+        ("classification", "brier", "of more than two classes summed over the classes"),
+        ("survival", "c_index_within_site", "..._within_site: over pairs of cases of one site"),
+        ("survival", "c_index_site_alone", "..._site_alone: of a model that sees nothing but the site"),
+    ],
+)
+def test_a_metric_is_explained_as_its_kind_computes_it(kind: str, metric: str, told: str) -> None:
+    (table,) = metric_tables({metric: {"value": 0.5, "n": 40}}, kind)
+    assert told in table.note
+    assert ("median" in table.note) == ("median" in told)
+
+
+def of_patient(patient: str, entry: ScoredCase) -> ScoredCase:
+    return replace(entry, patient=patient)
+
+
+def graded(site: str, lows: int, highs: int) -> list[ScoredCase]:
+    """Cases of as many patients."""
+    grades = ["low"] * lows + ["high"] * highs
+    return [case(site, grade, 0.03 * (7 * n % 31), number=n) for n, grade in enumerate(grades)]
+
+
+def test_a_shared_page_hides_a_site_of_one_person_with_five_scans() -> None:
+    eve = [of_patient("eve", case("small", "high", 0.9, number=n)) for n in range(5)]
+    scores = scores_of(TASK, [*eve, *graded("middle", 6, 7), *graded("large", 12, 12)])
+    table = site_table(scores, "grade", share=True)
+    assert table is not None
+    assert table.columns == ("site", "cases", "high", "low", "auc", "95 % interval", "notes")
+    rows = {row[0]: row for row in table.rows}
+    assert rows["large"][1:4] == ("24", "12", "12")
+    assert rows["small"] == ("small", *("–",) * 5, "fewer than 5 patients")
+    # its values would follow from the totals and the other sites'
+    assert rows["middle"] == ("middle", *("–",) * 5, "left out, as smaller groups would follow from it")
+    open_page = site_table(scores, "grade", share=False)
+    assert open_page is not None and {row[0]: row[1:4] for row in open_page.rows}["small"] == ("5", "5", "0")
+
+
+@pytest.mark.parametrize(("lows", "highs", "counted"), [(5, 7, True), (4, 8, False), (12, 0, False)])
+def test_a_shared_page_counts_no_class_that_few_patients_of_a_site_have(lows: int, highs: int, counted: bool) -> None:
+    scores = scores_of(TASK, [*graded("a", lows, highs), *graded("b", 9, 9)])
+    table = site_table(scores, "grade", share=True)
+    assert table is not None
+    assert ("high" in table.columns) is counted
+    assert [row[:2] for row in table.rows] == [("a", "12"), ("b", "18")]
+    assert table.note == (
+        "" if counted else "Classes are not counted here, as that would tell of fewer than 5 patients."
+    )
+
+
+def test_a_shared_page_hides_a_cohort_by_its_patients() -> None:
+    scores = scores_of(TASK, graded("a", 12, 12))
+    metrics = scores.metrics["tasks"]["grade"]["metrics"]
+    parts = {"north": (24, 24), "south": (6, 1), "west": (8, 8), "none": (0, 0)}
+    cohorts = {
+        name: {"labelled": cases, "patients": patients, "metrics": metrics if cases else {}}
+        for name, (cases, patients) in parts.items()
+    }
+    body = {**scores.metrics["tasks"]["grade"], "cohorts": cohorts}
+    found = replace(scores, metrics={**scores.metrics, "tasks": {"grade": body}})
+    shared, whole = cohort_table(found, "grade", share=True), cohort_table(found, "grade", share=False)
+    assert shared is not None and whole is not None
+    assert [row[1] for row in shared.rows] == ["24", "–", "–", "0"]
+    assert [row[-1] for row in shared.rows[1:3]] == [
+        "fewer than 5 patients",
+        "left out, as smaller groups would follow from it",
+    ]
+    assert [row[1] for row in whole.rows] == ["24", "6", "8", "0"]
+
+
+def split_of(*parts: tuple[int, int, dict[str, int]]) -> Splits:
+    """A fold whose parts hold so many patients, cases and labels."""
+    balance = tuple(Balance(0, name, *held) for name, held in zip(("train", "val"), parts, strict=True))
+    return Splits((Fold(("a",), ("b",)),), (), balance)
+
+
+def test_a_shared_page_tells_nothing_of_few_patients_in_the_split() -> None:
+    train = {"site=A": 30, "site=B": 10, "grade:high": 20, "grade:low": 20}
+    val = {"site=A": 17, "site=B": 3, "grade:high": 10, "grade:low": 10}
+    splits = split_of((40, 40, train), (20, 20, val))
+    whole, shared = split_table(splits, share=False), split_table(splits, share=True)
+    assert whole.columns[4:] == tuple(train) and whole.note == ""
+    assert shared.columns == ("fold", "part", "patients", "cases", "grade:high", "grade:low")
+    assert shared.rows == (("0", "train", "40", "40", "20", "20"), ("0", "val", "20", "20", "10", "10"))
+    assert shared.note == "Left out, because a part may hold fewer than 5 patients of one kind: site."
+    few = split_of((40, 40, train), (4, 20, val))
+    assert split_table(few, share=True).rows == ()
+    assert len(split_table(few, share=False).rows) == 2

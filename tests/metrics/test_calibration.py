@@ -127,6 +127,7 @@ def test_the_identity_changes_nothing() -> None:
 
 def test_curve_is_the_share_in_groups_of_equal_size() -> None:
     positive_N, score_N = cohort(3, 62)
+    score_N = score_N + 1e-6 * np.arange(62)  # without ties
     points = calibration_curve(positive_N, score_N)
     groups = np.array_split(np.argsort(score_N, kind="stable"), 6)
     assert [point.predicted for point in points] == pytest.approx([score_N[rows].mean() for rows in groups])
@@ -134,6 +135,33 @@ def test_curve_is_the_share_in_groups_of_equal_size() -> None:
     for point, rows in zip(points, groups, strict=True):
         expected = binomtest(int(positive_N[rows].sum()), len(rows)).proportion_ci(method="wilson")
         assert point.ci95 == pytest.approx((expected.low, expected.high))
+
+
+@pytest.mark.parametrize("levels", [1, 2, 4, 7, 40])
+def test_cases_of_one_probability_stand_in_one_group_whatever_the_order_of_rows(levels: int) -> None:
+    rng = np.random.default_rng(levels)
+    score_N = np.round(rng.uniform(size=200) * levels) / levels
+    positive_N = rng.uniform(size=200) < score_N
+    by_class = np.argsort(positive_N, kind="stable")  # as a table often is
+    points = calibration_curve(positive_N, score_N)
+    assert calibration_curve(positive_N[by_class], score_N[by_class]) == points
+    assert calibration_curve(positive_N[by_class[::-1]], score_N[by_class[::-1]]) == points
+    values, counts = np.unique(score_N, return_counts=True)
+    assert len(points) <= min(10, len(values))
+    if counts.min() >= 20:  # no level is smaller than a group
+        assert [point.predicted for point in points] == pytest.approx(values)
+
+
+def test_one_answer_for_all_is_one_group() -> None:
+    positive_N = np.arange(100) < 50
+    (point,) = calibration_curve(positive_N, np.full(100, 0.5))
+    assert (point.predicted, point.observed) == (0.5, 0.5)
+
+
+def test_few_cases_beside_a_large_tie_are_no_group_of_their_own() -> None:
+    score_N = np.array([0.1] * 3 + [0.5] * 60 + [0.9] * 15 + [0.95] * 4)
+    points = calibration_curve(score_N > 0.7, score_N)
+    assert [round(point.predicted, 3) for point in points] == [0.481, 0.911]
 
 
 def test_curve_has_ten_points_at_most_and_none_for_few_cases() -> None:

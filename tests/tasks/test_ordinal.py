@@ -10,6 +10,7 @@ import pytest
 import torch
 from sklearn.metrics import cohen_kappa_score, mean_absolute_error, roc_auc_score
 
+from medmtl.metrics.figures import CalibrationFigure
 from medmtl.tasks.base import CaseTask, CellError, ScoredCase
 from medmtl.tasks.ordinal import Ordinal, OrdinalOptions
 from tests.tasks.contract import SPEC, CaseTaskContract, case, features
@@ -96,3 +97,19 @@ def test_metrics_are_scikit_learns() -> None:
     errors = [task.result_scores(entry.result, entry.truth)["absolute_error"] for entry in cases]
     assert errors == np.abs(grade - called).tolist()
     assert [len(figure.curves) for figure in task.figures(cases)] == [3, 3]  # type: ignore[union-attr]
+
+
+def test_small_probabilities_of_high_grades_keep_their_order_and_their_sign() -> None:
+    task = build()
+    grade_N = np.repeat([0, 3], 20)
+    # of what an fp32 chain answers where the lowest grade is sure
+    top_N = np.geomspace(1e-12, 1e-9, 40)
+    rows = [torch.tensor([1.0, top / 4, top / 2, top], dtype=torch.float32) for top in top_N]
+    cases = [
+        ScoredCase(f"c{i}", f"p{i}", None, 0, GRADES[k], task.result(row, {}))
+        for i, (k, row) in enumerate(zip(grade_N.tolist(), rows, strict=True))
+    ]
+    assert task.metrics(cases)["auc"].value == 1.0
+    calibration = task.figures(cases)[1]
+    assert isinstance(calibration, CalibrationFigure)
+    assert all(point.predicted > 0 for _, points in calibration.curves for point in points)
