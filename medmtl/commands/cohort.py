@@ -11,7 +11,7 @@ import typer
 
 from medmtl.arguments import check_place
 from medmtl.commands.options import ConfigFile, Quiet, Settings, Strict, Verbose
-from medmtl.console import Screen, answer, config_findings, expectation_lines, finding_lines, plan_rows, table, verdict
+from medmtl.console import Screen, answer, config_findings, expectation_lines, finding_lines, table, verdict
 from medmtl.errors import CohortError, ConfigError, InputError
 
 
@@ -63,6 +63,7 @@ def plan(
     from medmtl import api
     from medmtl.config import parse_overrides
     from medmtl.files import write_json
+    from medmtl.planning import plan_rows
 
     overrides = parse_overrides(settings or ())
     with Screen(quiet=quiet, verbose=verbose) as screen:

@@ -18,7 +18,7 @@ from medmtl.evaluation.small_groups import (
     small_families,
     withheld,
 )
-from medmtl.planning import Plan
+from medmtl.planning import Plan, plan_rows
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import CaseTask, ScoredCase
 
@@ -249,7 +249,7 @@ def split_table(splits: Splits, share: bool) -> Table:
 
 def plan_table(plan: Plan) -> Table:
     """Every planned value that has a reason."""
-    rows = tuple((key, _planned(plan, key), reason) for key, reason in plan.reasons.items())
+    rows = tuple(row for row in plan_rows(plan.to_json()) if row[2])
     return Table("Decisions and reasons", ("planned", "value", "reason"), rows)
 
 
@@ -338,20 +338,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{_shown(item)} ({key})" for key, item in value.items())
     return number(value) if isinstance(value, float) else str(value)
-
-
-def _planned(plan: Plan, key: str) -> str:
-    kind, _, channel = key.partition(".")
-    if kind == "normalisation":
-        return plan.intensities[plan.preparation.channels.index(channel)].kind
-    if key == "spacing":
-        return " × ".join(f"{size:.3g}" for size in plan.preparation.spacing) + " mm"
-    if key == "network":
-        return f"{len(plan.network.channels)} stages of {', '.join(map(str, plan.network.channels))} channels"
-    value = getattr(plan, key, None)
-    if isinstance(value, tuple):
-        return " × ".join(map(str, value))
-    return "–" if value is None else str(value)
 
 
 def _fold(run: RunFolder) -> str:

@@ -10,6 +10,7 @@ from medmtl.planning.duration import with_duration
 from medmtl.planning.network import plan_towers, towers_by_view
 from medmtl.planning.plan import CaseView, Plan
 from medmtl.planning.planner import make_plan
+from medmtl.planning.rows import plan_rows
 from medmtl.planning.statistics import TrainingFacts, learned, observed_range, with_statistics
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "learned",
     "make_plan",
     "observed_range",
+    "plan_rows",
     "plan_towers",
     "towers_by_view",
     "with_duration",
