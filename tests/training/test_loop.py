@@ -157,8 +157,10 @@ def test_a_run_killed_after_its_last_rename_is_tidied_by_the_next_start(
 
 
 def test_resume_refuses_another_configuration_and_names_the_keys(trained_run: Path, tiny_cohort: Path) -> None:
-    with pytest.raises(InputError, match=r"B145.*training\.lr"):
+    with pytest.raises(InputError, match=r"B145.*training\.lr; give the same --set") as caught:
         api.train(tiny_cohort, trained_run, overrides={**TINY, "training.lr": 0.5}, resume=True)
+    command = f"medmtl train {trained_run / 'config.yaml'} --out {trained_run} --resume"
+    assert f"or resume with its own: {command}; " in str(caught.value)
 
 
 def test_resume_without_a_run_and_a_second_start_are_refused(
