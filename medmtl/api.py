@@ -39,7 +39,7 @@ from medmtl.tasks.base import Task
 from medmtl.training.folds import Start, is_run
 from medmtl.training.loop import train_run
 from medmtl.training.ranks import refuse_ranks
-from medmtl.training.start import FoldName, make_ready, plan_fold, start_run
+from medmtl.training.start import FoldName, make_ready, plan_fold, refuse_fold, start_run
 
 logger = logging.getLogger(__name__)
 
@@ -115,8 +115,10 @@ def plan(
     The run time of a number of steps is predicted from a measurement of about a second.
 
     Raises:
+        InputError: if there is no such fold.
         CohortError: if the check rejects anything.
     """
+    refuse_fold(fold, "none")
     ready = make_ready(configuration.load(Path(config), overrides), progress=progress)
     planned = plan_fold(ready, fold, describe_device(device))
     if planned.case_view is None:
@@ -151,6 +153,7 @@ def train(
     Returns:
         ``out``, which :func:`evaluate`, :func:`predict` and :func:`load` take.
     """
+    refuse_fold(fold, "all", "none")
     resolved = configuration.load(Path(config), overrides)
     place = Path(out)
     start = Start(resolved, place, fold, device, resume, strict, progress)

@@ -163,6 +163,15 @@ def test_resume_refuses_another_configuration_and_names_the_keys(trained_run: Pa
     assert f"or resume with its own: {command}; " in str(caught.value)
 
 
+@pytest.mark.parametrize("fold", ["ALL", "0", None, 1.0, True])
+def test_a_fold_that_is_none_is_refused_before_the_cohort_is_read(tmp_path: Path, fold: Any) -> None:
+    with pytest.raises(InputError, match=r"B164\] fold wants a number or 'all' or 'none', found ") as caught:
+        api.train(tmp_path / "nothing.yaml", tmp_path / "run", fold=fold)
+    assert str(caught.value).endswith(repr(fold))
+    with pytest.raises(InputError, match=r"fold wants a number or 'none', found 'all'"):
+        api.plan(tmp_path / "nothing.yaml", fold="all")  # type: ignore[arg-type]
+
+
 def test_resume_without_a_run_and_a_second_start_are_refused(
     trained_run: Path, tiny_cohort: Path, tmp_path: Path
 ) -> None:
