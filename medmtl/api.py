@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from medmtl import config as configuration
 from medmtl import tasks
 from medmtl.build import build_tasks
 from medmtl.catalogue import describe_kinds
-from medmtl.checking import Expectation, check_cohort, check_headers, expectations
+from medmtl.checking import Expectation, check_cohort, check_headers, expectations, labels_in_words
 from medmtl.checking.outputs import cohort_files, refuse_overwriting
 from medmtl.config import Config
 from medmtl.data.finding import Finding, Findings
@@ -59,10 +59,13 @@ class CheckReport:
         findings: everything found.
         expectations: per task, labelled cases and expected widths; empty where anything was rejected or voxels were
             not read.
+        labels: case task -> how many labels were read and what they hold, such as ``11 labelled, benign 5, malignant
+            6``.
     """
 
     findings: tuple[Finding, ...]
     expectations: tuple[Expectation, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def check(
@@ -94,12 +97,10 @@ def check_report(
     """As :func:`check`, with what the cohort will let be said."""
     resolved = configuration.load(Path(config), overrides)
     built = build_tasks(resolved)
-    if headers:
-        return CheckReport(tuple(check_headers(resolved, built, progress)))
-    checked = check_cohort(resolved, built, progress)
-    if checked.splits is None or checked.findings.rejected():
-        return CheckReport(tuple(checked.findings))
-    return CheckReport(tuple(checked.findings), expectations(checked, built, checked.splits))
+    checked = (check_headers if headers else check_cohort)(resolved, built, progress)
+    splits = None if headers or checked.findings.rejected() else checked.splits
+    expected = () if splits is None else expectations(checked, built, splits)
+    return CheckReport(tuple(checked.findings), expected, labels_in_words(built, checked.truths))
 
 
 def plan(

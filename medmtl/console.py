@@ -211,13 +211,18 @@ def config_findings(error: ConfigError) -> list[Finding]:
     ]
 
 
+def label_lines(labels: Mapping[str, str]) -> list[str]:
+    """What was read from the label columns, one line per case task."""
+    return [f"{name}: {held}" for name, held in labels.items()] + ([""] if labels else [])
+
+
 def expectation_lines(expectations: Iterable[Expectation]) -> list[str]:
     """One table per task: labelled cases of each part of the split, and the width of the interval to expect."""
     lines: list[str] = []
     for expected in expectations:
         first = expected.parts[0].width
         about = f"; width of the 95 % interval of {first.metric} {first.assumption}" if first.metric else ""
-        rows = [("scored on", "labelled", "rarer class", "width", "")]
+        rows = [("scored on", "labelled", first.counted, "width", "")]
         rows += [_expectation_row(part.name, part.labelled, part.width) for part in expected.parts]
         lines += [f"{expected.task} ({expected.kind}){about}", table(rows), ""]
     return lines

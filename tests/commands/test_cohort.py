@@ -17,7 +17,10 @@ def test_check_lists_counts_and_writes_the_findings(tiny_cohort: Path, tmp_path:
     assert out.splitlines()[-1].startswith("0 rejected, ")
     assert out.splitlines()[-1].endswith(": fit for training")
     assert "check 12/12" in err
-    assert "malignancy (classification); width of the 95 % interval of auc at an AUC of 0.8" in out.splitlines()
+    lines = out.splitlines()
+    heading = lines.index("malignancy (classification); width of the 95 % interval of auc at an AUC of 0.8")
+    (read,) = (number for number, line in enumerate(lines) if line.startswith("risk: "))
+    assert read < heading and " labelled, " in lines[read] and " points (range 0 to 100)" in lines[read]
     written = json.loads((tmp_path / "f.json").read_text())
     assert len(written) == len(medmtl.check(tiny_cohort))
     assert {"code", "severity", "case", "row", "column", "key", "line", "file", "found", "expected", "fix"} == set(
