@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,11 +62,13 @@ class CheckReport:
             not read.
         labels: case task -> how many labels were read and what they hold, such as ``11 labelled, benign 5, malignant
             6``.
+        label_files: column -> cases that have one in it.
     """
 
     findings: tuple[Finding, ...]
     expectations: tuple[Expectation, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    label_files: Mapping[str, int] = field(default_factory=dict)
 
 
 def check(
@@ -100,7 +103,8 @@ def check_report(
     checked = (check_headers if headers else check_cohort)(resolved, built, progress)
     splits = None if headers or checked.findings.rejected() else checked.splits
     expected = () if splits is None else expectations(checked, built, splits)
-    return CheckReport(tuple(checked.findings), expected, labels_in_words(built, checked.truths))
+    files = Counter(column for case in checked.cohort.identified for column in case.files)
+    return CheckReport(tuple(checked.findings), expected, labels_in_words(built, checked.truths), files)
 
 
 def plan(

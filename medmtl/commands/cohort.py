@@ -56,7 +56,7 @@ def check(
             write_json(json_file, [finding.to_json() for finding in found.findings])
     refused = any(strict or finding.severity == "reject" for finding in found.findings)
     closing = verdict(found.findings, refused=refused, headers=headers)
-    lines = [*finding_lines(found.findings), *label_lines(found.labels)]
+    lines = [*finding_lines(found.findings, found.label_files), *label_lines(found.labels)]
     answer("\n".join([*lines, *expectation_lines(found.expectations), closing]))
     if refused:
         raise typer.Exit(InputError.exit_code)

@@ -251,7 +251,7 @@ def test_of_several_cohorts_each_has_ids_of_its_own(tmp_path: Path) -> None:
     )
     config = configuration.load(path)
     checked = check_cohort(config, build_tasks(config))
-    assert [(f.code, f.severity, f.found) for f in checked.findings if f.found != "1 columns that nothing uses"] == [
+    assert [(f.code, f.severity, f.found) for f in checked.findings if f.found != "1 column that nothing uses"] == [
         ("B014", "warn", "1 rows of cases not in the cohort"),
         ("B105", "warn", "3 cases without a row"),
     ]
