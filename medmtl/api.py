@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from medmtl import config as configuration
 from medmtl import tasks
 from medmtl.build import build_tasks
 from medmtl.catalogue import describe_kinds
-from medmtl.checking import Expectation, check_cohort, check_headers, expectations
+from medmtl.checking import Expectation, check_cohort, check_headers, expectations, labels_in_words
 from medmtl.checking.outputs import cohort_files, refuse_overwriting
 from medmtl.config import Config
 from medmtl.data.finding import Finding, Findings
@@ -39,7 +40,7 @@ from medmtl.tasks.base import Task
 from medmtl.training.folds import Start, is_run
 from medmtl.training.loop import train_run
 from medmtl.training.ranks import refuse_ranks
-from medmtl.training.start import FoldName, make_ready, plan_fold, start_run
+from medmtl.training.start import FoldName, make_ready, plan_fold, refuse_fold, start_run
 
 logger = logging.getLogger(__name__)
 
@@ -59,10 +60,15 @@ class CheckReport:
         findings: everything found.
         expectations: per task, labelled cases and expected widths; empty where anything was rejected or voxels were
             not read.
+        labels: case task -> how many labels were read and what they hold, such as ``11 labelled, benign 5, malignant
+            6``.
+        label_files: column -> cases that have one in it.
     """
 
     findings: tuple[Finding, ...]
     expectations: tuple[Expectation, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    label_files: Mapping[str, int] = field(default_factory=dict)
 
 
 def check(
@@ -94,12 +100,11 @@ def check_report(
     """As :func:`check`, with what the cohort will let be said."""
     resolved = configuration.load(Path(config), overrides)
     built = build_tasks(resolved)
-    if headers:
-        return CheckReport(tuple(check_headers(resolved, built, progress)))
-    checked = check_cohort(resolved, built, progress)
-    if checked.splits is None or checked.findings.rejected():
-        return CheckReport(tuple(checked.findings))
-    return CheckReport(tuple(checked.findings), expectations(checked, built, checked.splits))
+    checked = (check_headers if headers else check_cohort)(resolved, built, progress)
+    splits = None if headers or checked.findings.rejected() else checked.splits
+    expected = () if splits is None else expectations(checked, built, splits)
+    files = Counter(column for case in checked.cohort.identified for column in case.files)
+    return CheckReport(tuple(checked.findings), expected, labels_in_words(built, checked.truths), files)
 
 
 def plan(
@@ -115,8 +120,10 @@ def plan(
     The run time of a number of steps is predicted from a measurement of about a second.
 
     Raises:
+        InputError: if there is no such fold.
         CohortError: if the check rejects anything.
     """
+    refuse_fold(fold, "none")
     ready = make_ready(configuration.load(Path(config), overrides), progress=progress)
     planned = plan_fold(ready, fold, describe_device(device))
     if planned.case_view is None:
@@ -151,6 +158,7 @@ def train(
     Returns:
         ``out``, which :func:`evaluate`, :func:`predict` and :func:`load` take.
     """
+    refuse_fold(fold, "all", "none")
     resolved = configuration.load(Path(config), overrides)
     place = Path(out)
     start = Start(resolved, place, fold, device, resume, strict, progress)

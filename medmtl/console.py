@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from medmtl.studies import StepProfile
 
 PER_CODE = 20  # findings shown of each code; all of them are in findings.json
+EMPTY_MASK = "B105"
+FEW = 5  # empty masks that are told one by one
 SILENCE_SECONDS = 30.0  # longest without a plain line
 REDRAW_SECONDS = 0.1
 SEVERITIES = ("reject", "warn", "fixed")
@@ -179,18 +181,36 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def finding_lines(findings: Iterable[Finding]) -> list[str]:
-    """Findings grouped by code, what was rejected first, the first 20 of each code."""
+def finding_lines(findings: Iterable[Finding], label_files: Mapping[str, int] | None = None) -> list[str]:
+    """Findings grouped by code, what was rejected first, the first 20 of each code; many empty masks are one line.
+
+    Args:
+        findings: of a check.
+        label_files: column -> cases that have a file in it, where that is known.
+    """
     groups: dict[tuple[int, str], list[Finding]] = defaultdict(list)
     for finding in findings:
         groups[SEVERITIES.index(finding.severity), finding.code].append(finding)
     lines: list[str] = []
     for (severity, code), found in sorted(groups.items()):
         lines.append(f"{code} {SEVERITIES[severity]}: {len(found)}")
+        many, found = _empty_masks(found, label_files or {}) if code == EMPTY_MASK else ([], found)
+        lines += many
         lines += [f"  {finding.sentence().removeprefix(f'[{code}] ')}" for finding in found[:PER_CODE]]
         if len(found) > PER_CODE:
             lines.append(f"  and {len(found) - PER_CODE} more")
     return lines
+
+
+def _empty_masks(found: Sequence[Finding], label_files: Mapping[str, int]) -> tuple[list[str], list[Finding]]:
+    """A line for each column with many, and the other findings: most cohorts have cases with nothing to find."""
+    counts = Counter((finding.column or "", finding.fix) for finding in found if finding.case is not None)
+    many = {key: count for key, count in counts.items() if count > FEW}
+    lines = []
+    for (column, fix), count in many.items():
+        of = f" of {label_files[column]}" if column in label_files else ""
+        lines.append(f"  column {column}: {count}{of} masks are empty; each is {fix}")
+    return lines, [finding for finding in found if (finding.column or "", finding.fix) not in many]
 
 
 def verdict(findings: Sequence[Finding], *, refused: bool, headers: bool) -> str:
@@ -211,13 +231,18 @@ def config_findings(error: ConfigError) -> list[Finding]:
     ]
 
 
+def label_lines(labels: Mapping[str, str]) -> list[str]:
+    """What was read from the label columns, one line per case task."""
+    return [f"{name}: {held}" for name, held in labels.items()] + ([""] if labels else [])
+
+
 def expectation_lines(expectations: Iterable[Expectation]) -> list[str]:
     """One table per task: labelled cases of each part of the split, and the width of the interval to expect."""
     lines: list[str] = []
     for expected in expectations:
         first = expected.parts[0].width
         about = f"; width of the 95 % interval of {first.metric} {first.assumption}" if first.metric else ""
-        rows = [("scored on", "labelled", "rarer class", "width", "")]
+        rows = [("scored on", "labelled", first.counted, "width", "")]
         rows += [_expectation_row(part.name, part.labelled, part.width) for part in expected.parts]
         lines += [f"{expected.task} ({expected.kind}){about}", table(rows), ""]
     return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,19 @@ Lines = Mapping[Place, int]
 M = TypeVar("M", bound=BaseModel)
 
 SHOWN = 40  # characters of a value in a message
+INTEGER = re.compile(r"[-+]?[0-9]+")
+NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+# keys that people bring from other programs, and what they are here
+ELSEWHERE = {
+    "epochs": "here it is training.steps or training.minutes",
+    "max_epochs": "here it is training.steps or training.minutes",
+    "num_epochs": "here it is training.steps or training.minutes",
+    "batch_size": "here it is plan.batch",
+    "patch_size": "here it is plan.shape",
+    "roi_size": "here it is plan.shape",
+    "learning_rate": "here it is training.lr",
+    "num_workers": "here it is plan.workers",
+}
 NUMBER_FAULTS = ("int_", "float_", "bool_", "greater_than", "less_than", "finite_number")
 # pydantic's words where they speak of Python
 PLAIN = {
@@ -130,14 +144,12 @@ def _fault(
         fix = f"; {rule.fix}" if rule and rule.fix else ""
         return ConfigError(f"this key is missing{fix}", key=key, line=line, code=code)
     if kind == "extra_forbidden":
-        known = _fields_at(model, place[:-1])
-        guess = nearest(str(place[-1]), known)
-        hint = f"did you mean {guess!r}?" if guess else f"known: {', '.join(known) or 'none'}"
+        hint = _hint(str(place[-1]), _fields_at(model, place[:-1]))
         return ConfigError(f"unknown key; {hint}", key=key, line=line, code="B132")
     texts = [PLAIN.get(item["type"], item["msg"]) for item in items]
     text = " or ".join(map(_sentence, dict.fromkeys(texts)))
     code = rule.code if rule else "B137" if named else _usual_code(kind, (*path, *place))
-    return ConfigError(f"{text}{_found(items[0].get('input'))}", key=key, line=line, code=code)
+    return ConfigError(f"{text}{_found(items[0].get('input'), kind)}", key=key, line=line, code=code)
 
 
 def _sentence(text: str) -> str:
@@ -153,10 +165,36 @@ def _usual_code(kind: str, place: Place) -> str:
     return "B142" if kind == "value_error" else "B138"
 
 
-def _found(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return f" (found {json.dumps(value)})"
-    return f" (found {str(value)[:SHOWN]!r})" if isinstance(value, str | int | float) else ""
+def _hint(key: str, known: Sequence[str]) -> str:
+    """What an unknown key may have meant."""
+    if key in ELSEWHERE:
+        return ELSEWHERE[key]
+    guess = nearest(key, known)
+    return f"did you mean {guess!r}?" if guess else f"known: {', '.join(known) or 'none'}"
+
+
+def _found(value: Any, kind: str) -> str:
+    """The value that was found; where its quotes, or that it has none, are the fault, that too."""
+    if isinstance(value, str):
+        if _is_quoted(value, kind):
+            return f' (found the text "{value[:SHOWN]}"; write it without quotes)'
+        return f" (found {value[:SHOWN]!r})"
+    if value is not None and not isinstance(value, bool | int | float):
+        return ""
+    shown = json.dumps(value)[:SHOWN]
+    if kind != "string_type" or value is None:
+        return f" (found {shown})"
+    if isinstance(value, bool | float):  # that may have been written as True, or as 1e3
+        return f" (found {shown}; write it in quotes)"
+    return f' (found the number {shown}; write "{shown}")'
+
+
+def _is_quoted(text: str, kind: str) -> bool:
+    """Whether a text would be what is expected, did it not stand in quotes."""
+    if kind.startswith("bool_"):
+        return text in ("true", "false")
+    pattern = INTEGER if kind.startswith("int_") else NUMBER if kind.startswith("float_") else None
+    return pattern is not None and pattern.fullmatch(text) is not None
 
 
 def _changed(given: Any, taken: Any, place: Place) -> Iterator[tuple[Place, str, Any]]:

@@ -35,7 +35,7 @@ def test_weights_and_sampling_are_not_balanced_together(tmp_path: Path) -> None:
     [
         ("training.heads.grad.lr", 1e-3, "'grad' is no task of this file; did you mean 'grade'?", "B141"),
         ("training.heads.heart.lr", 1e-3, "'heart' is a segmentation, whose head is trained with the trunk", "B142"),
-        ("training.heads.grade.warm_up", 0, "greater than or equal to 1 (found '0')", "B138"),
+        ("training.heads.grade.warm_up", 0, "greater than or equal to 1 (found 0)", "B138"),
         ("training.heads.grade.lr", 10.0, "less than 10", "B138"),
         ("training.heads.grade.rate", 1e-3, "unknown key", "B132"),
         ("training.optimiser", "adam", "'adamw' or 'sgd'", "B137"),

@@ -56,8 +56,11 @@ def refusal(folder: Path, old: str, new: str, overrides: dict[str, Any] | None =
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ("steps: 1e3", "a whole number is expected (found '1000.0')"),
-        ("steps: '10'", "a whole number is expected (found '10')"),
+        ("steps: 1e3", "a whole number is expected (found 1000.0)"),
+        ("steps: '10'", 'a whole number is expected (found the text "10"; write it without quotes)'),
+        ("steps: '1e3'", "a whole number is expected (found '1e3')"),
+        ("steps: 10\n  lr: '1e-3'", 'is expected (found the text "1e-3"; write it without quotes)'),
+        ("steps: 10\n  average: 'true'", 'is expected (found the text "true"; write it without quotes)'),
         ("steps: 10.5", "a whole number is expected"),
         ("steps: true", "a whole number is expected (found true)"),
         ("steps: null\n  minutes: yes", "a number such as 1e-3 is expected (found 'yes')"),
@@ -70,7 +73,7 @@ def refusal(folder: Path, old: str, new: str, overrides: dict[str, Any] | None =
         ("steps: 10\n  lr: [1]", "a number such as 1e-3 is expected"),
         ("steps: 10\nplan: []", "keys and values are expected"),
         ("steps: 10\nplan: {spacing: 1}", "a list is expected"),
-        ("steps: 10\nplan: {spacing: [1, '2', 3]}", "a number such as 1e-3 is expected (found '2')"),
+        ("steps: 10\nplan: {spacing: [1, '2', 3]}", 'a number such as 1e-3 is expected (found the text "2"'),
         ("steps: 10\nplan: {batch: 0}", "greater than or equal to 1"),
     ],
 )

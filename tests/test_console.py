@@ -170,6 +170,24 @@ def test_findings_are_grouped_by_code_rejects_first_and_twenty_of_each() -> None
     assert lines[20:] == ["  row 21: found nothing", "  and 3 more", "B014 warn: 1", "  found extra"]
 
 
+@pytest.mark.covers("B105")
+def test_many_empty_masks_are_one_line_and_a_few_are_told_with_their_rows() -> None:
+    def empty(column: str, count: int) -> list[Finding]:
+        more = {"found": "no voxel labelled", "fix": "kept as a case with nothing to find"}
+        return [Finding("B105", "warn", case=f"c{row}", row=row, column=column, **more) for row in range(2, count + 2)]
+
+    tables = Finding("B105", "warn", key="tasks.nodules", found="3 cases without a row")
+    lines = finding_lines([*empty("lesion", 15), *empty("organ", 2), tables], {"lesion": 35, "organ": 40})
+    assert lines == [
+        "B105 warn: 18",
+        "  column lesion: 15 of 35 masks are empty; each is kept as a case with nothing to find",
+        "  row 2, case c2, column organ: found no voxel labelled; kept as a case with nothing to find",
+        "  row 3, case c3, column organ: found no voxel labelled; kept as a case with nothing to find",
+        "  key tasks.nodules: found 3 cases without a row",
+    ]
+    assert finding_lines(empty("lesion", 6))[1].startswith("  column lesion: 6 masks are empty; ")
+
+
 def test_metrics_show_what_could_not_be_computed_and_why() -> None:
     dice = {"value": 0.87654, "ci95": [0.8, 0.9], "ci": "bca", "n": 40, "better": "higher", "unit": None}
     metrics: dict[str, Any] = {"dice": dice, "hd95_mm": {"value": None, "why": "no mask", "n": 0}}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from medmtl.checking.checked import Checked
 from medmtl.checking.expectation import Expectation, expectations
+from medmtl.checking.label_summary import labels_in_words
 from medmtl.checking.one_pass import check_cohort, check_headers
 from medmtl.checking.sources import read_sources
 from medmtl.checking.targets import layout, read_targets
@@ -18,6 +19,7 @@ __all__ = [
     "check_cohort",
     "check_headers",
     "expectations",
+    "labels_in_words",
     "layout",
     "read_sources",
     "read_targets",

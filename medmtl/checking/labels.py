@@ -110,7 +110,7 @@ def _values(volume: Volume, task: LabelTask, opening: Opening, path: Path) -> Se
     places = {value: found for value, found in places.items() if value != ignored}
     foreground = sum(counts.get(value, 0) for value in legal - {0}) / max(1, volume.array.size - unlabelled)
     if not foreground:
-        fix = "kept as a true negative"
+        fix = "kept as a case with nothing to find"
         findings.warn("B105", **where, found="no voxel labelled", expected="a reader's mask", fix=fix)
     elif foreground > FOREGROUND_LIMIT:
         found, expected = f"{foreground:.1%} foreground", f"at most {FOREGROUND_LIMIT:.0%}"

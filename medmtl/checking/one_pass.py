@@ -70,17 +70,20 @@ def check_cohort(
     return Checked(cohort, findings, truths, fingerprints, hashes, splits)
 
 
-def check_headers(config: Config, tasks: Mapping[str, Task], progress: Progress = silent) -> Findings:
+def check_headers(config: Config, tasks: Mapping[str, Task], progress: Progress = silent) -> Checked:
     """Check every row, and of every file the header only. No training starts from that: voxels are not vouched for.
 
     Args and Raises: as :func:`check_cohort`.
+
+    Returns:
+        Without fingerprints and hashes.
     """
     findings = Findings()
-    cohort, _, _ = _check_table(config, tasks, findings)
+    cohort, truths, splits = _check_table(config, tasks, findings)
     folder = cohort.table.parent
     for _, found in _in_order(lambda case: look_at_headers(case, config, tasks, folder), cohort.cases, progress):
         findings.extend(list(found))
-    return findings
+    return Checked(cohort, findings, truths, {}, {}, splits)
 
 
 def _check_table(

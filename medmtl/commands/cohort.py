@@ -11,7 +11,16 @@ import typer
 
 from medmtl.arguments import check_place
 from medmtl.commands.options import ConfigFile, Quiet, Settings, Strict, Verbose
-from medmtl.console import Screen, answer, config_findings, expectation_lines, finding_lines, table, verdict
+from medmtl.console import (
+    Screen,
+    answer,
+    config_findings,
+    expectation_lines,
+    finding_lines,
+    label_lines,
+    table,
+    verdict,
+)
 from medmtl.errors import CohortError, ConfigError, InputError
 
 
@@ -46,7 +55,8 @@ def check(
             write_json(json_file, [finding.to_json() for finding in found.findings])
     refused = any(strict or finding.severity == "reject" for finding in found.findings)
     closing = verdict(found.findings, refused=refused, headers=headers)
-    answer("\n".join([*finding_lines(found.findings), *expectation_lines(found.expectations), closing]))
+    lines = [*finding_lines(found.findings, found.label_files), *label_lines(found.labels)]
+    answer("\n".join([*lines, *expectation_lines(found.expectations), closing]))
     if refused:
         raise typer.Exit(InputError.exit_code)
 

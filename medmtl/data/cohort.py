@@ -22,6 +22,7 @@ from medmtl.errors import CohortError
 from medmtl.registry import nearest
 
 MAX_ID_BYTES = 200
+MOST_PLACES = 8  # of columns that nothing uses
 MAX_EXPONENT = 5  # characters of an id's exponent with its E; beyond, it is a text
 
 
@@ -137,9 +138,11 @@ def _check_header(names: tuple[str, ...], layout: CohortLayout, findings: Findin
             guess = nearest(column, names)
             fix = f"did you mean {shown(guess)!r}?" if guess else "correct the configuration or the header"
             findings.reject("B013", row=1, column=column, found="no such column", expected="exactly this name", fix=fix)
-    extra = len(set(names) - set(layout.columns))
+    extra = [number for number, name in enumerate(names, start=1) if name not in layout.columns]
     if extra:
-        findings.warn("B014", row=1, found=f"{extra} columns that nothing uses", fix="they are ignored")
+        which = ", ".join(map(str, extra[:MOST_PLACES])) + (", ..." if len(extra) > MOST_PLACES else "")
+        found = f"{len(extra)} column{'s' if len(extra) > 1 else ''} that nothing uses"
+        findings.warn("B014", row=1, found=found, fix=f"ignored; counted from the left: {which}")
     if layout.patient == layout.case:
         fix = "name a patient column if one person can have several cases"
         findings.warn("B022", column=layout.case, found="each case declared to be a person", fix=fix)

@@ -42,3 +42,8 @@ class Volume:
     grid: Grid
     sha256: str | None = None
     notes: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels per array axis."""
+        return self.grid.shape

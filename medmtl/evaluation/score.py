@@ -58,6 +58,14 @@ class Scores:
     images: Mapping[str, Mapping[str, Path]]
     readers: Mapping[str, Task] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """The split, its number of cases, and the primary metric of each task; no id."""
+        told = [f"{self.split}, {self.metrics['cases']} cases"]
+        for name, task in self.metrics["tasks"].items():
+            value = task["metrics"][task["primary"]]["value"]
+            told.append(f"{name} {task['primary']} {'not computable' if value is None else f'{value:.4g}'}")
+        return f"Scores({', '.join(told)})"
+
 
 def evaluate_split(
     runs: Sequence[RunFolder],

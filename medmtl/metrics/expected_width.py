@@ -31,6 +31,7 @@ class ExpectedWidth:
         rarer: patients in the rarest class, for a classification; with an event, for a survival.
         width: upper less lower bound; of ``mae`` as a share of its value. None with ``why``.
         why: why there is none.
+        counted: what ``rarer`` counts, as the heading of a column.
     """
 
     metric: str = ""
@@ -38,6 +39,7 @@ class ExpectedWidth:
     rarer: int | None = None
     width: float | None = None
     why: str | None = None
+    counted: str = "rarer class"
 
 
 def dice_width(patients: int) -> ExpectedWidth:
@@ -96,11 +98,10 @@ def c_index_width(patients: int, events: int) -> ExpectedWidth:
     assumption = f"at a C-index of {C_INDEX:g} under proportional hazards"
     if patients < MINIMUM or events < MINIMUM:
         why = TOO_FEW_PATIENTS if patients < MINIMUM else TOO_FEW_EVENTS
-        return ExpectedWidth("c_index", assumption, events, why=why)
+        return ExpectedWidth("c_index", assumption, events, why=why, counted="events")
     half = Z95 * C_INDEX_SD / math.sqrt(events) / (C_INDEX * (1 - C_INDEX))
-    return ExpectedWidth(
-        "c_index", assumption, events, float(expit(logit(C_INDEX) + half) - expit(logit(C_INDEX) - half))
-    )
+    width = float(expit(logit(C_INDEX) + half) - expit(logit(C_INDEX) - half))
+    return ExpectedWidth("c_index", assumption, events, width, counted="events")
 
 
 def auc_width(folds: Sequence[Sequence[int]]) -> ExpectedWidth:

@@ -295,6 +295,10 @@ class CaseTask(Task):
         """The answer that knows no more of a case than that its target is one of these, at least one."""
         raise NotImplementedError
 
+    def in_words(self, truths: Sequence[Any]) -> str:
+        """What these targets hold together, such as their range, for ``check`` to show; by default nothing."""
+        return ""
+
     def truth_cells(self, truth: Any) -> dict[str, Cell]:
         """The target as columns of ``cases.csv``; a target of several parts has several. ``truth`` may be None."""
         return {f"{self.name}_true": truth}

@@ -24,6 +24,7 @@ from medmtl.metrics.figures import CalibrationFigure, Figure, RocFigure
 from medmtl.networks.features import FeatureSpec
 from medmtl.tasks.base import Cell, Result, ScoredCase, Task
 from medmtl.tasks.class_cell import read_class, refuse_absent, refuse_doubled
+from medmtl.tasks.label_words import counted
 from medmtl.tasks.pooled import PooledOptions, PooledTask
 
 FIXED = "fixed, not fitted"
@@ -144,6 +145,10 @@ class Classification(PooledTask):
             constant = best_constant_distribution(drawn, weights, smoothing)
             scale = best_constant_cross_entropy(drawn, weights, smoothing)
         return {"counts": counts, "weights": weights, "constant": constant, "loss_scale": scale}
+
+    def in_words(self, truths: Sequence[str]) -> str:
+        """Cases of each class."""
+        return counted(truths, self.options.classes)
 
     def strata(self, truths: Mapping[str, Any]) -> dict[str, str]:
         """Each case's class."""

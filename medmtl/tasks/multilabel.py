@@ -120,6 +120,13 @@ class Multilabel(PooledTask):
         constant, scale = best_constant_findings(target_NF)
         return {"counts": counts, "constant": constant, "loss_scale": scale}
 
+    def in_words(self, truths: Sequence[Truth]) -> str:
+        """In how many cases each finding is present, of those where it is known."""
+        return ", ".join(
+            f"{finding} in {known.count(True)} of {len(known) - known.count(None)}"
+            for finding, known in zip(self.options.findings, zip(*truths, strict=True), strict=True)
+        )
+
     def strata(self, truths: Mapping[str, Truth]) -> dict[str, frozenset[str]]:
         """The findings that are known of each case, with their values."""
         return {

@@ -22,6 +22,7 @@ from medmtl.metrics.figures import CalibrationFigure, Figure, RocFigure
 from medmtl.networks.features import FeatureSpec
 from medmtl.tasks.base import Cell, Result, ScoredCase, Task
 from medmtl.tasks.class_cell import read_class, refuse_absent, refuse_doubled
+from medmtl.tasks.label_words import counted
 from medmtl.tasks.pooled import PooledOptions, PooledTask
 
 
@@ -94,6 +95,10 @@ class Ordinal(PooledTask):
         refuse_absent(counts, grades, self.options.column)
         scale = best_constant_cross_entropy(counts, [1.0] * len(grades))
         return {"counts": counts, "constant": best_constant_chain(counts), "loss_scale": scale}
+
+    def in_words(self, truths: Sequence[str]) -> str:
+        """Cases of each grade."""
+        return counted(truths, self.options.grades)
 
     def strata(self, truths: Mapping[str, Any]) -> dict[str, str]:
         """Each case's grade."""

@@ -56,6 +56,7 @@ def verdict(
     target: npt.NDArray[np.float64],
     features_NF: npt.NDArray[np.float64],
     *,
+    steps: int,
     early: bool = False,
 ) -> dict[str, Any]:
     """Judge one head.
@@ -64,6 +65,7 @@ def verdict(
         predicted: one score per training case.
         target: the same cases' targets on the same scale.
         features_NF: pooled features of the same cases.
+        steps: trained so far.
         early: whether the training goes on.
 
     Returns:
@@ -90,7 +92,9 @@ def verdict(
     elif probe < PROBE_R2 or chance > BEYOND_DOUBT:
         word = "no signal found"
         sentence = (
-            f"{word}: neither the head nor, beyond doubt, a linear probe on its features explains the training labels"
+            f"{word}: after {steps} steps its features do not explain its training labels clearly better than chance; "
+            f"possible causes: too few steps, too few labelled cases ({len(target)} judged), or an image that does not "
+            "show it; see docs/heads.md"
         )
     elif early and spread >= EARLY_SHARE and own >= WORSE_R2:
         word = "undecided"
@@ -140,6 +144,7 @@ def collapse_check(
             np.array([r[0] for r in found]),
             np.array([r[1] for r in found]),
             np.stack([r[2] for r in found]),
+            steps=early or session.plan.steps or 0,
             early=early > 0,
         )
         for name, found in rows.items()

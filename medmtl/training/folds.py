@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,31 +48,38 @@ class Start:
         target = self.out / f"fold-{number}" if self.fold == "all" else self.out
         if self.resume and is_run(target):
             run = RunFolder.open(target)
-            _refuse_changes(self.config, run, number)
+            self._refuse_changes(run, number, target)
             return run
         if self.resume and self.fold != "all":
             raise InputError(f"there is no run at {self.out} to resume; leave --resume away to start one", code="B165")
         return start_run(self.ready(), target, number, self.device, self.progress, processes)
 
+    def _refuse_changes(self, run: RunFolder, number: FoldName, place: Path) -> None:
+        trained = run.load_manifest()["fold"]
+        if trained != number:
+            raise InputError(
+                f"the run at {run.path} is of fold {trained}; resume it with --fold {trained}", code="B145"
+            )
+        stored = _flat(run.load_config().model_dump(mode="json", by_alias=True, serialize_as_any=True))
+        asked = _flat(self.config.model_dump(mode="json", by_alias=True, serialize_as_any=True))
+        changed = [k for k in sorted({*stored, *asked}) if stored.get(k) != asked.get(k) and k not in FREE_ON_RESUME]
+        if changed:
+            raise InputError(
+                f"the configuration differs from the run's in {', '.join(changed)}; give the same --set as at its "
+                f"start, or resume with its own: {self._own_words(place)}; with other settings, start a new run",
+                code="B145",
+            )
+
+    def _own_words(self, place: Path) -> str:
+        """The command that goes on with the run at a place as it was configured."""
+        words = ["medmtl", "train", str(place / "config.yaml"), "--out", str(self.out)]
+        words += [] if self.fold == 0 else ["--fold", str(self.fold)]
+        return shlex.join([*words, "--resume"])
+
 
 def is_run(path: Path) -> bool:
     """Whether a run lies there."""
     return (path / "manifest.json").is_file()
-
-
-def _refuse_changes(config: Config, run: RunFolder, fold: FoldName) -> None:
-    trained = run.load_manifest()["fold"]
-    if trained != fold:
-        raise InputError(f"the run at {run.path} is of fold {trained}; resume it with --fold {trained}", code="B145")
-    stored = _flat(run.load_config().model_dump(mode="json", by_alias=True, serialize_as_any=True))
-    asked = _flat(config.model_dump(mode="json", by_alias=True, serialize_as_any=True))
-    changed = [k for k in sorted({*stored, *asked}) if stored.get(k) != asked.get(k) and k not in FREE_ON_RESUME]
-    if changed:
-        raise InputError(
-            f"the configuration differs from the run's in {', '.join(changed)}; resume with the run's own, or start a "
-            "new run",
-            code="B145",
-        )
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -32,6 +32,16 @@ from medmtl.training.transfer import Initial, refuse_leak, take_trunk
 FoldName = int | Literal["none"]
 
 
+def refuse_fold(fold: object, *words: str) -> None:
+    """Refuse what is no fold's number and none of the words, before any work.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if fold not in words and (isinstance(fold, bool) or not isinstance(fold, int)):
+        raise InputError(f"fold wants a number or {' or '.join(map(repr, words))}, found {fold!r}", code="B164")
+
+
 @dataclass(frozen=True)
 class Ready:
     """A checked cohort with its splits.

@@ -96,7 +96,7 @@ class Folder:
 
     def headers(self) -> list[Finding]:
         config = self.write()
-        return list(check_headers(config, build_tasks(config)))
+        return list(check_headers(config, build_tasks(config)).findings)
 
     def codes(self) -> list[tuple[str, str, int | None]]:
         """Code, severity and row of all that the table and the headers tell."""

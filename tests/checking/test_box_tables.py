@@ -54,7 +54,7 @@ def test_a_sound_table_has_no_finding_and_sizes_are_right_front_head_in_mm(tmp_p
     assert checked.sha256["boxes.csv"] == tables.hashes()[str(tmp_path / "boxes.csv")]
     assert set(checked.truths["nodules"].values()) == {tmp_path / "boxes.csv"}
     config = configuration.load(tables.write())
-    assert list(check_headers(config, build_tasks(config))) == []
+    assert list(check_headers(config, build_tasks(config)).findings) == []
 
 
 def test_the_same_boxes_in_the_other_frame(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_every_bad_number_of_a_case_is_found_at_its_line(tmp_path: Path) -> None
         ("B006", "reject", "case2", 8, "x_mm", "boxes.csv"),
     ]
     config = configuration.load(tables.write())
-    headers = check_headers(config, build_tasks(config))
+    headers = check_headers(config, build_tasks(config)).findings
     assert [(f.code, f.row) for f in headers] == [(code, row) for code, _, _, row, _, _ in found]
 
 
@@ -251,7 +251,7 @@ def test_of_several_cohorts_each_has_ids_of_its_own(tmp_path: Path) -> None:
     )
     config = configuration.load(path)
     checked = check_cohort(config, build_tasks(config))
-    assert [(f.code, f.severity, f.found) for f in checked.findings if f.found != "1 columns that nothing uses"] == [
+    assert [(f.code, f.severity, f.found) for f in checked.findings if f.found != "1 column that nothing uses"] == [
         ("B014", "warn", "1 rows of cases not in the cohort"),
         ("B105", "warn", "3 cases without a row"),
     ]

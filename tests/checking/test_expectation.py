@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from medmtl import api
-from medmtl.checking.expectation import Expectation
+from medmtl.checking.expectation import Expectation, Part
 from medmtl.console import expectation_lines
-from medmtl.metrics.expected_width import auc_width, dice_width
+from medmtl.metrics.expected_width import auc_width, c_index_width, dice_width
 
 
 def of(config: Path, **overrides: Any) -> dict[str, Expectation]:
@@ -80,3 +80,10 @@ def test_the_console_shows_one_table_per_task(tiny_cohort: Path) -> None:
         ["all", "folds"],
     ]
     assert "fewer than 10 patients in the rarest class" in blocks[1][-1]
+
+
+def test_what_is_counted_stands_above_it() -> None:
+    parts = {"outcome": c_index_width(40, 20), "grade": auc_width([(20, 20)])}
+    shown = [Expectation(name, "any", (Part("fold 0", 40, width),)) for name, width in parts.items()]
+    headings = [line.splitlines()[0].split("  ") for line in expectation_lines(shown) if line.startswith("scored on")]
+    assert [heading[2] for heading in headings] == ["events", "rarer class"]

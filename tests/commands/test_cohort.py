@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -17,7 +18,10 @@ def test_check_lists_counts_and_writes_the_findings(tiny_cohort: Path, tmp_path:
     assert out.splitlines()[-1].startswith("0 rejected, ")
     assert out.splitlines()[-1].endswith(": fit for training")
     assert "check 12/12" in err
-    assert "malignancy (classification); width of the 95 % interval of auc at an AUC of 0.8" in out.splitlines()
+    lines = out.splitlines()
+    heading = lines.index("malignancy (classification); width of the 95 % interval of auc at an AUC of 0.8")
+    (read,) = (number for number, line in enumerate(lines) if line.startswith("risk: "))
+    assert read < heading and " labelled, " in lines[read] and " points (range 0 to 100)" in lines[read]
     written = json.loads((tmp_path / "f.json").read_text())
     assert len(written) == len(medmtl.check(tiny_cohort))
     assert {"code", "severity", "case", "row", "column", "key", "line", "file", "found", "expected", "fix"} == set(
@@ -109,3 +113,16 @@ def test_plan_plans_what_was_set(tiny_cohort: Path, tmp_path: Path) -> None:
     assert main(["plan", str(tiny_cohort), "--out", str(place), "--quiet", *words]) == 0
     planned = json.loads(place.read_text())
     assert (planned["steps"], planned["batch"]) == (7, 3)
+
+
+@pytest.mark.covers("B105")
+def test_check_counts_empty_masks_and_lists_each_in_its_file(tmp_path: Path, capsys: Captured) -> None:
+    config = medmtl.synth(tmp_path / "c", cases=30)
+    assert main(["check", str(config), "--quiet", "--json", str(tmp_path / "f.json")]) == 0
+    out = capsys.readouterr().out
+    found = [finding for finding in json.loads((tmp_path / "f.json").read_text()) if finding["code"] == "B105"]
+    with (config.parent / "cohort.csv").open(encoding="utf-8", newline="") as file:
+        drawn = sum(bool(row["lesion"]) for row in csv.DictReader(file))
+    assert len({finding["row"] for finding in found}) == len(found) > 5
+    assert f"  column lesion: {len(found)} of {drawn} masks are empty; each is kept" in out
+    assert out.count("masks are empty") == 1 and "no voxel labelled" not in out

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +57,25 @@ def test_resume_wants_a_run_and_its_own_configuration(
     assert capsys.readouterr().err.startswith("error: [B165] there is no run at")
     assert main(["train", config, "--out", str(place / "run"), "--resume"]) == 2
     changed = ", ".join(sorted({*TINY, "plan.workers"} - {"plan.batch", "plan.workers"}))
-    assert (
-        f"[B145] the configuration differs from the run's in plan.batch, {changed}; resume" in capsys.readouterr().err
-    )
+    said = capsys.readouterr().err
+    assert f"[B145] the configuration differs from the run's in plan.batch, {changed}; give the same --set" in said
     assert main(["train", config, "--out", str(place / "run"), "--resume", "--fold", "1"]) == 2
-    assert "[B145] the run at" in (said := capsys.readouterr().err)
+    said = capsys.readouterr().err
+    assert "[B145] the run at" in said
     assert "resume it with --fold 0" in said
     assert main(["train", config, "--out", str(place / "run")]) == 2
     assert "not empty" in capsys.readouterr().err
+
+
+@pytest.mark.covers("B145")
+def test_the_command_that_a_refused_resume_names_resumes(
+    demonstrated: tuple[Path, str], tmp_path: Path, capsys: Captured
+) -> None:
+    place = shutil.copytree(demonstrated[0], tmp_path / "it's a copy")
+    config = str(place / "cohort" / "config.yaml")
+    assert main(["train", config, "--out", str(place / "run"), "--resume"]) == 2
+    said = capsys.readouterr().err
+    command = said.partition("resume with its own: ")[2].partition("; with other settings")[0]
+    program, *words = shlex.split(command)
+    assert (program, words[-1]) == ("medmtl", "--resume")
+    assert main(words) == 0

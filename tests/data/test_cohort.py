@@ -92,10 +92,20 @@ def test_b014_undeclared_columns_are_counted_and_not_shown(folder: Path) -> None
 
     _, findings = read(write(folder, *rows, header=HEADER + ",name,born"))
 
-    finding = only(findings)
+    finding, first = only(findings), len(HEADER.split(",")) + 1
     assert (finding.code, finding.severity) == ("B014", "warn")
     assert "2 columns" in finding.sentence()
     assert "born" not in finding.sentence()
+    assert finding.fix == f"ignored; counted from the left: {first}, {first + 1}"
+
+
+@pytest.mark.covers("B014")
+def test_b014_of_many_undeclared_columns_the_first_are_placed(folder: Path) -> None:
+    header = ",".join(f"x{number}" for number in range(9))
+
+    _, findings = read(write(folder, *(f"1,2,3,4,5,6,7,8,9,{row}" for row in ROWS), header=f"{header},{HEADER}"))
+
+    assert only(findings).fix == "ignored; counted from the left: 1, 2, 3, 4, 5, 6, 7, 8, ..."
 
 
 @pytest.mark.covers("B022")

@@ -38,7 +38,7 @@ def made(cases: int, features: int, seed: int, strength: float = 1.0) -> tuple[A
 
 
 def judged(predicted: Array, target: Array, feature_NF: Array, **more: Any) -> str:
-    found = collapse.verdict(predicted, target, feature_NF, **more)
+    found = collapse.verdict(predicted, target, feature_NF, steps=20, **more)
     assert found["sentence"].startswith(f"{found['verdict']}:") or found["verdict"] == "trained"
     return str(found["verdict"])
 
@@ -62,7 +62,7 @@ def test_predictions_far_worse_than_a_constant_are_those_of_a_collapsed_head() -
     target, feature_NF = made(40, 100, 2)
     said = 3 * target + np.random.default_rng(0).normal(size=40)
     for early, why in ((True, "yet a linear probe"), (False, "which is no lack of signal")):
-        found = collapse.verdict(said, target, feature_NF, early=early)
+        found = collapse.verdict(said, target, feature_NF, steps=20, early=early)
         assert found["fit_r2"] > 0.5 and f"predictions are far worse than a constant, {why}" in found["sentence"]
         assert found["verdict"] == "collapsed"
 
@@ -81,7 +81,7 @@ def test_a_head_on_permuted_labels_never_comes_out_as_collapsed(labels: int) -> 
     above = 0
     for seed in range(14):
         target, feature_NF = made(labels, 300, seed, strength=0.0)
-        figures = collapse.verdict(np.zeros(labels), target, feature_NF)
+        figures = collapse.verdict(np.zeros(labels), target, feature_NF, steps=20)
         above += figures["probe_r2"] >= collapse.PROBE_R2
         assert figures["verdict"] == "no signal found"
         if figures["chance"] > collapse.LIKELY:
@@ -100,7 +100,7 @@ def test_the_probe_is_that_of_scikit_learn_and_its_chance_is_counted(monkeypatch
 
     rng = np.random.default_rng(0)
     beaten = sum(r2(rng.permutation(target)) >= r2(target) for _ in range(collapse.PERMUTATIONS))
-    found = collapse.verdict(np.zeros(30), target, feature_NF)
+    found = collapse.verdict(np.zeros(30), target, feature_NF, steps=20)
     assert found["probe_r2"] == pytest.approx(r2(target), abs=1e-4)
     assert found["chance"] == pytest.approx((1 + beaten) / (1 + collapse.PERMUTATIONS), abs=1e-4)
     assert 0 < beaten < collapse.PERMUTATIONS
@@ -110,6 +110,23 @@ def test_targets_that_do_not_vary_hold_no_signal() -> None:
     _, feature_NF = made(20, 30, 5)
     assert judged(np.arange(20.0), np.ones(20), feature_NF) == "no signal found"
     assert judged(np.zeros(20), np.arange(20.0), np.zeros((20, 30))) == "no signal found"
+
+
+def test_no_signal_is_said_with_its_steps_its_labels_and_what_may_be_the_cause() -> None:
+    target, feature_NF = made(18, 100, 4, strength=0.0)
+    assert collapse.verdict(np.zeros(18), target, feature_NF, steps=20)["sentence"] == (
+        "no signal found: after 20 steps its features do not explain its training labels clearly better than chance; "
+        "possible causes: too few steps, too few labelled cases (18 judged), or an image that does not show it; see "
+        "docs/heads.md"
+    )
+
+
+def test_a_head_is_judged_with_the_steps_done(trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collapse, "MIN_CASES", 5)
+    monkeypatch.setattr(collapse, "verdict", lambda *_, steps, early: {"steps": steps, "early": early})
+    session = open_session(RunFolder.open(trained_run))
+    assert collapse.collapse_check(session) == {"risk": {"steps": 6, "early": False}}
+    assert collapse.collapse_check(session, early=2) == {"risk": {"steps": 2, "early": True}}
 
 
 def test_early_a_slow_head_is_undecided_and_a_dead_one_is_not() -> None:

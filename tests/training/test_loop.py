@@ -157,8 +157,19 @@ def test_a_run_killed_after_its_last_rename_is_tidied_by_the_next_start(
 
 
 def test_resume_refuses_another_configuration_and_names_the_keys(trained_run: Path, tiny_cohort: Path) -> None:
-    with pytest.raises(InputError, match=r"B145.*training\.lr"):
+    with pytest.raises(InputError, match=r"B145.*training\.lr; give the same --set") as caught:
         api.train(tiny_cohort, trained_run, overrides={**TINY, "training.lr": 0.5}, resume=True)
+    command = f"medmtl train {trained_run / 'config.yaml'} --out {trained_run} --resume"
+    assert f"or resume with its own: {command}; " in str(caught.value)
+
+
+@pytest.mark.parametrize("fold", ["ALL", "0", None, 1.0, True])
+def test_a_fold_that_is_none_is_refused_before_the_cohort_is_read(tmp_path: Path, fold: Any) -> None:
+    with pytest.raises(InputError, match=r"B164\] fold wants a number or 'all' or 'none', found ") as caught:
+        api.train(tmp_path / "nothing.yaml", tmp_path / "run", fold=fold)
+    assert str(caught.value).endswith(repr(fold))
+    with pytest.raises(InputError, match=r"fold wants a number or 'none', found 'all'"):
+        api.plan(tmp_path / "nothing.yaml", fold="all")  # type: ignore[arg-type]
 
 
 def test_resume_without_a_run_and_a_second_start_are_refused(

@@ -62,8 +62,9 @@ def parse(text: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f" at column {mark.column + 1}" if mark else ""
-        problem = str(error.problem).replace("'\\t'", "a tab (indent with spaces)")
-        raise ConfigError(f"YAML syntax: {problem}{place}", line=mark.line + 1 if mark else None, code="B131") from None
+        tab = "'\\t'" in str(error.problem)
+        problem = f"a tab{place}; indent with spaces" if tab else f"{error.problem}{place}"
+        raise ConfigError(f"YAML syntax: {problem}", line=mark.line + 1 if mark else None, code="B131") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         column = error.position - (text.rfind("\n", 0, error.position) + 1) + 1

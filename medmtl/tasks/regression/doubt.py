@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
@@ -26,6 +26,11 @@ def repeated_extremes(values: Iterable[float]) -> dict[float, int]:
         if counts[extreme] > 1 and (coded or gap > rest[-1] - rest[0]):
             found[extreme] = counts[extreme]
     return found
+
+
+def shares_for_percentages(values: Collection[float], bounds: tuple[float, float] | None) -> bool:
+    """Whether percentages are declared, by a range of 0 to 100, and no value is above 1."""
+    return bounds == (0, 100) and len(values) > 0 and max(values) <= 1
 
 
 def outliers(values: Mapping[str, float]) -> dict[str, float]:

@@ -22,9 +22,10 @@ from medmtl.metrics.figures import Figure, ScatterFigure
 from medmtl.metrics.intervals import Z95
 from medmtl.networks.features import FeatureSpec
 from medmtl.tasks.base import Cell, CellError, Doubt, Result, ScoredCase, Sensitivity, Task
+from medmtl.tasks.label_words import lowest_to_highest, middle
 from medmtl.tasks.pooled import PooledTask
 from medmtl.tasks.regression.derived import derive, resolve_structures
-from medmtl.tasks.regression.doubt import FAR, outliers, repeated_extremes
+from medmtl.tasks.regression.doubt import FAR, outliers, repeated_extremes, shares_for_percentages
 from medmtl.tasks.regression.objective import objective_of
 from medmtl.tasks.regression.options import RegressionOptions
 
@@ -145,8 +146,18 @@ class Regression(PooledTask):
         learned = self.objective.fit(np.array([self._transform(value) for value in truths]))
         return {"median_value": float(np.median(truths)), **learned}
 
+    def in_words(self, truths: Sequence[float]) -> str:
+        """The lowest, the highest and the median value, beside the declared range."""
+        low, high = self.options.range or (None, None)
+        bounds = f" (range {low:g} to {high:g})" if low is not None else ""
+        unit = f" {self.options.unit}" if self.options.unit else ""
+        return f"{lowest_to_highest(truths)}, {middle(truths)}{unit}{bounds}"
+
     def doubts(self, truths: Mapping[str, Any]) -> list[Doubt]:
-        """A repeated extreme that may stand for "missing" (B121), and values far from all others (B122)."""
+        """A repeated extreme that may stand for "missing" (B121), values far from all others (B122), and shares (B128).
+
+        Shares of 1, that is, where the range of percentages is declared.
+        """
         column = self.options.column
         found = {name: self._transform(value) for name, value in truths.items()}
         extremes = repeated_extremes(truths.values())
@@ -160,6 +171,9 @@ class Regression(PooledTask):
             )
             for extreme, count in extremes.items()
         ]
+        if shares_for_percentages(truths.values(), self.options.range):
+            fix = "percentages written as shares of 1? multiply them by 100, or declare range: [0, 1]"
+            doubts.append(Doubt("B128", column, f"{len(truths)} values, none above 1", "values of 0 to 100", fix))
         rest = {name: value for name, value in found.items() if truths[name] not in extremes}
         expected, fix = f"values within {FAR:g} MAD of the median", "check the value and its unit"
         return doubts + [

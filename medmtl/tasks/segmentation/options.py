@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictInt, model_validator
+from pydantic import BeforeValidator, Field, StrictInt, model_validator
 
 from medmtl.tasks.base import TaskOptions
 from medmtl.tasks.segmentation.annotation import MOST_LABELS
 
 LabelName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 LabelValue = Annotated[StrictInt, Field(gt=0, lt=65536)]
+
+
+def _not_the_background(value: Any) -> Any:
+    if value == 0 and type(value) is int:
+        raise ValueError("0 is the background and is not named; remove it")
+    return value
+
+
+NamedValue = Annotated[LabelValue, BeforeValidator(_not_the_background)]
 
 BETA = 0.7  # see medmtl.losses.tversky
 
@@ -38,7 +47,7 @@ class SegmentationOptions(TaskOptions):
     """
 
     column: str
-    labels: dict[LabelName, LabelValue] = Field(min_length=1)
+    labels: dict[LabelName, NamedValue] = Field(min_length=1)
     regions: dict[LabelName, tuple[LabelName, ...]] = Field(default_factory=dict)
     train: Literal["labels", "regions"] = "labels"
     ignore: LabelValue | None = None

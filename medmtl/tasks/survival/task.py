@@ -22,6 +22,7 @@ from medmtl.metrics.kaplan_meier import StepCurve, censoring_curve, followed_to,
 from medmtl.metrics.survival_brier import brier_skill, integrated_brier
 from medmtl.networks.features import FeatureSpec
 from medmtl.tasks.base import Cell, CellError, Doubt, Result, ScoredCase, Task
+from medmtl.tasks.label_words import lowest_to_highest
 from medmtl.tasks.learning import Samples
 from medmtl.tasks.pooled import PooledOptions, PooledTask
 from medmtl.tasks.survival.cox import Cox
@@ -142,6 +143,12 @@ class Survival(PooledTask):
         """A curve up to the horizon; nothing asks for it later."""
         kept = sum(time <= self.options.horizon for time in curve.times)
         return StepCurve(curve.times[:kept], curve.values[:kept]).to_json()
+
+    def in_words(self, truths: Sequence[Outcome]) -> str:
+        """How many have the event, and the shortest and longest time beside the horizon."""
+        events, times = sum(outcome.event for outcome in truths), [outcome.time for outcome in truths]
+        share = f"{events} with the event ({100 * events / len(truths):.0f} %)"
+        return f"{share}, times {lowest_to_highest(times)}, horizon {named(self.options.horizon)}"
 
     def doubts(self, truths: Mapping[str, Any]) -> list[Doubt]:
         """Nobody censored (B126); times in two units, or in another one than the horizon (B128)."""

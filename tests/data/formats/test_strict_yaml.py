@@ -85,7 +85,7 @@ def test_an_empty_word_is_empty_text_and_an_empty_value_is_null() -> None:
         ("[" * 65 + "]" * 65, "levels", 1, "B135"),
         ("[" + "1," * 10_001 + "]", "nodes", 1, "B135"),
         ("a: " + "x" * (1 << 20), "larger", None, "B130"),
-        ("a: 1\n\tb: 2\n", "a tab .indent with spaces.", 2, "B131"),
+        ("a: 1\n\tb: 2\n", "YAML syntax: a tab at column 1; indent with spaces$", 2, "B131"),
         ('a: "\\ud800"\n', "lone surrogate", 1, "B131"),
         ("k" * 201 + ": 1\n", "key of 201 characters", 1, "B135"),
         ("b:\n  hf_token: 0x12\n", "b.hf_token: a key of this name holds a secret", 2, "B144"),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from medmtl.tasks.regression.doubt import outliers, repeated_extremes
+from medmtl.tasks.regression.doubt import outliers, repeated_extremes, shares_for_percentages
 
 MEASURED = [20.0, 25.0, 31.0, 34.0, 40.0, 52.0]
 
@@ -42,3 +42,20 @@ def test_an_outlier_is_more_than_ten_deviations_away() -> None:
     assert outliers({**values, "e": 13.5}) == {"e": 10.5}
     assert outliers({}) == {}
     assert outliers({"a": 1.0, "b": 1.0, "c": 1.0, "d": 99.0}) == {}
+
+
+@pytest.mark.covers("B128")
+@pytest.mark.parametrize(
+    ("values", "bounds", "told"),
+    [
+        ([0.45, 0.6, 1.0], (0, 100), True),
+        ([0.45, 0.6, 1.01], (0, 100), False),
+        ([0.45, 0.6, 1.0], (0, 1), False),
+        ([0.45, 0.6, 1.0], None, False),
+        ([], (0, 100), False),
+    ],
+)
+def test_shares_are_told_where_percentages_are_declared(
+    values: list[float], bounds: tuple[float, float] | None, told: bool
+) -> None:
+    assert shares_for_percentages(values, bounds) is told

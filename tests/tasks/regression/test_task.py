@@ -169,6 +169,14 @@ def test_doubts_of_values_carry_their_case_and_rule() -> None:
     assert build().doubts({}) == []
 
 
+@pytest.mark.covers("B128")
+def test_percentages_that_are_written_as_shares_are_doubted() -> None:
+    shares = {f"c{i}": 0.3 + i / 50 for i in range(20)}
+    (doubt,) = build(unit="%", range=[0, 100]).doubts(shares)
+    assert (doubt.code, doubt.column, doubt.found) == ("B128", "value", "20 values, none above 1")
+    assert build(range=[0, 1]).doubts(shares) == build().doubts(shares) == []
+
+
 def test_a_logarithm_is_not_surprised_by_a_long_tail() -> None:
     truths = {f"c{i}": 1.5**i for i in range(20)}
     assert [doubt.code for doubt in build(transform="log").doubts(truths)] == []

@@ -36,7 +36,8 @@ class TestLabels(LabelTaskContract):
     truths: ClassVar[Sequence[Any]] = label_arrays(4)
     bad_options: ClassVar[Sequence[tuple[Mapping[str, Any], str]]] = (
         ({"labels": {}}, "at least 1"),
-        ({"labels": {"a": 0}}, "greater than 0"),
+        ({"labels": {"a": 0}}, "0 is the background"),
+        ({"labels": {"a": -1}}, "greater than 0"),
         ({"labels": {"a": True}, "regions": {}}, "valid integer"),
         ({"labels": {"a": 1, "b": 1}, "regions": {}}, "one value"),
         ({"labels": {"A": 1}, "regions": {}}, "pattern"),
