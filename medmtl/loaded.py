@@ -13,7 +13,7 @@ from medmtl.freed_memory import freed_memory_kept
 from medmtl.inference.case_prediction import CasePrediction
 from medmtl.inference.inputs import case_of_files, cases_of, cells_of
 from medmtl.inference.predict import Predictor
-from medmtl.inference.write import TABLE, open_output, prediction_row, write_masks, write_table
+from medmtl.inference.write import TABLE, PredictionTable, open_output, prediction_row, write_masks
 from medmtl.run_folder import open_folds
 
 
@@ -30,10 +30,12 @@ class Prediction(CasePrediction):
     def save(self, out: str | Path) -> Path:
         """Write the masks and a one-row ``predictions.csv`` into ``out``; returns the table."""
         open_output(Path(out))
+        table = PredictionTable(Path(out) / TABLE)
+        table.begin()
         write_masks(self, Path(out))
-        table = Path(out) / TABLE
-        write_table([prediction_row(self, self.model_sha256)], table)
-        return table
+        table.add(prediction_row(self, self.model_sha256))
+        table.write()
+        return Path(out) / TABLE
 
 
 class Model:

@@ -15,9 +15,8 @@ from medmtl.freed_memory import freed_memory_kept
 from medmtl.inference.case_prediction import CasePrediction
 from medmtl.inference.overlap import WriteBehind, read_ahead
 from medmtl.inference.predict import Predictor
-from medmtl.inference.write import TABLE, open_output, prediction_row, write_masks, write_table
+from medmtl.inference.write import TABLE, PredictionTable, open_output, prediction_row, write_masks
 from medmtl.progress import Progress
-from medmtl.tasks.base import Cell
 
 logger = logging.getLogger(__name__)
 
@@ -45,14 +44,15 @@ def predict_all(predictor: Predictor, cases: Sequence[Case], findings: Findings,
         NumericError: if the only cases that failed got an answer that is not finite; as above.
     """
     open_output(out)
-    rows: list[dict[str, Cell]] = []
+    table = PredictionTable(out / TABLE)
     outside: list[str] = []
     failed: list[InputError | NumericError] = _refused_rows(findings)
     total = len(cases) + len(failed)
 
     def write(prediction: CasePrediction) -> None:
+        table.begin()
         write_masks(prediction, out)
-        rows.append(prediction_row(prediction, predictor.model_sha256))
+        table.add(prediction_row(prediction, predictor.model_sha256))
 
     try:
         with WriteBehind() as writing, closing(read_ahead(predictor.read, cases)) as readings:
@@ -70,8 +70,7 @@ def predict_all(predictor: Predictor, cases: Sequence[Case], findings: Findings,
                 progress("predict", count, len(cases))
     finally:
         # also when it is stopped half-way: a mask without its row would be an orphan
-        if rows:
-            write_table(rows, out / TABLE)
+        table.write()
     if outside:
         logger.warning(
             "[B162] %d of %d cases lie outside what the model was trained on, see outside_training in %s: %s",
@@ -81,7 +80,7 @@ def predict_all(predictor: Predictor, cases: Sequence[Case], findings: Findings,
             "; ".join(outside[:NAMED]),
         )
     if failed:
-        raise _incomplete(failed, total, out / TABLE if rows else None)
+        raise _incomplete(failed, total, None if table.is_empty else out / TABLE)
     return out / TABLE
 
 

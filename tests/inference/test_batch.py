@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from medmtl import api
+from medmtl import api, loaded
 from medmtl.cli import main
 from medmtl.data.case import Case
 from medmtl.errors import InputError, NumericError
@@ -134,6 +134,44 @@ def test_a_disk_that_fails_ends_the_work_and_the_table_tells_what_was_written(
     with pytest.raises(OSError, match="no space"):
         api.predict(trained_run, [*images, third], tmp_path / "out", device="cpu")
     assert [row["case_id"] for row in read(tmp_path / "out" / "predictions.csv")] == ["case_000"]
+
+
+@pytest.mark.covers("B042")
+def test_a_kill_leaves_no_row_beside_the_mask_of_another_model(
+    images: list[Path], trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    written = batch.write_masks
+
+    def write(prediction: CasePrediction, out: Path) -> None:
+        written(prediction, out)
+        # what a process that is killed here leaves behind
+        shutil.copytree(out, tmp_path / f"killed_{prediction.case_id}_{len(list(tmp_path.glob('killed*')))}")
+
+    monkeypatch.setattr(batch, "write_masks", write)
+    for _ in range(2):
+        api.predict(trained_run, images, out, device="cpu")
+    killed = sorted(tmp_path.glob("killed*"))
+    assert len(killed) == 4
+    assert [read(place / "predictions.csv") for place in killed] == [[], [], [], []]
+    monkeypatch.undo()
+    api.predict(trained_run, images, tmp_path / "killed_case_000_0", device="cpu")
+    assert len(read(tmp_path / "killed_case_000_0" / "predictions.csv")) == 2
+
+
+def test_a_saved_prediction_is_never_beside_the_row_of_another(
+    images: list[Path], trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = api.load(trained_run, device="cpu").predict({"image": images[0]})
+    found.save(tmp_path / "out")
+
+    def fail(prediction: CasePrediction, out: Path) -> None:
+        raise OSError(errno.ENOSPC, "no space", str(out))
+
+    monkeypatch.setattr(loaded, "write_masks", fail)
+    with pytest.raises(OSError, match="no space"):
+        found.save(tmp_path / "out")
+    assert read(tmp_path / "out" / "predictions.csv") == []
 
 
 def test_a_case_is_read_while_the_one_before_it_is_looked_at(

@@ -12,9 +12,11 @@ import medmtl
 from medmtl.data.formats.nifti import read_label
 from medmtl.data.volume import Grid, Volume
 from medmtl.files import sha256_file
+from medmtl.inference import write
 from medmtl.inference.case_prediction import CasePrediction
 from medmtl.inference.write import (
     BOX_COLUMNS,
+    PredictionTable,
     box_file,
     csv_text,
     mask_file,
@@ -93,6 +95,27 @@ def test_what_is_written_is_the_owners_alone(tmp_path: Path) -> None:
     write_table([prediction_row(prediction("case"), "0" * 64)], tmp_path / "out" / "predictions.csv")
     for path in (tmp_path / "out", *(tmp_path / "out").rglob("*")):
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_a_long_table_is_written_anew_every_ten_seconds_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(write.time, "monotonic", lambda: clock[0])
+    path = tmp_path / "predictions.csv"
+    table = PredictionTable(path)
+    table.write()
+    assert not path.exists() and table.is_empty
+    table.begin()
+    listed = []
+    for number in range(25):
+        clock[0] += 1
+        table.begin()
+        table.add({"case_id": str(number)})
+        listed.append(len(read(path.read_text())))
+    assert listed == 9 * [0] + 10 * [10] + 6 * [20]
+    table.write()
+    assert [row["case_id"] for row in read(path.read_text())] == [str(number) for number in range(25)]
 
 
 def test_columns_of_a_row_are_those_of_the_contract() -> None:
