@@ -117,8 +117,8 @@ def csv_text(rows: Sequence[dict[str, Cell]]) -> str:
 
 
 def write_table(rows: Sequence[dict[str, Cell]], path: Path) -> None:
-    """Write rows as a private CSV file, whole or not at all."""
-    write_atomic(path, csv_text(rows).encode())
+    """Write rows as a private CSV file, whole or not at all; bytes of a name that are no UTF-8 are written escaped."""
+    write_atomic(path, csv_text(rows).encode(errors="backslashreplace"))
 
 
 class PredictionTable:

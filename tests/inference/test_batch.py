@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import csv
 import errno
+import os
 import shutil
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -157,6 +159,16 @@ def test_a_kill_leaves_no_row_beside_the_mask_of_another_model(
     monkeypatch.undo()
     api.predict(trained_run, images, tmp_path / "killed_case_000_0", device="cpu")
     assert len(read(tmp_path / "killed_case_000_0" / "predictions.csv")) == 2
+
+
+@pytest.mark.covers("B039")
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_no_utf8_is_written_escaped(images: list[Path], trained_run: Path, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"\xff\xfe.nii.gz")
+    shutil.copy(images[0], odd)
+    first, second = read(api.predict(trained_run, [odd, images[1]], tmp_path / "out", device="cpu"))
+    assert (first["case_id"], second["case_id"]) == (r"\udcff\udcfe", "case_001")
+    assert (tmp_path / "out" / first["lesion_file"]).is_file()
 
 
 def test_a_saved_prediction_is_never_beside_the_row_of_another(
