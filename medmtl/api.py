@@ -298,6 +298,7 @@ def predict(
 
     Raises:
         InputError: if a row or a file cannot be used; the cases that can are predicted and written first.
+        MachineError: if no other case failed than those that the memory does not hold; as above.
         NumericError: if the only cases that failed got an answer that is not finite; as above.
     """
     _refuse_run(out)

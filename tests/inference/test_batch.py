@@ -15,7 +15,7 @@ import pytest
 from medmtl import api, loaded
 from medmtl.cli import main
 from medmtl.data.case import Case
-from medmtl.errors import InputError, NumericError
+from medmtl.errors import InputError, MachineError, NumericError
 from medmtl.inference import batch
 from medmtl.inference.case_prediction import CasePrediction
 from medmtl.inference.predict import Predictor, ReadCase
@@ -109,6 +109,45 @@ def test_an_answer_that_is_not_finite_does_not_cost_the_others(
     assert [row["case_id"] for row in read(tmp_path / "out" / "predictions.csv")] == ["case_001"]
     images[1].write_bytes(b"no image")
     with pytest.raises(InputError, match="2 of 2 cases"):
+        api.predict(trained_run, images, tmp_path / "out", device="cpu")
+
+
+OUT_OF_MEMORY = {
+    "numpy's": MemoryError("Unable to allocate 9.31 TiB for an array"),
+    "torch's": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes."),
+}
+
+
+@pytest.mark.parametrize("whose", OUT_OF_MEMORY)
+@pytest.mark.parametrize("place", ["read", "answer", "write"])
+def test_a_case_that_the_memory_does_not_hold_is_named_and_the_rest_is_kept(
+    place: str, whose: str, images: list[Path], trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third = Path(shutil.copy(images[0], tmp_path / "third.nii.gz"))
+    owner, name = (batch, "write_masks") if place == "write" else (Predictor, place)
+    whole = getattr(owner, name)
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        held = arguments[0 if place == "write" else 1]
+        if (held.case if place == "answer" else held).case_id == "case_001":
+            raise OUT_OF_MEMORY[whose]
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, fail)
+    with pytest.raises(MachineError, match=r"1 of 3 cases were not predicted.*; case_001: out of memory \(") as raised:
+        api.predict(trained_run, [*images, third], tmp_path / "out", device="cpu")
+    assert raised.value.exit_code == 3
+    assert [row["case_id"] for row in read(tmp_path / "out" / "predictions.csv")] == ["case_000", "third"]
+    images[0].write_bytes(b"no image")
+    with pytest.raises(InputError, match="2 of 3 cases"):
+        api.predict(trained_run, [*images, third], tmp_path / "out", device="cpu")
+
+
+def test_another_error_of_a_case_ends_the_work_as_what_it_is(
+    images: list[Path], trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken_for("case_000", RuntimeError("a bug"), monkeypatch)
+    with pytest.raises(RuntimeError, match="a bug"):
         api.predict(trained_run, images, tmp_path / "out", device="cpu")
 
 
