@@ -55,6 +55,21 @@ def test_a_bad_case_of_a_batch_is_named_and_the_rest_is_kept(
     assert len(list((out / "masks" / "lesion").iterdir())) == 2
 
 
+@pytest.mark.covers("B032", "B036")
+def test_an_absent_file_of_several_does_not_cost_the_others(
+    images: list[Path], trained_run: Path, tmp_path: Path
+) -> None:
+    (folder := tmp_path / "folder.nii").mkdir()
+    with pytest.raises(InputError, match="2 of 4 cases were not predicted") as raised:
+        api.predict(trained_run, ["absent.nii.gz", images[0], folder, images[1]], tmp_path / "out", device="cpu")
+    assert raised.value.exit_code == 2
+    assert all(words in str(raised.value) for words in ("absent: [B032] ", "folder: [B036] "))
+    assert [row["case_id"] for row in read(tmp_path / "out" / "predictions.csv")] == ["case_000", "case_001"]
+    with pytest.raises(InputError, match=r"^absent\.nii\.gz is no file$"):
+        api.predict(trained_run, ["absent.nii.gz"], tmp_path / "none", device="cpu")
+    assert not (tmp_path / "none").exists()
+
+
 @pytest.mark.covers("B032", "B017", "B008")
 def test_bad_rows_of_a_table_are_told_and_the_rest_is_kept(
     images: list[Path], trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
