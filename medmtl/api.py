@@ -272,7 +272,7 @@ def load(run: PathLike, device: DeviceName = "auto") -> Model:
 
 def predict(
     run: PathLike,
-    inputs: Sequence[PathLike],
+    inputs: PathLike | Sequence[PathLike],
     out: PathLike,
     *,
     covariates: Mapping[str, Any] | None = None,
@@ -285,7 +285,7 @@ def predict(
     Args:
         run: a run folder or a folder of folds.
         inputs: one cohort configuration, one table, ``CHANNEL=FILE`` for one case, or bare files for a model of one
-            channel.
+            channel; a single one need not be in a list.
         out: folder for masks and ``predictions.csv``; of earlier predictions there, those of equal names are replaced.
         covariates: for one case given as files, the value of each covariate that the model reads; None is a missing
             one. A table has them as columns.
@@ -297,18 +297,22 @@ def predict(
         The table.
 
     Raises:
-        InputError: if a row or a file cannot be used; the cases that can are predicted and written first.
+        InputError: if no input is given, or a row or a file cannot be used; the cases that can are predicted and
+            written first.
         MachineError: if no other case failed than those that the memory does not hold; as above.
         NumericError: if the only cases that failed got an answer that is not finite; as above.
     """
+    given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    if not given:
+        raise InputError("there is nothing to predict; give images, a table or a cohort's configuration as inputs")
     _refuse_run(out)
     predictor = Predictor(open_folds(Path(run)), device, tta=tta)
     findings = Findings()
-    names = [str(item) for item in inputs]
+    names = [str(item) for item in given]
     cases = cases_of(names, predictor.config, predictor.channels, findings, covariates)
     table = Path(out) / TABLE
     volumes = (Path(out) / f for c in cases for task in predictor.tasks.values() for f in volume_files(task, c.case_id))
-    refuse_overwriting((table, *volumes), (*map(Path, inputs), *(path for c in cases for path in c.images.values())))
+    refuse_overwriting((table, *volumes), (*map(Path, given), *(path for c in cases for path in c.images.values())))
     return predict_all(predictor, cases, findings, Path(out), progress)
 
 

@@ -165,3 +165,15 @@ def test_a_table_without_patients_and_labels_is_predicted(
     assert by_table.splitlines()[1].replace("lesion/a.", "lesion/case_000.").removeprefix("a,") == (
         by_file.splitlines()[1].removeprefix("case_000,")
     )
+
+
+def test_from_python_a_single_input_needs_no_list(images: list[Path], trained_run: Path, tmp_path: Path) -> None:
+    in_a_list = api.predict(trained_run, [images[0]], tmp_path / "list", device="cpu").read_text()
+    for place, alone in (("path", images[0]), ("text", str(images[0]))):
+        assert api.predict(trained_run, alone, tmp_path / place, device="cpu").read_text() == in_a_list
+
+
+def test_from_python_no_input_is_not_the_cohort_of_the_training(trained_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing to predict"):
+        api.predict(trained_run, [], tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()
