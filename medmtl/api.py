@@ -18,7 +18,7 @@ from medmtl.checking.outputs import cohort_files, refuse_overwriting
 from medmtl.config import Config
 from medmtl.data.finding import Finding, Findings
 from medmtl.data.synthetic import write_cohort
-from medmtl.device import describe_device
+from medmtl.device import DeviceName, describe_device
 from medmtl.distributed import joined
 from medmtl.errors import InputError
 from medmtl.evaluation.external import EXTERNAL_SPLIT, external_selection
@@ -34,16 +34,16 @@ from medmtl.loaded import Model
 from medmtl.planning import Plan, plan_towers, towers_by_view, with_duration
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder, open_folds
+from medmtl.run_place import refuse_run
 from medmtl.studies import StepProfile, profile_steps
 from medmtl.tasks.base import Task
-from medmtl.training.folds import Start, is_run
+from medmtl.training.folds import Start
 from medmtl.training.loop import train_run
 from medmtl.training.ranks import refuse_ranks
 from medmtl.training.start import FoldName, make_ready, plan_fold, start_run
 
 logger = logging.getLogger(__name__)
 
-DeviceName = Literal["auto", "cpu", "cuda"]
 PathLike = str | Path
 Overrides = Mapping[str, Any]
 
@@ -223,7 +223,8 @@ def evaluate(
         InputError: if there is nothing to score, or another cohort does not fit the model or overlaps with its own.
         CohortError: if the check rejects another cohort, or the run's own changed since training.
     """
-    _refuse_run(out)
+    if out is not None:
+        refuse_run(Path(out))
     runs = open_folds(Path(run))
     found: dict[str, Scores] = {}
     own = runs[0].load_config()
@@ -305,7 +306,7 @@ def predict(
     given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     if not given:
         raise InputError("there is nothing to predict; give images, a table or a cohort's configuration as inputs")
-    _refuse_run(out)
+    refuse_run(Path(out))
     predictor = Predictor(open_folds(Path(run)), device, tta=tta)
     findings = Findings()
     names = [str(item) for item in given]
@@ -365,8 +366,3 @@ def _refuse_inputs(folder: Path, config: Config) -> None:
 
 def _external_name(config: PathLike) -> str:
     return f"{safe_name(Path(config).stem)}-{EXTERNAL_SPLIT}"
-
-
-def _refuse_run(out: PathLike | None) -> None:
-    if out is not None and is_run(Path(out)):
-        raise InputError(f"{out} is a run, and nothing is merged into one; choose another --out", code="B165")

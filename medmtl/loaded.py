@@ -28,7 +28,12 @@ class Prediction(CasePrediction):
     model_sha256: str = ""
 
     def save(self, out: str | Path) -> Path:
-        """Write the masks and a one-row ``predictions.csv`` into ``out``; returns the table."""
+        """Write the masks and a one-row ``predictions.csv`` into ``out``; returns the table.
+
+        Raises:
+            InputError: if ``out`` is a run or holds masks of somebody else; see
+                :func:`medmtl.inference.write.open_output`.
+        """
         open_output(Path(out))
         table = PredictionTable(Path(out) / TABLE)
         table.begin()
@@ -43,7 +48,7 @@ class Model:
 
     Args:
         run: a run folder, or a folder of folds, whose predictions are averaged.
-        device: where to compute.
+        device: ``auto``, ``cpu`` or ``cuda``.
     """
 
     def __init__(self, run: str | Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> None:

@@ -41,7 +41,7 @@ from medmtl.files import (
 )
 from medmtl.planning import Plan
 from medmtl.run_log import RunLog
-from medmtl.run_place import is_taken, refuse_model_file, refuse_place, warn_of_others
+from medmtl.run_place import folds_in, is_taken, refuse_model_file, refuse_place, warn_of_others
 
 MAX_JSON_BYTES = 1 << 28
 PACKAGES = ("medmtl", "torch", "monai", "numpy", "nibabel", "scipy", "scikit-learn", "safetensors")
@@ -62,7 +62,6 @@ NOT_DECISIVE = (
     "training.checkpoint_every",
     "init.run",
 )
-_FOLD = re.compile(r"fold-([0-9]+)")
 
 _log = logging.getLogger(__name__)
 
@@ -154,7 +153,7 @@ class RunFolder:
             raise InputError(f"{path} is no run folder: there is no folder of that name")
         missing = [f.name for f in (run.config, run.plan, run.splits, run.manifest) if not f.is_file()]
         if missing:
-            hint = "; give one of the folds in it" if _folds(path) else ""
+            hint = "; give one of the folds in it" if folds_in(path) else ""
             raise InputError(f"{path} is no run folder: it has no {', '.join(missing)}{hint}")
         return run
 
@@ -312,18 +311,12 @@ def open_folds(path: Path) -> list[RunFolder]:
     Raises:
         InputError: if it is neither, or one of the folds is no run.
     """
-    return [RunFolder.open(fold) for fold in _folds(path)] or [RunFolder.open(path)]
+    return [RunFolder.open(fold) for fold in folds_in(path)] or [RunFolder.open(path)]
 
 
 def no_checkpoint(run: RunFolder) -> ArtefactError:
     """The refusal of a run that has no commit."""
     return ArtefactError(f"{run.path.name} has no checkpoint yet; train it first", code="B147")
-
-
-def _folds(path: Path) -> list[Path]:
-    entries = path.iterdir() if path.is_dir() else ()
-    numbered = [(int(match[1]), entry) for entry in entries if (match := _FOLD.fullmatch(entry.name))]
-    return [entry for _, entry in sorted(numbered)]
 
 
 def _fill(

@@ -10,6 +10,7 @@ from medmtl.data.formats.nifti import write_map, write_mask
 from medmtl.errors import InputError
 from medmtl.files import make_private_folder, safe_name, write_atomic
 from medmtl.inference.case_prediction import CasePrediction
+from medmtl.run_place import refuse_run
 from medmtl.tasks.base import Cell, Task
 from medmtl.tasks.box_task import BoxResult
 from medmtl.tasks.voxel import LabelTask, MapTask
@@ -28,8 +29,10 @@ def open_output(out: Path) -> None:
     names the model of each row, lists what was predicted last. Masks of other cases stay where they are.
 
     Raises:
-        InputError: B042 if the folder has ``masks``, ``maps`` or ``boxes`` that were not written here.
+        InputError: B042 if the folder has ``masks``, ``maps`` or ``boxes`` that were not written here, B165 if it is a
+            run or holds the folds of one.
     """
+    refuse_run(out)
     for folder in ("masks", "maps", "boxes"):
         if (out / folder).exists() and not (out / TABLE).exists():
             raise InputError(

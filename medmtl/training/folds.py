@@ -11,6 +11,7 @@ from medmtl.config import Config
 from medmtl.errors import InputError
 from medmtl.progress import Progress
 from medmtl.run_folder import RunFolder
+from medmtl.run_place import is_run
 from medmtl.training.start import FoldName, Ready, make_ready, start_run
 
 FREE_ON_RESUME = ("training.keep", "plan.workers", "cache.folder")  # what may differ without changing the result
@@ -52,11 +53,6 @@ class Start:
         if self.resume and self.fold != "all":
             raise InputError(f"there is no run at {self.out} to resume; leave --resume away to start one", code="B165")
         return start_run(self.ready(), target, number, self.device, self.progress, processes)
-
-
-def is_run(path: Path) -> bool:
-    """Whether a run lies there."""
-    return (path / "manifest.json").is_file()
 
 
 def _refuse_changes(config: Config, run: RunFolder, fold: FoldName) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 import stat
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import medmtl
 from medmtl.data.formats.nifti import read_label
 from medmtl.data.volume import Grid, Volume
+from medmtl.errors import InputError
 from medmtl.files import sha256_file
 from medmtl.inference import write
 from medmtl.inference.case_prediction import CasePrediction
@@ -24,6 +26,7 @@ from medmtl.inference.write import (
     write_masks,
     write_table,
 )
+from medmtl.loaded import Prediction
 from medmtl.tasks.box_task import BoxResult, FoundBox
 from medmtl.tasks.classification import ClassificationResult
 from medmtl.tasks.segmentation import SegmentationResult
@@ -159,6 +162,17 @@ def test_a_saved_prediction_is_a_table_of_one_row_beside_its_masks(
     assert float(row["malignancy_p_benign"]) + float(row["malignancy_p_malignant"]) == pytest.approx(1, abs=1e-5)
     newest = (trained_run / "checkpoints" / "last").read_text().strip()
     assert row["model_sha256"] == sha256_file(trained_run / "checkpoints" / newest / "average.safetensors")
+
+
+@pytest.mark.covers("B165")
+def test_nothing_is_saved_into_a_run_or_beside_its_folds(trained_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run / "fold-0")
+    before = sorted(run.rglob("*"))
+    for place in (run, run / "fold-0"):
+        with pytest.raises(InputError, match=r"^\[B165\] .* is a run, and nothing is merged into one"):
+            Prediction("someone", {}, {}, ()).save(place)
+    assert sorted(run.rglob("*")) == before
 
 
 def test_boxes_are_a_private_table_the_highest_score_first(tmp_path: Path) -> None:
