@@ -62,6 +62,18 @@ NOT_DECISIVE = (
     "training.checkpoint_every",
     "init.run",
 )
+# The same of its plan.json: the length, which minutes settle while it is trained, what is only told, and the machine's
+# share.
+NOT_DECISIVE_IN_PLAN = (
+    "steps",
+    "minutes",
+    "seconds",
+    "memory_bytes",
+    "disk_bytes",
+    "reasons",
+    "workers",
+    "threads",
+)
 
 _log = logging.getLogger(__name__)
 
@@ -191,9 +203,14 @@ class RunFolder:
         for entry in cohort_list.entries(data):
             for name in cohort_list.LOCAL:
                 entry.pop(name, None)
+        # as it is written: entries that a later version adds would make another plan of it
+        plan = read_json(self.plan, limit_bytes=MAX_JSON_BYTES)
+        if not isinstance(plan, dict):
+            raise ArtefactError(f"{self.plan} is not a plan of this version")
         manifest = self.load_manifest()
         return {
             "configuration": sha256_bytes(json_bytes(data)),
+            "plan": sha256_bytes(json_bytes({k: plan[k] for k in plan if k not in NOT_DECISIVE_IN_PLAN})),
             "cohort": manifest["table_sha256"],
             "splits": sha256_bytes(read_bytes(self.splits, limit_bytes=MAX_JSON_BYTES)),
             "fold": manifest["fold"],
@@ -215,11 +232,12 @@ class RunFolder:
         found = stored.state.get("made_with")
         if not isinstance(found, dict):
             raise ArtefactError(f"step {stored.step} does not say what it was made with; train again", code="B155")
-        other = [name for name in own if found.get(name) != own[name]]
+        # checkpoints of earlier versions do not vouch for the plan
+        other = [name for name in own if found.get(name) != own[name] and (name in found or name != "plan")]
         if other:
             raise ArtefactError(
                 f"step {stored.step} in {self.checkpoints} was made with another {' and another '.join(other)} than "
-                "this run; put the run's own checkpoints back, or start a new run",
+                "this run; put the run's own files back, or start a new run",
                 code="B153",
             )
         return stored
