@@ -29,6 +29,7 @@ from medmtl.files import safe_name
 from medmtl.inference.batch import predict_all
 from medmtl.inference.inputs import cases_of
 from medmtl.inference.predict import Predictor
+from medmtl.inference.unfinished import open_models
 from medmtl.inference.write import TABLE, volume_files
 from medmtl.loaded import Model
 from medmtl.planning import Plan, plan_towers, towers_by_view, with_duration
@@ -225,7 +226,7 @@ def evaluate(
     """
     if out is not None:
         refuse_run(Path(out))
-    runs = open_folds(Path(run))
+    runs = open_models(Path(run))
     found: dict[str, Scores] = {}
     own = runs[0].load_config()
     if config is not None:
@@ -307,7 +308,7 @@ def predict(
     if not given:
         raise InputError("there is nothing to predict; give images, a table or a cohort's configuration as inputs")
     refuse_run(Path(out))
-    predictor = Predictor(open_folds(Path(run)), device, tta=tta)
+    predictor = Predictor(open_models(Path(run)), device, tta=tta)
     findings = Findings()
     names = [str(item) for item in given]
     cases = cases_of(names, predictor.config, predictor.channels, findings, covariates)

@@ -13,8 +13,8 @@ from medmtl.freed_memory import freed_memory_kept
 from medmtl.inference.case_prediction import CasePrediction
 from medmtl.inference.inputs import case_of_files, cases_of, cells_of
 from medmtl.inference.predict import Predictor
+from medmtl.inference.unfinished import open_models
 from medmtl.inference.write import TABLE, PredictionTable, open_output, prediction_row, write_masks
-from medmtl.run_folder import open_folds
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Model:
     """
 
     def __init__(self, run: str | Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> None:
-        self._predictor = Predictor(open_folds(Path(run)), device)
+        self._predictor = Predictor(open_models(Path(run)), device)
 
     @property
     def channels(self) -> tuple[str, ...]:

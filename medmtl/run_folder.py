@@ -83,6 +83,9 @@ class RunFolder:
 
     Args:
         path: of the folder.
+
+    Attributes:
+        is_told_unfinished: whether somebody was warned that it is not trained to its end.
     """
 
     def __init__(self, path: Path) -> None:
@@ -96,6 +99,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.initial = path / "init"
         self.test_access = path / "test_access.jsonl"
+        self.is_told_unfinished = False
         self._place: tuple[int, int] | None = None
         self._log = RunLog(self.log_file)
 
