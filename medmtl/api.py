@@ -301,7 +301,7 @@ def predict(
     Raises:
         InputError: if no input is given, or a row or a file cannot be used; the cases that can are predicted and
             written first.
-        MachineError: if no other case failed than those that the memory does not hold; as above.
+        MachineError: if no row and no file was at fault, and the memory does not hold a case; as above.
         NumericError: if the only cases that failed got an answer that is not finite; as above.
     """
     given = [inputs] if isinstance(inputs, str | Path) else list(inputs)

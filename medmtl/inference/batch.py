@@ -43,7 +43,7 @@ def predict_all(predictor: Predictor, cases: Sequence[Case], findings: Findings,
 
     Raises:
         InputError: if a row or a file cannot be used; all others are predicted and written first.
-        MachineError: if no other case failed than those that the memory does not hold; as above.
+        MachineError: if no row and no file was at fault, and the memory does not hold a case; as above.
         NumericError: if the only cases that failed got an answer that is not finite; as above.
     """
     open_output(out)
