@@ -19,7 +19,7 @@ from medmtl.checking.outputs import cohort_files, refuse_overwriting
 from medmtl.config import Config
 from medmtl.data.finding import Finding, Findings
 from medmtl.data.synthetic import write_cohort
-from medmtl.device import describe_device
+from medmtl.device import DeviceName, describe_device
 from medmtl.distributed import joined
 from medmtl.errors import InputError
 from medmtl.evaluation.external import EXTERNAL_SPLIT, external_selection
@@ -30,21 +30,22 @@ from medmtl.files import safe_name
 from medmtl.inference.batch import predict_all
 from medmtl.inference.inputs import cases_of
 from medmtl.inference.predict import Predictor
+from medmtl.inference.unfinished import open_models
 from medmtl.inference.write import TABLE, volume_files
 from medmtl.loaded import Model
 from medmtl.planning import Plan, plan_towers, towers_by_view, with_duration
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder, open_folds
+from medmtl.run_place import refuse_run
 from medmtl.studies import StepProfile, profile_steps
 from medmtl.tasks.base import Task
-from medmtl.training.folds import Start, is_run
+from medmtl.training.folds import Start
 from medmtl.training.loop import train_run
 from medmtl.training.ranks import refuse_ranks
 from medmtl.training.start import FoldName, make_ready, plan_fold, refuse_fold, start_run
 
 logger = logging.getLogger(__name__)
 
-DeviceName = Literal["auto", "cpu", "cuda"]
 PathLike = str | Path
 Overrides = Mapping[str, Any]
 
@@ -231,8 +232,9 @@ def evaluate(
         InputError: if there is nothing to score, or another cohort does not fit the model or overlaps with its own.
         CohortError: if the check rejects another cohort, or the run's own changed since training.
     """
-    _refuse_run(out)
-    runs = open_folds(Path(run))
+    if out is not None:
+        refuse_run(Path(out))
+    runs = open_models(Path(run))
     found: dict[str, Scores] = {}
     own = runs[0].load_config()
     if config is not None:
@@ -280,7 +282,7 @@ def load(run: PathLike, device: DeviceName = "auto") -> Model:
 
 def predict(
     run: PathLike,
-    inputs: Sequence[PathLike],
+    inputs: PathLike | Sequence[PathLike],
     out: PathLike,
     *,
     covariates: Mapping[str, Any] | None = None,
@@ -293,7 +295,7 @@ def predict(
     Args:
         run: a run folder or a folder of folds.
         inputs: one cohort configuration, one table, ``CHANNEL=FILE`` for one case, or bare files for a model of one
-            channel.
+            channel; a single one need not be in a list.
         out: folder for masks and ``predictions.csv``; of earlier predictions there, those of equal names are replaced.
         covariates: for one case given as files, the value of each covariate that the model reads; None is a missing
             one. A table has them as columns.
@@ -305,17 +307,22 @@ def predict(
         The table.
 
     Raises:
-        InputError: if a row or a file cannot be used; the cases that can are predicted and written first.
+        InputError: if no input is given, or a row or a file cannot be used; the cases that can are predicted and
+            written first.
+        MachineError: if no row and no file was at fault, and the memory does not hold a case; as above.
         NumericError: if the only cases that failed got an answer that is not finite; as above.
     """
-    _refuse_run(out)
-    predictor = Predictor(open_folds(Path(run)), device, tta=tta)
+    given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    if not given:
+        raise InputError("there is nothing to predict; give images, a table or a cohort's configuration as inputs")
+    refuse_run(Path(out))
+    predictor = Predictor(open_models(Path(run)), device, tta=tta)
     findings = Findings()
-    names = [str(item) for item in inputs]
+    names = [str(item) for item in given]
     cases = cases_of(names, predictor.config, predictor.channels, findings, covariates)
     table = Path(out) / TABLE
     volumes = (Path(out) / f for c in cases for task in predictor.tasks.values() for f in volume_files(task, c.case_id))
-    refuse_overwriting((table, *volumes), (*map(Path, inputs), *(path for c in cases for path in c.images.values())))
+    refuse_overwriting((table, *volumes), (*map(Path, given), *(path for c in cases for path in c.images.values())))
     return predict_all(predictor, cases, findings, Path(out), progress)
 
 
@@ -368,8 +375,3 @@ def _refuse_inputs(folder: Path, config: Config) -> None:
 
 def _external_name(config: PathLike) -> str:
     return f"{safe_name(Path(config).stem)}-{EXTERNAL_SPLIT}"
-
-
-def _refuse_run(out: PathLike | None) -> None:
-    if out is not None and is_run(Path(out)):
-        raise InputError(f"{out} is a run, and nothing is merged into one; choose another --out", code="B165")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import resource
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
-from medmtl.errors import MachineError
+from medmtl.errors import InputError, MachineError
+
+DeviceName = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,16 @@ class Device:
     activation_factor: float = 1.0
 
 
-def describe_device(name: Literal["auto", "cpu", "cuda"]) -> Device:
+def describe_device(name: DeviceName) -> Device:
     """The device asked for; ``auto`` takes a CUDA device where there is one.
 
     Raises:
-        MachineError: if ``cuda`` is asked for and absent; there is no silent CPU run.
+        InputError: for another name; there is no silent CPU run.
+        MachineError: if ``cuda`` is asked for and absent.
     """
+    known = get_args(DeviceName)
+    if name not in known:
+        raise InputError(f"no device is called {name!r}; known: {', '.join(known)}", code="B164")
     if name == "cuda" and not torch.cuda.is_available():
         raise MachineError("no CUDA device is available; use --device cpu or auto", code="B143")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -13,8 +13,8 @@ from medmtl.freed_memory import freed_memory_kept
 from medmtl.inference.case_prediction import CasePrediction
 from medmtl.inference.inputs import case_of_files, cases_of, cells_of
 from medmtl.inference.predict import Predictor
-from medmtl.inference.write import TABLE, open_output, prediction_row, write_masks, write_table
-from medmtl.run_folder import open_folds
+from medmtl.inference.unfinished import open_models
+from medmtl.inference.write import TABLE, PredictionTable, open_output, prediction_row, write_masks
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,19 @@ class Prediction(CasePrediction):
     model_sha256: str = ""
 
     def save(self, out: str | Path) -> Path:
-        """Write the masks and a one-row ``predictions.csv`` into ``out``; returns the table."""
+        """Write the masks and a one-row ``predictions.csv`` into ``out``; returns the table.
+
+        Raises:
+            InputError: if ``out`` is a run or holds masks of somebody else; see
+                :func:`medmtl.inference.write.open_output`.
+        """
         open_output(Path(out))
+        table = PredictionTable(Path(out) / TABLE)
+        table.begin()
         write_masks(self, Path(out))
-        table = Path(out) / TABLE
-        write_table([prediction_row(self, self.model_sha256)], table)
-        return table
+        table.add(prediction_row(self, self.model_sha256))
+        table.write()
+        return Path(out) / TABLE
 
 
 class Model:
@@ -41,11 +48,11 @@ class Model:
 
     Args:
         run: a run folder, or a folder of folds, whose predictions are averaged.
-        device: where to compute.
+        device: ``auto``, ``cpu`` or ``cuda``.
     """
 
     def __init__(self, run: str | Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> None:
-        self._predictor = Predictor(open_folds(Path(run)), device)
+        self._predictor = Predictor(open_models(Path(run)), device)
 
     @property
     def channels(self) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ from medmtl.files import (
 )
 from medmtl.planning import Plan
 from medmtl.run_log import RunLog
-from medmtl.run_place import is_taken, refuse_model_file, refuse_place, warn_of_others
+from medmtl.run_place import folds_in, is_taken, refuse_model_file, refuse_place, warn_of_others
 
 MAX_JSON_BYTES = 1 << 28
 PACKAGES = ("medmtl", "torch", "monai", "numpy", "nibabel", "scipy", "scikit-learn", "safetensors")
@@ -62,7 +62,18 @@ NOT_DECISIVE = (
     "training.checkpoint_every",
     "init.run",
 )
-_FOLD = re.compile(r"fold-([0-9]+)")
+# The same of its plan.json: the length, which minutes settle while it is trained, what is only told, and the machine's
+# share.
+NOT_DECISIVE_IN_PLAN = (
+    "steps",
+    "minutes",
+    "seconds",
+    "memory_bytes",
+    "disk_bytes",
+    "reasons",
+    "workers",
+    "threads",
+)
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +83,9 @@ class RunFolder:
 
     Args:
         path: of the folder.
+
+    Attributes:
+        is_told_unfinished: whether somebody was warned that it is not trained to its end.
     """
 
     def __init__(self, path: Path) -> None:
@@ -85,6 +99,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.initial = path / "init"
         self.test_access = path / "test_access.jsonl"
+        self.is_told_unfinished = False
         self._place: tuple[int, int] | None = None
         self._log = RunLog(self.log_file)
 
@@ -154,7 +169,7 @@ class RunFolder:
             raise InputError(f"{path} is no run folder: there is no folder of that name")
         missing = [f.name for f in (run.config, run.plan, run.splits, run.manifest) if not f.is_file()]
         if missing:
-            hint = "; give one of the folds in it" if _folds(path) else ""
+            hint = "; give one of the folds in it" if folds_in(path) else ""
             raise InputError(f"{path} is no run folder: it has no {', '.join(missing)}{hint}")
         return run
 
@@ -192,9 +207,14 @@ class RunFolder:
         for entry in cohort_list.entries(data):
             for name in cohort_list.LOCAL:
                 entry.pop(name, None)
+        # as it is written: entries that a later version adds would make another plan of it
+        plan = read_json(self.plan, limit_bytes=MAX_JSON_BYTES)
+        if not isinstance(plan, dict):
+            raise ArtefactError(f"{self.plan} is not a plan of this version")
         manifest = self.load_manifest()
         return {
             "configuration": sha256_bytes(json_bytes(data)),
+            "plan": sha256_bytes(json_bytes({k: plan[k] for k in plan if k not in NOT_DECISIVE_IN_PLAN})),
             "cohort": manifest["table_sha256"],
             "splits": sha256_bytes(read_bytes(self.splits, limit_bytes=MAX_JSON_BYTES)),
             "fold": manifest["fold"],
@@ -216,11 +236,12 @@ class RunFolder:
         found = stored.state.get("made_with")
         if not isinstance(found, dict):
             raise ArtefactError(f"step {stored.step} does not say what it was made with; train again", code="B155")
-        other = [name for name in own if found.get(name) != own[name]]
+        # checkpoints of earlier versions do not vouch for the plan
+        other = [name for name in own if found.get(name) != own[name] and (name in found or name != "plan")]
         if other:
             raise ArtefactError(
                 f"step {stored.step} in {self.checkpoints} was made with another {' and another '.join(other)} than "
-                "this run; put the run's own checkpoints back, or start a new run",
+                "this run; put the run's own files back, or start a new run",
                 code="B153",
             )
         return stored
@@ -312,18 +333,12 @@ def open_folds(path: Path) -> list[RunFolder]:
     Raises:
         InputError: if it is neither, or one of the folds is no run.
     """
-    return [RunFolder.open(fold) for fold in _folds(path)] or [RunFolder.open(path)]
+    return [RunFolder.open(fold) for fold in folds_in(path)] or [RunFolder.open(path)]
 
 
 def no_checkpoint(run: RunFolder) -> ArtefactError:
     """The refusal of a run that has no commit."""
     return ArtefactError(f"{run.path.name} has no checkpoint yet; train it first", code="B147")
-
-
-def _folds(path: Path) -> list[Path]:
-    entries = path.iterdir() if path.is_dir() else ()
-    numbered = [(int(match[1]), entry) for entry in entries if (match := _FOLD.fullmatch(entry.name))]
-    return [entry for _, entry in sorted(numbered)]
 
 
 def _fill(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 from medmtl.disk import is_open_to_others, probe
@@ -18,7 +19,31 @@ FOREIGN_MODELS = {
 }
 FOREIGN_ENDINGS = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".onnx", ".zip", ".h5", ".safetensors"}
 
+_FOLD = re.compile(r"fold-([0-9]+)")
+
 _log = logging.getLogger(__name__)
+
+
+def is_run(path: Path) -> bool:
+    """Whether a run lies there."""
+    return (path / "manifest.json").is_file()
+
+
+def folds_in(path: Path) -> list[Path]:
+    """What is called ``fold-K`` in a folder, in the order of the numbers; nothing where there is no folder."""
+    entries = path.iterdir() if path.is_dir() else ()
+    numbered = [(int(match[1]), entry) for entry in entries if (match := _FOLD.fullmatch(entry.name))]
+    return [entry for _, entry in sorted(numbered)]
+
+
+def refuse_run(out: Path) -> None:
+    """Refuse a run, or a folder of a run's folds, as the place of anything else's results.
+
+    Raises:
+        InputError: if it is one.
+    """
+    if is_run(out) or any(map(is_run, folds_in(out))):
+        raise InputError(f"{out} is a run, and nothing is merged into one; choose another --out", code="B165")
 
 
 def refuse_place(out: Path, *inputs: Path) -> None:

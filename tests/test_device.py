@@ -1,9 +1,23 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
-from medmtl.device import peak_bytes
+import medmtl
+from medmtl.device import describe_device, peak_bytes
+from medmtl.errors import InputError
+
+
+@pytest.mark.covers("B164")
+@pytest.mark.parametrize("name", ["gpu", "cuda:0", "CUDA", "mps", "", None])
+def test_a_device_of_another_name_is_not_taken_for_the_cpu(name: Any, trained_run: Path) -> None:
+    with pytest.raises(InputError, match=r"^\[B164\] no device is called .*; known: auto, cpu, cuda$"):
+        describe_device(name)
+    with pytest.raises(InputError, match="no device is called"):
+        medmtl.load(trained_run, device=name)
 
 
 def test_peak_memory_is_that_of_the_process_or_of_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from monai.transforms import SpatialResample  # type: ignore[attr-defined]
 from medmtl.data.box_table import boxes_of
 from medmtl.data.boxes import painted
 from medmtl.data.case import Case
-from medmtl.data.formats.nifti import ImageError, read_image, read_label
+from medmtl.data.formats.nifti import MAX_VOXELS, ImageError, read_image, read_label
 from medmtl.data.geometry import canonical, canonical_grid, corner_shift_voxels, same_grid
 from medmtl.data.prepared import Intensity, Preparation, Prepared
 from medmtl.data.resampling import Axes, axes_between, blended, in_plane, nearest
@@ -47,8 +47,8 @@ def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = Tr
         with_labels: whether label files are read; prediction needs none.
 
     Raises:
-        InputError: if channels or labels do not lie on the first channel's grid, or a file is not the one that was
-            checked.
+        InputError: if channels or labels do not lie on the first channel's grid, a file is not the one that was
+            checked, or the case would have more voxels at working spacing than a file may have.
         WorkError: if a file that was checked is gone.
     """
     hashes: dict[str, str] = {}
@@ -63,7 +63,9 @@ def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = Tr
             volume = Volume(volume.array, native)
         elif not preparation.resample_to_first:
             raise _other_grid(case, channel, volume.grid, native)
-        target = working_grid(canonical_grid(native), preparation.spacing)
+        own = canonical_grid(native)
+        target = working_grid(own, preparation.spacing)
+        _refuse_too_fine(case, own, target)
         arrays[channel] = to_grid(canonical(volume), target, "bilinear")
     assert native is not None, "a case has at least one channel"
     labels: dict[str, npt.NDArray[Any]] = {}
@@ -186,6 +188,18 @@ def masked(values: Volume, mask: Volume | None) -> Volume:
     if mask.array.shape != values.array.shape:
         raise ValueError(f"a mask of shape {mask.array.shape} does not fit values of shape {values.array.shape}")
     return replace(values, array=np.where(mask.array != 0, values.array, np.float32(np.nan)))
+
+
+def _refuse_too_fine(case: Case, own: Grid, target: Grid) -> None:
+    """A scan that would have more voxels than a file may have lies about its spacing, mostly by its unit."""
+    if math.prod(target.shape) > MAX_VOXELS:
+        spacing = " x ".join(f"{size:.4g}" for size in own.spacing)
+        raise InputError(
+            f"case {case.case_id!r}: with voxels of {spacing} mm it would have {list(target.shape)} voxels at working "
+            f"spacing instead of {list(own.shape)}, more than {MAX_VOXELS} in all; correct the spacing or its unit in "
+            "the header",
+            code="B079",
+        )
 
 
 def _beside(case: Case, column: str, label: bool, native: Grid, hashes: dict[str, str]) -> Volume:

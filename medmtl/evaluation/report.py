@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined, Template
@@ -17,6 +18,7 @@ from medmtl.evaluation.score import CONDITIONAL, FINDINGS, Scores
 from medmtl.evaluation.scored_case import reference_mask
 from medmtl.evaluation.tables import Table, number
 from medmtl.files import read_json, write_atomic
+from medmtl.inference.unfinished import progress_of
 from medmtl.inference.write import mask_file
 from medmtl.metrics.figures import CalibrationFigure, FrocFigure, RocFigure
 from medmtl.run_folder import MAX_JSON_BYTES, RunFolder
@@ -68,7 +70,7 @@ def write_report(scores: Scores, runs: Sequence[RunFolder], *, share: bool = Fal
         notes=list(dict.fromkeys((scores.metrics["note"], CONDITIONAL, *_how(scores), *_left_out(scores)))),
         # a result that flatters is said as loudly as a fault
         flattered=scores.split == "train" or scores.metrics.get("external") is False,
-        alerts=_alerts(collapse),
+        alerts=_alerts(collapse, scores.metrics.get("unfinished", ())),
         share=share,
         summary=tables.summary_table(scores),
         sections=[_section(scores, name, share) for name in scores.tasks],
@@ -118,10 +120,12 @@ def _left_out(scores: Scores) -> list[str]:
     return [f"not scored, because this cohort has no such task: {', '.join(skipped)}"] if skipped else []
 
 
-def _alerts(collapse: Table) -> list[str]:
-    """What is wrong with a head by its newest verdict."""
+def _alerts(collapse: Table, unfinished: Sequence[Mapping[str, Any]] = ()) -> list[str]:
+    """That models are not trained to their end, and what is wrong with a head by its newest verdict."""
+    early = "; ".join(f"fold {found['fold']} stopped at {progress_of(found)}" for found in unfinished)
     newest = {row[:2]: row for row in collapse.rows}
-    return [f"{task}, fold {fold}: {row[-1]}" for (fold, task), row in newest.items() if row[2] not in UNALARMING]
+    heads = [f"{task}, fold {fold}: {row[-1]}" for (fold, task), row in newest.items() if row[2] not in UNALARMING]
+    return [f"not trained to the end: {early}", *heads] if early else heads
 
 
 def _findings(scores: Scores, run: RunFolder) -> Path:

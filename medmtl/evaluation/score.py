@@ -28,6 +28,7 @@ from medmtl.tasks.base import CaseTask, Cell, ScoredCase, Task
 from medmtl.tasks.box_task import BoxTask
 from medmtl.tasks.voxel import LabelTask
 
+METRICS = "metrics.json"
 ACTIVATIONS = "activations.json"  # of the case tasks; with the masks beside it the page can be written again
 MAX_ACTIVATIONS_BYTES = 1 << 28
 FINDINGS = "findings.json"  # of the check of another cohort
@@ -141,8 +142,10 @@ def evaluate_selection(
     moved: dict[str, list[Moved]] = {}
     rows: dict[str, dict[str, dict[str, Cell]]] = {}
     entries: list[dict[str, Any]] = []
+    unfinished: list[dict[str, Any]] = []
     for group in selection.groups:
         predictor = Predictor(group.models, device)
+        unfinished += predictor.unfinished
         reference, fitted = group.reference(), group.fitted()
         if selection.split == "test":
             for run in group.models:
@@ -160,12 +163,12 @@ def evaluate_selection(
             )
             rows[case_id] = _row(selection.scored, case, found)
             progress("evaluate", len(rows), selection.total)
-    scores = _scores(selection, scored, moved, out)
+    scores = _scores(_telling(selection, unfinished), scored, moved, out)
     for name, cases in scores.cases.items():
         for entry in cases:
             told = {**entry.scores, **entry.reference}
             rows[entry.case_id][name].update({f"{name}/{key}": value for key, value in told.items()})
-    write_json(out / "metrics.json", scores.metrics)
+    write_json(out / METRICS, scores.metrics)
     write_table(_joined([list(row.values()) for row in rows.values()]), out / "cases.csv")
     write_json(out / ACTIVATIONS, entries)
     return scores
@@ -199,7 +202,14 @@ def load_scores(selection: Selection, folder: Path) -> Scores:
             found = score_case(selection, selection.cases[case_id], results, group.fold_number, reference, fitted)
             _collect(scored, found)
             _extend(moved, moved_cases(fitted, found, results, entries[case_id].get("at_reference", {})))
-    return _scores(selection, scored, moved, folder)
+    # what is told is how far the models were that answered: they may be trained to their end by now
+    told = read_json(folder / METRICS, limit_bytes=MAX_ACTIVATIONS_BYTES).get("unfinished", ())
+    return _scores(_telling(selection, told), scored, moved, folder)
+
+
+def _telling(selection: Selection, unfinished: Sequence[Mapping[str, Any]]) -> Selection:
+    """The selection, with how far the models were that are not trained to their end."""
+    return replace(selection, facts={**selection.facts, "unfinished": list(unfinished)}) if unfinished else selection
 
 
 def _scores(

@@ -10,18 +10,19 @@ from pathlib import Path
 
 from medmtl.data.case import Case
 from medmtl.data.finding import Finding, Findings
-from medmtl.errors import InputError, NumericError
+from medmtl.errors import InputError, MachineError, NumericError, out_of_memory
 from medmtl.freed_memory import freed_memory_kept
 from medmtl.inference.case_prediction import CasePrediction
 from medmtl.inference.overlap import WriteBehind, read_ahead
 from medmtl.inference.predict import Predictor
-from medmtl.inference.write import TABLE, open_output, prediction_row, write_masks, write_table
+from medmtl.inference.write import TABLE, PredictionTable, open_output, prediction_row, write_masks
 from medmtl.progress import Progress
-from medmtl.tasks.base import Cell
 
 logger = logging.getLogger(__name__)
 
 NAMED = 5  # cases in a message at the end
+
+Failure = InputError | MachineError | NumericError
 
 
 @freed_memory_kept()
@@ -42,27 +43,31 @@ def predict_all(predictor: Predictor, cases: Sequence[Case], findings: Findings,
 
     Raises:
         InputError: if a row or a file cannot be used; all others are predicted and written first.
+        MachineError: if no row and no file was at fault, and the memory does not hold a case; as above.
         NumericError: if the only cases that failed got an answer that is not finite; as above.
     """
     open_output(out)
-    rows: list[dict[str, Cell]] = []
+    table = PredictionTable(out / TABLE)
     outside: list[str] = []
-    failed: list[InputError | NumericError] = _refused_rows(findings)
+    failed = _refused_rows(findings)
     total = len(cases) + len(failed)
 
     def write(prediction: CasePrediction) -> None:
-        write_masks(prediction, out)
-        rows.append(prediction_row(prediction, predictor.model_sha256))
+        table.begin()
+        try:
+            write_masks(prediction, out)
+        except (MemoryError, RuntimeError) as error:
+            failed.append(_failure(prediction.case_id, error))
+        else:
+            table.add(prediction_row(prediction, predictor.model_sha256))
 
     try:
         with WriteBehind() as writing, closing(read_ahead(predictor.read, cases)) as readings:
             for count, (case, reading) in enumerate(zip(cases, readings, strict=True), start=1):
                 try:
                     prediction = predictor.answer(reading.result())
-                except NumericError as error:
-                    failed.append(error)
-                except InputError as error:
-                    failed.append(InputError(f"{case.case_id}: {error}"))
+                except (InputError, NumericError, MemoryError, RuntimeError) as error:
+                    failed.append(_failure(case.case_id, error))
                 else:
                     writing.put(partial(write, prediction))
                     if prediction.outside_training:
@@ -70,8 +75,7 @@ def predict_all(predictor: Predictor, cases: Sequence[Case], findings: Findings,
                 progress("predict", count, len(cases))
     finally:
         # also when it is stopped half-way: a mask without its row would be an orphan
-        if rows:
-            write_table(rows, out / TABLE)
+        table.write()
     if outside:
         logger.warning(
             "[B162] %d of %d cases lie outside what the model was trained on, see outside_training in %s: %s",
@@ -81,11 +85,27 @@ def predict_all(predictor: Predictor, cases: Sequence[Case], findings: Findings,
             "; ".join(outside[:NAMED]),
         )
     if failed:
-        raise _incomplete(failed, total, out / TABLE if rows else None)
+        raise _incomplete(failed, total, None if table.is_empty else out / TABLE)
     return out / TABLE
 
 
-def _refused_rows(findings: Findings) -> list[InputError | NumericError]:
+def _failure(case_id: str, error: Exception) -> Failure:
+    """What is told of a case that failed. A new error, without the frames of the old one that hold the case's arrays.
+
+    Raises:
+        Exception: ``error`` itself, if it is not about this case.
+    """
+    if isinstance(error, NumericError):
+        return NumericError(str(error))
+    if isinstance(error, InputError):
+        return InputError(f"{case_id}: {error}")
+    wanted = out_of_memory(error)
+    if wanted is None:
+        raise error
+    return MachineError(f"{case_id}: {wanted}")
+
+
+def _refused_rows(findings: Findings) -> list[Failure]:
     """One error per row of a table that cannot be used."""
     # of several tables each finding says by its key which one it is about
     first: dict[tuple[str | None, int | None], Finding] = {}
@@ -94,10 +114,9 @@ def _refused_rows(findings: Findings) -> list[InputError | NumericError]:
     return [InputError(finding.sentence()) for finding in first.values()]
 
 
-def _incomplete(
-    failed: Sequence[InputError | NumericError], total: int, table: Path | None
-) -> InputError | NumericError:
-    kind = InputError if any(isinstance(error, InputError) for error in failed) else NumericError
+def _incomplete(failed: Sequence[Failure], total: int, table: Path | None) -> Failure:
+    kinds = (InputError, MachineError, NumericError)
+    kind = next(kind for kind in kinds if any(isinstance(error, kind) for error in failed))
     rest = f"the others are in {table}" if table else "and no table was written"
     more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
     named = "; ".join(str(error) for error in failed[:NAMED])

@@ -34,7 +34,8 @@ def cases_of(
     Args:
         inputs: one cohort configuration, one table with the trained cohort's columns of case ids, channels and
             covariates, ``CHANNEL=FILE`` for one case, or bare image files, one case each, for a one-channel model.
-            Nothing means the trained cohort.
+            Nothing means the trained cohort. Of several bare files one that is absent is a case all the same, which
+            fails when it is read.
         trained: the run's configuration.
         channels: the model's channels.
         covariates: name -> value of the model's clinical covariates, for one case given as files.
@@ -75,7 +76,9 @@ def cases_of(
     if len(inputs) > 1 and trained.used_covariates:
         raise InputError("the model reads clinical covariates; give several cases by a table that has their columns")
     cells = cells_of(covariates or {}, trained)
-    cases = tuple(case_of_files({channels[0]: Path(item)}, channels, _stem(Path(item)), cells) for item in inputs)
+    if len(inputs) == 1:
+        return (case_of_files({channels[0]: first}, channels, _stem(first), cells),)
+    cases = tuple(_case({channels[0]: Path(item)}, _stem(Path(item)), cells) for item in inputs)
     twice = {case.case_id for case in cases if sum(other.case_id == case.case_id for other in cases) > 1}
     if twice:
         raise InputError(f"two files would be the case {sorted(twice)[0]!r}; give a table with case ids instead")
@@ -169,7 +172,11 @@ def case_of_files(
     for path in paths.values():
         if not path.is_file():
             raise InputError(f"{path} is no file")
-    return Case(case_id=case_id, patient=case_id, site=None, row=0, images=paths, cells=cells or {})
+    return _case(paths, case_id, cells or {})
+
+
+def _case(images: Mapping[str, Path], case_id: str, cells: Mapping[str, str | None]) -> Case:
+    return Case(case_id=case_id, patient=case_id, site=None, row=0, images=images, cells=cells)
 
 
 def _stem(path: Path) -> str:

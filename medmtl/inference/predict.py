@@ -32,6 +32,7 @@ from medmtl.inference.fusion import fused
 from medmtl.inference.mirrors import Mirrors, mirrors_of
 from medmtl.inference.native import NativeAnswer
 from medmtl.inference.planes import Found, Stream, averaged
+from medmtl.inference.unfinished import unfinished
 from medmtl.model import MultiTaskModel
 from medmtl.planning import Plan, observed_range
 from medmtl.run_folder import RunFolder, no_checkpoint
@@ -70,6 +71,7 @@ class _Member:
     tasks: dict[str, Task]
     model: MultiTaskModel
     sha256: str
+    unfinished: dict[str, Any] | None
 
 
 def reference_centre(prepared: Prepared, plan: Plan) -> Triple | None:
@@ -116,6 +118,8 @@ class Predictor:
 
     Attributes:
         model_sha256: hash of the weights; of several folds, the hash of their hashes in order.
+        unfinished: of each run that is not trained to its end, which is warned about, what
+            :func:`medmtl.inference.unfinished.unfinished` says.
 
     Raises:
         InputError: for mirror images where the run declares no axis along which one is a plausible patient.
@@ -132,6 +136,7 @@ class Predictor:
         self._mirrors = _mirrors(self.config, tta)
         self._members = [self._load(run) for run in runs]
         self._told: set[tuple[str, str]] = set()
+        self.unfinished = [member.unfinished for member in self._members if member.unfinished is not None]
         first = self._members[0]
         hashes = [member.sha256 for member in self._members]
         self.model_sha256 = hashes[0] if len(hashes) == 1 else sha256_bytes("".join(hashes).encode())
@@ -187,7 +192,7 @@ class Predictor:
                     code="B155",
                 )
         plan = replace(plan, precision=chosen_precision(self.config.inference.precision, plan.precision, self._machine))
-        return _Member(plan, tasks, model.to(self.device).eval(), stored.sha256[group])
+        return _Member(plan, tasks, model.to(self.device).eval(), stored.sha256[group], unfinished(run, stored.step))
 
     def predict(self, case: Case, *, with_reference: bool = False) -> CasePrediction:
         """Predict every task for one case; no labels are needed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from medmtl.data.formats.nifti import write_map, write_mask
 from medmtl.errors import InputError
 from medmtl.files import make_private_folder, safe_name, write_atomic
 from medmtl.inference.case_prediction import CasePrediction
+from medmtl.run_place import refuse_run
 from medmtl.tasks.base import Cell, Task
 from medmtl.tasks.box_task import BoxResult
 from medmtl.tasks.voxel import LabelTask, MapTask
@@ -17,6 +19,7 @@ TABLE = "predictions.csv"
 ENDS = [f"{axis}_{end}" for end in ("min", "max") for axis in "xyz"]
 BOX_COLUMNS = ("score", *(f"{name}_mm" for name in ENDS), *(f"{name}_voxel" for name in ENDS))
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+WRITE_EVERY = 10.0  # seconds; a table of thousands of rows must not be written anew for each of them
 
 
 def open_output(out: Path) -> None:
@@ -26,8 +29,10 @@ def open_output(out: Path) -> None:
     names the model of each row, lists what was predicted last. Masks of other cases stay where they are.
 
     Raises:
-        InputError: B042 if the folder has ``masks``, ``maps`` or ``boxes`` that were not written here.
+        InputError: B042 if the folder has ``masks``, ``maps`` or ``boxes`` that were not written here, B165 if it is a
+            run or holds the folds of one.
     """
+    refuse_run(out)
     for folder in ("masks", "maps", "boxes"):
         if (out / folder).exists() and not (out / TABLE).exists():
             raise InputError(
@@ -115,8 +120,48 @@ def csv_text(rows: Sequence[dict[str, Cell]]) -> str:
 
 
 def write_table(rows: Sequence[dict[str, Cell]], path: Path) -> None:
-    """Write rows as a private CSV file, whole or not at all."""
-    write_atomic(path, csv_text(rows).encode())
+    """Write rows as a private CSV file, whole or not at all; bytes of a name that are no UTF-8 are written escaped."""
+    write_atomic(path, csv_text(rows).encode(errors="backslashreplace"))
+
+
+class PredictionTable:
+    """``predictions.csv`` while it grows: whenever the process ends, it lists no case whose files are not whole.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rows: list[dict[str, Cell]] = []
+        self._written: float | None = None
+
+    def begin(self) -> None:
+        """Call before files of a case are written: the first call leaves the header alone in the file.
+
+        What was predicted before has no row from then on, because its files are replaced one by one; and files of a
+        process that was killed lie beside a table, by which they are known as predictions.
+        """
+        if self._written is None:
+            write_atomic(self._path, b"case_id\n")
+            self._written = time.monotonic()
+
+    def add(self, row: dict[str, Cell]) -> None:
+        """Add the row of a case whose files are written; the file is brought up to date every ten seconds at most."""
+        self._rows.append(row)
+        if self._written is None or time.monotonic() - self._written >= WRITE_EVERY:
+            self.write()
+
+    def write(self) -> None:
+        """Bring the file up to date; without any row it stays as it is."""
+        if self._rows:
+            write_table(self._rows, self._path)
+            self._written = time.monotonic()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no row was added."""
+        return not self._rows
 
 
 def _quoted(text: str) -> str:

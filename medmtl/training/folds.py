@@ -12,6 +12,7 @@ from medmtl.config import Config
 from medmtl.errors import InputError
 from medmtl.progress import Progress
 from medmtl.run_folder import RunFolder
+from medmtl.run_place import is_run
 from medmtl.training.start import FoldName, Ready, make_ready, start_run
 
 FREE_ON_RESUME = ("training.keep", "plan.workers", "cache.folder")  # what may differ without changing the result
@@ -75,11 +76,6 @@ class Start:
         words = ["medmtl", "train", str(place / "config.yaml"), "--out", str(self.out)]
         words += [] if self.fold == 0 else ["--fold", str(self.fold)]
         return shlex.join([*words, "--resume"])
-
-
-def is_run(path: Path) -> bool:
-    """Whether a run lies there."""
-    return (path / "manifest.json").is_file()
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,15 @@ def test_nothing_is_merged_into_a_run(demonstrated: tuple[Path, str], capsys: Ca
             == f"error: [B165] {run} is a run, and nothing is merged into one; choose another --out\n"
         )
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+@pytest.mark.covers("B165")
+def test_nothing_is_merged_into_a_folder_of_folds(
+    demonstrated: tuple[Path, str], tmp_path: Path, capsys: Captured
+) -> None:
+    (fold := tmp_path / "folds" / "fold-0").mkdir(parents=True)
+    shutil.copy(demonstrated[0] / "run" / "manifest.json", fold)
+    for words in (["evaluate"], ["predict", "x.nii.gz"]):
+        assert main([words[0], str(demonstrated[0] / "run"), *words[1:], "--out", str(fold.parent)]) == 2
+        assert capsys.readouterr().err.startswith(f"error: [B165] {fold.parent} is a run, and nothing is merged")
+    assert [path.name for path in fold.parent.rglob("*")] == ["fold-0", "manifest.json"]

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import csv
 import errno
+import os
 import shutil
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from medmtl import api
+from medmtl import api, loaded
 from medmtl.cli import main
 from medmtl.data.case import Case
-from medmtl.errors import InputError, NumericError
+from medmtl.errors import InputError, MachineError, NumericError
 from medmtl.inference import batch
 from medmtl.inference.case_prediction import CasePrediction
 from medmtl.inference.predict import Predictor, ReadCase
@@ -51,6 +53,21 @@ def test_a_bad_case_of_a_batch_is_named_and_the_rest_is_kept(
     assert [row["case_id"] for row in rows] == ["case_000", "third"]
     assert all((out / row["lesion_file"]).is_file() for row in rows)
     assert len(list((out / "masks" / "lesion").iterdir())) == 2
+
+
+@pytest.mark.covers("B032", "B036")
+def test_an_absent_file_of_several_does_not_cost_the_others(
+    images: list[Path], trained_run: Path, tmp_path: Path
+) -> None:
+    (folder := tmp_path / "folder.nii").mkdir()
+    with pytest.raises(InputError, match="2 of 4 cases were not predicted") as raised:
+        api.predict(trained_run, ["absent.nii.gz", images[0], folder, images[1]], tmp_path / "out", device="cpu")
+    assert raised.value.exit_code == 2
+    assert all(words in str(raised.value) for words in ("absent: [B032] ", "folder: [B036] "))
+    assert [row["case_id"] for row in read(tmp_path / "out" / "predictions.csv")] == ["case_000", "case_001"]
+    with pytest.raises(InputError, match=r"^absent\.nii\.gz is no file$"):
+        api.predict(trained_run, ["absent.nii.gz"], tmp_path / "none", device="cpu")
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.covers("B032", "B017", "B008")
@@ -110,6 +127,45 @@ def test_an_answer_that_is_not_finite_does_not_cost_the_others(
         api.predict(trained_run, images, tmp_path / "out", device="cpu")
 
 
+OUT_OF_MEMORY = {
+    "numpy's": MemoryError("Unable to allocate 9.31 TiB for an array"),
+    "torch's": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes."),
+}
+
+
+@pytest.mark.parametrize("whose", OUT_OF_MEMORY)
+@pytest.mark.parametrize("place", ["read", "answer", "write"])
+def test_a_case_that_the_memory_does_not_hold_is_named_and_the_rest_is_kept(
+    place: str, whose: str, images: list[Path], trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third = Path(shutil.copy(images[0], tmp_path / "third.nii.gz"))
+    owner, name = (batch, "write_masks") if place == "write" else (Predictor, place)
+    whole = getattr(owner, name)
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        held = arguments[0 if place == "write" else 1]
+        if (held.case if place == "answer" else held).case_id == "case_001":
+            raise OUT_OF_MEMORY[whose]
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, fail)
+    with pytest.raises(MachineError, match=r"1 of 3 cases were not predicted.*; case_001: out of memory \(") as raised:
+        api.predict(trained_run, [*images, third], tmp_path / "out", device="cpu")
+    assert raised.value.exit_code == 3
+    assert [row["case_id"] for row in read(tmp_path / "out" / "predictions.csv")] == ["case_000", "third"]
+    images[0].write_bytes(b"no image")
+    with pytest.raises(InputError, match="2 of 3 cases"):
+        api.predict(trained_run, [*images, third], tmp_path / "out", device="cpu")
+
+
+def test_another_error_of_a_case_ends_the_work_as_what_it_is(
+    images: list[Path], trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken_for("case_000", RuntimeError("a bug"), monkeypatch)
+    with pytest.raises(RuntimeError, match="a bug"):
+        api.predict(trained_run, images, tmp_path / "out", device="cpu")
+
+
 def test_what_was_predicted_before_a_stop_is_in_the_table(
     images: list[Path], trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +190,54 @@ def test_a_disk_that_fails_ends_the_work_and_the_table_tells_what_was_written(
     with pytest.raises(OSError, match="no space"):
         api.predict(trained_run, [*images, third], tmp_path / "out", device="cpu")
     assert [row["case_id"] for row in read(tmp_path / "out" / "predictions.csv")] == ["case_000"]
+
+
+@pytest.mark.covers("B042")
+def test_a_kill_leaves_no_row_beside_the_mask_of_another_model(
+    images: list[Path], trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    written = batch.write_masks
+
+    def write(prediction: CasePrediction, out: Path) -> None:
+        written(prediction, out)
+        # what a process that is killed here leaves behind
+        shutil.copytree(out, tmp_path / f"killed_{prediction.case_id}_{len(list(tmp_path.glob('killed*')))}")
+
+    monkeypatch.setattr(batch, "write_masks", write)
+    for _ in range(2):
+        api.predict(trained_run, images, out, device="cpu")
+    killed = sorted(tmp_path.glob("killed*"))
+    assert len(killed) == 4
+    assert [read(place / "predictions.csv") for place in killed] == [[], [], [], []]
+    monkeypatch.undo()
+    api.predict(trained_run, images, tmp_path / "killed_case_000_0", device="cpu")
+    assert len(read(tmp_path / "killed_case_000_0" / "predictions.csv")) == 2
+
+
+@pytest.mark.covers("B039")
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_no_utf8_is_written_escaped(images: list[Path], trained_run: Path, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"\xff\xfe.nii.gz")
+    shutil.copy(images[0], odd)
+    first, second = read(api.predict(trained_run, [odd, images[1]], tmp_path / "out", device="cpu"))
+    assert (first["case_id"], second["case_id"]) == (r"\udcff\udcfe", "case_001")
+    assert (tmp_path / "out" / first["lesion_file"]).is_file()
+
+
+def test_a_saved_prediction_is_never_beside_the_row_of_another(
+    images: list[Path], trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = api.load(trained_run, device="cpu").predict({"image": images[0]})
+    found.save(tmp_path / "out")
+
+    def fail(prediction: CasePrediction, out: Path) -> None:
+        raise OSError(errno.ENOSPC, "no space", str(out))
+
+    monkeypatch.setattr(loaded, "write_masks", fail)
+    with pytest.raises(OSError, match="no space"):
+        found.save(tmp_path / "out")
+    assert read(tmp_path / "out" / "predictions.csv") == []
 
 
 def test_a_case_is_read_while_the_one_before_it_is_looked_at(

@@ -100,9 +100,9 @@ def test_channel_and_file_make_one_case_in_the_models_order(images: list[Path], 
 def test_bare_files_are_one_case_each(images: list[Path], trained: Config, tmp_path: Path) -> None:
     plain = tmp_path / "scan=3.nii"
     plain.write_bytes(b"")
-    cases = cases_of([str(images[0]), str(plain)], trained, ONE)
-    assert [case.case_id for case in cases] == ["case_000", "scan=3"]
-    assert [list(case.images) for case in cases] == [["image"], ["image"]]
+    cases = cases_of([str(images[0]), str(plain), "absent.nii.gz"], trained, ONE)
+    assert [case.case_id for case in cases] == ["case_000", "scan=3", "absent"]
+    assert [list(case.images) for case in cases] == [["image"], ["image"], ["image"]]
 
 
 def test_a_faulty_row_is_left_out_where_somebody_listens(images: list[Path], trained: Config, tmp_path: Path) -> None:
@@ -137,7 +137,6 @@ def test_a_table_that_is_none_is_refused_also_then(images: list[Path], trained: 
         (["t1={0}"], ONE, "is no file"),
         (["absent.nii.gz"], ONE, "absent.nii.gz is no file"),
         (["{folder}"], ONE, "is a folder"),
-        (["{0}", "{folder}"], ONE, "is no file"),
         (["{0}", "{0}"], ONE, "two files would be the case 'case_000'"),
         (["absent.csv"], ONE, "B001"),
         (["absent.yaml"], ONE, "absent.yaml"),
@@ -166,3 +165,15 @@ def test_a_table_without_patients_and_labels_is_predicted(
     assert by_table.splitlines()[1].replace("lesion/a.", "lesion/case_000.").removeprefix("a,") == (
         by_file.splitlines()[1].removeprefix("case_000,")
     )
+
+
+def test_from_python_a_single_input_needs_no_list(images: list[Path], trained_run: Path, tmp_path: Path) -> None:
+    in_a_list = api.predict(trained_run, [images[0]], tmp_path / "list", device="cpu").read_text()
+    for place, alone in (("path", images[0]), ("text", str(images[0]))):
+        assert api.predict(trained_run, alone, tmp_path / place, device="cpu").read_text() == in_a_list
+
+
+def test_from_python_no_input_is_not_the_cohort_of_the_training(trained_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing to predict"):
+        api.predict(trained_run, [], tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()

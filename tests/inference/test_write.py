@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 import stat
 from pathlib import Path
 
@@ -11,10 +12,13 @@ import pytest
 import medmtl
 from medmtl.data.formats.nifti import read_label
 from medmtl.data.volume import Grid, Volume
+from medmtl.errors import InputError
 from medmtl.files import sha256_file
+from medmtl.inference import write
 from medmtl.inference.case_prediction import CasePrediction
 from medmtl.inference.write import (
     BOX_COLUMNS,
+    PredictionTable,
     box_file,
     csv_text,
     mask_file,
@@ -22,6 +26,7 @@ from medmtl.inference.write import (
     write_masks,
     write_table,
 )
+from medmtl.loaded import Prediction
 from medmtl.tasks.box_task import BoxResult, FoundBox
 from medmtl.tasks.classification import ClassificationResult
 from medmtl.tasks.segmentation import SegmentationResult
@@ -95,6 +100,27 @@ def test_what_is_written_is_the_owners_alone(tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
 
 
+def test_a_long_table_is_written_anew_every_ten_seconds_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(write.time, "monotonic", lambda: clock[0])
+    path = tmp_path / "predictions.csv"
+    table = PredictionTable(path)
+    table.write()
+    assert not path.exists() and table.is_empty
+    table.begin()
+    listed = []
+    for number in range(25):
+        clock[0] += 1
+        table.begin()
+        table.add({"case_id": str(number)})
+        listed.append(len(read(path.read_text())))
+    assert listed == 9 * [0] + 10 * [10] + 6 * [20]
+    table.write()
+    assert [row["case_id"] for row in read(path.read_text())] == [str(number) for number in range(25)]
+
+
 def test_columns_of_a_row_are_those_of_the_contract() -> None:
     row = prediction_row(prediction("c1", outside=("spacing_2", "intensity_t1")), "ab" * 32)
     assert row == {
@@ -136,6 +162,17 @@ def test_a_saved_prediction_is_a_table_of_one_row_beside_its_masks(
     assert float(row["malignancy_p_benign"]) + float(row["malignancy_p_malignant"]) == pytest.approx(1, abs=1e-5)
     newest = (trained_run / "checkpoints" / "last").read_text().strip()
     assert row["model_sha256"] == sha256_file(trained_run / "checkpoints" / newest / "average.safetensors")
+
+
+@pytest.mark.covers("B165")
+def test_nothing_is_saved_into_a_run_or_beside_its_folds(trained_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run / "fold-0")
+    before = sorted(run.rglob("*"))
+    for place in (run, run / "fold-0"):
+        with pytest.raises(InputError, match=r"^\[B165\] .* is a run, and nothing is merged into one"):
+            Prediction("someone", {}, {}, ()).save(place)
+    assert sorted(run.rglob("*")) == before
 
 
 def test_boxes_are_a_private_table_the_highest_score_first(tmp_path: Path) -> None:

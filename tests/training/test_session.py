@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import safetensors.torch
 import torch
 
 from medmtl import api, checkpoint, files
+from medmtl.cli import main
 from medmtl.errors import ArtefactError, MachineError
 from medmtl.run_folder import RunFolder
 from medmtl.training.session import open_session, restore
@@ -73,6 +75,7 @@ STATES: dict[str, tuple[str, str, Callable[[State], None]]] = {
     "other parameters": ("B155", "holds other parameters", other_optimiser),
     "unknown key": ("B160", "holds run_at", lambda state: state.update(run_at="/x")),
     "other cohort": ("B153", "another cohort", lambda state: state["made_with"].update(cohort="0")),
+    "other plan": ("B153", "another plan", lambda state: state["made_with"].update(plan="0")),
     "other splits": ("B153", "another splits", lambda state: state["made_with"].update(splits="0")),
     "other fold": ("B153", "another fold", lambda state: state["made_with"].update(fold=3)),
     "other config": ("B153", "another configuration", lambda state: state["made_with"].update(configuration="0")),
@@ -116,6 +119,34 @@ def test_the_checkpoint_of_another_run_predicts_nothing(run: RunFolder) -> None:
     run.config.write_text(text.replace("weight_decay: 0.03", "weight_decay: 0.02"))
     with pytest.raises(ArtefactError, match=r"^\[B153\] step 6 .* was made with another configuration"):
         api.load(run.path, device="cpu")
+
+
+@covers("B153")
+def test_a_plan_that_was_edited_predicts_nothing(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = json.loads(run.plan.read_text())
+    plan["tasks"]["risk"]["spread"] /= 10
+    files.write_json(run.plan, plan)
+    assert main(["evaluate", str(run.path), "--device", "cpu", "--quiet"]) == 7
+    assert "[B153] step 6 in " in (err := capsys.readouterr().err) and "was made with another plan than this" in err
+
+
+@covers("B153")
+def test_a_checkpoint_of_a_version_that_did_not_vouch_for_the_plan_is_taken(run: RunFolder) -> None:
+    rewrite(run, lambda state: state["made_with"].pop("plan"))
+    assert restore(open_session(run)) == 6
+    rewrite(run, lambda state: state["made_with"].pop("splits"))
+    with pytest.raises(ArtefactError, match="another splits than this"):
+        restore(open_session(run))
+
+
+@covers("B153")
+def test_a_plan_may_differ_in_its_length_and_in_what_is_only_told(run: RunFolder) -> None:
+    before, plan = run.made_with(), run.load_plan()
+    settled = replace(plan, steps=77, minutes=3.0, reasons={"steps": "3 minutes at 0.1 s a step"}, workers=1, threads=3)
+    files.write_json(run.plan, replace(settled, memory_bytes=1, disk_bytes=1, seconds=1.0).to_json())
+    assert run.made_with() == before
+    files.write_json(run.plan, replace(plan, batch=plan.batch + 1).to_json())
+    assert run.made_with()["plan"] != before["plan"]
 
 
 @covers("B153")
