@@ -322,7 +322,6 @@ class CacheSection(Section):
     """Where prepared arrays lie; by default beside the run."""
 
     folder: Path | None = None
-    max_gb: Positive | None = None
 
 
 class InferenceSection(Section):
