@@ -299,7 +299,7 @@ class _RowReader:
         first = self._images.setdefault(real, where["row"])
         # A row that repeats an id repeats its images too, mostly: that is one fault.
         if first != where["row"] and new_id and not self._layout.allow_shared_image:
-            shared, fix = f"the image of row {first}", "list cohort.allow: [shared-image] if meant"
+            shared, fix = f"the image of row {first}", "list cohort.allow: [shared-image] if it is one patient's"
             self._findings.reject("B019", **where, file=cell, found=shared, expected="a new image", fix=fix)
             return None
         return path

@@ -11,6 +11,7 @@ import pytest
 from tests.checking.cohort_folder import CONFIG, SHAPE, Folder
 
 COLUMN = CONFIG.replace("{folds: 2}", "{column: part}")
+SHARED = CONFIG.replace("  case: id", "  allow: [shared-image]\n  case: id")
 
 
 @pytest.mark.covers("B020")
@@ -39,8 +40,27 @@ def test_parts_that_the_user_chose_decide(folder: Folder, part: str, severity: s
 def test_one_file_in_two_rows_is_the_tables_rule(folder: Folder) -> None:
     folder.rows[3]["t1"] = folder.rows[0]["t1"]
     assert (folder.only().code, folder.only().severity, folder.only().row) == ("B019", "reject", 5)
-    folder.config = CONFIG.replace("  case: id", "  allow: [shared-image]\n  case: id")
+    folder.config = SHARED
+    folder.rows[3]["person"] = "p0"
     assert folder.findings() == []
+
+
+@pytest.mark.covers("B020")
+def test_one_file_is_never_the_image_of_two_patients(folder: Folder) -> None:
+    folder.config = SHARED
+    folder.rows[3]["t1"] = folder.rows[0]["t1"]
+    finding = folder.only()
+    assert (finding.code, finding.severity, finding.row, finding.found) == (
+        "B020",
+        "reject",
+        5,
+        "the same image as row 2",
+    )
+    assert finding.fix == "remove one row, or give both the same patient"
+    folder.config = SHARED.replace("{folds: 2}", "{column: part}")
+    for index, row in enumerate(folder.rows):
+        row["part"] = "train" if index < 4 else "val"
+    assert (folder.only().code, folder.only().severity) == ("B020", "warn")
 
 
 def test_constant_images_are_not_called_one(folder: Folder) -> None:
