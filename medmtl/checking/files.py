@@ -22,7 +22,7 @@ from medmtl.config import Config
 from medmtl.data.case import Case
 from medmtl.data.finding import Findings
 from medmtl.data.fingerprint import ChannelFingerprint, Fingerprint
-from medmtl.data.geometry import canonical_grid, corner_shift_voxels, orientation
+from medmtl.data.geometry import canonical_grid, corner_shift_voxels, in_ras_order, orientation
 from medmtl.data.volume import Grid, Volume
 from medmtl.tasks.base import Task
 from medmtl.tasks.box_task import BoxTask
@@ -37,7 +37,7 @@ class Seen:
         findings: its faults.
         fingerprint: None where a file was refused.
         sha256: file relative to the table's folder -> hash of its bytes, for files that were not refused.
-        voxels: channel -> digest of its voxels, however they are stored; none of an image that is constant.
+        voxels: channel -> digest of its voxels in RAS order, however they are stored; none of a constant image.
         undeclared: voxel task -> values of a label file that holds one that is not declared.
         with_text: how many of its files hold free text in their header.
     """
@@ -68,7 +68,7 @@ def look_at(case: Case, config: Config, tasks: Mapping[str, Task], folder: Path)
             float(array.min()), float(array.max()), float(1 - np.count_nonzero(array) / array.size)
         )
         if channels[channel].minimum < channels[channel].maximum:
-            voxels[channel] = _digest(array)
+            voxels[channel] = _digest(volume)
     labels: dict[str, SeenLabel] = {}
     maps: dict[str, npt.NDArray[np.float64]] = {}
     sizes: dict[str, npt.NDArray[np.float64]] = {}
@@ -101,9 +101,14 @@ def look_at(case: Case, config: Config, tasks: Mapping[str, Task], folder: Path)
     return Seen(opening.findings, fingerprint, opening.sha256, voxels, undeclared, opening.with_text)
 
 
-def _digest(array: npt.NDArray[np.generic]) -> bytes:
-    # images are read in Fortran order, whose transpose is hashed without a copy
-    return hashlib.sha256(f"{array.shape}".encode() + np.ascontiguousarray(array.T).data).digest()
+def _digest(volume: Volume) -> bytes:
+    """Of the voxels in RAS order, so that a scan and its reordered copy are one."""
+    array = in_ras_order(volume)
+    found = hashlib.sha256(f"{array.shape}".encode())
+    # plane by plane, as no more than one has to be copied; in Fortran order, as images are read, most need not be
+    for plane in array.T:
+        found.update(np.ascontiguousarray(plane).data)
+    return found.digest()
 
 
 def _is_sound(volume: Volume, first: Grid | None, config: Config, opening: Opening, column: str, path: Path) -> bool:

@@ -47,8 +47,14 @@ def canonical(volume: Volume) -> Volume:
     Returns:
         A volume whose array is contiguous; hash and notes are kept.
     """
-    array = orientations.apply_orientation(volume.array, _axes(volume.grid))
-    return Volume(np.ascontiguousarray(array), canonical_grid(volume.grid), volume.sha256, volume.notes)
+    array = np.ascontiguousarray(in_ras_order(volume))
+    return Volume(array, canonical_grid(volume.grid), volume.sha256, volume.notes)
+
+
+def in_ras_order(volume: Volume) -> npt.NDArray[np.generic]:
+    """The voxels as :func:`canonical` has them, without a copy: a view whose axes may be permuted and flipped."""
+    array: npt.NDArray[np.generic] = orientations.apply_orientation(volume.array, _axes(volume.grid))
+    return array
 
 
 def restore(array_ras: npt.NDArray[np.generic], native: Grid) -> npt.NDArray[np.generic]:
