@@ -9,20 +9,20 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from medmtl.checking.boxes import look_at_boxes
+from medmtl.checking.grids import check_channel_grid
 from medmtl.checking.labels import SeenLabel, look_at_label
 from medmtl.checking.maps import look_at_map
-from medmtl.checking.opening import GRID_TOLERANCE, Opening
+from medmtl.checking.opening import Opening
 from medmtl.config import Config
 from medmtl.data.case import Case
 from medmtl.data.finding import Findings
 from medmtl.data.fingerprint import ChannelFingerprint, Fingerprint
-from medmtl.data.geometry import canonical_grid, corner_shift_voxels, in_ras_order, orientation
+from medmtl.data.geometry import canonical_grid, in_ras_order, orientation
 from medmtl.data.volume import Grid, Volume
 from medmtl.tasks.base import Task
 from medmtl.tasks.box_task import BoxTask
@@ -118,19 +118,3 @@ def _is_sound(volume: Volume, first: Grid | None, config: Config, opening: Openi
         findings.reject("B072", **where, found="every voxel equal", expected="an image", fix=fix)
         return False
     return first is None or check_channel_grid(volume.grid, first, config, where, findings)
-
-
-def check_channel_grid(grid: Grid, first: Grid, config: Config, where: Mapping[str, Any], findings: Findings) -> bool:
-    """Whether a channel lies on the first one's grid, or may be brought there."""
-    if config.cohort.resample == "to_first":
-        return True
-    fix = "set cohort.resample: to_first"
-    if grid.shape != first.shape:
-        findings.reject("B076", **where, found=list(grid.shape), expected=str(list(first.shape)), fix=fix)
-        return False
-    shift = corner_shift_voxels(grid, first)
-    if shift >= GRID_TOLERANCE:
-        found = f"corners {shift:.2f} voxels apart"
-        findings.reject("B077", **where, found=found, expected="channels on one grid", fix=fix)
-        return False
-    return True
