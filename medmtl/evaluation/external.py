@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 EXTERNAL_SPLIT = "all"
 EXTERNAL_NOTE = "external validation: no patient and no image is also in the run's own cohort"
+FILES_NOTE = "images were compared by their files alone, because the run is older than the record of their voxels"
 SHOWN = 3  # overlapping patients that an error names
 REMEDY = (
     "remove them (or rename ids that stand for other persons), or pass --allow-overlap, which marks the result as "
@@ -64,7 +65,7 @@ def external_selection(
         more = ", ..." if len(patients) > SHOWN else ""
         named = f" (patients {', '.join(patients[:SHOWN])}{more})" if patients else ""
         raise InputError(f"{config.name} is no external cohort: {shared}{named}; {REMEDY}")
-    note = f"not external: {shared}" if shared else EXTERNAL_NOTE
+    note = f"not external: {shared}" if shared else _external_note(runs)
     folds = folds_of(runs)
     cases = {case.case_id: case for case in checked.cohort.cases}
     return Selection(
@@ -100,6 +101,11 @@ def _matched(other: Config, path: Path, own: Config, tasks: Mapping[str, Task]) 
     # how the other file would divide its cases does not matter here, and its column of parts may be absent
     split = other.split.model_copy(update={"column": None})
     return other.model_copy(update={**found, "tasks": common, "split": split}), skipped
+
+
+def _external_note(runs: Sequence[RunFolder]) -> str:
+    whole = all("voxels_sha256" in run.load_manifest() for run in runs)
+    return EXTERNAL_NOTE if whole else f"{EXTERNAL_NOTE}; {FILES_NOTE}"
 
 
 def _overlap(runs: Sequence[RunFolder], checked: Checked) -> tuple[str, list[str]]:
