@@ -43,6 +43,7 @@ from medmtl.weighting.base import WeightingOptions
 SCHEMA = 1
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 LATER = {
+    "cache.max_gb": "a limit on the cache's size",
     "split.tune": "a tuning split",
     "training.select": "selection of a best checkpoint",
 }

@@ -175,7 +175,8 @@ class RunFolder:
 
     def load_config(self) -> Config:
         """The resolved configuration."""
-        return configuration.load(self.config)
+        # earlier versions took this limit and kept none: their runs may name it
+        return configuration.load(self.config, {"cache.max_gb": None})
 
     def load_plan(self) -> Plan:
         """The plan."""

@@ -365,7 +365,6 @@ class CacheSection(Section):
     """
 
     folder: Path | None = None
-    max_gb: Positive | None = None
 
 
 class InferenceSection(Section):

@@ -146,6 +146,7 @@ def test_faults_of_different_blocks_are_told_together(tmp_path: Path) -> None:
     ("addition", "key"),
     [
         ("split: {tune: 0.1}", "split.tune"),
+        ("cache: {max_gb: 5}", "cache.max_gb"),
     ],
 )
 def test_what_comes_later_is_refused_by_name(tmp_path: Path, addition: str, key: str) -> None:

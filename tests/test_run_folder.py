@@ -73,6 +73,13 @@ def test_a_run_is_whole_and_private(run: RunFolder, tmp_path: Path) -> None:
     assert RunFolder.open(run.path).path == run.path
 
 
+def test_a_run_of_a_version_that_took_a_limit_of_the_cache_is_still_read(run: RunFolder) -> None:
+    expected, text = run.load_config(), run.config.read_text()
+    assert "cache: {}" in text
+    run.config.write_text(text.replace("cache: {}", "cache: {max_gb: 5.0}"))
+    assert run.load_config() == expected
+
+
 def test_the_manifest_names_what_the_run_was_made_with(run: RunFolder) -> None:
     manifest = run.load_manifest()
     assert (manifest["fold"], manifest["seed"], manifest["device"]) == (0, 0, "cpu")

@@ -20,6 +20,8 @@ from medmtl.files import sha256_file
 from medmtl.run_folder import RunFolder
 from medmtl.training import session
 from medmtl.training.session import open_session
+from medmtl.training.start import make_ready
+from medmtl.training.transfer import refuse_leak, seen_by
 from tests.conftest import TINY
 from tests.tables import rewrite
 
@@ -125,6 +127,17 @@ def test_the_run_knows_every_table_and_image(run: Path, made: Path) -> None:
     }
     config = RunFolder.open(run).load_config()
     assert [section.table for section in config.cohorts] == [made / name / table for name, table in TABLES.items()]
+
+
+def test_a_donor_of_the_same_tables_may_hold_equal_ids_of_other_persons(made: Path, run: Path) -> None:
+    ready = make_ready(configuration.load(made / "both.yaml", TINY))
+    train, val = ready.members(0)
+    assert {case.person for case in train} & {case.person for case in val}
+    donor = RunFolder.open(run)
+    seen = seen_by(donor, ready.checked)
+    refuse_leak(donor, seen, val, ready.checked)
+    with pytest.raises(InputError, match="may have been trained on 1 of the cases"):
+        refuse_leak(donor, seen, [val[0], train[0]], ready.checked)
 
 
 def test_batches_are_drawn_cohort_by_cohort(run: Path, trained_run: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from medmtl.data.cohort import Cohort
@@ -25,6 +25,7 @@ class Checked:
         fingerprints: case id -> what planning needs; only cases without a reject.
         sha256: file relative to the table's folder -> hash of its bytes.
         splits: of the patients; None where the split was refused.
+        voxels: image relative to the table's folder -> digest of its voxels in RAS order; none of a constant image.
     """
 
     cohort: Cohort
@@ -33,6 +34,7 @@ class Checked:
     fingerprints: Mapping[str, Fingerprint]
     sha256: Mapping[str, str]
     splits: Splits | None
+    voxels: Mapping[str, str] = field(default_factory=dict)
 
     def learnable(self, task: str) -> Mapping[str, Any]:
         """Case id -> what the task's ``fit`` takes of it: the target, but of a map the quantiles of its values, and of

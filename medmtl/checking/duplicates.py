@@ -38,8 +38,8 @@ class Duplicates:
         for channel, digest in voxels.items():
             path = case.images[channel]
             first, earlier = self._first.setdefault(digest, (case, path))
-            # one file in two rows is a rule of the table, and may be allowed there
-            if first is case or (case.cohort == first.cohort and os.path.samefile(path, earlier)):
+            # one file in two rows is a rule of the table, which may be lifted, but not for two patients
+            if first is case or (case.patient == first.patient and os.path.samefile(path, earlier)):
                 continue
             together = case.case_id in self._places and self._places[case.case_id] == self._places.get(first.case_id)
             report = self._findings.warn if case.patient == first.patient or together else self._findings.reject

@@ -9,20 +9,20 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from medmtl.checking.boxes import look_at_boxes
+from medmtl.checking.grids import check_channel_grid
 from medmtl.checking.labels import SeenLabel, look_at_label
 from medmtl.checking.maps import look_at_map
-from medmtl.checking.opening import GRID_TOLERANCE, Opening
+from medmtl.checking.opening import Opening
 from medmtl.config import Config
 from medmtl.data.case import Case
 from medmtl.data.finding import Findings
 from medmtl.data.fingerprint import ChannelFingerprint, Fingerprint
-from medmtl.data.geometry import canonical_grid, corner_shift_voxels, orientation
+from medmtl.data.geometry import canonical_grid, in_ras_order, orientation
 from medmtl.data.volume import Grid, Volume
 from medmtl.tasks.base import Task
 from medmtl.tasks.box_task import BoxTask
@@ -37,7 +37,7 @@ class Seen:
         findings: its faults.
         fingerprint: None where a file was refused.
         sha256: file relative to the table's folder -> hash of its bytes, for files that were not refused.
-        voxels: channel -> digest of its voxels, however they are stored; none of an image that is constant.
+        voxels: channel -> digest of its voxels in RAS order, however they are stored; none of a constant image.
         undeclared: voxel task -> values of a label file that holds one that is not declared.
         with_text: how many of its files hold free text in their header.
     """
@@ -68,7 +68,7 @@ def look_at(case: Case, config: Config, tasks: Mapping[str, Task], folder: Path)
             float(array.min()), float(array.max()), float(1 - np.count_nonzero(array) / array.size)
         )
         if channels[channel].minimum < channels[channel].maximum:
-            voxels[channel] = _digest(array)
+            voxels[channel] = _digest(volume)
     labels: dict[str, SeenLabel] = {}
     maps: dict[str, npt.NDArray[np.float64]] = {}
     sizes: dict[str, npt.NDArray[np.float64]] = {}
@@ -101,9 +101,14 @@ def look_at(case: Case, config: Config, tasks: Mapping[str, Task], folder: Path)
     return Seen(opening.findings, fingerprint, opening.sha256, voxels, undeclared, opening.with_text)
 
 
-def _digest(array: npt.NDArray[np.generic]) -> bytes:
-    # images are read in Fortran order, whose transpose is hashed without a copy
-    return hashlib.sha256(f"{array.shape}".encode() + np.ascontiguousarray(array.T).data).digest()
+def _digest(volume: Volume) -> bytes:
+    """Of the voxels in RAS order, so that a scan and its reordered copy are one."""
+    array = in_ras_order(volume)
+    found = hashlib.sha256(f"{array.shape}".encode())
+    # plane by plane, as no more than one has to be copied; in Fortran order, as images are read, most need not be
+    for plane in array.T:
+        found.update(np.ascontiguousarray(plane).data)
+    return found.digest()
 
 
 def _is_sound(volume: Volume, first: Grid | None, config: Config, opening: Opening, column: str, path: Path) -> bool:
@@ -113,19 +118,3 @@ def _is_sound(volume: Volume, first: Grid | None, config: Config, opening: Openi
         findings.reject("B072", **where, found="every voxel equal", expected="an image", fix=fix)
         return False
     return first is None or check_channel_grid(volume.grid, first, config, where, findings)
-
-
-def check_channel_grid(grid: Grid, first: Grid, config: Config, where: Mapping[str, Any], findings: Findings) -> bool:
-    """Whether a channel lies on the first one's grid, or may be brought there."""
-    if config.cohort.resample == "to_first":
-        return True
-    fix = "set cohort.resample: to_first"
-    if grid.shape != first.shape:
-        findings.reject("B076", **where, found=list(grid.shape), expected=str(list(first.shape)), fix=fix)
-        return False
-    shift = corner_shift_voxels(grid, first)
-    if shift >= GRID_TOLERANCE:
-        found = f"corners {shift:.2f} voxels apart"
-        findings.reject("B077", **where, found=found, expected="channels on one grid", fix=fix)
-        return False
-    return True

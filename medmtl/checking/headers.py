@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medmtl.checking.box_rows import look_at_rows
-from medmtl.checking.files import check_channel_grid
+from medmtl.checking.grids import check_channel_grid
 from medmtl.checking.labels import check_label_grid
 from medmtl.checking.opening import Opening
 from medmtl.config import Config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -55,19 +56,21 @@ def check_cohort(
     seen: dict[str, Seen] = {}
     fingerprints: dict[str, Fingerprint] = {}
     hashes: dict[str, str] = {}
+    voxels: dict[str, str] = {}
     folder = cohort.table.parent
     duplicates = Duplicates(folder, config, places(config, splits), findings)
     for case, look in _in_order(lambda case: look_at(case, config, tasks, folder), cohort.cases, progress):
         findings.extend(list(look.findings))
         hashes.update(look.sha256)
         duplicates.add(case, look.voxels)
+        voxels.update({os.path.relpath(case.images[name], folder): held.hex() for name, held in look.voxels.items()})
         seen[case.case_id] = look
         if look.fingerprint is not None:
             fingerprints[case.case_id] = look.fingerprint
     if to_learn:
         check_voxel_labels(tasks, truths, refused_targets(cohort, tasks, truths), fingerprints, splits, findings)
     check_population(cohort, config, tasks, seen, findings)
-    return Checked(cohort, findings, truths, fingerprints, hashes, splits)
+    return Checked(cohort, findings, truths, fingerprints, hashes, splits, voxels)
 
 
 def check_headers(config: Config, tasks: Mapping[str, Task], progress: Progress = silent) -> Checked:

@@ -13,8 +13,9 @@ _GROUPED = re.compile(r"[+-]?[0-9]{1,3}([.,'\u2019 \u00a0\u202f][0-9]{3})+([.,][
 _SEPARATORS = re.compile(r"[;|/,]")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _MISSING_WORDS = frozenset(
-    ("?", "-", "--", "\u2013", "\u2014", ".", "n/a", "na", "#n/a", "none", "null", "missing", "unknown")
-)
+    ("?", "-", "--", "\u2013", "\u2014", ".", "n/a", "n.a.", "na", "#n/a", "none", "null", "missing", "unknown",
+     "nan", "<na>", "nat")  # the last three are what pandas writes
+)  # fmt: skip
 FORMULA_STARTS = ("=", "+", "-", "@")
 
 
@@ -35,9 +36,15 @@ def values(text: str) -> list[str]:
     return [part for part in parts if part] if len(parts) > 1 else text.split()
 
 
-def is_missing_word(text: str) -> bool:
-    """Whether people write this where they have no value, such as ``?`` or ``n/a``."""
-    return text.strip().casefold() in _MISSING_WORDS
+def is_missing_word(text: str, *, for_number: bool = False) -> bool:
+    """Whether people or programs write this where they have no value, such as ``?``, ``n/a`` or ``<NA>``.
+
+    Args:
+        text: of the cell.
+        for_number: whether the cell is to hold a number; ``nan`` is then one that is not finite, a fault of its own.
+    """
+    word = text.strip().casefold()
+    return word in _MISSING_WORDS and not (for_number and word == "nan")
 
 
 def control_character(text: str) -> str | None:

@@ -39,7 +39,7 @@ class CohortLayout:
         file_columns: columns that name label files.
         covariates: columns whose cells are clinical inputs.
         split: column of the split, where there is one.
-        missing: cells that mean "not labelled", besides the empty one.
+        missing: cells that mean "not labelled", besides the empty one; of the patient's column, that nobody is named.
         roots: folders outside the table's own that may be read.
         allow_shared_image: whether two rows may name one image.
         optional: channels that a row may lack, as long as it has another one.
@@ -166,6 +166,7 @@ class _RowReader:
         self._first: dict[tuple[str, Decimal | str], tuple[str, int]] = {}
         self._images: dict[str, int] = {}
         self._formulas: Counter[str] = Counter()
+        self._nameless: Counter[str] = Counter()  # patients whose id is a word for "missing"
         self._cases: list[Case] = []
         self._left_out: list[Case] = []
         self._unidentified = table.left_out
@@ -175,6 +176,11 @@ class _RowReader:
         for column, count in self._formulas.items():
             found, fix = f"{count} cells that begin with =, +, - or @", "kept as text, quoted in CSV that medmtl writes"
             self._findings.fixed("B026", column=column, found=found, fix=fix)
+        for word, count in self._nameless.items():
+            found, fix = f"{word} in {count} rows", "kept as one person; list it in cohort.missing if it names nobody"
+            if count > 1:
+                column, expected = self._layout.patient, "an id per person"
+                self._findings.warn("B015", column=column, found=found, expected=expected, fix=fix)
         table = self._table
         return Cohort(
             table.path, tuple(self._cases), table.sha256, table.names, tuple(self._left_out), self._unidentified
@@ -243,11 +249,15 @@ class _RowReader:
     def _check_ids(self, text: Mapping[str, str], where: Mapping[str, Any]) -> bool:
         layout, row, sound = self._layout, where["row"], True
         for column in dict.fromkeys((layout.case, layout.patient)):
-            if not text.get(column, "").strip():
+            written = text.get(column, "")
+            # a case is told from all others by any text, but everybody whose id is missing would be one person
+            missing = column != layout.case and written in self._missing
+            if missing or not written.strip():
                 sound = False
                 if column in text:
+                    found = f"{written}, as in cohort.missing" if written.strip() else "empty"
                     fix = "give the row its id, or remove the row"
-                    self._findings.reject("B016", **where, column=column, found="empty", expected="an id", fix=fix)
+                    self._findings.reject("B016", **where, column=column, found=found, expected="an id", fix=fix)
         if text.get(layout.case, "").strip():
             first = self._ids.setdefault(folded(text[layout.case]), row)
             if first != row:
@@ -260,7 +270,8 @@ class _RowReader:
 
     def _doubt_ids(self, text: Mapping[str, str], where: Mapping[str, Any]) -> None:
         """Ids that are kept as they are, but that a person or another program may take for something else."""
-        case_id = text[self._layout.case]
+        case_id, patient = text[self._layout.case], text[self._layout.patient]
+        self._nameless.update([patient] if is_missing_word(patient) else [])
         if _unfit_as_a_name(case_id):
             expected, fix = "an id that could name a file", "kept; its files have an encoded name, which tables state"
             self._findings.warn("B018", **where, column=self._layout.case, found=case_id, expected=expected, fix=fix)
@@ -291,7 +302,7 @@ class _RowReader:
         first = self._images.setdefault(real, where["row"])
         # A row that repeats an id repeats its images too, mostly: that is one fault.
         if first != where["row"] and new_id and not self._layout.allow_shared_image:
-            shared, fix = f"the image of row {first}", "list cohort.allow: [shared-image] if meant"
+            shared, fix = f"the image of row {first}", "list cohort.allow: [shared-image] if it is one patient's"
             self._findings.reject("B019", **where, file=cell, found=shared, expected="a new image", fix=fix)
             return None
         return path

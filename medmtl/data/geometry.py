@@ -17,6 +17,7 @@ from nibabel import orientations
 from medmtl.data.volume import Grid, Volume
 
 SAME_GRID_VOXELS = 0.1
+SAMPLED = 64  # places along an axis
 
 
 def orientation(grid: Grid) -> str:
@@ -47,8 +48,14 @@ def canonical(volume: Volume) -> Volume:
     Returns:
         A volume whose array is contiguous; hash and notes are kept.
     """
-    array = orientations.apply_orientation(volume.array, _axes(volume.grid))
-    return Volume(np.ascontiguousarray(array), canonical_grid(volume.grid), volume.sha256, volume.notes)
+    array = np.ascontiguousarray(in_ras_order(volume))
+    return Volume(array, canonical_grid(volume.grid), volume.sha256, volume.notes)
+
+
+def in_ras_order(volume: Volume) -> npt.NDArray[np.generic]:
+    """The voxels as :func:`canonical` has them, without a copy: a view whose axes may be permuted and flipped."""
+    array: npt.NDArray[np.generic] = orientations.apply_orientation(volume.array, _axes(volume.grid))
+    return array
 
 
 def restore(array_ras: npt.NDArray[np.generic], native: Grid) -> npt.NDArray[np.generic]:
@@ -95,6 +102,22 @@ def corner_shift_voxels(a: Grid, b: Grid) -> float:
 def same_grid(a: Grid, b: Grid, tolerance: float = SAME_GRID_VOXELS) -> bool:
     """Whether two grids have one shape and no corner is ``tolerance`` voxels of ``a`` or more apart."""
     return a.shape == b.shape and corner_shift_voxels(a, b) < tolerance
+
+
+def covered_share(grid: Grid, other: Grid) -> float:
+    """The share of a grid's voxels whose centres lie within the outer faces of another one.
+
+    It is counted on all voxels of an axis of up to 64, and on as many places at equal distances of a longer one.
+    """
+    placement = np.linalg.inv(other.affine) @ grid.affine
+    counts = [min(size, SAMPLED) for size in grid.shape]
+    steps = zip(grid.shape, counts, strict=True)
+    x, y, z = np.ix_(*((np.arange(count) + 0.5) * (size / count) - 0.5 for size, count in steps))
+    inside = np.ones(counts, bool)
+    for (a, b, c, offset), size in zip(placement[:3], other.shape, strict=True):
+        place = a * x + b * y + c * z + offset
+        inside &= (place >= -0.5) & (place <= size - 0.5)
+    return float(inside.mean())
 
 
 def _axes(grid: Grid) -> npt.NDArray[np.float64]:

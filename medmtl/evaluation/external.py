@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medmtl import config as configuration
 from medmtl.build import build_tasks
 from medmtl.checking import Checked, check_cohort
+from medmtl.checking.known import inherited, whole_cohort
 from medmtl.config import Config
 from medmtl.errors import InputError
 from medmtl.evaluation.selection import Group, Selection, folds_of
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 EXTERNAL_SPLIT = "all"
 EXTERNAL_NOTE = "external validation: no patient and no image is also in the run's own cohort"
+FILES_NOTE = "images were compared by their files alone, because the run is older than the record of their voxels"
 SHOWN = 3  # overlapping patients that an error names
 REMEDY = (
     "remove them (or rename ids that stand for other persons), or pass --allow-overlap, which marks the result as "
@@ -64,7 +65,7 @@ def external_selection(
         more = ", ..." if len(patients) > SHOWN else ""
         named = f" (patients {', '.join(patients[:SHOWN])}{more})" if patients else ""
         raise InputError(f"{config.name} is no external cohort: {shared}{named}; {REMEDY}")
-    note = f"not external: {shared}" if shared else EXTERNAL_NOTE
+    note = f"not external: {shared}" if shared else _external_note(runs)
     folds = folds_of(runs)
     cases = {case.case_id: case for case in checked.cohort.cases}
     return Selection(
@@ -102,25 +103,39 @@ def _matched(other: Config, path: Path, own: Config, tasks: Mapping[str, Task]) 
     return other.model_copy(update={**found, "tasks": common, "split": split}), skipped
 
 
+def _external_note(runs: Sequence[RunFolder]) -> str:
+    whole = all("voxels_sha256" in run.load_manifest() for run in runs)
+    return EXTERNAL_NOTE if whole else f"{EXTERNAL_NOTE}; {FILES_NOTE}"
+
+
 def _overlap(runs: Sequence[RunFolder], checked: Checked) -> tuple[str, list[str]]:
     """In words and without ids, what both cohorts hold, empty for nothing; and the ids of the patients.
 
-    Patients are compared by id and images by the hash of their files, with the whole of the run's own cohort.
+    Patients are compared by id, and images by their files and voxels, with the whole of the run's own cohort and with
+    what the run that it started from had seen.
     """
     manifests = [run.load_manifest() for run in runs]
-    known_patients = {patient for manifest in manifests for patient in manifest.get("patients", ())}
-    known_files = {digest for manifest in manifests for digest in manifest.get("files_sha256", {}).values()}
-    cohort = checked.cohort
-    patients = sorted({case.person for case in cohort.cases} & known_patients)
+    before = [inherited(manifest) for manifest in manifests]
+    earlier = [record for records in before for record in records or ()]
+    known, cohort = [*map(whole_cohort, manifests), *earlier], checked.cohort
+    patients = sorted(
+        {case.person for case in cohort.cases if any(record.has_patient(case, cohort) for record in known)}
+    )
     images = sum(
-        checked.sha256.get(os.path.relpath(path, cohort.table.parent)) in known_files
+        any(record.has_image(path, checked) for record in known)
         for case in cohort.cases
         for path in case.images.values()
     )
     counts = [(len(patients), "patient"), (images, "image")]
     parts = [f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts if count]
     if parts:
-        return f"{' and '.join(parts)} of it in the run's own cohort", patients
+        place = "the run's own cohort" + (", or in what its init.run had seen" if earlier else "")
+        return f"{' and '.join(parts)} of it in {place}", patients
     if any("patients" not in manifest for manifest in manifests):
         return "the run is older than the record of its patients, so that a common one cannot be excluded", []
+    if None in before:
+        return (
+            "the run started from another one and is older than the record of whom that one was trained on, so that a "
+            "common patient cannot be excluded"
+        ), []
     return "", []

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from medmtl.build import build_model, build_tasks
 from medmtl.checking import Checked, check_cohort
+from medmtl.checking.known import Known, known_of
 from medmtl.config import Config
 from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case
@@ -27,7 +28,7 @@ from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import Task
 from medmtl.training.ranks import refuse_too_many
 from medmtl.training.room import predict_disk, refuse_full_disk, refuse_small_shared_memory
-from medmtl.training.transfer import Initial, refuse_leak, take_trunk
+from medmtl.training.transfer import Initial, refuse_leak, seen_by, take_trunk
 
 FoldName = int | Literal["none"]
 
@@ -123,7 +124,7 @@ def start_run(
     """
     tables = [section.table for section in ready.config.cohorts or (ready.config.cohort,)]
     RunFolder.refuse_place(out, *tables, *_folders(ready.checked.cohort.cases))
-    donor = _donor(ready, fold)
+    donor, seen = _donor(ready, fold) or (None, [])
     plan = plan_fold(ready, fold, describe_device(device))
     refuse_too_many(processes, plan.batch, *([plan.case_view.batch] if plan.case_view else []))
     refuse_small_shared_memory(plan, ready.tasks)
@@ -145,15 +146,25 @@ def start_run(
             "seed": ready.config.training.seed,
             "device": plan.device,
             "hardware": describe_hardware(plan.device),
-            "table_sha256": ready.checked.cohort.sha256,
-            **({"tables_sha256": dict(hashes)} if (hashes := ready.checked.cohort.tables) else {}),
-            "patients": sorted({case.person for case in ready.checked.cohort.cases}),
-            "files_sha256": dict(ready.checked.sha256),
-            **({"init": dict(initial.record)} if initial else {}),
+            **_cohort_record(ready.checked, train),
+            **({"init": {**initial.record, "seen": [record.to_json() for record in seen]}} if initial else {}),
             **({"processes": processes} if processes > 1 else {}),
         },
         initial=initial.tensors if initial else None,
     )
+
+
+def _cohort_record(checked: Checked, train: Sequence[Case]) -> dict[str, Any]:
+    """What the manifest says of the cohort, and of the part that is trained on."""
+    cohort = checked.cohort
+    return {
+        "table_sha256": cohort.sha256,
+        **({"tables_sha256": dict(cohort.tables)} if cohort.tables else {}),
+        "patients": sorted({case.person for case in cohort.cases}),
+        "files_sha256": dict(checked.sha256),
+        "voxels_sha256": dict(checked.voxels),
+        "trained": known_of(checked, train).to_json(),
+    }
 
 
 def open_cache(config: Config, out: Path, preparation: Preparation) -> PreparedCache:
@@ -174,16 +185,17 @@ def _prepare(cache: PreparedCache, out: Path, plan: Plan, ready: Ready, cases: S
         )
 
 
-def _donor(ready: Ready, fold: FoldName) -> RunFolder | None:
-    """The run whose trunk this one starts from, after a look at whom it was trained on."""
+def _donor(ready: Ready, fold: FoldName) -> tuple[RunFolder, list[Known]] | None:
+    """The run whose trunk this one starts from and whom it has seen, none of whom is held out here."""
     if ready.config.init is None:
         return None
     place = ready.config.init.run
     # a cross-validated donor is one run per fold, of which the same one held out the same cases
     donor = RunFolder.open(own if (own := place / f"fold-{fold}").is_dir() else place)
     held_out = {*(case.case_id for case in ready.members(fold)[1]), *ready.splits.test}
-    refuse_leak(donor, [case for case in ready.checked.cohort.cases if case.case_id in held_out])
-    return donor
+    seen = seen_by(donor, ready.checked)
+    refuse_leak(donor, seen, [case for case in ready.checked.cohort.cases if case.case_id in held_out], ready.checked)
+    return donor, seen
 
 
 def _initial(config: Config, plan: Plan, donor: RunFolder | None) -> Initial | None:

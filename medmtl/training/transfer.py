@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from medmtl.checking import Checked
+from medmtl.checking.known import Known, inherited, known_of, trained_on, whole_cohort
 from medmtl.data.case import Case, named
 from medmtl.errors import ArtefactError, InputError
 from medmtl.model import MultiTaskModel
@@ -27,8 +30,8 @@ class Initial:
 
     Attributes:
         tensors: name -> tensor of the donor that fits the new trunk.
-        record: what is written to the manifest: ``weights_sha256`` of the donor, how many tensors ``matched``, and the
-            names that are ``absent`` there or have ``other_shape``.
+        record: for the manifest: ``weights_sha256`` of the donor, how many tensors ``matched``, and the names that are
+            ``absent`` there or have ``other_shape``.
     """
 
     tensors: Mapping[str, torch.Tensor]
@@ -78,33 +81,53 @@ def take_trunk(donor: RunFolder, model: MultiTaskModel) -> Initial:
     return Initial(matched, record)
 
 
-def refuse_leak(donor: RunFolder, held_out: Sequence[Case]) -> None:
-    """Refuse a donor that was trained on what this run holds out: its score would not be one of unseen patients.
+def seen_by(donor: RunFolder, checked: Checked) -> list[Known]:
+    """What a donor was trained on, and what those had seen from whose trunks it comes.
 
-    A held-out case is known to the donor if its patient, or one of its images, is in the donor's cohort. It was not
-    trained on if the donor held out the case of that id, in the fold that it was trained for or in its test part.
+    A donor that is older than the record of its training part is taken to have been trained on its whole cohort, unless
+    that is this run's own table, whose rows tell whom it held out.
 
     Args:
         donor: the other run.
-        held_out: validation and test cases of this run, with the hashes of their files.
+        checked: this run's cohort.
+
+    Raises:
+        InputError: if the donor is so old that this cannot be told.
+        ArtefactError: if its manifest is damaged.
+    """
+    manifest = donor.load_manifest()
+    before = inherited(manifest)
+    if before is None:
+        raise InputError(
+            f"init.run {donor.path.name} started from another run, and is older than the record of whom that one was "
+            "trained on; start from a run without init.run, or train it anew"
+        )
+    found: list[Known] = []
+    for record in (trained_on(manifest) or _trained_before(donor, manifest, checked), *before):
+        if record not in found:
+            found.append(record)
+    return found
+
+
+def refuse_leak(donor: RunFolder, seen: Sequence[Known], held_out: Sequence[Case], checked: Checked) -> None:
+    """Refuse a donor that was trained on what this run holds out: its score would not be one of unseen patients.
+
+    Args:
+        donor: the other run.
+        seen: of :func:`seen_by`; a held-out case is among them if its patient is, or one of its images.
+        held_out: validation and test cases of this run.
+        checked: this run's cohort.
 
     Raises:
         InputError: names the first cases.
     """
-    manifest = donor.load_manifest()
-    patients, files = set(manifest.get("patients", ())), set(manifest.get("files_sha256", {}).values())
-    spared = _spared(donor, manifest["fold"])
-    seen = [
-        case
-        for case in held_out
-        if case.case_id not in spared
-        and (case.person in patients or any(case.sha256.get(path) in files for path in case.images.values()))
-    ]
-    if seen:
-        shown = named([case.case_id for case in seen[:SHOWN]], [case.row for case in seen[:SHOWN]])
+    known = [case for case in held_out if any(_is_known(case, record, checked) for record in seen)]
+    if known:
+        shown = named([case.case_id for case in known[:SHOWN]], [case.row for case in known[:SHOWN]])
+        through = ", or a run that it comes from," if len(seen) > 1 else ""
         raise InputError(
-            f"init.run {donor.path.name} may have been trained on {len(seen)} of the cases that this run holds out "
-            f"({shown}); start from a run that held them out, such as the same fold of the same split"
+            f"init.run {donor.path.name}{through} may have been trained on {len(known)} of the cases that this run "
+            f"holds out ({shown}); start from a run that held them out, such as the same fold of the same split"
         )
 
 
@@ -125,6 +148,25 @@ def _fits(own: torch.Tensor, other: torch.Tensor) -> bool:
     return own.shape == other.shape and own.dtype == other.dtype
 
 
-def _spared(donor: RunFolder, fold: int | str) -> set[str]:
-    splits = donor.load_splits()
-    return {*splits.test, *(() if isinstance(fold, str) else splits.folds[fold].val)}
+def _is_known(case: Case, seen: Known, checked: Checked) -> bool:
+    return seen.has_patient(case, checked.cohort) or any(seen.has_image(path, checked) for path in case.images.values())
+
+
+def _trained_before(donor: RunFolder, manifest: Mapping[str, Any], checked: Checked) -> Known:
+    """What a donor was trained on whose manifest says only whom its cohort holds."""
+    cohort = checked.cohort
+    if manifest["table_sha256"] != cohort.sha256:
+        if "patients" not in manifest:
+            raise InputError(
+                f"init.run {donor.path.name} is older than the record of its patients, so that none of this run's can "
+                "be excluded; train it anew"
+            )
+        return whole_cohort(manifest)
+    splits, fold = donor.load_splits(), manifest["fold"]
+    spared = {*splits.test, *(() if isinstance(fold, str) else splits.folds[fold].val)}
+    trained = [case for case in cohort.cases if case.case_id not in spared]
+    found = known_of(checked, trained)
+    # a file may have been another one then
+    names = {os.path.relpath(path, cohort.table.parent) for case in trained for path in case.images.values()}
+    then = {digest for name, digest in manifest.get("files_sha256", {}).items() if name in names}
+    return replace(found, files_sha256=tuple(sorted({*found.files_sha256, *then})))

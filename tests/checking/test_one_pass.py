@@ -1,9 +1,14 @@
+# nibabel is not fully annotated
+# mypy: disable-error-code=no-untyped-call
+
 from __future__ import annotations
 
 import shutil
 
+import nibabel as nib
 import numpy as np
 import pytest
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from medmtl import api
 from medmtl import config as configuration
@@ -12,6 +17,8 @@ from medmtl.checking import check_cohort
 from medmtl.cli import main
 from medmtl.errors import CohortError, ConfigError
 from tests.checking.cohort_folder import CASES, CONFIG, SHAPE, Array, Folder, mask, save, scan
+
+TO_FIRST = CONFIG.replace("  case: id", "  resample: to_first\n  case: id")
 
 
 def test_a_sound_cohort_has_no_finding(folder: Folder) -> None:
@@ -52,8 +59,53 @@ def test_channels_must_share_a_grid_unless_resampled(
     finding = folder.only()
     assert (finding.code, finding.severity, finding.column) == (code, "reject", "t2")
     assert words in (finding.found or "")
-    folder.config = CONFIG.replace("  case: id", "  resample: to_first\n  case: id")
+    folder.config = TO_FIRST
+    finding = folder.findings()[0]
+    assert (finding.code, finding.severity, finding.column) == (code, "fixed", "t2")
+    assert words in (finding.found or "")
+    assert folder.headers() == folder.findings()
+
+
+@pytest.mark.covers("B077")
+@pytest.mark.parametrize("config", [CONFIG, TO_FIRST], ids=["none", "to_first"])
+def test_a_channel_that_is_hardly_off_is_put_on_the_first_grid_and_that_is_said(folder: Folder, config: str) -> None:
+    folder.config = config
+    folder.save("t2_0", scan(1), 0.05)
+    finding = folder.only()
+    assert (finding.code, finding.severity, finding.case, finding.column) == ("B077", "fixed", "case0", "t2")
+    assert (finding.found, finding.fix) == ("corners 0.050 voxels apart", "the first image's grid is used")
+    folder.save("t2_0", scan(1), 5e-4)
     assert folder.findings() == []
+
+
+@pytest.mark.covers("B076", "B077")
+@pytest.mark.parametrize(
+    ("array", "shift", "code", "told"),
+    [
+        (scan(1), 1.0, "B077", ["fixed corners 1.00 voxels apart", "warn 83% of the first image covered"]),
+        (scan(1)[:3], 0.0, "B076", ["fixed [3, 7, 8]", "warn 50% of the first image covered"]),
+        (scan(1), 400.0, "B077", ["reject 0% of the first image covered"]),
+        (scan(1)[:3], -7.0, "B076", ["reject 0% of the first image covered"]),
+    ],
+)
+def test_a_channel_must_cover_what_it_is_brought_to(
+    folder: Folder, array: Array, shift: float, code: str, told: list[str]
+) -> None:
+    folder.config = TO_FIRST
+    folder.save("t2_0", array, shift)
+    found = folder.findings()
+    assert [f"{finding.severity} {finding.found}" for finding in found] == told
+    assert {(finding.code, finding.case, finding.column) for finding in found} == {(code, "case0", "t2")}
+
+
+def test_other_array_axes_are_no_other_place(folder: Folder) -> None:
+    folder.config = TO_FIRST
+    image = nib.Nifti1Image.from_filename(folder.path / "t2_0.nii.gz")
+    turned = image.as_reoriented(ornt_transform(io_orientation(image.affine), axcodes2ornt("LPS")))
+    turned.to_filename(folder.path / "t2_0.nii.gz")
+    finding = folder.only()
+    assert (finding.code, finding.severity) == ("B077", "fixed")
+    assert (finding.found, finding.expected) == ("axes LPS", "RAS")
 
 
 @pytest.mark.parametrize(

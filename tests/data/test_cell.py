@@ -59,10 +59,16 @@ def test_other_text_has_none(text: str) -> None:
 
 
 def test_words_and_formulas() -> None:
-    assert all(cell.is_missing_word(word) for word in ("?", "N/A", " na ", "–"))
-    assert not any(cell.is_missing_word(word) for word in ("", "0", "nan", "low"))
+    assert all(cell.is_missing_word(word) for word in ("?", "N/A", " na ", "–", "n.a."))
+    assert not any(cell.is_missing_word(word) for word in ("", "0", "low", "nano"))
     assert all(cell.is_formula(text) for text in ("=1+1", "+a", "-a", "@x", "-"))
     assert not any(cell.is_formula(text) for text in ("-1", "a=b", ""))
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "<NA>", "NaT"])
+def test_what_pandas_writes_for_a_missing_value(word: str) -> None:
+    assert cell.is_missing_word(word)
+    assert cell.is_missing_word(word, for_number=True) == (word.casefold() != "nan")
 
 
 def test_folding_is_for_comparison_only() -> None:

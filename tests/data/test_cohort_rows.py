@@ -18,6 +18,36 @@ def test_b016_empty_id(folder: Path, old: str, column: str, empty: str) -> None:
     assert [case.case_id for case in cohort.cases] == ["007"]
 
 
+@pytest.mark.covers("B016")
+def test_a_declared_word_for_missing_is_nobody(folder: Path) -> None:
+    cohort, findings = read(write(folder, ROWS[0], ROWS[1].replace("p2", "NA")))
+
+    assert (only(findings).code, only(findings).row, only(findings).column) == ("B016", 3, "patient_id")
+    assert only(findings).found == "NA, as in cohort.missing"
+    assert cohort.unidentified == 1
+
+
+def test_a_case_may_have_any_id(folder: Path) -> None:
+    layout = replace(write(folder, ROWS[0], ROWS[1].replace("7E5", "NA")), patient="case_id")
+    cohort, findings = read(layout)
+
+    assert {finding.code for finding in findings} == {"B014", "B022"}
+    assert [case.patient for case in cohort.cases] == ["007", "NA"]
+
+
+@pytest.mark.covers("B015")
+@pytest.mark.parametrize("word", ["unknown", "nan", "None"])
+def test_a_word_for_missing_as_one_patient_of_several_rows_is_warned_of(folder: Path, word: str) -> None:
+    rows = [ROWS[0].replace("p1", word), ROWS[1].replace("p2", word)]
+    cohort, findings = read(write(folder, *rows))
+
+    found = only(findings)
+    assert (found.code, found.severity, found.column, found.row) == ("B015", "warn", "patient_id", None)
+    assert found.found == f"{word} in 2 rows"
+    assert len(cohort.cases) == 2
+    assert read(write(folder, rows[0], ROWS[1]))[1] == []
+
+
 @pytest.mark.covers("B017")
 @pytest.mark.parametrize(("one", "other"), [("a1", "a1"), ("a1", " A1"), ("caf\u00e9", "cafe\u0301")])
 def test_b017_duplicate_id_is_one_finding_on_the_later_row(folder: Path, one: str, other: str) -> None:

@@ -12,6 +12,7 @@ from medmtl.data.geometry import (
     canonical_grid,
     corner_shift_mm,
     corner_shift_voxels,
+    covered_share,
     restore,
     same_grid,
 )
@@ -125,3 +126,24 @@ def test_grids_of_two_shapes_or_a_flipped_axis_are_not_the_same() -> None:
 
     assert not same_grid(a, Grid((4, 4, 5), np.eye(4)))
     assert not same_grid(a, Grid((4, 4, 4), np.diag([-1.0, 1.0, 1.0, 1.0])))
+
+
+@pytest.mark.parametrize("tilt", TILTS)
+@pytest.mark.parametrize("shift", [0.0, 1.0, 3.2, 90.0])
+def test_the_covered_share_counts_voxels_whose_centre_lies_within(tilt: str, shift: float) -> None:
+    grid = oriented((1, 0, 2), (1, -1, 1), TILTS[tilt]).grid
+    other = oriented((0, 1, 2), (1, 1, -1), TILTS["oblique"]).grid
+    other.affine[0, 3] += shift
+    within = 0
+    for index in np.ndindex(*grid.shape):
+        place = np.linalg.solve(other.affine, grid.affine @ (*index, 1))[:3]
+        within += bool((place >= -0.5).all() and (place <= np.array(other.shape) - 0.5).all())
+    assert covered_share(grid, other) == pytest.approx(within / np.prod(grid.shape))
+    assert covered_share(grid, grid) == 1
+
+
+def test_the_covered_share_of_a_long_axis_is_sampled() -> None:
+    grid = Grid((200, 2, 2), np.eye(4))
+    half = Grid((100, 2, 2), np.eye(4))
+    assert covered_share(grid, half) == 0.5
+    assert covered_share(half, grid) == 1

@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,14 @@ import numpy as np
 import pytest
 
 import medmtl
+from medmtl.build import build_tasks
+from medmtl.checking import check_cohort
+from medmtl.checking.known import known_of
 from medmtl.cli import main
-from medmtl.errors import CohortError, InputError
+from medmtl.errors import ArtefactError, CohortError, InputError
+from medmtl.evaluation.external import EXTERNAL_NOTE, external_selection
 from medmtl.files import sha256_file
+from medmtl.run_folder import open_folds
 from medmtl.tasks.segmentation import Segmentation
 from tests.conftest import TINY
 from tests.evaluation.test_score import brightest, metrics_of, rows_of
@@ -219,10 +227,14 @@ def overlapping(oslo: Path, tiny_cohort: Path, kind: str) -> None:
     with (tiny_cohort.parent / "cohort.csv").open(newline="", encoding="utf-8") as file:
         own = next(csv.DictReader(file))
     if kind == "patient":
-        rows[0]["person"] = own["patient_id"]
+        # another spelling, which a table on its own would be warned of
+        rows[0]["person"] = f" {own['patient_id'].upper()}"
+        assert rows[0]["person"].strip() != own["patient_id"]
         write_rows(oslo, rows)
     else:
-        (oslo.parent / rows[0]["scan"]).write_bytes((tiny_cohort.parent / own["image"]).read_bytes())
+        # the same voxels, in a file that has been packed anew
+        whole = gzip.decompress((tiny_cohort.parent / own["image"]).read_bytes())
+        (oslo.parent / rows[0]["scan"]).write_bytes(gzip.compress(whole, 9, mtime=1))
         rows[0]["tumour_file"] = ""
         write_rows(oslo, rows)
 
@@ -254,17 +266,61 @@ def test_the_runs_own_cohort_is_no_external_one(run: Path, tiny_cohort: Path) ->
         medmtl.evaluate(run, config=tiny_cohort, device="cpu")
 
 
-def test_a_run_that_did_not_record_its_patients_is_refused(run: Path, oslo: Path) -> None:
+@contextmanager
+def changed_manifest(run: Path) -> Iterator[dict[str, Any]]:
+    """What the second fold's manifest holds, to be changed; the file is restored."""
     manifest = run / "fold-1" / "manifest.json"
     text = manifest.read_text()
     content: dict[str, Any] = json.loads(text)
-    del content["patients"]
-    manifest.write_text(json.dumps(content))
     try:
-        with pytest.raises(InputError, match="older than the record of its patients"):
-            medmtl.evaluate(run, config=oslo, device="cpu")
+        yield content
     finally:
         manifest.write_text(text)
+
+
+def refused(run: Path, content: dict[str, Any], config: Path) -> str:
+    (run / "fold-1" / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(InputError) as caught:
+        medmtl.evaluate(run, config=config, device="cpu")
+    return str(caught.value)
+
+
+def test_a_run_that_did_not_record_its_patients_is_refused(run: Path, oslo: Path) -> None:
+    with changed_manifest(run) as content:
+        del content["patients"]
+        assert "older than the record of its patients" in refused(run, content, oslo)
+
+
+def test_a_run_that_did_not_record_voxels_is_compared_by_files_and_says_so(run: Path, oslo: Path) -> None:
+    folds = open_folds(run)
+    assert external_selection(folds, oslo).facts["note"] == EXTERNAL_NOTE
+    with changed_manifest(run) as content:
+        del content["voxels_sha256"], content["trained"]
+        (run / "fold-1" / "manifest.json").write_text(json.dumps(content))
+        assert (
+            external_selection(folds, oslo)
+            .facts["note"]
+            .endswith(
+                "; images were compared by their files alone, because the run is older than the record of their voxels"
+            )
+        )
+
+
+def test_what_the_run_it_started_from_had_seen_is_not_external(run: Path, oslo: Path) -> None:
+    """The trunk of a third run, which was trained on the other cohort."""
+    config = medmtl.config.load(oslo)
+    cohort = check_cohort(config, build_tasks(config), to_learn=False)
+    seen = known_of(cohort, cohort.cohort.cases[:3]).to_json()
+    with changed_manifest(run) as content:
+        content["init"] = {"seen": [seen]}
+        error = refused(run, content, oslo)
+        assert "3 patients and 3 images of it in the run's own cohort, or in what its init.run had seen" in error
+        content["init"] = {}
+        assert "older than the record of whom that one was trained on" in refused(run, content, oslo)
+        content["init"] = {"seen": [{"patients": ["p1"]}]}
+        (run / "fold-1" / "manifest.json").write_text(json.dumps(content))
+        with pytest.raises(ArtefactError, match=r"manifest\.json was refused"):
+            medmtl.evaluate(run, config=oslo, device="cpu")
 
 
 @pytest.mark.parametrize(

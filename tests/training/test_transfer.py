@@ -15,12 +15,15 @@ import torch
 from medmtl import api
 from medmtl import config as configuration
 from medmtl.build import build_model, build_tasks
+from medmtl.checking import Checked
 from medmtl.checkpoint import load
+from medmtl.data.case import Case
 from medmtl.errors import ArtefactError, InputError
 from medmtl.planning import CaseView
 from medmtl.run_folder import RunFolder
 from medmtl.training.session import open_session
-from medmtl.training.transfer import take_trunk
+from medmtl.training.start import Ready, make_ready
+from medmtl.training.transfer import refuse_leak, seen_by, take_trunk
 from tests.conftest import TINY
 
 STEM = "sharing.encoder.stages.0.conv1.conv.weight"
@@ -103,6 +106,94 @@ def test_a_donor_that_learned_from_held_out_cases_is_refused(tiny_cohort: Path, 
     with pytest.raises(InputError, match=r"init\.run other may have been trained on \d of the cases .* \(case"):
         start(tiny_cohort, donor, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def ready(tiny_cohort: Path) -> Ready:
+    return make_ready(configuration.load(tiny_cohort, TINY))
+
+
+def cases_of(ready: Ready, part: int) -> list[Case]:
+    """Training (0) or validation (1) cases of the trained run's fold."""
+    return ready.members(0)[part]
+
+
+def changed(run: Path, place: Path, **changes: Any) -> RunFolder:
+    """A copy of a run without its weights, whose manifest holds something else; None takes a key out."""
+    shutil.copytree(run, place, ignore=shutil.ignore_patterns("step-*"))
+    manifest = {**json.loads((run / "manifest.json").read_text()), **changes}
+    (place / "manifest.json").write_text(json.dumps({k: v for k, v in manifest.items() if v is not None}))
+    return RunFolder.open(place)
+
+
+def accepted(donor: RunFolder, held_out: list[Case], checked: Checked) -> bool:
+    try:
+        refuse_leak(donor, seen_by(donor, checked), held_out, checked)
+    except InputError as error:
+        assert "may have been trained on" in str(error)
+        return False
+    return True
+
+
+def renumbered(ready: Ready) -> Checked:
+    """The cohort in a table that was written anew."""
+    return replace(ready.checked, cohort=replace(ready.checked.cohort, sha256="0" * 64))
+
+
+OLDER: dict[str, Any] = {"trained": None, "voxels_sha256": None}
+
+
+@pytest.mark.parametrize("older", [{}, OLDER], ids=["now", "older"])
+def test_the_id_of_a_case_that_the_donor_held_out_spares_nobody_else(
+    ready: Ready, trained_run: Path, tmp_path: Path, older: dict[str, Any]
+) -> None:
+    donor = changed(trained_run, tmp_path / "donor", **older)
+    held_out, trained = cases_of(ready, 1), cases_of(ready, 0)
+    assert accepted(donor, held_out, ready.checked)
+    assert not accepted(donor, trained[:1], ready.checked)
+    assert not accepted(donor, [replace(trained[0], case_id=held_out[0].case_id)], renumbered(ready))
+    # of an older donor only the same table tells who is who
+    assert accepted(donor, held_out, renumbered(ready)) == (not older)
+
+
+@pytest.mark.parametrize("what", ["patient", "file", "voxels"])
+def test_each_trace_of_a_training_case_is_enough(ready: Ready, trained_run: Path, what: str) -> None:
+    donor, checked, (case, *_) = RunFolder.open(trained_run), renumbered(ready), cases_of(ready, 0)
+    other = replace(case, patient=f" {case.patient.upper()}" if what == "patient" else "new")
+    no_files = {name: "" for name in checked.sha256} if what != "file" else checked.sha256
+    no_voxels = {name: "" for name in checked.voxels} if what != "voxels" else checked.voxels
+    assert other.patient.strip() != case.patient
+    assert not accepted(donor, [other], replace(checked, sha256=no_files, voxels=no_voxels))
+    assert accepted(donor, [replace(other, patient="new")], replace(checked, sha256={}, voxels={}))
+
+
+def test_what_a_donor_had_from_its_own_donor_is_remembered(
+    tiny_cohort: Path, trained_run: Path, begun: Path, tmp_path: Path
+) -> None:
+    first = json.loads((trained_run / "manifest.json").read_text())["trained"]
+    manifest = json.loads((begun / "manifest.json").read_text())
+    assert manifest["init"]["seen"] == [first]
+    nobody = {"patients": {"0" * 64: []}, "files_sha256": [], "voxels_sha256": []}
+    donor = changed(begun, tmp_path / "second", trained=nobody)
+    words = r"init\.run second, or a run that it comes from, may have been trained on \d of the cases"
+    with pytest.raises(InputError, match=words):
+        api.train(tiny_cohort, tmp_path / "run", device="cpu", fold=1, overrides={**TINY, "init.run": str(donor.path)})
+    third = start(tiny_cohort, begun, tmp_path / "third", **{"training.steps": 1, "split.seed": 0})
+    assert json.loads((third / "manifest.json").read_text())["init"]["seen"] == [first]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"init": {"matched": 3}}, "init.run donor started from another run, and is older"),
+        ({**OLDER, "patients": None, "table_sha256": "0" * 64}, "init.run donor is older than the record of its"),
+    ],
+)
+def test_a_donor_too_old_to_say_whom_it_has_seen_is_refused(
+    ready: Ready, trained_run: Path, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        seen_by(changed(trained_run, tmp_path / "donor", **changes), ready.checked)
 
 
 def test_a_cross_validated_donor_gives_each_fold_its_own(tiny_cohort: Path, trained_run: Path, tmp_path: Path) -> None:

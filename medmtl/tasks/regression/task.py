@@ -125,7 +125,7 @@ class Regression(PooledTask):
         parts = values(cell)
         if is_localised_number(cell.strip()):
             return "B006", "write a decimal point, and nothing between thousands"
-        if is_missing_word(cell):
+        if is_missing_word(cell, for_number=True):
             return "B116", "list it in cohort.missing if it means that the case is not labelled, or correct it"
         if len(parts) > 1 and all(number(part) is not None for part in parts):
             return "B118", "give the case one value"

@@ -48,7 +48,7 @@ def _time(cell: str, column: str, max_time: float | None) -> float:
     if value is None:
         if is_localised_number(cell.strip()):
             code, fix = "B006", "write a decimal point, and nothing between thousands"
-        elif is_missing_word(cell):
+        elif is_missing_word(cell, for_number=True):
             code, fix = "B116", MISSING_FIX
         raise CellError(code, column=column, found=cell, expected=expected, fix=fix)
     if value <= 0:
