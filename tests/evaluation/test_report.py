@@ -382,20 +382,3 @@ def test_two_cases_are_the_best_and_the_worst(tmp_path: Path, scores: Scores, ru
     shutil.copytree(scores.folder / "masks", tmp_path / "masks")
     page = write_report(replace(scores, cases=cases, folder=tmp_path), [run]).read_text(encoding="utf-8")
     assert re.findall(r"</bdi></b> (\w+): dice", page) == ["Best", "Worst"]
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (None, "–"),
-        (0.0, "0.000"),
-        (0.8712, "0.871"),
-        (-1.234, "−1.23"),
-        (12.34, "12.3"),
-        (4321.6, "4,322"),
-        (2.5e-4, "0.00025"),
-        (2e-5, "2e−05"),
-    ],
-)
-def test_numbers_have_about_three_digits(value: float | None, text: str) -> None:
-    assert number(value) == text

@@ -187,3 +187,20 @@ def test_a_shared_page_tells_nothing_of_few_patients_in_the_split() -> None:
     few = split_of((40, 40, train), (4, 20, val))
     assert split_table(few, share=True).rows == ()
     assert len(split_table(few, share=False).rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (0.0, "0.000"),
+        (0.8712, "0.871"),
+        (-1.234, "−1.23"),
+        (12.34, "12.3"),
+        (4321.6, "4,322"),
+        (2.5e-4, "0.00025"),
+        (2e-5, "2e−05"),
+    ],
+)
+def test_numbers_have_about_three_digits(value: float | None, text: str) -> None:
+    assert number(value) == text
