@@ -16,6 +16,7 @@ from medmtl.run_folder import RunFolder
 from medmtl.training.session import Session, open_session
 from medmtl.training.step import train_step
 from medmtl.weighting.famo import Famo
+from medmtl.weighting.fixed import Fixed
 
 
 @pytest.fixture
@@ -87,6 +88,25 @@ def test_a_batch_without_any_label_changes_nothing(session: Session) -> None:
     before = {name: tensor.clone() for name, tensor in learner.model.state_dict().items()}
     assert train_step(learner, batch, 1.0).losses == {}
     assert all(torch.equal(tensor, before[name]) for name, tensor in learner.model.state_dict().items())
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_step_whose_tasks_have_weight_0_trains_nothing(session: Session, scaled: bool) -> None:
+    learner = session.learner
+    weights = {"lesion": 1.0, "malignancy": 0.0, "risk": 0.0}
+    learner.weighting = Fixed(Fixed.Options(kind="fixed", weights=weights), tuple(learner.tasks))
+    learner.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0) if scaled else None
+    assert learner.average is not None
+    parameters = [*learner.model.parameters(), *learner.average.tensors.values()]
+    before = [tensor.detach().clone() for tensor in parameters]
+    batch = labelled_everywhere(session)
+    record = train_step(learner, without(batch, "lesion"), 1.0)
+    assert set(record.losses) == {"malignancy", "risk"}
+    assert (record.weights, record.gradient_norms, record.skipped) == ({}, {}, False)
+    assert all(torch.equal(tensor, old) for tensor, old in zip(parameters, before, strict=True))
+    assert not any(learner.optimiser.state.values())
+
+    assert set(train_step(learner, batch, 1.0).gradient_norms) == {"trunk"}
 
 
 @pytest.mark.covers("F42", "F43")
