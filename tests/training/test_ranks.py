@@ -6,14 +6,20 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from medmtl import api, checkpoint, weighting
+from medmtl.data.batch import Batch
 from medmtl.distributed import Ranks
 from medmtl.errors import InputError, NumericError
+from medmtl.networks.features import FeatureSpec
+from medmtl.networks.joint import JointBatch
+from medmtl.networks.pooling.head import PooledHead
 from medmtl.run_folder import RunFolder
 from medmtl.training.optimiser import make_optimiser
 from medmtl.training.ranks import JointStep, OthersRun, refuse_ranks, refuse_too_many
@@ -37,6 +43,13 @@ class Mirrored(Ranks):
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.mul_(2)
+
+
+class LabelledElsewhere(Ranks):
+    """Two processes, of which the other one holds a sample."""
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.add_(1)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +131,25 @@ def test_the_samples_of_all_processes_are_those_of_one(session: Session) -> None
         assert part.case_ids == one.case_ids[rank::2]
         assert torch.equal(part.image_BCDHW, one.image_BCDHW[rank::2])
         assert all(torch.equal(part.targets[name], one.targets[name][rank::2]) for name in one.targets)
+
+
+def test_a_process_without_a_sample_draws_what_a_guided_head_draws_elsewhere() -> None:
+    head = PooledHead(FeatureSpec((4,), ((1, 1, 1),), guided=(2,)), [0.0])
+    model: Any = nn.Module()
+    model.heads, model.tasks = {"risk": head}, ("risk",)
+    model.add_module("heads_risk", head)
+    view: Any = SimpleNamespace(encoders=("risk",), batch=5, slots=())
+    joint = JointStep(LabelledElsewhere(1, 2), model, [view], torch.device("cpu"))
+
+    torch.manual_seed(0)
+    assert set(joint.losses(Batch(0, {}), lambda view, names: {})) == {"risk"}
+    after = torch.get_rng_state()
+
+    torch.manual_seed(0)
+    joint_batch = JointBatch(joint.ranks.sum, 5, range(5))
+    head.standardise.joint = head.dropout.joint = joint_batch
+    head.dropout(head.standardise(torch.zeros(5, head.width)))
+    assert torch.equal(torch.get_rng_state(), after)
 
 
 @pytest.mark.parametrize("kind", [name for name in weighting.kinds.names() if name != "fixed"])
