@@ -142,7 +142,7 @@ def _look(session: Session, step: int, requests: Requests, ranks: Ranks, *, due:
 def _next(loader: Iterator[Batch], clock: _Clock, requests: Requests) -> Batch | None:
     """The next batch; None where the run is asked to stop instead.
 
-    Whoever stops a whole group of processes ends the workers too: then their end is no failure.
+    Whoever stops a run may kill its workers too: then their end is no failure.
     """
     if requests.stop:
         return None

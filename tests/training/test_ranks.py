@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from dataclasses import replace
@@ -27,6 +28,7 @@ from medmtl.training.session import Session, open_session
 from medmtl.training.signals import Requests
 from medmtl.training.step import Learner, train_step
 from medmtl.weighting.base import Trained
+from tests.faults import seams
 from tests.faults.processes import FAST, committed, descendants, fingerprint, leftovers, records, steps_done, wait_until
 from tests.training.torchrun import start_ranks
 
@@ -318,13 +320,18 @@ def test_a_process_that_stands_still_ends_the_run_within_a_minute(tiny_cohort: P
 
 
 @pytest.mark.slow
-def test_a_stop_asked_of_one_process_stops_both_after_the_same_step_and_they_resume(
-    undisturbed: Path, tiny_cohort: Path, tmp_path: Path
+@pytest.mark.parametrize("whole_groups", [False, True], ids=["one process", "all with their loaders, by torchrun"])
+def test_a_request_to_stop_stops_both_after_the_same_step_and_they_resume(
+    undisturbed: Path, tiny_cohort: Path, tmp_path: Path, whole_groups: bool
 ) -> None:
     run = tmp_path / "run"
-    children = start_ranks(tiny_cohort, run, LONG)
+    children = start_ranks(tiny_cohort, run, LONG, before=seams.slow_samples)
     wait_until(lambda: steps_done(run) > 4, children[0])
-    children[1].send(signal.SIGTERM)
+    if whole_groups:
+        for child in children:
+            os.killpg(child.pid, signal.SIGTERM)
+    else:
+        children[1].send(signal.SIGTERM)
     assert ended(children) == [5, 5]
     said = [child.said().splitlines()[-1] for child in children]
     assert said[0] == said[1] == f"error: stopped by SIGTERM after step {committed(run)}; go on with --resume"
