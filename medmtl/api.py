@@ -167,7 +167,7 @@ def train(
         refuse_ranks(ranks, build_tasks(resolved), resolved.training.alternate)
         for number in ranks.first(start.folds):
             path = ranks.first(lambda number=number: str(start.run(number, ranks.size).path))  # type: ignore[misc]
-            train_run(RunFolder.open(Path(path)), resumed=resume, progress=progress, ranks=ranks)
+            train_run(RunFolder.open(Path(path)), asked=resolved, resumed=resume, progress=progress, ranks=ranks)
     return place
 
 

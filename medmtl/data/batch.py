@@ -18,7 +18,7 @@ class ViewBatch:
         image_BCDHW: float32; D, H, W are the array axes in RAS order (x, y, z). Where a case has several tiles these
             are one after the other, and B counts tiles here alone.
         targets: task -> tensor whose first axis is B; where a sample is not labelled the entry is an arbitrary valid
-        value. present: task -> bool tensor of shape (B,), True where the sample is labelled.
+        value. present: task -> bool tensor of shape (B,), True where the sample is labelled; always on the CPU.
         case_ids: B ids, in order.
         rows: their B rows of the table.
         covariates_BN: float32 features of their clinical covariates; N is 0 where no task reads any.
@@ -42,12 +42,11 @@ class ViewBatch:
         return tuple(task for task, present_B in self.present.items() if bool(present_B.any()))
 
     def to(self, device: torch.device) -> ViewBatch:
-        """The same samples on another device."""
+        """The same samples on another device, but for ``present``: who asks a device has to wait for it."""
         return replace(
             self,
             image_BCDHW=self.image_BCDHW.to(device, non_blocking=True),
             targets={task: target.to(device, non_blocking=True) for task, target in self.targets.items()},
-            present={task: present.to(device, non_blocking=True) for task, present in self.present.items()},
             covariates_BN=self.covariates_BN.to(device, non_blocking=True),
         )
 
@@ -57,7 +56,6 @@ class ViewBatch:
             self,
             image_BCDHW=self.image_BCDHW.pin_memory(),
             targets={task: target.pin_memory() for task, target in self.targets.items()},
-            present={task: present.pin_memory() for task, present in self.present.items()},
             covariates_BN=self.covariates_BN.pin_memory(),
         )
 

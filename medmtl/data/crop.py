@@ -22,6 +22,11 @@ def round_up(shape: Sequence[int], divisor: Sequence[int]) -> Triple:
     return (rounded[0], rounded[1], rounded[2])
 
 
+def norms_hold(shape: Sequence[int], divisor: Sequence[int]) -> bool:
+    """Whether the deepest map of a sample has the two voxels, on whichever axis, that a norm wants."""
+    return math.prod(shape) >= LEAST * math.prod(divisor)
+
+
 def whole_shape(sizes: Iterable[Sequence[int]], limit: Sequence[int], divisor: Sequence[int]) -> Triple:
     """The smallest shape that a network takes and that holds whole cases, but no larger than the planned one.
 

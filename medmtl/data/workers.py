@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import torch
@@ -146,6 +147,8 @@ def make_loader(
         generator=torch.Generator(),  # its own, so that making a loader draws nothing from the training's
     )
     batches, processes = _start(loader)
+    # also where the interpreter ends first: it would ask them by SIGTERM, to which they are deaf, and wait
+    ending = Finalize(None, _end, (processes,), exitpriority=0)
     try:
         for step in _steps(first, limit):
             batch = _await(batches, step, dataset, board, processes) if board else next(batches)
@@ -155,7 +158,7 @@ def make_loader(
     finally:
         # ends the workers here: a traceback keeps this frame, and the collector may come in a thread that they wait for
         del batches
-        _end(processes)  # also one that is stopped, or deaf to a request
+        ending()
 
 
 def _steps(first: int, limit: int | None) -> Iterable[int]:
@@ -184,15 +187,15 @@ class _Start:
     board: _Board
 
     def __call__(self, index: int) -> None:
-        # signals are left to the parent, which commits and then ends its workers
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
+        # requests, also those to a whole group of processes, are left to the parent, which still wants batches for the
+        # step at which all stop, commits, and then ends its workers; a worker whose parent is gone ends by itself
+        for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         self.board.enter(index)
 
 
 def _end(processes: Sequence[BaseProcess]) -> None:
+    """Whatever they are at: one may be stopped, and all are deaf to requests."""
     for process in processes:
         process.kill()
     for process in processes:

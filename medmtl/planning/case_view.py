@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from medmtl.config import Config
-from medmtl.data.crop import LEAST, round_up
+from medmtl.data.crop import LEAST, norms_hold, round_up
 from medmtl.data.fingerprint import Fingerprint
 from medmtl.errors import ConfigError, InputError
 from medmtl.planning.memory import Budget
@@ -130,6 +130,12 @@ def lesion_view(
         x, y, z = (max(LEAST * d, math.ceil(edge / s)) for s, d in zip(drawn.spacing, drawn.divisor, strict=True))
         wanted = (x, y, z)
     shape = round_up(wanted, drawn.divisor)
+    if not norms_hold(shape, drawn.divisor):
+        raise InputError(
+            f"views.shape {list(wanted)}, divided by {list(drawn.divisor)}, is a single voxel at the network's deepest "
+            f"stage, and a norm wants two; nearest: {[2 * shape[0], *shape[1:]]}",
+            code="B140",
+        )
     if config.views.shape is not None and shape != config.views.shape:
         raise InputError(
             f"views.shape {list(wanted)} must be divisible by {list(drawn.divisor)}; nearest: {list(shape)}",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from medmtl.config import Config
-from medmtl.data.crop import round_up
+from medmtl.data.crop import norms_hold, round_up
 from medmtl.data.fingerprint import Fingerprint
 from medmtl.device import Device
 from medmtl.planning.outline import Outline, outline
@@ -82,4 +82,5 @@ class _Search:
         plan = self._config.plan.model_copy(update={key: value})
         found = self.outline(self._config.model_copy(update={"plan": plan}))
         shape = round_up(found.whole, found.divisor)
-        return (key != "shape" or shape == value) and found.budget.fits(shape, self.smallest)
+        possible = norms_hold(shape, found.divisor) and (key != "shape" or shape == value)
+        return possible and found.budget.fits(shape, self.smallest)

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from medmtl.config import Config
-from medmtl.data.crop import round_up
+from medmtl.data.crop import norms_hold, round_up
 from medmtl.errors import InputError, MachineError
 from medmtl.planning.memory import Budget
 from medmtl.planning.plan import Triple
@@ -71,16 +71,12 @@ def plan_shape(
         remedy: what would fit, in words; asked only where nothing does.
 
     Raises:
-        InputError: B140 if a set shape does not fit the network; B089 if a set shape or batch, or a case that must be
-            seen whole, does not fit the budget.
+        InputError: B140 if a set shape, or what the set strides leave of a sample, does not fit the network; B089 if a
+            set shape or batch, or a case that must be seen whole, does not fit the budget.
         MachineError: B089 if not even the smallest patch fits the budget.
     """
     shape = round_up(whole, divisor)
-    if config.plan.shape is not None and shape != config.plan.shape:
-        raise InputError(
-            f"plan.shape {list(config.plan.shape)} must be divisible by {list(divisor)}; nearest: {list(shape)}",
-            code="B140",
-        )
+    _refuse_misfit(config, shape, divisor)
     seeing, batch = seeing_tasks(tasks), smallest_batch(config, tasks)
     fixed = bool(seeing) or config.plan.shape is not None
     if fixed and not budget.fits(shape, batch):
@@ -89,24 +85,54 @@ def plan_shape(
     if why is None:
         return shape, _chosen(config, bool(seeing), reasons)
     most = CPU_VOXELS // batch if budget.device.kind == "cpu" else math.inf
+    shape = _shortened(shape, divisor, budget, batch, most)
+    held = ", and hold no more voxels than a CPU steps through in a second or so" if most < math.inf else ""
+    if math.prod(shape) > most:
+        held = ", and no shorter patch has two voxels at the network's deepest stage"
+    reasons["shape"] = f"{why}: the largest axis was shortened until {batch} patches fit the memory budget{held}"
+    reasons["view"] = "no task must see the whole case"
+    return shape, "patch"
+
+
+def _refuse_misfit(config: Config, shape: Triple, divisor: Triple) -> None:
+    """Refuse a set shape that is no multiple of the divisor, and samples whose deepest map is a single voxel."""
+    wanted = config.plan.shape
+    if wanted is not None and shape != wanted:
+        if not norms_hold(shape, divisor):
+            shape = (2 * shape[0], shape[1], shape[2])
+        raise InputError(
+            f"plan.shape {list(wanted)} must be divisible by {list(divisor)}; nearest: {list(shape)}", code="B140"
+        )
+    if not norms_hold(shape, divisor):
+        ways = {"shape": "a larger plan.shape", "strides": "fewer halvings in plan.strides and plan.kernels"}
+        fitting = [words for key, words in ways.items() if getattr(config.plan, key) is not None]
+        raise InputError(
+            f"a sample of {list(shape)} voxels, divided by {list(divisor)}, is a single voxel at the network's deepest "
+            f"stage, and a norm wants two; set {' or '.join(fitting or ['a finer plan.spacing'])}",
+            code="B140",
+        )
+
+
+def _shortened(shape: Triple, divisor: Triple, budget: Budget, batch: int, most: float) -> Triple:
+    """The shape with its largest axis shortened until it fits, or as far as the network's norms allow.
+
+    Raises:
+        MachineError: B089 if not even the smallest fits the budget.
+    """
     while not budget.fits(shape, batch) or math.prod(shape) > most:
         axis = int(np.argmax([n / d for n, d in zip(shape, divisor, strict=True)]))
-        if shape[axis] <= divisor[axis] and not budget.fits(shape, batch):
+        x, y, z = (n - divisor[i] if i == axis else n for i, n in enumerate(shape))
+        if norms_hold((x, y, z), divisor):
+            shape = (x, y, z)
+        elif budget.fits(shape, batch):
+            break
+        else:
             raise MachineError(
                 f"no patch fits plan.memory_gb {budget.limit_bytes / 1e9:g}: the smallest, {batch} of {list(shape)} "
                 f"voxels, needs {_gigabytes(budget.need(shape, batch))} GB; raise it or lower plan.width",
                 code="B089",
             )
-        if shape[axis] <= divisor[axis]:
-            break
-        lowered = list(shape)
-        lowered[axis] -= divisor[axis]
-        shape = (lowered[0], lowered[1], lowered[2])
-    reasons["shape"] = f"{why}: the largest axis was shortened until {batch} patches fit the memory budget" + (
-        ", and hold no more voxels than a CPU steps through in a second or so" if most < math.inf else ""
-    )
-    reasons["view"] = "no task must see the whole case"
-    return shape, "patch"
+    return shape
 
 
 def plan_batch(config: Config, budget: Budget, shape: Triple, training_cases: int, reasons: dict[str, str]) -> int:

@@ -45,7 +45,7 @@ class Learning(ABC):
 
     def reduce(self, loss_B: torch.Tensor, present_B: torch.Tensor) -> torch.Tensor:
         """Mean over labelled samples."""
-        return loss_B[present_B].mean()
+        return labelled(loss_B, present_B).mean()
 
     def batch_loss(self, output: Any, target: torch.Tensor, present_B: torch.Tensor, samples: Samples) -> torch.Tensor:
         """Loss of the batch, a scalar in fp32: by default the mean over labelled samples.
@@ -55,7 +55,7 @@ class Learning(ABC):
         Args:
             output: of the head.
             target: first axis B.
-            present_B: which samples are labelled, at least one.
+            present_B: which samples are labelled, at least one; on the CPU wherever the output lies.
             samples: whose they are.
         """
         return self.reduce(self.loss(output, target), present_B)
@@ -86,6 +86,14 @@ class Learning(ABC):
     def is_finished(self) -> bool:
         """Whether it can answer; not before :meth:`finish` where that is needed."""
         return True
+
+
+def labelled(loss_B: torch.Tensor, present_B: torch.Tensor) -> torch.Tensor:
+    """Those of labelled samples. By their places, found on the CPU: for a mask's, a device would be waited for."""
+    places_N = present_B.nonzero()[:, 0]
+    if loss_B.is_cuda:
+        places_N = places_N.pin_memory()  # from other memory, a copy may wait for the device as well
+    return loss_B[places_N.to(loss_B.device, non_blocking=True)]
 
 
 def states_of(tasks: Mapping[str, Learning]) -> dict[str, dict[str, Any]]:

@@ -15,7 +15,8 @@ from medmtl.run_folder import RunFolder
 from medmtl.run_place import is_run
 from medmtl.training.start import FoldName, Ready, make_ready, start_run
 
-FREE_ON_RESUME = ("training.keep", "plan.workers", "cache.folder")  # what may differ without changing the result
+# what may differ without changing the result: a resume takes it as asked for, and the run's own files stay as they are
+FREE_ON_RESUME = ("training.keep", "plan.workers", "cache.folder")
 
 
 @dataclass
@@ -84,3 +85,14 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         name = f"{prefix}{key}"
         found |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
     return found
+
+
+def as_asked(stored: Config, asked: Config) -> Config:
+    """The run's configuration with what is free on resume as it is asked for; what is not set there stays."""
+    for key in FREE_ON_RESUME:
+        section, _, name = key.partition(".")
+        given = getattr(asked, section)
+        if name in given.model_fields_set:
+            changed = getattr(stored, section).model_copy(update={name: getattr(given, name)})
+            stored = stored.model_copy(update={section: changed})
+    return stored

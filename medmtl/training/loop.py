@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from medmtl import checkpoint
+from medmtl.config import Config
 from medmtl.data.batch import Batch
 from medmtl.data.workers import make_loader
 from medmtl.device import peak_bytes
@@ -27,6 +28,7 @@ from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
 from medmtl.training.collapse import collapse_check
 from medmtl.training.finish import finish_tasks
+from medmtl.training.folds import as_asked
 from medmtl.training.optimiser import Schedule, set_own_factors
 from medmtl.training.ranks import OthersRun
 from medmtl.training.session import Session, open_session, restore, save
@@ -51,11 +53,19 @@ class _Clock:
 
 
 @freed_memory_kept()
-def train_run(run: RunFolder, *, resumed: bool = False, progress: Progress = silent, ranks: Ranks = ALONE) -> None:
+def train_run(
+    run: RunFolder,
+    *,
+    asked: Config | None = None,
+    resumed: bool = False,
+    progress: Progress = silent,
+    ranks: Ranks = ALONE,
+) -> None:
     """Train a run from its newest commit, or from step 0 where there is none, to its end.
 
     Args:
         run: made by :func:`medmtl.training.start.start_run`.
+        asked: the configuration that was asked for, which may differ from the run's in what is free on resume.
         ranks: the processes that train it, each of which calls this; the first one alone writes.
         resumed: whether somebody asked to go on; a start at step 0 is then said.
         progress: called at every step.
@@ -66,11 +76,12 @@ def train_run(run: RunFolder, *, resumed: bool = False, progress: Progress = sil
         BusyRunError: if another process is training this run.
     """
     run = run if ranks.is_first else OthersRun(run.path)
+    config = run.load_config() if asked is None else as_asked(run.load_config(), asked)
     with ExitStack() as held:
         requests = held.enter_context(Requests(ranks))
-        if ranks.first(lambda: _is_done(run, held)):
+        if ranks.first(lambda: _is_done(run, held, config.training.keep)):
             return
-        session = open_session(run, ranks)
+        session = open_session(run, ranks, config)
         first = restore(session)
         run.truncate_log(first)
         if first or resumed:
@@ -79,10 +90,10 @@ def train_run(run: RunFolder, *, resumed: bool = False, progress: Progress = sil
         _loop(session, first, requests, progress, ranks)
 
 
-def _is_done(run: RunFolder, held: ExitStack) -> bool:
+def _is_done(run: RunFolder, held: ExitStack, keep: int) -> bool:
     """Whether there is nothing to train; the run is then locked."""
     held.enter_context(run.lock())
-    checkpoint.tidy(run.checkpoints, keep=run.load_config().training.keep)
+    checkpoint.tidy(run.checkpoints, keep=keep)
     if run.is_finished():
         logger.info("%s is already trained to its last step", run.path.name)
         return True
@@ -142,7 +153,7 @@ def _look(session: Session, step: int, requests: Requests, ranks: Ranks, *, due:
 def _next(loader: Iterator[Batch], clock: _Clock, requests: Requests) -> Batch | None:
     """The next batch; None where the run is asked to stop instead.
 
-    Whoever stops a whole group of processes ends the workers too: then their end is no failure.
+    Whoever stops a run may kill its workers too: then their end is no failure.
     """
     if requests.stop:
         return None

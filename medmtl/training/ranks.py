@@ -191,12 +191,16 @@ class JointStep:
     def _stand_by(self, names: Sequence[str]) -> None:
         """Without a sample of a view: take part in what its heads exchange and draw."""
         for name in names:
-            width = 0
-            for layer in self._model.heads[name].modules():
-                if isinstance(layer, RunningStandardisation):
-                    width = layer.mean.numel()
-                if isinstance(layer, Dropout | RunningStandardisation):
-                    layer(torch.empty(0, width, device=self._device))
+            layers = [
+                layer
+                for layer in self._model.heads[name].modules()
+                if isinstance(layer, Dropout | RunningStandardisation)
+            ]
+            widths = [layer.mean.numel() for layer in layers if isinstance(layer, RunningStandardisation)]
+            for layer in layers:
+                # the first one's features are what is dropped; the extents of a guided head, behind it, are not
+                width = layer.mean.numel() if isinstance(layer, RunningStandardisation) else next(iter(widths), 0)
+                layer(torch.empty(0, width, device=self._device))
 
     def _joint(self, found: Losses, counts: Mapping[str, tuple[int, int]]) -> Losses:
         nothing = torch.zeros((), device=self._device, requires_grad=True)

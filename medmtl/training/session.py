@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -65,19 +65,21 @@ class Session:
     validation: StepViews | None
 
 
-def open_session(run: RunFolder, ranks: Ranks = ALONE) -> Session:
+def open_session(run: RunFolder, ranks: Ranks = ALONE, config: Config | None = None) -> Session:
     """Build the learner and the data of a run.
 
     Args:
         run: the run.
         ranks: the processes that train it; of each joint batch this one gets its own samples.
+        config: the run's, where what is free on resume is to be other than in its folder.
 
     Raises:
         CohortError: if the cohort changed since the run was started.
         InputError: if it cannot be trained on several processes.
         MachineError: if the run's device is absent, or its batches do not fit the shared memory.
     """
-    config, plan = run.load_config(), run.load_plan()
+    config = config or run.load_config()
+    plan = _plan(run, config)
     describe_device(plan.device)
     torch.set_num_threads(ranks.share(plan.threads))
     tasks = build_tasks(config, plan.tasks)
@@ -124,6 +126,12 @@ def open_session(run: RunFolder, ranks: Ranks = ALONE) -> Session:
     watched = val[:VALIDATION_CASES]
     validation = _datasets(run, config, plan, tasks, watched, truths, augment=False) if watched else None
     return Session(run, config, plan, learner, training, validation)
+
+
+def _plan(run: RunFolder, config: Config) -> Plan:
+    """The run's, with the loader processes that are asked for."""
+    plan = run.load_plan()
+    return plan if config.plan.workers is None else replace(plan, workers=config.plan.workers)
 
 
 def save(session: Session, steps_done: int) -> None:

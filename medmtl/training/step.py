@@ -145,6 +145,8 @@ def train_step(learner: Learner, batch: Batch, rate_factor: float) -> StepRecord
     conflict = conflict and {**conflict, "weights": rounded(weights)}
     if learner.joint is not None:
         learner.joint.add_gradients(learner.weighting, trained, len(losses))
+    if not _has_gradients(learner):  # as where nobody is labelled: all present tasks have weight 0
+        return StepRecord(values, dict(weights), conflict=conflict)
     norms = _update(learner, rate_factor, batch)
     if not learner.skipped:
         learner.model.after_step(learner.optimiser.param_groups[0]["lr"])
@@ -162,6 +164,10 @@ def _batch_losses(learner: Learner, batch: Batch, *, remember: bool) -> dict[str
     if learner.joint is not None:
         return learner.joint.losses(batch, compute)
     return {name: loss for view in batch.views.values() for name, loss in compute(view).items()}
+
+
+def _has_gradients(learner: Learner) -> bool:
+    return any(p.grad is not None for group in learner.optimiser.param_groups for p in group["params"])
 
 
 def _update(learner: Learner, rate_factor: float, batch: Batch) -> dict[str, float]:

@@ -35,6 +35,7 @@ class DbMtl(GramMethod):
     kind = "db_mtl"
     Options = DbMtlOptions
     positive_losses = True
+    weighs_one = True  # the gradient is of the loss's logarithm, whoever else is there
 
     def __init__(self, options: WeightingOptions, tasks: Sequence[str]) -> None:
         super().__init__(options, tasks)

@@ -40,6 +40,7 @@ class Gradnorm(GramMethod):
     kind = "gradnorm"
     Options = GradnormOptions
     positive_losses = True
+    weighs_one = True  # a weight is learned over the steps, and scales a task's gradient in each
 
     def __init__(self, options: WeightingOptions, tasks: Sequence[str]) -> None:
         super().__init__(options, tasks)

@@ -65,9 +65,15 @@ class GradientMethod(Weighting):
 
 
 class GramMethod(GradientMethod):
-    """A method whose weights follow from the inner products of the rows, G_ts = g_t . g_s, in float64."""
+    """A method whose weights follow from the inner products of the rows, G_ts = g_t . g_s, in float64.
+
+    Attributes:
+        weighs_one: whether a row that is alone in its step has the method's weight too; otherwise it has 1, because
+            there is nothing to balance.
+    """
 
     Options: ClassVar[type[WeightingOptions]] = GradientOptions
+    weighs_one: ClassVar[bool] = False
 
     @abstractmethod
     def weigh(self, gram_TT: Array, losses: Mapping[str, float]) -> Array:
@@ -112,7 +118,7 @@ class GramMethod(GradientMethod):
         names = [list(losses)[index] for index in kept]
         values = torch.stack([losses[name].detach() for name in names]).tolist()
         found = self.weigh(gram_TT[np.ix_(kept, kept)], dict(zip(names, values, strict=True)))
-        if len(kept) > 1:
+        if len(kept) > 1 or self.weighs_one:
             weights |= dict(zip(names, map(float, found), strict=True))
         return weights
 

@@ -314,12 +314,40 @@ def test_a_dead_worker_is_an_error_with_its_cause(
         list(make_loader(make(cohort, cases=list(broken(cohort, case_id))), 3, 5, 1, CPU))
 
 
+def test_a_worker_leaves_requests_to_its_parent(cohort: tuple[list[Case], PreparedCache]) -> None:
+    loader = make_loader(make(cohort), 0, 30, 1, CPU)
+    assert next(loader).step == 0
+    (worker,) = multiprocessing.active_children()
+    assert worker.pid is not None
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1):
+        os.kill(worker.pid, number)
+    assert [batch.step for batch in loader] == list(range(1, 30))
+    assert not worker.is_alive()
+
+
+def test_an_interpreter_that_ends_with_a_loader_at_work_ends_its_workers(
+    cohort: tuple[list[Case], PreparedCache],
+) -> None:
+    kept = []
+
+    def leave_open() -> None:
+        kept.append(make_loader(make(cohort), 0, None, 2, CPU))
+        next(kept[0])
+
+    process = multiprocessing.get_context("fork").Process(target=leave_open)
+    process.start()
+    process.join(20)
+    code = process.exitcode
+    process.kill()
+    assert code == 0
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="page-locked memory needs a CUDA device")
 def test_batches_for_a_gpu_are_pinned(cohort: tuple[list[Case], PreparedCache]) -> None:
     batch = next(make_loader(make(cohort), 0, 2, 1, torch.device("cuda")))
     view = batch.views["case"]
     assert view.image_BCDHW.is_pinned()
-    assert all(tensor.is_pinned() for tensor in [*view.targets.values(), *view.present.values()])
+    assert all(tensor.is_pinned() for tensor in view.targets.values())
 
 
 @pytest.mark.parametrize("workers", [0, 2])

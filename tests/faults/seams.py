@@ -61,6 +61,17 @@ def slow_prediction() -> None:
     setattr(Predictor, "predict", slower)  # noqa: B010
 
 
+def slow_samples() -> None:
+    """Each sample takes 50 ms longer, so that steps wait for them."""
+    sample = StepDataset._sample
+
+    def slower(self: StepDataset, *arguments: Any) -> Any:
+        time.sleep(0.05)
+        return sample(self, *arguments)
+
+    setattr(StepDataset, "_sample", slower)  # noqa: B010
+
+
 def hanging_sample() -> None:
     """A sample of the ninth step takes five minutes."""
     sample = StepDataset._sample

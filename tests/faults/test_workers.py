@@ -90,6 +90,16 @@ def test_a_stopped_worker_ends_the_run_within_a_minute(tiny_cohort: Path, tmp_pa
     assert_stuck(run, child.said())
 
 
+def test_the_worker_of_a_killed_training_ends_by_itself(tiny_cohort: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    child = start_training(tiny_cohort, run, SHORT, before=seams.slow_steps)
+    wait_until(lambda: steps_done(run) >= 2, child)
+    (worker,) = descendants(child.pid)
+    with no_survivors([worker]):
+        child.send(signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL
+
+
 @pytest.mark.covers("F37")
 def test_an_error_that_cannot_be_pickled_arrives_as_words(alone: Path, tiny_cohort: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"

@@ -163,8 +163,19 @@ def test_a_guided_head_reads_its_guide_in_one_view(tmp_path: Path) -> None:
 
 
 def test_a_set_window_must_fit_the_network(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"views.shape \[30, 30, 30\] must be divisible by .* nearest: \[32, 32, 32\]"):
-        of(tmp_path, 8.0, views__kind="lesion", views__shape=[30, 30, 30])
+    with pytest.raises(InputError, match=r"views.shape \[60, 30, 30\] must be divisible by .* nearest: \[64, 32, 32\]"):
+        of(tmp_path, 8.0, views__kind="lesion", views__shape=[60, 30, 30])
+
+
+@pytest.mark.covers("B140")
+def test_a_set_window_keeps_two_voxels_at_the_deepest_stage(tmp_path: Path) -> None:
+    for size in (32, 30):
+        with pytest.raises(InputError, match=r"views.shape .* single voxel .* nearest: \[64, 32, 32\]") as raised:
+            of(tmp_path, 8.0, views__kind="lesion", views__shape=[size] * 3)
+        assert (raised.value.code, raised.value.exit_code) == ("B140", 2)
+    view = of(tmp_path, 8.0, views__kind="lesion", views__shape=[64, 32, 32]).case_view
+    assert view is not None
+    assert view.shape == (64, 32, 32)
 
 
 @pytest.mark.parametrize(

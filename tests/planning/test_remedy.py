@@ -82,3 +82,10 @@ def test_thick_slices_are_not_made_thicker_than_need_be(tmp_path: Path) -> None:
     assert spacing[0] == spacing[1] > 0.5
     assert spacing[2] == 5.0
     assert planned(configured(tmp_path, plan__memory_gb=1.5, plan__spacing=spacing), thick).memory_bytes <= 1.5e9
+
+
+def test_a_setting_that_leaves_one_voxel_at_the_deepest_stage_is_not_named(tmp_path: Path) -> None:
+    halved = {"plan__strides": [[1] * 3, *[[2] * 3] * 5], "plan__kernels": [[3] * 3] * 6}
+    least = of(tmp_path, plan__shape=[64, 32, 32], plan__batch=1, plan__memory_gb=60, **halved).memory_bytes
+    message = refusal(tmp_path, plan__memory_gb=(least - 1) / 1e9, **halved)
+    assert "no coarser spacing and no crop fits" in message

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,48 @@ class TestShape:
         nearest = json.loads(str(raised.value).partition("nearest: ")[2])
         assert planned(configured(tmp_path, plan__shape=nearest), *map(fingerprint, SMALL)).shape == tuple(nearest)
 
+    def test_a_patch_keeps_two_voxels_at_the_deepest_stage_whatever_a_cpu_has_time_for(self, tmp_path: Path) -> None:
+        config = configured(tmp_path, plan__batch=12, plan__memory_gb=20, tasks__grade__evidence="anywhere")
+        plan = planned(config, fingerprint((128, 128, 128)))
+        divisor = plan.network.divisor
+        assert (plan.view, plan.batch, divisor) == ("patch", 12, (32, 32, 32))
+        assert sorted(plan.shape) == [32, 32, 64]
+        assert plan.reasons["shape"].endswith("no shorter patch has two voxels at the network's deepest stage")
+
+    @pytest.mark.covers("B089")
+    def test_memory_for_a_single_voxel_at_the_deepest_stage_is_too_little(self, tmp_path: Path) -> None:
+        config = configured(tmp_path, plan__batch=12, tasks__grade__evidence="anywhere")
+        budget = replace(budget_of(planned(config, fingerprint((128, 128, 128)))), varied_axes=0)
+        little = (budget.need((32, 32, 32), 12) + 1) / 1e9
+        with pytest.raises(MachineError, match=r"the smallest, 12 of \[32, 32, 64\] voxels"):
+            planned(
+                configured(tmp_path, plan__batch=12, plan__memory_gb=little, tasks__grade__evidence="anywhere"),
+                fingerprint((128, 128, 128)),
+            )
+
+    @pytest.mark.covers("B140")
+    @pytest.mark.parametrize(
+        ("overrides", "message"),
+        [
+            ({}, "set fewer halvings in plan.strides and plan.kernels"),
+            ({"plan__shape": [32, 32, 32]}, "set a larger plan.shape or fewer halvings in plan.strides"),
+        ],
+    )
+    def test_strides_leave_two_voxels_at_the_deepest_stage(
+        self, tmp_path: Path, overrides: dict[str, Any], message: str
+    ) -> None:
+        halved = {"plan__strides": [[1] * 3, *[[2] * 3] * 5], "plan__kernels": [[3] * 3] * 6}
+        with pytest.raises(InputError, match=rf"a sample of \[32, 32, 32\] voxels.*{message}") as raised:
+            planned(configured(tmp_path, **halved, **overrides), fingerprint((32, 32, 24)))
+        assert (raised.value.code, raised.value.exit_code) == ("B140", 2)
+        with pytest.raises(InputError, match=r"nearest: \[64, 32, 32\]"):
+            planned(configured(tmp_path, **halved, plan__shape=[30, 30, 30]), fingerprint((32, 32, 24)))
+
+    @pytest.mark.covers("B140")
+    def test_a_spacing_at_which_a_case_is_one_voxel_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match=r"of \[1, 1, 1\] voxels.*set a finer plan.spacing"):
+            planned(configured(tmp_path, plan__spacing=[90, 90, 90]), *map(fingerprint, SMALL))
+
     def test_a_case_that_must_be_seen_whole_and_does_not_fit_is_refused(self, tmp_path: Path) -> None:
         config = configured(tmp_path, plan__memory_gb=1.2, views__kind="one")
         with pytest.raises(InputError) as raised:
@@ -59,10 +102,10 @@ class TestShape:
         assert (raised.value.code, raised.value.exit_code) == ("B089", 3)
 
     def test_a_set_batch_of_patches_is_kept_and_the_patch_shortened(self, tmp_path: Path) -> None:
-        config = configured(tmp_path, plan__memory_gb=1.2, plan__batch=4, tasks__grade__evidence="anywhere")
+        config = configured(tmp_path, plan__memory_gb=1.3, plan__batch=4, tasks__grade__evidence="anywhere")
         plan = planned(config, *map(fingerprint, LARGE))
         assert (plan.view, plan.batch) == ("patch", 4)
-        assert plan.memory_bytes <= 1.2e9
+        assert plan.memory_bytes <= 1.3e9
 
     @pytest.mark.covers("B088")
     def test_a_case_smaller_than_the_sample_is_padded_and_that_is_said(self, small: Plan) -> None:

@@ -12,12 +12,14 @@ import pytest
 import torch
 
 from medmtl import api
+from medmtl import config as configuration
 from medmtl.data.batch import Batch
 from medmtl.data.workers import make_loader
 from medmtl.errors import BusyRunError, InputError, InterruptedRun, NumericError, WorkError
 from medmtl.files import RunLock
 from medmtl.run_folder import RunFolder
 from medmtl.training import loop, step
+from medmtl.training.folds import as_asked
 from medmtl.training.optimiser import Schedule
 from medmtl.training.session import open_session
 from medmtl.training.step import Learner
@@ -154,6 +156,37 @@ def test_a_run_killed_after_its_last_rename_is_tidied_by_the_next_start(
     api.train(tiny_cohort, run, device="cpu", overrides=TINY, resume=True)
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"step-000004", "step-000006", "last"}
     assert fingerprint(run) == fingerprint(trained_run)
+
+
+def test_resume_takes_what_changes_no_result_as_it_is_asked_for(
+    trained_run: Path, tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Path(shutil.copytree(trained_run, tmp_path / "run"))
+    shutil.rmtree(run / "checkpoints")
+    before = {path: path.read_bytes() for path in (run / "config.yaml", run / "plan.json")}
+    seen: list[int] = []
+
+    def watched(dataset: Any, first: int, limit: int | None, workers: int, device: torch.device) -> Any:
+        seen.append(workers)
+        return make_loader(dataset, first, limit, workers, device)
+
+    monkeypatch.setattr(loop, "make_loader", watched)
+    changed = {**TINY, "plan.workers": 1, "training.keep": 3, "cache.folder": str(tmp_path / "elsewhere")}
+    api.train(tiny_cohort, run, device="cpu", overrides=changed, resume=True)
+    assert seen == [1]
+    assert list((tmp_path / "elsewhere").iterdir())
+    kept = {path.name for path in (run / "checkpoints").glob("step-*")}
+    assert kept == {"step-000002", "step-000004", "step-000006"}
+    assert fingerprint(run) == fingerprint(trained_run)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_what_a_resume_does_not_set_is_as_the_run_has_it(tiny_cohort: Path) -> None:
+    set_once = {"plan.workers": 3, "training.keep": 5, "cache.folder": "/elsewhere"}
+    stored, asked = configuration.load(tiny_cohort, set_once), configuration.load(tiny_cohort)
+    assert as_asked(stored, asked) == stored
+    other = as_asked(stored, configuration.load(tiny_cohort, {"training.keep": 2}))
+    assert (other.training.keep, other.plan.workers) == (2, 3)
 
 
 def test_resume_refuses_another_configuration_and_names_the_keys(trained_run: Path, tiny_cohort: Path) -> None:

@@ -1,19 +1,26 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from medmtl import api, checkpoint, weighting
+from medmtl.data.batch import Batch
 from medmtl.distributed import Ranks
 from medmtl.errors import InputError, NumericError
+from medmtl.networks.features import FeatureSpec
+from medmtl.networks.joint import JointBatch
+from medmtl.networks.pooling.head import PooledHead
 from medmtl.run_folder import RunFolder
 from medmtl.training.optimiser import make_optimiser
 from medmtl.training.ranks import JointStep, OthersRun, refuse_ranks, refuse_too_many
@@ -21,6 +28,7 @@ from medmtl.training.session import Session, open_session
 from medmtl.training.signals import Requests
 from medmtl.training.step import Learner, train_step
 from medmtl.weighting.base import Trained
+from tests.faults import seams
 from tests.faults.processes import FAST, committed, descendants, fingerprint, leftovers, records, steps_done, wait_until
 from tests.training.torchrun import start_ranks
 
@@ -37,6 +45,13 @@ class Mirrored(Ranks):
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.mul_(2)
+
+
+class LabelledElsewhere(Ranks):
+    """Two processes, of which the other one holds a sample."""
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.add_(1)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +133,25 @@ def test_the_samples_of_all_processes_are_those_of_one(session: Session) -> None
         assert part.case_ids == one.case_ids[rank::2]
         assert torch.equal(part.image_BCDHW, one.image_BCDHW[rank::2])
         assert all(torch.equal(part.targets[name], one.targets[name][rank::2]) for name in one.targets)
+
+
+def test_a_process_without_a_sample_draws_what_a_guided_head_draws_elsewhere() -> None:
+    head = PooledHead(FeatureSpec((4,), ((1, 1, 1),), guided=(2,)), [0.0])
+    model: Any = nn.Module()
+    model.heads, model.tasks = {"risk": head}, ("risk",)
+    model.add_module("heads_risk", head)
+    view: Any = SimpleNamespace(encoders=("risk",), batch=5, slots=())
+    joint = JointStep(LabelledElsewhere(1, 2), model, [view], torch.device("cpu"))
+
+    torch.manual_seed(0)
+    assert set(joint.losses(Batch(0, {}), lambda view, names: {})) == {"risk"}
+    after = torch.get_rng_state()
+
+    torch.manual_seed(0)
+    joint_batch = JointBatch(joint.ranks.sum, 5, range(5))
+    head.standardise.joint = head.dropout.joint = joint_batch
+    head.dropout(head.standardise(torch.zeros(5, head.width)))
+    assert torch.equal(torch.get_rng_state(), after)
 
 
 @pytest.mark.parametrize("kind", [name for name in weighting.kinds.names() if name != "fixed"])
@@ -286,13 +320,18 @@ def test_a_process_that_stands_still_ends_the_run_within_a_minute(tiny_cohort: P
 
 
 @pytest.mark.slow
-def test_a_stop_asked_of_one_process_stops_both_after_the_same_step_and_they_resume(
-    undisturbed: Path, tiny_cohort: Path, tmp_path: Path
+@pytest.mark.parametrize("whole_groups", [False, True], ids=["one process", "all with their loaders, by torchrun"])
+def test_a_request_to_stop_stops_both_after_the_same_step_and_they_resume(
+    undisturbed: Path, tiny_cohort: Path, tmp_path: Path, whole_groups: bool
 ) -> None:
     run = tmp_path / "run"
-    children = start_ranks(tiny_cohort, run, LONG)
+    children = start_ranks(tiny_cohort, run, LONG, before=seams.slow_samples)
     wait_until(lambda: steps_done(run) > 4, children[0])
-    children[1].send(signal.SIGTERM)
+    if whole_groups:
+        for child in children:
+            os.killpg(child.pid, signal.SIGTERM)
+    else:
+        children[1].send(signal.SIGTERM)
     assert ended(children) == [5, 5]
     said = [child.said().splitlines()[-1] for child in children]
     assert said[0] == said[1] == f"error: stopped by SIGTERM after step {committed(run)}; go on with --resume"

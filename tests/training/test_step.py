@@ -4,7 +4,7 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -14,8 +14,33 @@ from medmtl.errors import NumericError
 from medmtl.networks.pooling.head import RunningStandardisation
 from medmtl.run_folder import RunFolder
 from medmtl.training.session import Session, open_session
-from medmtl.training.step import train_step
+from medmtl.training.step import task_losses, train_step
 from medmtl.weighting.famo import Famo
+from medmtl.weighting.fixed import Fixed
+
+
+class OnDevice(torch.Tensor):
+    """A tensor that counts what would wait for its device, and so does all that is computed from it."""
+
+    waits: ClassVar[list[str]] = []
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.__name__
+        masks = [key for key in args[1:2] if isinstance(key, torch.Tensor) and key.dtype == torch.bool]
+        if name in ("__bool__", "item", "tolist", "nonzero", "cpu") or (name == "__getitem__" and masks):
+            cls.waits.append(name)
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+class OnHost(torch.Tensor):
+    """A tensor that lies on a device once it was moved."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with torch._C.DisableTorchFunctionSubclass():
+            found = func(*args, **(kwargs or {}))
+        return found.as_subclass(OnDevice) if func is torch.Tensor.to else found
 
 
 @pytest.fixture
@@ -87,6 +112,39 @@ def test_a_batch_without_any_label_changes_nothing(session: Session) -> None:
     before = {name: tensor.clone() for name, tensor in learner.model.state_dict().items()}
     assert train_step(learner, batch, 1.0).losses == {}
     assert all(torch.equal(tensor, before[name]) for name, tensor in learner.model.state_dict().items())
+
+
+def test_no_loss_waits_for_the_device(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OnDevice, "waits", [])
+    batch = without(labelled_everywhere(session), "malignancy")
+    (view,) = batch.views.values()
+    present = {task: held.as_subclass(OnHost) for task, held in view.present.items()}
+    targets = {task: held.as_subclass(OnHost) for task, held in view.targets.items()}
+    image = view.image_BCDHW.as_subclass(OnHost)
+    moved = replace(view, image_BCDHW=image, targets=targets, present=present).to(torch.device("cpu"))
+    losses = task_losses(session.learner, moved, 0, remember=False)
+    assert set(losses) == {"lesion", "risk"}
+    assert all(isinstance(loss, OnDevice) for loss in losses.values())
+    assert OnDevice.waits == []
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_step_whose_tasks_have_weight_0_trains_nothing(session: Session, scaled: bool) -> None:
+    learner = session.learner
+    weights = {"lesion": 1.0, "malignancy": 0.0, "risk": 0.0}
+    learner.weighting = Fixed(Fixed.Options(kind="fixed", weights=weights), tuple(learner.tasks))
+    learner.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0) if scaled else None
+    assert learner.average is not None
+    parameters = [*learner.model.parameters(), *learner.average.tensors.values()]
+    before = [tensor.detach().clone() for tensor in parameters]
+    batch = labelled_everywhere(session)
+    record = train_step(learner, without(batch, "lesion"), 1.0)
+    assert set(record.losses) == {"malignancy", "risk"}
+    assert (record.weights, record.gradient_norms, record.skipped) == ({}, {}, False)
+    assert all(torch.equal(tensor, old) for tensor, old in zip(parameters, before, strict=True))
+    assert not any(learner.optimiser.state.values())
+
+    assert set(train_step(learner, batch, 1.0).gradient_norms) == {"trunk"}
 
 
 @pytest.mark.covers("F42", "F43")

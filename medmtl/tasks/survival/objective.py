@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from medmtl.metrics.intervals import BoolArray, FloatArray
-from medmtl.tasks.learning import Samples
+from medmtl.tasks.learning import Samples, labelled
 
 
 class Objective(ABC):
@@ -54,7 +54,7 @@ class Objective(ABC):
         samples: Samples,
     ) -> torch.Tensor:
         """See :meth:`medmtl.tasks.learning.Learning.batch_loss`."""
-        return self.loss(output_BK, time_B, event_B)[present_B].mean()
+        return labelled(self.loss(output_BK, time_B, event_B), present_B).mean()
 
     @abstractmethod
     def curve(self, output_BK: torch.Tensor) -> torch.Tensor:
