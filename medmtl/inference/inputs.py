@@ -69,10 +69,7 @@ def cases_of(
         files = {name: Path(file) for name, _, file in named}
         cells = cells_of(covariates or {}, trained)
         return (case_of_files(files, channels, _stem(Path(named[0][2])), cells, trained.cohort.optional),)
-    if len(channels) > 1:
-        optional = trained.cohort.optional
-        wanted = " ".join(f"[{name}=FILE]" if name in optional else f"{name}=FILE" for name in channels)
-        raise InputError(f"this model has {len(channels)} channels; give {wanted}")
+    _refuse_other_names(inputs, channels, trained.cohort.optional)
     if len(inputs) > 1 and trained.used_covariates:
         raise InputError("the model reads clinical covariates; give several cases by a table that has their columns")
     cells = cells_of(covariates or {}, trained)
@@ -153,6 +150,17 @@ def same_covariates(trained: Config, given: Config, name: str) -> None:
                 f"{name} has {f'a {found}' if found else 'nothing'} as the covariate {covariate}, and the model wants "
                 f"a {kind}: declare cohort.covariates: {{{covariate}: {kind}}}, a column of that name"
             )
+
+
+def _refuse_other_names(inputs: Sequence[str], channels: Sequence[str], optional: Collection[str]) -> None:
+    """Refuse what is neither the model's channels by name nor bare files for its only one."""
+    wanted = " ".join(f"[{name}=FILE]" if name in optional else f"{name}=FILE" for name in channels)
+    if len(channels) > 1:
+        raise InputError(f"this model has {len(channels)} channels; give {wanted}")
+    for item in inputs:
+        name, equals, _ = item.partition("=")
+        if equals and not Path(item).exists():
+            raise InputError(f"{name} is no channel of this model; give {wanted}")
 
 
 def case_of_files(

@@ -134,7 +134,7 @@ def test_a_table_that_is_none_is_refused_also_then(images: list[Path], trained: 
         (["ed={0}", "t1={1}"], TWO, "2 channels; give ed=FILE es=FILE"),
         (["{0}", "{1}"], TWO, "2 channels; give ed=FILE es=FILE"),
         (["ed={0}", "es=absent.nii.gz"], TWO, "absent.nii.gz is no file"),
-        (["t1={0}"], ONE, "is no file"),
+        (["t1={0}"], ONE, "t1 is no channel of this model; give image=FILE"),
         (["absent.nii.gz"], ONE, "absent.nii.gz is no file"),
         (["{folder}"], ONE, "is a folder"),
         (["{0}", "{0}"], ONE, "two files would be the case 'case_000'"),
