@@ -81,7 +81,7 @@ def test_it_is_evaluated_reported_and_asked_for_one_case(run: Path, config: Path
 def test_the_collapse_check_reads_the_mask_too(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     widths = []
 
-    def seen(predicted: Any, target: Any, features_NF: Any, *, early: bool) -> dict[str, Any]:
+    def seen(predicted: Any, target: Any, features_NF: Any, **told: Any) -> dict[str, Any]:
         widths.append(features_NF.shape[1])
         assert np.isfinite(features_NF).all() and np.isfinite(predicted).all()
         return {}
