@@ -38,11 +38,8 @@ def describe_kinds() -> dict[str, list[dict[str, Any]]]:
     }
     return {
         family: [
-            {
-                "name": name,
-                "summary": _plain((registry.get(name).__doc__ or "").strip().splitlines()[0]),
-                "options": _options(registry.get(name).Options),
-            }
+            # what a kind's own options need not say is its kind
+            _entry(name, registry.get(name), [o for o in _options(registry.get(name).Options) if o["name"] != "kind"])
             for name in registry.names()
         ]
         for family, registry in families.items()
@@ -51,17 +48,14 @@ def describe_kinds() -> dict[str, list[dict[str, Any]]]:
 
 def describe_sections() -> list[dict[str, Any]]:
     """The other blocks of a configuration, with ``name``, ``summary`` and ``options`` as in :func:`describe_kinds`."""
-    return [
-        {
-            "name": name,
-            "summary": _plain((model.__doc__ or "").strip().splitlines()[0]),
-            "options": _options(model, with_kind=True),
-        }
-        for name, model in BLOCKS.items()
-    ]
+    return [_entry(name, model, _options(model)) for name, model in BLOCKS.items()]
 
 
-def _options(model: Any, *, with_kind: bool = False) -> list[dict[str, Any]]:
+def _entry(name: str, described: Any, options: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"name": name, "summary": _plain((described.__doc__ or "").strip().splitlines()[0]), "options": options}
+
+
+def _options(model: Any) -> list[dict[str, Any]]:
     documented = _documented(model)
     return [
         {
@@ -72,7 +66,6 @@ def _options(model: Any, *, with_kind: bool = False) -> list[dict[str, Any]]:
             "help": _plain(documented.get(name, "")),
         }
         for name, field in model.model_fields.items()
-        if with_kind or name != "kind"  # which a kind's own options need not say
     ]
 
 
