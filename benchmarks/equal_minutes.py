@@ -1,17 +1,17 @@
 """The package beside a plain MONAI script, all tasks at once, at the same minutes.
 
     python benchmarks/equal_minutes.py CONFIG --table cohort.csv --out FOLDER [--minutes 10] [--script-minutes 1]
-                                       [--folds 0] [--seeds 3] [--arms script medmtl] [--threads 1]
-                                       [--clock processor]
+                                       [--folds 0] [--seeds 0 1 2]
+                                       [--arms script medmtl] [--threads 1] [--clock processor]
 
 CONFIG is hippocampus.yaml or cine.yaml; the script is ``benchmarks/script.py``. Both train on the same cases of a fold
 and are scored on the same held-out ones, mean Dice per case on the scan's own grid. By processor time, a short run of
 the package tells how many steps it takes in the minutes, and the script counts its own time as it goes; that does not
 depend on what else the machine does, as far as processor time does not, so that two calls may share FOLDER, each with
-one of the ``--arms`` or with other ``--folds``. Later runs of the package take as many steps as the earlier ones would
-have in the minutes. By the wall clock the package has ``training.minutes``; the machine must then be idle. The two take
-turns, and which begins changes with the seed. Rows are written as they come, and a call that is repeated goes on where
-it stopped. The tables that are printed are also written to FOLDER.
+one of the ``--arms``, or with other ``--folds`` or ``--seeds``. Later runs of the package take as many steps as the
+earlier ones would have in the minutes. By the wall clock the package has ``training.minutes``; the machine must then be
+idle. The two take turns, and which begins changes with the seed. Rows are written as they come, and a call that is
+repeated goes on where it stopped. The tables that are printed are also written to FOLDER.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--script-minutes", type=float, default=1.0, help="of the script, as a multiple of --minutes")
     parser.add_argument("--folds", type=int, nargs="+", default=[0])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument("--threads", type=int, default=1, choices=(1, 2))
     parser.add_argument("--clock", default="processor", choices=tuple(CLOCKS))
@@ -62,7 +62,7 @@ def main() -> None:
     name = f"{given.config.stem}-{times}-{given.clock}-{given.threads}"
     done_file = given.out / f"{name}.jsonl"
     for fold in given.folds:
-        for seed in range(given.seeds):
+        for seed in given.seeds:
             for arm in given.arms if seed % 2 == 0 else reversed(given.arms):
                 wanted = {"arm": arm, "fold": fold, "seed": seed}
                 rows = read_rows(done_file)
