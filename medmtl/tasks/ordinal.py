@@ -135,7 +135,7 @@ class Ordinal(PooledTask):
     def result(self, activation_K: torch.Tensor, masks: Mapping[str, Volume]) -> OrdinalResult:
         """The median grade."""
         grades = self.options.grades
-        above_T = 1 - activation_K.cumsum(dim=0)[:-1]
+        above_T = activation_K.flip(0).cumsum(dim=0).flip(0)[1:]  # from the highest grade down, as in _above
         label = grades[int((above_T > 0.5).sum())]
         return OrdinalResult(label=label, probabilities=dict(zip(grades, activation_K.tolist(), strict=True)))
 
