@@ -31,7 +31,7 @@ from medmtl.inference.batch import predict_all
 from medmtl.inference.inputs import cases_of
 from medmtl.inference.predict import Predictor
 from medmtl.inference.unfinished import open_models
-from medmtl.inference.write import TABLE, volume_files
+from medmtl.inference.write import TABLE, answer_file
 from medmtl.loaded import Model
 from medmtl.planning import Plan, plan_towers, towers_by_view, with_duration
 from medmtl.progress import Progress, silent
@@ -321,8 +321,9 @@ def predict(
     names = [str(item) for item in given]
     cases = cases_of(names, predictor.config, predictor.channels, findings, covariates)
     table = Path(out) / TABLE
-    volumes = (Path(out) / f for c in cases for task in predictor.tasks.values() for f in volume_files(task, c.case_id))
-    refuse_overwriting((table, *volumes), (*map(Path, given), *(path for c in cases for path in c.images.values())))
+    answers = (answer_file(name, c.case_id, task) for c in cases for name, task in predictor.tasks.items())
+    outputs = (table, *(Path(out) / file for file in answers if file is not None))
+    refuse_overwriting(outputs, (*map(Path, given), *(path for c in cases for path in c.images.values())))
     return predict_all(predictor, cases, findings, Path(out), progress)
 
 
