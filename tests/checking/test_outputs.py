@@ -34,6 +34,16 @@ def test_an_input_is_never_overwritten(
     assert f"is the input {name}" in said
 
 
+@pytest.mark.covers("B048")
+@pytest.mark.parametrize("absent", ["size", "organ", "person"])
+def test_a_column_that_the_table_lacks_hides_no_file(tmp_path: Path, absent: str) -> None:
+    scans = Scans(tmp_path, masks=True)
+    scans.rows = [{column: cell for column, cell in row.items() if column != absent} for row in scans.rows]
+    config, before = scans.write(), scans.hashes()
+    assert main(["check", str(config), "--json", str(tmp_path / "t1_1.nii.gz")]) == 2
+    assert scans.hashes() == before
+
+
 def test_a_file_that_is_no_input_is_replaced(tmp_path: Path) -> None:
     config, out = Scans(tmp_path).write(), tmp_path / "out.json"
     out.write_text("old")
