@@ -79,3 +79,53 @@ def test_an_evaluation_does_not_overwrite_the_table(trained_run: Path, tmp_path:
 
     assert table.read_bytes() == content
     assert [path.name for path in tmp_path.iterdir()] == ["cases.csv"]
+
+
+def other_cohort(folder: Path, table: str) -> Path:
+    """A cohort whose table is called ``table`` and whose masks lie where those of a result would."""
+    config = api.synth(folder, cases=10, seed=7)
+    (folder / "masks").mkdir()
+    (folder / "labels").rename(folder / "masks" / "lesion")
+    text = (folder / "cohort.csv").read_text().replace("labels/", "masks/lesion/")
+    (folder / "cohort.csv").unlink()
+    (folder / table).write_text(text)
+    config.write_text(config.read_text().replace("table: cohort.csv", f"table: {table}"))
+    return config
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.covers("B048")
+@pytest.mark.parametrize(
+    ("table", "words"), [("cases.csv", "input cases.csv"), ("table.csv", r"input case_\d+.nii.gz")]
+)
+def test_an_evaluation_of_another_cohort_does_not_overwrite_its_files(
+    trained_run: Path, tmp_path: Path, table: str, words: str
+) -> None:
+    config = other_cohort(tmp_path / "cohort", table)
+    before = contents(tmp_path)
+
+    with pytest.raises(InputError, match=rf"^\[B048\] .* would be overwritten and is the {words}"):
+        api.evaluate(trained_run, config=config, out=config.parent, allow_overlap=True, device="cpu")
+
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.covers("B048")
+@pytest.mark.parametrize(
+    ("table", "words"), [("predictions.csv", "input predictions.csv"), ("table.csv", r"input case_\d+.nii.gz")]
+)
+def test_a_prediction_of_a_configuration_does_not_overwrite_its_files(
+    trained_run: Path, tmp_path: Path, table: str, words: str
+) -> None:
+    config = other_cohort(tmp_path / "cohort", table)
+    if table != "predictions.csv":
+        (config.parent / "predictions.csv").write_text("case_id\n")  # of earlier predictions, which may be replaced
+    before = contents(tmp_path)
+
+    with pytest.raises(InputError, match=rf"^\[B048\] .* would be overwritten and is the {words}"):
+        api.predict(trained_run, config, config.parent, device="cpu")
+
+    assert contents(tmp_path) == before
