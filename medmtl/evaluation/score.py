@@ -68,35 +68,11 @@ class Scores:
         return f"Scores({', '.join(told)})"
 
 
-def evaluate_split(
-    runs: Sequence[RunFolder],
-    split: str,
-    out: Path,
-    *,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    progress: Progress = silent,
-) -> Scores:
-    """Predict and score one split of the run's own cohort; see :func:`evaluate_selection`.
+def own_selection(runs: Sequence[RunFolder], split: str) -> Selection:
+    """A split of the run's own cohort: ``val``, ``test`` or ``train``.
 
     With several folds each case is predicted once: by the model that did not see it (``val``), by the first that did
     (``train``), or by the average of all (``test``). A run trained without folds has no ``val``.
-
-    Args:
-        runs: one run folder, or one per fold.
-        split: ``val``, ``test`` or ``train``.
-        out: the evaluation folder.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        progress: called once per case.
-
-    Raises:
-        InputError: if there is no such split, or it holds no case.
-        CohortError: if the cohort, or a file of it, changed since training.
-    """
-    return evaluate_selection(own_selection(runs, split), out, device=device, progress=progress)
-
-
-def own_selection(runs: Sequence[RunFolder], split: str) -> Selection:
-    """A split of the run's own cohort.
 
     Raises:
         InputError: if there is no such split, or it holds no case.
