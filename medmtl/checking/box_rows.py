@@ -113,8 +113,7 @@ def _are_sound(table: BoxTable, rows: Sequence[BoxRow], where: Mapping[str, Any]
             table.values(row)
         except BoxFault as fault:
             sound = False
-            place = {**_at(where, row), "column": fault.column}
-            findings.reject(fault.code, **place, found=fault.found, expected=fault.expected, fix=fault.fix)
+            findings.reject_fault(fault, **_at(where, row))
     return sound
 
 

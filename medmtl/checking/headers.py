@@ -53,5 +53,5 @@ def _grid(path: Path, where: Mapping[str, Any], findings: Findings) -> Grid | No
     try:
         return read_header(path)
     except ImageError as error:
-        findings.reject(error.code, **where, found=error.found, expected=error.expected, fix=error.fix)
+        findings.reject_fault(error, **where)
         return None

@@ -55,7 +55,7 @@ class Opening:
         try:
             volume = read_label(path) if label else read_image(path)
         except ImageError as error:
-            self.findings.reject(error.code, **where, found=error.found, expected=error.expected, fix=error.fix)
+            self.findings.reject_fault(error, **where)
             return None
         for code, text in volume.notes:
             if code == _COUNTED:

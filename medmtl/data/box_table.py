@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from medmtl.data.case import Case
 from medmtl.data.cell import is_localised_number, number
-from medmtl.data.finding import Finding, Findings
+from medmtl.data.finding import Fault, Finding, Findings
 from medmtl.data.table import Table, read_table
 from medmtl.data.volume import Grid
 from medmtl.errors import CohortError, InputError, WorkError
@@ -40,7 +40,7 @@ NUMBER = f"a number in mm, of {FARTHEST_MM} at most"
 _TO_RAS = {"ras": (1.0, 1.0, 1.0), "lps": (-1.0, -1.0, 1.0)}
 
 
-class BoxFault(Exception):
+class BoxFault(Fault):
     """A row of a table of boxes was refused.
 
     Args:
@@ -50,10 +50,9 @@ class BoxFault(Exception):
     """
 
     def __init__(self, code: str, *, line: int, column: str, found: str, expected: str, fix: str) -> None:
-        super().__init__(f"[{code}] row {line}, column {column}: found {found!r}; expected {expected}; {fix}")
-        self.code, self.line, self.column, self.found, self.expected, self.fix = (
-            code, line, column, found, expected, fix,
-        )  # fmt: skip
+        message = f"[{code}] row {line}, column {column}: found {found!r}; expected {expected}; {fix}"
+        super().__init__(message, code, found=found, expected=expected, fix=fix, column=column)
+        self.line = line
 
 
 @dataclass(frozen=True)

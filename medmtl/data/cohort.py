@@ -317,9 +317,7 @@ class _RowReader:
                 fix = "list the word in cohort.missing, or empty the cell"
                 self._findings.reject("B094", **where, found=cell, expected="a label file or an empty cell", fix=fix)
                 return None
-            self._findings.reject(
-                fault.code, **where, file=cell, found=fault.found, expected=fault.expected, fix=fault.fix
-            )
+            self._findings.reject_fault(fault, **where, file=cell)
             return None
 
 

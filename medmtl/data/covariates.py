@@ -16,6 +16,7 @@ import torch
 
 from medmtl.data.case import Case
 from medmtl.data.cell import is_localised_number, is_missing_word, number, values
+from medmtl.data.finding import Fault
 
 CovariateKind = Literal["number", "category"]
 Value = float | str | None
@@ -27,7 +28,7 @@ LARGEST = 1e30  # what fp32 holds with room to spare
 MARGIN = 0.1  # beyond the training range, relative to its ends: what a few cases happen to span is no border
 
 
-class CovariateFault(ValueError):
+class CovariateFault(Fault, ValueError):
     """A cell holds no value of its covariate.
 
     Args:
@@ -37,8 +38,8 @@ class CovariateFault(ValueError):
     """
 
     def __init__(self, code: str, column: str, found: str, expected: str, fix: str) -> None:
-        super().__init__(f"covariate {column}: found {found[:40]!r}; expected {expected}; {fix}")
-        self.code, self.column, self.found, self.expected, self.fix = code, column, found, expected, fix
+        message = f"covariate {column}: found {found[:40]!r}; expected {expected}; {fix}"
+        super().__init__(message, code, found=found, expected=expected, fix=fix, column=column)
 
 
 @dataclass(frozen=True)
