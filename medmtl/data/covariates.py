@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from medmtl.data.case import Case
-from medmtl.data.cell import is_localised_number, is_missing_word, number, values
+from medmtl.data.cell import number, number_fault
 from medmtl.data.finding import Fault
 
 CovariateKind = Literal["number", "category"]
@@ -141,19 +141,8 @@ def parse(name: str, kind: CovariateKind, cell: str | None) -> Value:
     value = number(cell)
     if value is not None and abs(value) <= LARGEST:
         return value
-    code, fix = _fault(cell)
+    code, fix = number_fault(cell, "the value is missing")
     raise CovariateFault(code, name, cell, "a number such as 12.5 or 1e-3, or an empty cell", fix)
-
-
-def _fault(cell: str) -> tuple[str, str]:
-    parts = values(cell)
-    if is_localised_number(cell.strip()):
-        return "B006", "write a decimal point, and nothing between thousands"
-    if is_missing_word(cell, for_number=True):
-        return "B116", "list it in cohort.missing if it means that the value is missing, or correct it"
-    if len(parts) > 1 and all(number(part) is not None for part in parts):
-        return "B118", "give the case one value"
-    return "B119", "correct it, or list it in cohort.missing"
 
 
 def read(kinds: Kinds, case: Case) -> dict[str, Value]:
