@@ -72,10 +72,27 @@ class Rule:
 
 
 class Faults:
-    """Faults that are told together. Each key is named once: what else is wrong there may follow from the first."""
+    """Faults that are told together. Each key is named once: what else is wrong there may follow from the first.
 
-    def __init__(self) -> None:
+    Args:
+        lines: of the file.
+    """
+
+    def __init__(self, lines: Lines) -> None:
+        self.lines = lines
         self._items: list[ConfigError] = []
+
+    def add(self, place: Place, message: str, code: str, *, at: Place | None = None) -> None:
+        """Keep a fault and go on.
+
+        Args:
+            place: of the key that is named; () names none.
+            message: one sentence.
+            code: id of the rule.
+            at: where the line is looked up, if not at the key.
+        """
+        line = line_of(place if at is None else at, self.lines)
+        self._keep(ConfigError(message, key=".".join(map(str, place)) or None, line=line, code=code))
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -83,8 +100,11 @@ class Faults:
         try:
             yield
         except ConfigError as error:
-            named = {fault.key for fault in self._items} - {None}
-            self._items += [fault for fault in error.faults if fault.key not in named]
+            self._keep(error)
+
+    def _keep(self, error: ConfigError) -> None:
+        named = {fault.key for fault in self._items} - {None}
+        self._items += [fault for fault in error.faults if fault.key not in named]
 
     def refuse(self) -> None:
         """Raise one error for all faults, if there are any.
