@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from medmtl import cohort_list, sharing, tasks, weighting
-from medmtl.registry import nearest
 from medmtl.sections import CohortSection, TrainingSection
+from medmtl.spelling import did_you_mean
 from medmtl.tasks.base import Task
 from medmtl.validation import Faults, Place
 
@@ -220,7 +220,5 @@ def _gap(config: Config) -> str | None:
 
 def _is_task(name: str, known: Mapping[str, object], place: Place, faults: Faults) -> bool:
     if name not in known:
-        guess = nearest(name, known)
-        message = f"{name!r} is no task of this file{f'; did you mean {guess!r}?' if guess else ''}"
-        faults.add(place, message, "B141")
+        faults.add(place, f"{name!r} is no task of this file{did_you_mean(name, known, '; ')}", "B141")
     return name in known

@@ -21,7 +21,7 @@ from medmtl.data.covariates import CovariateKind
 from medmtl.data.formats import strict_yaml
 from medmtl.errors import ConfigError
 from medmtl.networks.encoder import EncoderOptions
-from medmtl.registry import Registry, nearest
+from medmtl.registry import Registry
 from medmtl.sections import (
     AugmentationSection,
     CacheSection,
@@ -36,6 +36,7 @@ from medmtl.sections import (
     ViewsSection,
 )
 from medmtl.sharing.base import SharingOptions
+from medmtl.spelling import did_you_mean
 from medmtl.tasks.base import TaskOptions
 from medmtl.validation import Faults, Lines, Rule, line_of, validated
 from medmtl.weighting.base import WeightingOptions
@@ -279,13 +280,8 @@ def _check_names(config: Config, faults: Faults) -> None:
             faults.add(("tasks", name), message, "B141")
     for channel in config.plan.normalisation:
         if channel not in config.cohort.channels:
-            message = f"no such channel{_guess(channel, config.cohort.channels)}"
+            message = f"no such channel{did_you_mean(channel, config.cohort.channels, '; ')}"
             faults.add(("plan", "normalisation", channel), message, "B132")
     if config.primary is not None and config.primary not in config.tasks:
-        message = f"{config.primary!r} is no task of this file{_guess(config.primary, config.tasks)}"
+        message = f"{config.primary!r} is no task of this file{did_you_mean(config.primary, config.tasks, '; ')}"
         faults.add(("primary",), message, "B141")
-
-
-def _guess(name: str, known: Iterable[str]) -> str:
-    guess = nearest(name, known)
-    return f"; did you mean {guess!r}?" if guess else ""

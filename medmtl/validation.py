@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from medmtl.errors import ConfigError
-from medmtl.registry import nearest
+from medmtl.spelling import did_you_mean
 
 Place = tuple[str | int, ...]
 """Keys from the top of the file, or of a model's data, to a value."""
@@ -189,8 +189,7 @@ def _hint(key: str, known: Sequence[str]) -> str:
     """What an unknown key may have meant."""
     if key in ELSEWHERE:
         return ELSEWHERE[key]
-    guess = nearest(key, known)
-    return f"did you mean {guess!r}?" if guess else f"known: {', '.join(known) or 'none'}"
+    return did_you_mean(key, known) or f"known: {', '.join(known) or 'none'}"
 
 
 def _found(value: Any, kind: str) -> str:

@@ -22,7 +22,7 @@ from medmtl.data.table import Table, read_table
 from medmtl.data.volume import Grid
 from medmtl.errors import CohortError, InputError, WorkError
 from medmtl.files import json_bytes, sha256_bytes, sha256_file
-from medmtl.registry import nearest
+from medmtl.spelling import did_you_mean
 
 Frame = Literal["ras", "lps"]
 """Where x and y grow: to the patient's right and front, or to the left and back. z grows to the head."""
@@ -215,8 +215,8 @@ def _form(names: Sequence[str], findings: Findings) -> tuple[str, ...] | None:
     if not whole:
         near = min(FORMS, key=lambda form: len(set(form) - set(names)))
         absent = next(column for column in near if column not in names)
-        guess = nearest(absent, [name for name in names if name not in near])
-        fix = f"did you mean {guess!r}?" if guess else "name the columns as docs/detection.md says"
+        others = [name for name in names if name not in near]
+        fix = did_you_mean(absent, others) or "name the columns as docs/detection.md says"
         findings.reject("B013", row=1, column=absent, found="no such column", expected=" ".join(near), fix=fix)
         return None
     if len(whole) > 1:

@@ -19,7 +19,7 @@ from medmtl.data.finding import Findings, shown
 from medmtl.data.table import Table, read_table
 from medmtl.data.table_files import FileFault, TableFiles
 from medmtl.errors import CohortError
-from medmtl.registry import nearest
+from medmtl.spelling import nearest
 
 MAX_ID_BYTES = 200
 MOST_PLACES = 8  # of columns that nothing uses

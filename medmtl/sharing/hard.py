@@ -22,9 +22,9 @@ from medmtl.networks.encoder import EncoderOptions
 from medmtl.networks.features import Features, FeatureSpec
 from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
-from medmtl.registry import nearest
 from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder
 from medmtl.sharing.decoders import Decoders, Maps, decoder_names
+from medmtl.spelling import did_you_mean
 
 GROUP = re.compile(r"[a-z][a-z0-9_]*")  # it becomes a part of the names of tensors
 
@@ -120,9 +120,8 @@ class Hard(Sharing):
         for group, members in (options.groups or {}).items():
             for name in members:
                 if name not in tasks:
-                    guess = nearest(name, tasks)
-                    hint = f"; did you mean {guess!r}?" if guess else f"; known: {', '.join(tasks)}"
-                    raise ValueError(f"groups.{group}: {name!r} is no task of this file{hint}")
+                    hint = did_you_mean(name, tasks) or f"known: {', '.join(tasks)}"
+                    raise ValueError(f"groups.{group}: {name!r} is no task of this file; {hint}")
 
     @property
     def spec(self) -> Mapping[str, FeatureSpec]:
