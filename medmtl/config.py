@@ -7,7 +7,6 @@ them; a path given by an override (``--set``) is resolved against the working fo
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -38,11 +37,10 @@ from medmtl.sections import (
 from medmtl.sharing.base import SharingOptions
 from medmtl.spelling import did_you_mean
 from medmtl.tasks.base import TaskOptions
-from medmtl.validation import Faults, Lines, Rule, line_of, validated
+from medmtl.validation import NAME, Faults, Lines, Rule, line_of, validated
 from medmtl.weighting.base import WeightingOptions
 
 SCHEMA = 1
-NAME = re.compile(r"[a-z][a-z0-9_]*")
 LATER = {
     "cache.max_gb": "a limit on the cache's size",
     "split.tune": "a tuning split",

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from medmtl.errors import ConfigError
@@ -21,6 +21,11 @@ Place = tuple[str | int, ...]
 
 Lines = Mapping[Place, int]
 """Path of keys -> line of the file where the key stands, or 0 where it came from elsewhere."""
+
+NAME = re.compile(r"[a-z][a-z0-9_]*")  # it becomes a part of the names of files, columns and tensors
+
+Name = Annotated[str, Field(pattern=rf"^{NAME.pattern}$")]
+"""A name that the user gives: of a task, a label, a finding or a group of tasks."""
 
 M = TypeVar("M", bound=BaseModel)
 
