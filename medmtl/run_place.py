@@ -46,12 +46,13 @@ def refuse_run(out: Path) -> None:
         raise InputError(f"{out} is a run, and nothing is merged into one; choose another --out", code="B165")
 
 
-def refuse_place(out: Path, *inputs: Path) -> None:
+def refuse_place(out: Path, *inputs: Path, folds: bool = False) -> None:
     """Refuse a place where a run must not be made.
 
     Args:
         out: where it would be.
         inputs: files that are read, such as the cohort's table, or folders.
+        folds: whether the runs are made inside; what a killed start of one left there is hidden and does not count.
 
     A parent that others may write to is warned about (B049); the run itself is made for its owner only.
 
@@ -69,7 +70,7 @@ def refuse_place(out: Path, *inputs: Path) -> None:
         )
     if out.is_symlink():
         raise InputError(f"{out} is a link; give the folder itself as --out", code="B043")
-    if is_taken(place):
+    if is_taken(place, hidden=not folds):
         raise InputError(f"{out} exists and is not empty; choose another --out, or --resume it", code="B042")
     probe(place.parent)
     if place.parent.is_dir():
@@ -98,6 +99,10 @@ def warn_of_others(folder: Path) -> None:
         _log.warning("[B049] other users may write to %s and so replace the run; chmod go-w takes that away", folder)
 
 
-def is_taken(place: Path) -> bool:
-    """Whether something stands at a place; an empty folder does not count."""
-    return place.exists() and (not place.is_dir() or any(place.iterdir()))
+def is_taken(place: Path, *, hidden: bool = True) -> bool:
+    """Whether something stands at a place; an empty folder does not count, nor one of nothing but hidden entries
+    unless ``hidden``.
+    """
+    if not place.is_dir():
+        return place.exists()
+    return any(hidden or not entry.name.startswith(".") for entry in place.iterdir())

@@ -17,6 +17,7 @@ import torch
 from medmtl import checkpoint, config, files
 from medmtl.errors import ArtefactError, BusyRunError, InputError, WorkError
 from medmtl.run_folder import RunFolder, open_folds
+from medmtl.run_place import refuse_place
 
 CONFIG = """
 schema: 1
@@ -98,14 +99,14 @@ def test_an_existing_run_is_never_merged_into(run: RunFolder, tmp_path: Path) ->
     with pytest.raises(InputError, match=r"^\[B042\] .*not empty"):
         create(run.path, tmp_path / "cohort")
     with pytest.raises(InputError, match=r"^\[B042\] .*--resume"):
-        RunFolder.refuse_place(run.path, tmp_path / "cohort" / "cohort.csv")
+        refuse_place(run.path, tmp_path / "cohort" / "cohort.csv")
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
     assert os.listdir(run.path.parent) == ["heart"]
 
 
 def test_an_empty_folder_becomes_the_run(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    RunFolder.refuse_place(tmp_path / "out", tmp_path / "cohort" / "cohort.csv")
+    refuse_place(tmp_path / "out", tmp_path / "cohort" / "cohort.csv")
     assert set(os.listdir(create(tmp_path / "out", tmp_path / "cohort").path)) == FILES
 
 
@@ -140,12 +141,12 @@ def test_places_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ]
     for place in [*(tmp_path / name for name in refused), Path("/")]:
         with pytest.raises(InputError, match=r"^\[B042\] .*not empty" if place.name == "file" else r"^\[B043\] "):
-            RunFolder.refuse_place(place, table, image)
+            refuse_place(place, table, image)
     for name in ("empty", "new", "data/cohort/run", "users/me/run", "clone/run"):
-        RunFolder.refuse_place(tmp_path / name, table, image)
+        refuse_place(tmp_path / name, table, image)
     monkeypatch.chdir(table.parent)
     with pytest.raises(InputError, match="cohort"):
-        RunFolder.refuse_place(Path("."), Path("cohort.csv"))
+        refuse_place(Path("."), Path("cohort.csv"))
 
 
 class Killed(BaseException):

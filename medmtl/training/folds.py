@@ -13,7 +13,7 @@ from medmtl.errors import InputError
 from medmtl.progress import Progress
 from medmtl.run_folder import RunFolder
 from medmtl.run_place import is_run
-from medmtl.training.start import FoldName, Ready, make_ready, start_run
+from medmtl.training.start import FoldName, Ready, make_ready, refuse_out, start_run
 
 # what may differ without changing the result: a resume takes it as asked for, and the run's own files stay as they are
 FREE_ON_RESUME = ("training.keep", "plan.workers", "cache.folder")
@@ -33,12 +33,20 @@ class Start:
     checked: Ready | None = None
 
     def folds(self) -> list[FoldName]:
-        """The folds to train."""
+        """The folds to train.
+
+        Raises:
+            InputError: all of them are wanted in a run, or their folder is no place for new ones.
+        """
         if self.fold != "all":
             return [self.fold]
+        if is_run(self.out):
+            raise InputError(f"{self.out} is a run, and no folds are made in one; choose another --out", code="B165")
         started = [path for path in self.out.glob("fold-*") if self.resume and is_run(path)]
-        splits = RunFolder.open(started[0]).load_splits() if started else self.ready().splits
-        return list(range(len(splits.folds)))
+        if started:
+            return list(range(len(RunFolder.open(started[0]).load_splits().folds)))
+        refuse_out(self.ready(), self.out, folds=True)
+        return list(range(len(self.ready().splits.folds)))
 
     def ready(self) -> Ready:
         """The checked cohort."""
