@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from medmtl.config import Config
 
 
+# columns of the result tables that are no task's
+RESERVED = ("calibrated", "case_id", "model_sha256", "outside_training", "patient", "site")
+
+
 def check_combinations(config: Config, lines: Lines, faults: Faults) -> None:
     """The blocks of a configuration fit each other.
 
@@ -26,6 +30,7 @@ def check_combinations(config: Config, lines: Lines, faults: Faults) -> None:
     """
     built = {name: tasks.kinds.get(options.kind)(name, options) for name, options in config.tasks.items()}
     _check_columns(config, built, lines, faults)
+    _check_result_columns(built, lines, faults)
     _check_inputs(config, built, lines, faults)
     _check_training(config.training, built, lines, faults)
     _check_times(config, lines, faults)
@@ -163,6 +168,24 @@ def _check_section(
                 )
                 key = f"{where}.covariates.{name}"
                 raise ConfigError(message, key=key, line=line_of(place, lines), code="B129")
+
+
+def _check_result_columns(built: Mapping[str, Task], lines: Lines, faults: Faults) -> None:
+    """No column of the result tables stands for two things, of which the later would overwrite the earlier."""
+    owners = dict.fromkeys(RESERVED, "")
+    for name, task in built.items():
+        for column in task.result_columns:
+            with faults.kept():
+                if column in owners:
+                    other = owners[column]
+                    message = f"{column!r} is a column of the result tables; give the task another name"
+                    if other:
+                        message = (
+                            f"the result tables would have the column {column!r} twice, of tasks.{other} and of "
+                            f"tasks.{name}; rename one of the two"
+                        )
+                    raise ConfigError(message, key=f"tasks.{name}", line=line_of(("tasks", name), lines), code="B141")
+                owners[column] = name
 
 
 def _check_inputs(config: Config, built: Mapping[str, Task], lines: Lines, faults: Faults) -> None:

@@ -47,8 +47,6 @@ LATER = {
     "split.tune": "a tuning split",
     "training.select": "selection of a best checkpoint",
 }
-# columns of the result tables that are no task's
-RESERVED = ("calibrated", "case_id", "model_sha256", "outside_training", "patient", "site")
 PATH_KEYS = ("cohort.table", "split.file", "cache.folder", "cohort.roots", "init.run", "plan.nnunet")
 
 
@@ -275,14 +273,10 @@ def _component(
 
 def _check_names(config: Config, lines: Lines, faults: Faults) -> None:
     for name in config.tasks:
-        place = ("tasks", name)
         with faults.kept():
             if not NAME.fullmatch(name):
                 message = f"a task name must match {NAME.pattern}, found {name!r}"
-                raise ConfigError(message, key="tasks", line=line_of(place, lines), code="B141")
-            if name in RESERVED:
-                message = f"{name!r} is a column of the result tables; give the task another name"
-                raise ConfigError(message, key=".".join(place), line=line_of(place, lines), code="B141")
+                raise ConfigError(message, key="tasks", line=line_of(("tasks", name), lines), code="B141")
     for channel in config.plan.normalisation:
         with faults.kept():
             _expect_channel(channel, config, lines)
