@@ -238,8 +238,7 @@ def evaluate(
     found: dict[str, Scores] = {}
     own = runs[0].load_config()
     if config is not None:
-        if split not in (None, EXTERNAL_SPLIT):
-            raise InputError(f"all cases of another cohort are scored; leave --split {split} away")
+        _refuse_part(split)
         folder = _evaluation(runs, run, _external_name(config)) if out is None else Path(out)
         _refuse_inputs(folder, own)
         chosen = external_selection(runs, Path(config), allow_overlap=allow_overlap, progress=progress)
@@ -256,13 +255,14 @@ def evaluate(
     return found
 
 
-def report(run: PathLike, *, config: PathLike | None = None, split: str = "val", share: bool = False) -> Path:
+def report(run: PathLike, *, config: PathLike | None = None, split: str | None = None, share: bool = False) -> Path:
     """Write the page of an evaluated split, or of another cohort, again.
 
     Args:
         run: a run folder or a folder of folds.
         config: another cohort's configuration, where that was evaluated.
-        split: of the run's own cohort.
+        split: of the run's own cohort ``val`` (default), ``test`` or ``train``; of another cohort ``all``. Of the
+            ``test`` split the labels are read again, which leaves its line in ``test_access.jsonl``.
         share: leave out ids, images and per-case values.
 
     Raises:
@@ -270,9 +270,11 @@ def report(run: PathLike, *, config: PathLike | None = None, split: str = "val",
     """
     runs = open_folds(Path(run))
     if config is not None:
+        _refuse_part(split)
         chosen = external_selection(runs, Path(config), allow_overlap=True)
         return write_report(load_scores(chosen, _evaluation(runs, run, _external_name(config))), runs, share=share)
-    return write_report(load_scores(own_selection(runs, split), _evaluation(runs, run, split)), runs, share=share)
+    part = split or "val"
+    return write_report(load_scores(own_selection(runs, part), _evaluation(runs, run, part)), runs, share=share)
 
 
 def load(run: PathLike, device: DeviceName = "auto") -> Model:
@@ -371,6 +373,11 @@ def _refuse_inputs(folder: Path, config: Config) -> None:
     """Refuse to evaluate into a folder where a file of the cohort has the name of a result."""
     results = (*(folder / name for name in RESULTS), *folder.glob("masks/*/*"), *folder.glob("maps/*/*"))
     refuse_overwriting(results, cohort_files(config, build_tasks(config)))
+
+
+def _refuse_part(split: str | None) -> None:
+    if split not in (None, EXTERNAL_SPLIT):
+        raise InputError(f"all cases of another cohort are scored; leave --split {split} away")
 
 
 def _external_name(config: PathLike) -> str:
