@@ -6,7 +6,7 @@ import logging
 import re
 from pathlib import Path
 
-from medmtl.disk import is_open_to_others, probe
+from medmtl.disk import is_open_to_others, probe, refuse_file
 from medmtl.errors import ArtefactError, InputError
 
 MAGIC_BYTES = 8
@@ -37,11 +37,12 @@ def folds_in(path: Path) -> list[Path]:
 
 
 def refuse_run(out: Path) -> None:
-    """Refuse a run, or a folder of a run's folds, as the place of anything else's results.
+    """Refuse a run, a folder of a run's folds, or a file as the place of anything else's results.
 
     Raises:
         InputError: if it is one.
     """
+    refuse_file(out)
     if is_run(out) or any(map(is_run, folds_in(out))):
         raise InputError(f"{out} is a run, and nothing is merged into one; choose another --out", code="B165")
 
@@ -57,7 +58,8 @@ def refuse_place(out: Path, *inputs: Path, folds: bool = False) -> None:
     A parent that others may write to is warned about (B049); the run itself is made for its owner only.
 
     Raises:
-        InputError: if it is a link, exists and is not empty, holds an input or the home folder, or is a repository.
+        InputError: if it is a link, exists and is not empty, would lie in a file, holds an input or the home folder,
+            or is a repository.
         MachineError: if its disk refuses what a run needs of it.
     """
     place = out.resolve()
@@ -72,6 +74,7 @@ def refuse_place(out: Path, *inputs: Path, folds: bool = False) -> None:
         raise InputError(f"{out} is a link; give the folder itself as --out", code="B043")
     if is_taken(place, hidden=not folds):
         raise InputError(f"{out} exists and is not empty; choose another --out, or --resume it", code="B042")
+    refuse_file(place.parent)
     probe(place.parent)
     if place.parent.is_dir():
         warn_of_others(place.parent)

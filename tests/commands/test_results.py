@@ -85,6 +85,22 @@ def test_nothing_is_merged_into_a_run(demonstrated: tuple[Path, str], capsys: Ca
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
+@pytest.mark.parametrize("inside", ["", "new"])
+def test_a_file_is_no_folder_for_results(
+    demonstrated: tuple[Path, str], tmp_path: Path, capsys: Captured, inside: str
+) -> None:
+    place, _ = demonstrated
+    run, image = str(place / "run"), str(next((place / "cohort" / "images").iterdir()))
+    (file := tmp_path / "file").write_text("kept")
+    commands = [["predict", run, image], ["evaluate", run], ["demo"], ["synth"]]
+    # a run's own place has a message of its own
+    commands += [["train", str(place / "cohort" / "config.yaml")]] if inside else []
+    for words in commands:
+        assert main([*words, "--out", str(file / inside), "--quiet"]) == 2
+        assert capsys.readouterr().err == f"error: {file} is a file; name a new or an empty folder\n"
+    assert file.read_text() == "kept"
+
+
 @pytest.mark.covers("B165")
 def test_nothing_is_merged_into_a_folder_of_folds(
     demonstrated: tuple[Path, str], tmp_path: Path, capsys: Captured
