@@ -36,6 +36,11 @@ def folds_in(path: Path) -> list[Path]:
     return [entry for _, entry in sorted(numbered)]
 
 
+def holds_folds(path: Path) -> bool:
+    """Whether runs of folds lie in a folder."""
+    return any(map(is_run, folds_in(path)))
+
+
 def refuse_run(out: Path) -> None:
     """Refuse a run, a folder of a run's folds, or a file as the place of anything else's results.
 
@@ -43,7 +48,7 @@ def refuse_run(out: Path) -> None:
         InputError: if it is one.
     """
     refuse_file(out)
-    if is_run(out) or any(map(is_run, folds_in(out))):
+    if is_run(out) or holds_folds(out):
         raise InputError(f"{out} is a run, and nothing is merged into one; choose another --out", code="B165")
 
 
@@ -73,7 +78,10 @@ def refuse_place(out: Path, *inputs: Path, folds: bool = False) -> None:
     if out.is_symlink():
         raise InputError(f"{out} is a link; give the folder itself as --out", code="B043")
     if is_taken(place, hidden=not folds):
-        raise InputError(f"{out} exists and is not empty; choose another --out, or --resume it", code="B042")
+        way = ", or --resume it" if is_run(place) else ""
+        if holds_folds(place):
+            way = ", or resume its folds with --fold all --resume"
+        raise InputError(f"{out} exists and is not empty; choose another --out{way}", code="B042")
     refuse_file(place.parent)
     probe(place.parent)
     if place.parent.is_dir():

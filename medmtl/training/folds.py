@@ -12,8 +12,8 @@ from medmtl.config import Config
 from medmtl.errors import InputError
 from medmtl.progress import Progress
 from medmtl.run_folder import RunFolder
-from medmtl.run_place import is_run
-from medmtl.training.start import FoldName, Ready, make_ready, refuse_out, start_run
+from medmtl.run_place import holds_folds, is_run
+from medmtl.training.start import FoldName, Ready, default_cache, make_ready, refuse_out, start_run
 
 # what may differ without changing the result: a resume takes it as asked for, and the run's own files stay as they are
 FREE_ON_RESUME = ("training.keep", "plan.workers", "cache.folder")
@@ -31,6 +31,12 @@ class Start:
     strict: bool
     progress: Progress
     checked: Ready | None = None
+
+    def __post_init__(self) -> None:
+        """One cache for all folds, beside the folder that they lie in."""
+        if self.fold == "all" and self.config.cache.folder is None:
+            cache = self.config.cache.model_copy(update={"folder": default_cache(self.out)})
+            self.config = self.config.model_copy(update={"cache": cache})
 
     def folds(self) -> list[FoldName]:
         """The folds to train.
@@ -61,7 +67,9 @@ class Start:
             self._refuse_changes(run, number, target)
             return run
         if self.resume and self.fold != "all":
-            raise InputError(f"there is no run at {self.out} to resume; leave --resume away to start one", code="B165")
+            folds = "it is a folder of folds: resume it with --fold all"
+            way = folds if holds_folds(self.out) else "leave --resume away to start one"
+            raise InputError(f"there is no run at {self.out} to resume; {way}", code="B165")
         return start_run(self.ready(), target, number, self.device, self.progress, processes)
 
     def _refuse_changes(self, run: RunFolder, number: FoldName, place: Path) -> None:

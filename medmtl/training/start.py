@@ -173,9 +173,14 @@ def _cohort_record(checked: Checked, train: Sequence[Case]) -> dict[str, Any]:
     }
 
 
+def default_cache(out: Path) -> Path:
+    """Where prepared arrays lie if ``cache.folder`` says nothing."""
+    return out.absolute().parent / ".medmtl-cache"
+
+
 def open_cache(config: Config, out: Path, preparation: Preparation) -> PreparedCache:
     """The cache of prepared arrays: as configured, or ``.medmtl-cache`` beside the run."""
-    return PreparedCache(config.cache.folder or out.absolute().parent / ".medmtl-cache", preparation)
+    return PreparedCache(config.cache.folder or default_cache(out), preparation)
 
 
 def _prepare(cache: PreparedCache, out: Path, plan: Plan, ready: Ready, cases: Sequence[Case], tell: Progress) -> None:

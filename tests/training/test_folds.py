@@ -11,7 +11,7 @@ from medmtl import config as configuration
 from medmtl.errors import InputError
 from medmtl.progress import silent
 from medmtl.training.folds import Start
-from medmtl.training.start import Ready, make_ready
+from medmtl.training.start import Ready, make_ready, refuse_out
 from tests.conftest import TINY
 
 
@@ -61,5 +61,24 @@ def test_folds_are_gone_on_with_and_never_started_a_second_time(
     out = tmp_path / "folds"
     shutil.copytree(trained_run, out / "fold-0")
     assert start(ready, out, resume=True).folds() == [0, 1]
-    with pytest.raises(InputError, match=r"^\[B042\] .* exists and is not empty"):
+    again = r"^\[B042\] .* exists and is not empty; choose another --out, or resume its folds with --fold all --resume"
+    with pytest.raises(InputError, match=again):
         start(ready, out, resume=False).folds()
+    with pytest.raises(InputError, match=again):
+        refuse_out(ready, out)
+    single = Start(ready.config, out, 0, "cpu", True, False, silent, ready)
+    with pytest.raises(InputError, match=r"^\[B165\] there is no run at .*: resume it with --fold all$"):
+        single.run(0, 1)
+
+
+def test_the_folds_share_a_cache_beside_their_folder(tiny_cohort: Path, tmp_path: Path) -> None:
+    out = tmp_path / "folds"
+    config = configuration.load(tiny_cohort, TINY)
+    run = Start(config, out, "all", "cpu", False, False, silent).run(0, 1)
+    assert {path.name for path in tmp_path.iterdir()} == {"folds", ".medmtl-cache"}
+    assert [path.name for path in out.iterdir()] == ["fold-0"]
+    # where the training itself looks for it
+    assert run.load_config().cache.folder == tmp_path / ".medmtl-cache"
+    assert Start(config, out, 0, "cpu", False, False, silent).config.cache.folder is None
+    chosen = configuration.load(tiny_cohort, {**TINY, "cache.folder": "/elsewhere"})
+    assert Start(chosen, out, "all", "cpu", False, False, silent).config.cache.folder == Path("/elsewhere")
