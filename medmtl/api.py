@@ -21,7 +21,7 @@ from medmtl.data.finding import Finding, Findings
 from medmtl.data.synthetic import write_cohort
 from medmtl.device import DeviceName, describe_device
 from medmtl.distributed import joined
-from medmtl.errors import InputError
+from medmtl.errors import InputError, not_in_this_version
 from medmtl.evaluation.external import EXTERNAL_SPLIT, external_selection
 from medmtl.evaluation.report import write_report
 from medmtl.evaluation.score import Scores, evaluate_selection, load_scores, own_selection
@@ -143,6 +143,8 @@ def train(
     strict: bool = False,
     overrides: Overrides | None = None,
     progress: Progress = silent,
+    transforms: object = None,
+    callbacks: object = None,
 ) -> Path:
     """Check, plan, prepare and train.
 
@@ -155,10 +157,14 @@ def train(
         strict: also refuse what the check only warns about or repairs.
         overrides: dotted key -> value, as ``--set`` gives them.
         progress: called at every unit of work.
+        transforms, callbacks: not in this version, and refused where given.
 
     Returns:
         ``out``, which :func:`evaluate`, :func:`predict` and :func:`load` take.
     """
+    for name, given in (("transforms", transforms), ("callbacks", callbacks)):
+        if given is not None:
+            raise not_in_this_version(f"train(..., {name}=)")
     refuse_fold(fold, "all", "none")
     resolved = configuration.load(Path(config), overrides)
     place = Path(out)
