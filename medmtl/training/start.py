@@ -101,6 +101,12 @@ def plan_fold(ready: Ready, fold: FoldName, device: Device) -> Plan:
     return replace(plan, disk_bytes=need.bytes, reasons={**plan.reasons, "disk": need.reason})
 
 
+def refuse_out(ready: Ready, out: Path, *, folds: bool = False) -> None:
+    """Refuse a place for the run, or with ``folds`` for the folder of its folds; see :func:`refuse_place`."""
+    tables = [section.table for section in ready.config.cohorts or (ready.config.cohort,)]
+    refuse_place(out, *tables, *_folders(ready.checked.cohort.cases), folds=folds)
+
+
 def start_run(
     ready: Ready,
     out: Path,
@@ -123,8 +129,7 @@ def start_run(
         InputError: if ``out`` exists and is not empty, or a file changed since the check.
         MachineError: if the device is absent, or the plan does not fit memory, disk or shared memory.
     """
-    tables = [section.table for section in ready.config.cohorts or (ready.config.cohort,)]
-    refuse_place(out, *tables, *_folders(ready.checked.cohort.cases))
+    refuse_out(ready, out)
     donor, seen = _donor(ready, fold) or (None, [])
     plan = plan_fold(ready, fold, describe_device(device))
     refuse_too_many(processes, plan.batch, *([plan.case_view.batch] if plan.case_view else []))
@@ -168,9 +173,14 @@ def _cohort_record(checked: Checked, train: Sequence[Case]) -> dict[str, Any]:
     }
 
 
+def default_cache(out: Path) -> Path:
+    """Where prepared arrays lie if ``cache.folder`` says nothing."""
+    return out.absolute().parent / ".medmtl-cache"
+
+
 def open_cache(config: Config, out: Path, preparation: Preparation) -> PreparedCache:
     """The cache of prepared arrays: as configured, or ``.medmtl-cache`` beside the run."""
-    return PreparedCache(config.cache.folder or out.absolute().parent / ".medmtl-cache", preparation)
+    return PreparedCache(config.cache.folder or default_cache(out), preparation)
 
 
 def _prepare(cache: PreparedCache, out: Path, plan: Plan, ready: Ready, cases: Sequence[Case], tell: Progress) -> None:
