@@ -144,13 +144,13 @@ def _check_result_columns(built: Mapping[str, Task], faults: Faults) -> None:
     owners = dict.fromkeys(RESERVED, "")
     for name, task in built.items():
         for column in task.result_columns:
-            other = owners.setdefault(column, name)
-            if other == name:
+            if column not in owners:
+                owners[column] = name
                 continue
             message = f"{column!r} is a column of the result tables; give the task another name"
-            if other:
+            if owners[column]:
                 message = (
-                    f"the result tables would have the column {column!r} twice, of tasks.{other} and of "
+                    f"the result tables would have the column {column!r} twice, of tasks.{owners[column]} and of "
                     f"tasks.{name}; rename one of the two"
                 )
             faults.add(("tasks", name), message, "B141")
