@@ -20,7 +20,7 @@ from medmtl.training.conflict import measure, rounded
 from medmtl.training.optimiser import clip_groups, set_rates
 from medmtl.training.ranks import JointStep
 from medmtl.training.task_schedule import TaskSchedule
-from medmtl.weighting.base import Weighting
+from medmtl.weighting.base import Weighting, one_process
 
 MAX_SKIPPED = 10
 
@@ -138,8 +138,9 @@ def train_step(learner: Learner, batch: Batch, rate_factor: float) -> StepRecord
     scale = learner.scaler.scale if learner.scaler is not None else (lambda loss: loss)
     losses = learner.times.ramped(losses, batch.step)
     due = learner.telemetry and (batch.step + 1) % learner.telemetry == 0
-    add = learner.joint.summed if learner.joint is not None else None
-    conflict = measure(losses, learner.model.stages(), scale, add) if due else None
+    # not the reduction of the weighting's own rows, which notes that it was called
+    reduce = learner.joint.summed if learner.joint is not None else one_process
+    conflict = measure(losses, learner.model.stages(), scale, reduce) if due else None
     trained = learner.model.trained() if learner.joint is None else learner.joint.hooked(learner.model.trained())
     weights = learner.weighting.backward(losses, trained=trained, scale=scale) or {}
     conflict = conflict and {**conflict, "weights": rounded(weights)}
