@@ -31,6 +31,28 @@ class Order(Protocol):
         """Passes over the cases after some steps: at 1, every case that is ever drawn was drawn at least once."""
 
 
+class AsListed:
+    """Every case in order, one per step.
+
+    Args:
+        cases: how many.
+
+    Attributes:
+        span: as many.
+    """
+
+    def __init__(self, cases: int) -> None:
+        self.span = cases
+
+    def case(self, step: int, slot: int) -> int:
+        """The step itself; there is one slot."""
+        return step
+
+    def epoch(self, steps: int) -> float:
+        """Passes over the cases after some steps."""
+        return steps / self.span
+
+
 class CaseOrder:
     """Cases drawn from queues in turn, and within a queue from its groups in turn.
 
@@ -53,9 +75,9 @@ class CaseOrder:
         self.span = max(len(queues) * len(queue) * max(map(len, queue)) for queue in self._queues)
 
     @classmethod
-    def even(cls, cases: int, batch: int, seed: int) -> CaseOrder:
-        """All cases, whoever is labelled: each once before any twice."""
-        return cls([[range(cases)]], batch, seed)
+    def even(cls, places: Sequence[int], batch: int, seed: int) -> CaseOrder:
+        """The cases at these places, whoever is labelled for what: each once before any twice."""
+        return cls([[places]], batch, seed)
 
     @classmethod
     def labelled(

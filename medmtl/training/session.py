@@ -18,7 +18,7 @@ from medmtl.data.case import Case
 from medmtl.data.cohort_order import CohortOrder
 from medmtl.data.crop import Triple, whole_shape
 from medmtl.data.loader import StepDataset, StepViews
-from medmtl.data.order import CaseOrder, Order
+from medmtl.data.order import AsListed, CaseOrder, Order
 from medmtl.data.prepared import Preparation
 from medmtl.data.shape_order import ShapeOrder
 from medmtl.data.view import View
@@ -255,33 +255,32 @@ def _datasets(
     ranks: Ranks = ALONE,
 ) -> StepViews:
     """One dataset per view, for the tasks that see it."""
-    flips = () if config.augmentation.flips == "none" else tuple(AXES[name] for name in config.augmentation.flips)
 
     def make(view: View, preparation: Preparation, batch: int, seeing: Sequence[str]) -> StepDataset:
-        settings = Augmentation(preparation.spacing, flips, enabled=config.augmentation.kind != "none")
         cache = open_cache(config, run.path, preparation)
-        order = _order(config, batch, {name: tasks[name] for name in seeing}, cases, truths) if augment else None
-        if order is not None and view.kind == "case" and config.training.sampling == "even":
-            order = ShapeOrder(
-                order, _own_shapes(cases, cache, view, plan.network.divisor), batch, config.training.seed
-            )
+        order: Order = AsListed(len(cases))
+        if augment:
+            order = _order(config, batch, {name: tasks[name] for name in seeing}, cases, truths)
+            if view.kind == "case" and config.training.sampling == "even":
+                shapes = _own_shapes(cases, cache, view, plan.network.divisor)
+                order = ShapeOrder(order, shapes, batch, config.training.seed)
         return StepDataset(
-            cases,
-            cache,
-            {name: tasks[name].encode for name in seeing},
-            [name for name in seeing if tasks[name].voxel],
-            truths,
+            cases=cases,
+            cache=cache,
+            encoders={name: tasks[name].encode for name in seeing},
+            voxel=[name for name in seeing if tasks[name].voxel],
+            truths=truths,
             view=view,
             divisor=plan.network.divisor,
-            batch=batch,
+            batch=batch if augment else 1,
+            slots=ranks.slots(batch) if augment else (0,),
+            order=order,
             seed=config.training.seed,
             intensities=plan.intensities,
-            augmentation=settings if augment else None,
+            augmentation=_augmentation(config, preparation) if augment else None,
             # what is done to the image changes nothing for a task that does not read it
             sensitive={name: tasks[name].sensitive_to for name in seeing if tasks[name].reads_image},
             covariates=plan.covariates,
-            order=order,
-            slots=ranks.slots(batch) if augment else None,
             notes={name: task.noted for name in seeing if isinstance(task := tasks[name], LabelTask)},
         )
 
@@ -293,6 +292,11 @@ def _datasets(
         view = View(second.kind, second.shape, second.tiles, second.around, ignored)
         views.append(make(view, second.preparation, second.batch, second.tasks))
     return StepViews(views)
+
+
+def _augmentation(config: Config, preparation: Preparation) -> Augmentation:
+    flips = () if config.augmentation.flips == "none" else tuple(AXES[name] for name in config.augmentation.flips)
+    return Augmentation(preparation.spacing, flips, enabled=config.augmentation.kind != "none")
 
 
 def _own_shapes(cases: Sequence[Case], cache: PreparedCache, view: View, divisor: Triple) -> list[Triple]:
@@ -311,7 +315,7 @@ def _order(
         if len({case.cohort for case in cases}) > 1:
             own = [(case.cohort or "") if teaches else None for case, teaches in zip(cases, taught, strict=True)]
             return CohortOrder(own, batch, seed)
-        return CaseOrder([[[place for place, teaches in enumerate(taught) if teaches]]], batch, seed)
+        return CaseOrder.even([place for place, teaches in enumerate(taught) if teaches], batch, seed)
     chosen = [case.case_id for case in cases]
     targets = {name: {key: truths[name][key] for key in chosen if key in truths[name]} for name in tasks}
     groups = {name: task.sampling_groups(targets[name]) for name, task in tasks.items()}
