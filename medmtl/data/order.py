@@ -19,7 +19,8 @@ class Order(Protocol):
     """Which case a step's slot takes.
 
     Attributes:
-        span: draws after which every case that is ever drawn was drawn at least once.
+        span: draws of a pass, in which every case that is ever drawn is drawn at least once; but for an order that
+            rearranges another's draws, which may draw a case later, by less than what it rearranges at a time.
     """
 
     span: int
@@ -28,7 +29,7 @@ class Order(Protocol):
         """The place in the list of training cases."""
 
     def epoch(self, steps: int) -> float:
-        """Passes over the cases after some steps: at 1, every case that is ever drawn was drawn at least once."""
+        """Passes over the cases after some steps: their draws against ``span``."""
 
 
 class AsListed:

@@ -37,7 +37,7 @@ class Learner:
         seed: of dropout and the like.
         device: where the model lies.
         prior_scale: whether losses are divided by that of the best constant predictor.
-        epoch: steps in which all training cases are drawn once.
+        epoch: steps of a pass over the training cases.
         frozen, frozen_steps: names of the parameters that the first steps leave as they are, and how many do.
         times: which tasks a step trains.
         telemetry: steps between two measurements of the tasks' gradients; 0 measures nothing.

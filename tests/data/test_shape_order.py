@@ -78,3 +78,11 @@ def test_passes_are_those_of_the_order_beneath() -> None:
     order = ShapeOrder(even, mixed(), 4, 0)
     assert order.span == even.span
     assert order.epoch(30) == even.epoch(30) == 1.5
+
+
+def test_a_case_may_come_behind_its_pass_but_not_behind_the_round_in_which_that_ends() -> None:
+    shapes = mixed(10)  # a pass of 2.5 steps in rounds of 2
+    for seed in range(20):
+        assert {place for step in drawn(shapes, 4, seed=seed) for place in step} == set(range(10))
+    late = [len({place for step in drawn(shapes, 3, seed=seed) for place in step}) < 10 for seed in range(20)]
+    assert any(late)
