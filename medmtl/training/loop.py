@@ -29,7 +29,7 @@ from medmtl.run_folder import RunFolder
 from medmtl.training.collapse import collapse_check
 from medmtl.training.finish import finish_tasks
 from medmtl.training.folds import as_asked
-from medmtl.training.optimiser import Schedule, set_own_factors
+from medmtl.training.optimiser import Schedule, scheduled_factor
 from medmtl.training.ranks import OthersRun
 from medmtl.training.session import Session, open_session, restore, save
 from medmtl.training.signals import Requests
@@ -118,8 +118,7 @@ def _loop(session: Session, first: int, requests: Requests, progress: Progress, 
                     _commit(session, step, failed, ranks, last=True)
                 raise _interrupted(requests, step)
             requests.watch()
-            factor = schedule.factor(step)
-            set_own_factors(session.learner.optimiser, schedule, step)
+            factor = scheduled_factor(session.learner.optimiser, schedule, step)
             record = train_step(session.learner, batch, factor)
             step += 1
             clock.ends.append(time.perf_counter())

@@ -27,7 +27,7 @@ MAX_SKIPPED = 10
 
 @dataclass
 class Learner:
-    """Everything that changes from step to step.
+    """What a step works with: what it trains, and the settings of the training.
 
     Attributes:
         model, weighting, optimiser, average, scaler: what is trained; ``average`` and ``scaler`` may be None.
@@ -118,6 +118,11 @@ def task_losses(
 
 def train_step(learner: Learner, batch: Batch, rate_factor: float) -> StepRecord:
     """Update the model once.
+
+    Args:
+        learner: what is trained.
+        batch: the step's.
+        rate_factor: of :func:`medmtl.training.optimiser.scheduled_factor`.
 
     Raises:
         NumericError: if a loss, a gradient or a weight is NaN or infinite; the step, the task and the cases are named.
