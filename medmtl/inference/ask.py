@@ -13,6 +13,7 @@ from monai.data.utils import dense_patch_slices
 
 from medmtl.data.crop import Triple
 from medmtl.device import Device
+from medmtl.device import autocast as computing_in
 from medmtl.inference.foreground import foreground_window
 from medmtl.inference.mirrors import Mirrors, over_mirrors
 from medmtl.model import MultiTaskModel
@@ -72,8 +73,7 @@ def chosen_precision(
 
 def autocast(plan: Plan, device: torch.device) -> torch.autocast:
     """The arithmetic of a plan."""
-    dtype = torch.float16 if plan.precision == "fp16" else torch.bfloat16
-    return torch.autocast(device.type, dtype=dtype, enabled=plan.precision != "fp32")
+    return computing_in(device, plan.precision)
 
 
 def forward(

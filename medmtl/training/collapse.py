@@ -33,11 +33,11 @@ from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from medmtl.device import autocast
 from medmtl.networks.features import Features
 from medmtl.networks.pooling.guidance import extents, mean_under
 from medmtl.tasks.base import CaseTask
 from medmtl.training.session import Session
-from medmtl.training.step import autocast
 
 MAX_CASES = 192  # a probe of hundreds of features finds nothing in a few dozen cases
 MIN_CASES = 10

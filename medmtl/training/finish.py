@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from medmtl.device import autocast
 from medmtl.training.session import Session
-from medmtl.training.step import autocast
 
 
 @torch.inference_mode()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from medmtl.data.batch import Batch, ViewBatch
+from medmtl.device import Precision, autocast
 from medmtl.errors import NumericError
 from medmtl.model import MultiTaskModel
 from medmtl.rng import derive_seed
@@ -52,7 +53,7 @@ class Learner:
     average: WeightAverage | None
     scaler: torch.amp.GradScaler | None
     tasks: Mapping[str, Task]
-    precision: str
+    precision: Precision
     clip: float
     seed: int
     device: torch.device
@@ -84,12 +85,6 @@ class StepRecord:
     gradient_norms: Mapping[str, float] = field(default_factory=dict)
     skipped: bool = False
     conflict: Mapping[str, Any] | None = None
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The autocast context of a planned precision."""
-    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
 
 
 def task_losses(
