@@ -28,11 +28,12 @@ from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
 from medmtl.training.average import looking
 from medmtl.training.collapse import collapse_check
+from medmtl.training.commit import restore, save
 from medmtl.training.finish import finish_tasks
 from medmtl.training.folds import as_asked
 from medmtl.training.optimiser import Schedule, scheduled_factor
 from medmtl.training.ranks import OthersRun
-from medmtl.training.session import Session, open_session, restore, save
+from medmtl.training.session import Session, open_session
 from medmtl.training.signals import Requests
 from medmtl.training.step import StepRecord, task_losses, train_step
 

@@ -17,6 +17,7 @@ from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case
 from medmtl.data.covariates import learn
 from medmtl.data.manifest import with_hashes
+from medmtl.data.members import members
 from medmtl.data.prepared import Preparation, Prepared
 from medmtl.data.split import Splits
 from medmtl.data.volume import Grid
@@ -59,19 +60,8 @@ class Ready:
     splits: Splits
 
     def members(self, fold: FoldName) -> tuple[list[Case], list[Case]]:
-        """Training and validation cases of a fold; ``none`` trains on all but the test split.
-
-        Raises:
-            InputError: if there is no such fold.
-        """
-        cases = {case.case_id: case for case in self.checked.cohort.cases}
-        if fold == "none":
-            held = set(self.splits.test)
-            return [case for name, case in cases.items() if name not in held], []
-        if not 0 <= fold < len(self.splits.folds):
-            raise InputError(f"fold {fold} does not exist; the split has folds 0 to {len(self.splits.folds) - 1}")
-        chosen = self.splits.folds[fold]
-        return [cases[name] for name in chosen.train], [cases[name] for name in chosen.val]
+        """Training and validation cases of a fold; see :func:`medmtl.data.members.members`."""
+        return members(self.checked.cohort.cases, self.splits, fold)
 
 
 def make_ready(config: Config, *, strict: bool = False, progress: Progress = silent) -> Ready:
