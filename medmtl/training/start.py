@@ -28,7 +28,7 @@ from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import Task
 from medmtl.training.ranks import refuse_too_many
-from medmtl.training.room import predict_disk, refuse_full_disk, refuse_small_shared_memory
+from medmtl.training.room import DiskNeed, predict_disk, refuse_full_disk, refuse_small_shared_memory
 from medmtl.training.transfer import Initial, refuse_leak, seen_by, take_trunk
 
 FoldName = int | Literal["none"]
@@ -81,13 +81,17 @@ def make_ready(config: Config, *, strict: bool = False, progress: Progress = sil
 
 def plan_fold(ready: Ready, fold: FoldName, device: Device) -> Plan:
     """Geometry, network, step and room on disk for a fold, before anything is prepared."""
+    return _plan_and_need(ready, fold, device)[0]
+
+
+def _plan_and_need(ready: Ready, fold: FoldName, device: Device) -> tuple[Plan, DiskNeed]:
     train, val = ready.members(fold)
     held = set(ready.splits.test)
     fingerprints = [f for name, f in ready.checked.fingerprints.items() if name not in held]
     plan = make_plan(ready.config, ready.tasks, fingerprints, len(train), device)
     plan = replace(plan, covariates=learn(ready.config.used_covariates, train))
     need = predict_disk(ready.config, ready.checked, plan, [*train, *val])
-    return replace(plan, disk_bytes=need.bytes, reasons={**plan.reasons, "disk": need.reason})
+    return replace(plan, disk_bytes=need.bytes, reasons={**plan.reasons, "disk": need.reason}), need
 
 
 def start_run(
@@ -115,12 +119,11 @@ def start_run(
     tables = [section.table for section in ready.config.cohorts or (ready.config.cohort,)]
     RunFolder.refuse_place(out, *tables, *_folders(ready.checked.cohort.cases))
     donor, seen = _donor(ready, fold) or (None, [])
-    plan = plan_fold(ready, fold, describe_device(device))
+    plan, need = _plan_and_need(ready, fold, describe_device(device))
     refuse_too_many(processes, plan.batch, *([plan.case_view.batch] if plan.case_view else []))
     refuse_small_shared_memory(plan, ready.tasks)
     train, val = ready.members(fold)
     cache = open_cache(ready.config, out, plan.preparation)
-    need = predict_disk(ready.config, ready.checked, plan, [*train, *val])
     refuse_full_disk(out, need, cache, [*train, *val])
     _prepare(cache, out, plan, ready, [*train, *val], progress)
     plan = with_statistics(plan, ready.config, ready.tasks, _facts(ready, train, cache))
