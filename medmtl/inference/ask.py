@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from medmtl.device import Device
+from medmtl.device import autocast as computing_in
 from medmtl.inference.mirrors import Mirrors, over_mirrors
 from medmtl.model import MultiTaskModel
 from medmtl.planning import Plan
@@ -61,8 +62,7 @@ def chosen_precision(
 
 def autocast(plan: Plan, device: torch.device) -> torch.autocast:
     """The arithmetic of a plan."""
-    dtype = torch.float16 if plan.precision == "fp16" else torch.bfloat16
-    return torch.autocast(device.type, dtype=dtype, enabled=plan.precision != "fp32")
+    return computing_in(device, plan.precision)
 
 
 def forward(

@@ -73,7 +73,7 @@ def batch_loss(task: Task, output: Any, target: torch.Tensor, present: Sequence[
     """The loss of a batch of as many cases; nothing of it is remembered."""
     names = tuple(f"c{index}" for index in range(len(target)))
     present_B = torch.tensor(present or [True] * len(target))
-    return task.batch_loss(output, target, present_B, Samples(names, 0, 10, training=False))
+    return task.batch_loss(output, target, present_B, Samples(names, 0, 10, remember=False))
 
 
 class TaskContract:
