@@ -9,13 +9,14 @@ from medmtl.weighting.jacobian import Array, GramMethod
 
 
 class Aligned(GramMethod):
-    """Mean of the gradients after all singular values of the Jacobian are set to the smallest that is not 0.
+    """Sum of the gradients after all singular values of the Jacobian are set to the smallest that is not 0.
 
-    Senushkin et al. 2023, https://arxiv.org/abs/2305.19000, algorithm 1.
+    Senushkin et al. 2023, https://arxiv.org/abs/2305.19000, algorithm 1. The paper's mean is taken as a sum, so that a
+    task does not weigh less where more tasks are present.
     """
 
     kind = "aligned"
 
     def weigh(self, gram_TT: Array, losses: Mapping[str, float]) -> Array:
         """Weights, of which one may be negative."""
-        return torchjd_methods.aligned(gram_TT)
+        return len(gram_TT) * torchjd_methods.aligned(gram_TT)

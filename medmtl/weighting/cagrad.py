@@ -26,9 +26,11 @@ class CagradOptions(GradientOptions):
 
 
 class Cagrad(GramMethod):
-    """max_d min_t g_t . d with ||d - g_0|| <= c ||g_0||, g_0 the mean gradient.
+    """T / (1 + c) d, with d of max_d min_t g_t . d with ||d - g_0|| <= c ||g_0||, g_0 the mean of T gradients.
 
-    Liu et al. 2021, https://arxiv.org/abs/2110.14048, algorithm 1. Where the g_w of the dual problem vanishes, no
+    Liu et al. 2021, https://arxiv.org/abs/2110.14048, algorithm 1. The paper's d is at most 1 + c times as long as a
+    mean; the factor, whose denominator is one that the authors' code offers, makes it at most as long as the sum, so
+    that a task does not weigh less where more tasks are present. Where the g_w of the dual problem vanishes, no
     direction serves all tasks, and the aggregate is 0.
     """
 
@@ -36,13 +38,13 @@ class Cagrad(GramMethod):
     Options = CagradOptions
 
     def weigh(self, gram_TT: Array, losses: Mapping[str, float]) -> Array:
-        """1 / T + sqrt(phi) / ||g_w|| w_t, with the w of the dual problem."""
+        """T / (1 + c) (1 / T + sqrt(phi) / ||g_w|| w_t), with the w of the dual problem."""
         assert isinstance(self.options, CagradOptions)
-        return conflict_averse(gram_TT, self.options.c)
+        return len(gram_TT) / (1 + self.options.c) * conflict_averse(gram_TT, self.options.c)
 
 
 def conflict_averse(gram_TT: Array, c: float) -> Array:
-    """Weights of CAGrad's direction.
+    """Weights of CAGrad's direction, as long as in the paper.
 
     The dual min_w g_0 . g_w + r ||g_w||, r = c ||g_0||, is min over tau of half of min_w r / tau ||g_w + tau / r
     g_0||^2 - tau ||g_0||^2 / r + r tau, which is convex in tau and has its minimum where ||g_w|| = tau. For one tau, w
