@@ -56,6 +56,13 @@ def test_the_conflict_free_direction_has_one_cosine_to_every_row_where_there_is_
     np.testing.assert_allclose(direction, theirs, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("second", [-1.0, -3.0, -0.3])
+@pytest.mark.parametrize("seed", range(3))
+def test_opposite_rows_have_no_conflict_free_direction(seed: int, second: float) -> None:
+    row = np.random.default_rng(seed).normal(size=6)
+    assert not config(gram(np.stack([row, second * row]))).any()
+
+
 def test_pcgrad_of_two_by_hand() -> None:
     rows = np.array([[1.0, 0], [-1, 1]])
     # g1 - (g1 . g2 / |g2|^2) g2 = g1 + g2 / 2 and g2 + g1
