@@ -13,6 +13,8 @@ from scipy.optimize import nnls
 
 Array = npt.NDArray[np.float64]
 
+SMALLEST = 1e-6  # singular value of unit rows, of the largest; the root of float64's rounding is 1e-8
+NO_DIRECTION = 1e-9  # length of what is 1 / cosine where there is one; rounding over SMALLEST is 1e-10
 STEPS = 100  # of the active set, per column; about one is needed
 INFEASIBLE = 1e-14  # squared distance, of 1, under which constraints contradict each other
 
@@ -82,3 +84,22 @@ def nearest_above(units: Array, point: Array, least: Array) -> Array | None:
         return None
     multipliers: Array = found / left * size
     return multipliers
+
+
+def equal_cosines(units: Array) -> tuple[Array, Array]:
+    """d = sum_t v_t u_t with the same u_t . d for every t, or as nearly as there is; 0 where rows are opposite.
+
+    Args:
+        units: unit columns, (D, T).
+
+    Returns:
+        d, (D,), and v, (T,).
+    """
+    direction = _least_squares(units.T, np.ones(units.shape[1]))
+    if np.linalg.norm(direction) <= NO_DIRECTION:
+        direction = np.zeros_like(direction)
+    return direction, _least_squares(units, direction)
+
+
+def _least_squares(matrix: Array, target: Array) -> Array:
+    return np.asarray(np.linalg.lstsq(matrix, target, rcond=SMALLEST)[0], dtype=np.float64)

@@ -9,11 +9,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torchjd.aggregation import (
-    AlignedMTLWeighting,
     DualProjWeighting,
     GradDrop,
     GradVacWeighting,
-    IMTLGWeighting,
     PCGradWeighting,
     UPGradWeighting,
     Weighting,
@@ -45,16 +43,6 @@ def gradvac(gram_TT: Array, similarity_TT: Array, decay: float) -> tuple[Array, 
     method._state_key = (len(gram_TT), torch.float64)
     weights_T = _call(method, gram_TT)
     return weights_T, method.get_buffer("_phi_t").numpy()
-
-
-def imtl_g(gram_TT: Array) -> Array:
-    """IMTL-G's weights."""
-    return _call(IMTLGWeighting(), gram_TT)
-
-
-def aligned(gram_TT: Array) -> Array:
-    """Aligned-MTL's weights."""
-    return _call(AlignedMTLWeighting(), gram_TT)
 
 
 def upgrad(gram_TT: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Methods through the adapter: by hand for two tasks, and as torchjd gives them for the whole Jacobian."""
+"""Methods that torchjd has, through the adapter or not: by hand for two tasks, and as it gives them for all rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from torchjd.aggregation import IMTLG, AlignedMTL, ConFIG, GradDrop, GradVac, PC
 
 import medmtl
 from medmtl.weighting import torchjd_methods
+from medmtl.weighting.aligned import Aligned
 from medmtl.weighting.conflict_free import Config
+from medmtl.weighting.imtl_g import ImtlG
 from medmtl.weighting.quadratic import Array, dual_cone, unit_rows
 from tests.weighting.jacobians import jacobians, seeded
 
@@ -28,10 +30,21 @@ def config(gram_TT: Array) -> Array:
     return Config(Config.Options(kind="config"), [str(t) for t in range(len(gram_TT))]).weigh(gram_TT, {})
 
 
+def imtl_g(gram_TT: Array) -> Array:
+    """As long as in the paper."""
+    return ImtlG(ImtlG.Options(kind="imtl_g"), [str(t) for t in range(len(gram_TT))]).weigh(gram_TT, {}) / len(gram_TT)
+
+
+def aligned(gram_TT: Array) -> Array:
+    """As long as in the paper."""
+    method = Aligned(Aligned.Options(kind="aligned"), [str(t) for t in range(len(gram_TT))])
+    return method.weigh(gram_TT, {}) / len(gram_TT)
+
+
 METHODS: list[tuple[Callable[[Array], Array], Callable[[], torch.nn.Module]]] = [
     (torchjd_methods.pcgrad, PCGrad),
-    (torchjd_methods.imtl_g, IMTLG),
-    (torchjd_methods.aligned, AlignedMTL),
+    (imtl_g, IMTLG),
+    (aligned, AlignedMTL),
     (config, ConFIG),
 ]
 
@@ -74,12 +87,37 @@ def test_pcgrad_of_two_by_hand() -> None:
 def test_imtl_g_of_two_by_hand() -> None:
     rows = np.array([[3.0, 0], [0, 1]])
     # (1/4, 3/4): both unit vectors see 3/4 of the direction
-    np.testing.assert_allclose(torchjd_methods.imtl_g(gram(rows)), [0.25, 0.75])
+    np.testing.assert_allclose(imtl_g(gram(rows)), [0.25, 0.75])
 
 
 def test_aligned_of_two_by_hand() -> None:
     # at right angles: both are brought to the length of the shorter one, and averaged
-    np.testing.assert_allclose(torchjd_methods.aligned(gram(np.diag([3.0, 1]))), [1 / 6, 1 / 2])
+    np.testing.assert_allclose(aligned(gram(np.diag([3.0, 1]))), [1 / 6, 1 / 2])
+
+
+@pytest.mark.parametrize("method", [imtl_g, aligned])
+def test_the_direction_does_not_jump_as_a_row_gets_shorter(method: Callable[[Array], Array]) -> None:
+    rows = np.array([[1.0, 0.2, 0], [0.3, 1, 0.1]])
+    found = []
+    for length in (1e-5, 1e-8, 1e-11, 1e-14):
+        shorter = rows * np.array([[1.0], [length]])
+        found.append(method(gram(shorter)) @ shorter / length)
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("second", [-1.0, -3.0, -0.3])
+@pytest.mark.parametrize("seed", range(3))
+def test_opposite_rows_are_not_amplified(seed: int, second: float) -> None:
+    row = np.random.default_rng(seed).normal(size=6)
+    rows = np.stack([row, second * row])
+    assert not imtl_g(gram(rows)).any()
+    np.testing.assert_allclose(aligned(gram(rows)) @ rows, (1 + second) / 2 * row, atol=1e-7)
+
+
+def test_rows_that_depend_on_each_other_are_aligned_within_what_they_span() -> None:
+    rows = jacobians()["same twice"]
+    np.testing.assert_allclose(aligned(gram(rows)) @ rows, AlignedMTL()(torch.from_numpy(rows)).numpy(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("factor", [1.0, 1e-12])
@@ -107,7 +145,7 @@ def test_upgrad_is_the_sum_of_the_projected_rows_and_harms_no_task(seed: int) ->
 
 @pytest.mark.parametrize("name", [*PLAIN, "badly scaled", "tiny", "rank two"])
 def test_no_method_gives_weights_that_are_not_finite(name: str) -> None:
-    for method in (torchjd_methods.pcgrad, torchjd_methods.imtl_g, torchjd_methods.aligned, config):
+    for method in (torchjd_methods.pcgrad, imtl_g, aligned, config):
         assert np.isfinite(method(gram(jacobians()[name]))).all()
     for method in (torchjd_methods.upgrad, torchjd_methods.dualproj):
         assert np.isfinite(method(gram(jacobians()[name]))).all()
