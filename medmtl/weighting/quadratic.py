@@ -1,8 +1,8 @@
-"""Small quadratic programmes on a Gram matrix, exact and free of the gradients' scale.
+"""Small quadratic programmes, and a least-squares problem, on a Gram matrix, exact and free of the gradients' scale.
 
-All are reduced to non-negative least squares (Lawson and Hanson 1974, *Solving Least Squares Problems*, chapter 23), an
-active-set method that ends after finitely many steps. Rows are made unit vectors first, so that neither a common factor
-nor a row that is a million times shorter than another costs digits.
+Programmes are reduced to non-negative least squares (Lawson and Hanson 1974, *Solving Least Squares Problems*, chapter
+23), an active-set method that ends after finitely many steps. Rows are made unit vectors first, so that neither a
+common factor nor a row that is a million times shorter than another costs digits.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ import torch
 from torchjd.aggregation import (
     DualProjWeighting,
     GradDrop,
-    GradVacWeighting,
     PCGradWeighting,
     UPGradWeighting,
     Weighting,
@@ -19,8 +18,6 @@ from torchjd.aggregation import (
 from torchjd.linalg import DualConeProjector, PSDMatrix
 
 from medmtl.weighting.quadratic import Array, dual_cone, unit_rows
-
-TINY = 1e-12  # beside cosines and rows of a Gram matrix with trace 1
 
 
 class _Projector(DualConeProjector):
@@ -34,15 +31,6 @@ class _Projector(DualConeProjector):
 def pcgrad(gram_TT: Array) -> Array:
     """PCGrad's weights; draws one order per task from torch's generator."""
     return _call(PCGradWeighting(), gram_TT)
-
-
-def gradvac(gram_TT: Array, similarity_TT: Array, decay: float) -> tuple[Array, Array]:
-    """GradVac's weights, and the new averages of the pairs' cosines; draws one order per task."""
-    method = GradVacWeighting(beta=decay, eps=TINY)
-    method.register_buffer("_phi_t", torch.from_numpy(similarity_TT.copy()))
-    method._state_key = (len(gram_TT), torch.float64)
-    weights_T = _call(method, gram_TT)
-    return weights_T, method.get_buffer("_phi_t").numpy()
 
 
 def upgrad(gram_TT: Array) -> Array:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torchjd.aggregation import IMTLG, AlignedMTL, ConFIG, GradDrop, GradVac, PCGrad
+from torchjd.aggregation import IMTLG, AlignedMTL, ConFIG, GradDrop, PCGrad
 
 import medmtl
 from medmtl.weighting import torchjd_methods
@@ -149,24 +149,6 @@ def test_no_method_gives_weights_that_are_not_finite(name: str) -> None:
         assert np.isfinite(method(gram(jacobians()[name]))).all()
     for method in (torchjd_methods.upgrad, torchjd_methods.dualproj):
         assert np.isfinite(method(gram(jacobians()[name]))).all()
-
-
-def test_gradvac_is_that_of_torchjd_over_several_steps() -> None:
-    theirs, similarity = GradVac(beta=0.3, eps=1e-12), np.zeros((3, 3))
-    for seed in range(4):
-        rows = np.random.default_rng(seed).normal(size=(3, 5))
-        torch.manual_seed(seed)
-        weights, similarity = torchjd_methods.gradvac(gram(rows), similarity, 0.3)
-        torch.manual_seed(seed)
-        expected = theirs(torch.from_numpy(rows)).numpy()
-        np.testing.assert_allclose(weights @ rows, expected, rtol=1e-6, atol=1e-9)
-    assert np.abs(similarity).max() > 0.01
-
-
-def test_gradvac_does_not_change_what_it_is_given() -> None:
-    similarity = np.zeros((2, 2))
-    torchjd_methods.gradvac(gram(jacobians()["two"]), similarity, 0.5)
-    assert not similarity.any()
 
 
 @pytest.mark.parametrize("leak", [0.0, 0.3])
