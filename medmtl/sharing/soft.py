@@ -62,6 +62,9 @@ class Soft(Sharing):
     the trunk's, is for all of them, so that they meet in the middle. A tower whose task is absent from a step counts in
     the mean and is not moved. Decoders are not pulled.
 
+    ``l1`` is the implicit step of its ``D`` in the same way. With ``cosine``, ``D`` is the sum over tensors, and a step
+    is the gradient of ``mu D`` for each tensor's direction, times its length: ||theta||^2 times that for the tensor.
+
     Cost against one encoder: parameters, memory and time of an encoder per task and of a decoder per voxel task.
 
     Args:
@@ -163,11 +166,25 @@ def _l2(held: Sequence[torch.Tensor], moved: Sequence[torch.Tensor], pull: float
 
 
 def _l1(held: Sequence[torch.Tensor], moved: Sequence[torch.Tensor], pull: float) -> None:
-    # of two tensors the implicit step is exact: both go ``pull`` towards each other, and stop where they meet
-    mean = torch.stack(list(held)).mean(0)
+    # Of T towers each goes pull / (T - 1) towards each other one: in order, the lowest by pull up, the highest by pull
+    # down. That is the exact implicit step but for those that would cross, which meet in their mean: the nearest values
+    # that keep the order, by the formula of isotonic regression. The mean of all stays.
+    value_TN, order_TN = torch.stack(list(held)).sort(dim=0, stable=True)
+    count = len(held)
+    step_T = torch.linspace(pull, -pull, count, dtype=value_TN.dtype, device=value_TN.device)
+    value_TN += step_T.view(-1, *[1] * held[0].dim())
+
+    def meets(index: int) -> torch.Tensor:
+        blocks = [
+            torch.stack([value_TN[low : high + 1].mean(0) for high in range(index, count)]).amin(0)
+            for low in range(index + 1)
+        ]
+        return torch.stack(blocks).amax(0)
+
+    found = torch.empty_like(value_TN).scatter_(0, order_TN, torch.stack([meets(index) for index in range(count)]))
+    places = {id(tensor): place for place, tensor in enumerate(held)}
     for tensor in moved:
-        apart = tensor - mean
-        tensor.copy_(mean + apart.sign() * (apart.abs() - pull).clamp(min=0))
+        tensor.copy_(found[places[id(tensor)]])
 
 
 def _cosine(held: Sequence[torch.Tensor], moved: Sequence[torch.Tensor], pull: float) -> None:
