@@ -51,6 +51,7 @@ class Sharing(nn.Module, ABC):
         self, options: SharingOptions, shape: NetworkShape, network: EncoderOptions, voxel: Mapping[str, bool]
     ) -> None:
         super().__init__()
+        self._spec = {name: shape.spec(is_voxel) for name, is_voxel in voxel.items()}
 
     @classmethod
     def towers(
@@ -97,9 +98,9 @@ class Sharing(nn.Module, ABC):
         """
 
     @property
-    @abstractmethod
     def spec(self) -> Mapping[str, FeatureSpec]:
-        """What each task's head may rely on."""
+        """What each task's head may rely on; by default what the network's shape gives any task."""
+        return self._spec
 
     @abstractmethod
     def features(self, image_BCDHW: torch.Tensor, tasks: Sequence[str]) -> dict[str, Features]:

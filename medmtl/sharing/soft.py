@@ -22,7 +22,7 @@ from torch import nn
 
 from medmtl.networks.cost import Towers
 from medmtl.networks.encoder import EncoderOptions
-from medmtl.networks.features import Features, FeatureSpec
+from medmtl.networks.features import Features
 from medmtl.networks.norm import InstanceNorm
 from medmtl.networks.shape import NetworkShape
 from medmtl.sharing.base import Sharing, SharingOptions, make_encoder
@@ -86,7 +86,6 @@ class Soft(Sharing):
         self._options = options
         self.encoders = encoder_copies(shape, network, voxel)
         self.decoders = decoder_copies(shape, voxel)
-        self._spec = {name: shape.spec(is_voxel) for name, is_voxel in voxel.items()}
 
     @classmethod
     def towers(
@@ -100,11 +99,6 @@ class Soft(Sharing):
                 "stages; leave the last ones away"
             )
         return Towers(len(voxel), sum(voxel.values()), beside_maps=0.5 * len(voxel))
-
-    @property
-    def spec(self) -> Mapping[str, FeatureSpec]:
-        """What each task's head may rely on."""
-        return self._spec
 
     def features(self, image_BCDHW: torch.Tensor, tasks: Sequence[str]) -> dict[str, Features]:
         """One pass through the network of each named task."""
