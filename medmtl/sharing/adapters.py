@@ -18,7 +18,7 @@ from medmtl.networks.encoder import EncoderOptions
 from medmtl.networks.features import Features
 from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
-from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder
+from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder, parameters_of
 from medmtl.sharing.decoders import Decoders, decoder_names
 
 
@@ -99,8 +99,7 @@ class Adapters(Sharing):
 
     def own_parameters(self, task: str) -> list[nn.Parameter]:
         """Its adapters, and those of a decoder that only this task reads."""
-        key = f"{task}_adapters"
-        return [*(self.adapters[key].parameters() if key in self.adapters else ()), *self.decoders.own(task)]
+        return [*parameters_of(self.adapters, f"{task}_adapters"), *self.decoders.own(task)]
 
     def encoder_norms(self) -> list[InstanceNorm]:
         """The encoder's."""

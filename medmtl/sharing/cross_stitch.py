@@ -21,9 +21,8 @@ from medmtl.networks.encoder import EncoderOptions, channels_last
 from medmtl.networks.features import Features
 from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
-from medmtl.sharing.base import Sharing, SharingOptions
-from medmtl.sharing.decoders import Maps
-from medmtl.sharing.soft import decoder_copies, encoder_copies
+from medmtl.sharing.base import Sharing, SharingOptions, encoder_copies
+from medmtl.sharing.decoders import Maps, decoder_copies
 
 
 class CrossStitch(Sharing):

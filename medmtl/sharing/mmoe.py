@@ -18,7 +18,7 @@ from medmtl.networks.encoder import EncoderOptions
 from medmtl.networks.features import Features
 from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
-from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder
+from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder, parameters_of
 from medmtl.sharing.decoders import Decoders, decoder_names
 from medmtl.sharing.gate import Gate
 
@@ -84,8 +84,7 @@ class Mmoe(Sharing):
 
     def own_parameters(self, task: str) -> list[nn.Parameter]:
         """Its gate, and those of a decoder that only this task reads."""
-        key = f"{task}_gate"
-        return [*(self.gates[key].parameters() if key in self.gates else ()), *self.decoders.own(task)]
+        return [*parameters_of(self.gates, f"{task}_gate"), *self.decoders.own(task)]
 
     def encoder_norms(self) -> list[InstanceNorm]:
         """The experts'."""

@@ -22,7 +22,7 @@ from medmtl.networks.encoder import EncoderOptions
 from medmtl.networks.features import Features
 from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
-from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder
+from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder, parameters_of
 from medmtl.sharing.decoders import Decoders, Maps, decoder_names
 
 NARROWER = 4  # channels of a map for one inside its mask
@@ -79,8 +79,7 @@ class Mtan(Sharing):
 
     def own_parameters(self, task: str) -> list[nn.Parameter]:
         """Its masks, and those of a decoder that only this task reads."""
-        key = f"{task}_attention"
-        return [*(self.attention[key].parameters() if key in self.attention else ()), *self.decoders.own(task)]
+        return [*parameters_of(self.attention, f"{task}_attention"), *self.decoders.own(task)]
 
     def encoder_norms(self) -> list[InstanceNorm]:
         """The encoder's."""

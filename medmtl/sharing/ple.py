@@ -19,7 +19,7 @@ from medmtl.networks.encoder import EncoderOptions
 from medmtl.networks.features import Features
 from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
-from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder
+from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder, parameters_of
 from medmtl.sharing.decoders import Decoders, Maps, decoder_names
 from medmtl.sharing.gate import Gate
 
@@ -98,10 +98,8 @@ class Ple(Sharing):
 
     def own_parameters(self, task: str) -> list[nn.Parameter]:
         """Its experts and gate, and those of a decoder that only this task reads."""
-        if f"{task}_gate" not in self.gates:
-            return []
-        parts = (self.own[f"{task}_experts"], self.gates[f"{task}_gate"])
-        return [*(p for part in parts for p in part.parameters()), *self.decoders.own(task)]
+        alone = [*parameters_of(self.own, f"{task}_experts"), *parameters_of(self.gates, f"{task}_gate")]
+        return [*alone, *self.decoders.own(task)]
 
     def encoder_norms(self) -> list[InstanceNorm]:
         """The shared experts'; a task's own experts see its view alone."""

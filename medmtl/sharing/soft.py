@@ -13,7 +13,6 @@ by the noise of the losses' gradients.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -25,8 +24,8 @@ from medmtl.networks.encoder import EncoderOptions
 from medmtl.networks.features import Features
 from medmtl.networks.norm import InstanceNorm
 from medmtl.networks.shape import NetworkShape
-from medmtl.sharing.base import Sharing, SharingOptions, make_encoder
-from medmtl.sharing.decoders import Decoders, decoder_names
+from medmtl.sharing.base import Sharing, SharingOptions, encoder_copies, parameters_of
+from medmtl.sharing.decoders import decoder_copies
 
 
 class SoftOptions(SharingOptions):
@@ -110,8 +109,7 @@ class Soft(Sharing):
 
     def own_parameters(self, task: str) -> list[nn.Parameter]:
         """The task's encoder and decoder."""
-        key = f"{task}_encoder"
-        return [*(self.encoders[key].parameters() if key in self.encoders else ()), *self.decoders.own(task)]
+        return [*parameters_of(self.encoders, f"{task}_encoder"), *self.decoders.own(task)]
 
     def encoder_norms(self) -> list[InstanceNorm]:
         """None: the norms of a task of another view are its own already."""
@@ -135,22 +133,6 @@ class Soft(Sharing):
                 continue
             for held in zip(*(stage.parameters() for stage in alike), strict=True):
                 pull(held, [parameter for parameter in held if parameter.grad is not None], strength)
-
-
-def encoder_copies(
-    shape: NetworkShape, network: EncoderOptions, tasks: Sequence[str] | Mapping[str, bool]
-) -> nn.ModuleDict:
-    """``NAME_encoder`` -> an encoder, for each task; all are equal."""
-    drawn = make_encoder(shape, network)
-    return nn.ModuleDict({f"{name}_encoder": deepcopy(drawn) for name in tasks})
-
-
-def decoder_copies(shape: NetworkShape, voxel: Mapping[str, bool]) -> Decoders:
-    """A decoder per voxel task; all are equal."""
-    decoders = Decoders(shape, decoder_names(voxel, per_task=True))
-    for decoder in list(decoders.values())[1:]:
-        decoder.load_state_dict(next(iter(decoders.values())).state_dict())
-    return decoders
 
 
 def _l2(held: Sequence[torch.Tensor], moved: Sequence[torch.Tensor], pull: float) -> None:
