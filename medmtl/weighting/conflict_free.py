@@ -10,7 +10,7 @@ from medmtl.weighting.jacobian import Array, GramMethod
 from medmtl.weighting.quadratic import equal_cosines, unit_rows
 
 
-class Config(GramMethod):
+class ConflictFree(GramMethod):
     """The unit vector u with the same cosine to all gradients, times sum_t g_t . u.
 
     Liu et al. 2024, https://arxiv.org/abs/2408.11104, equation 2. It is a combination of the rows, so its weights

@@ -14,7 +14,7 @@ from torchjd.aggregation import IMTLG, AlignedMTL, ConFIG, GradDrop, PCGrad
 import medmtl
 from medmtl.weighting import torchjd_methods
 from medmtl.weighting.aligned import Aligned
-from medmtl.weighting.conflict_free import Config
+from medmtl.weighting.conflict_free import ConflictFree
 from medmtl.weighting.imtl_g import ImtlG
 from medmtl.weighting.quadratic import Array, dual_cone, unit_rows
 from tests.weighting.jacobians import jacobians, seeded
@@ -27,7 +27,7 @@ def gram(rows: Array) -> Array:
 
 
 def config(gram_TT: Array) -> Array:
-    return Config(Config.Options(kind="config"), [str(t) for t in range(len(gram_TT))]).weigh(gram_TT, {})
+    return ConflictFree(ConflictFree.Options(kind="config"), [str(t) for t in range(len(gram_TT))]).weigh(gram_TT, {})
 
 
 def imtl_g(gram_TT: Array) -> Array:
