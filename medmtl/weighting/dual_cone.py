@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from medmtl.weighting import torchjd_methods
+import numpy as np
+
 from medmtl.weighting.jacobian import Array, GramMethod
+from medmtl.weighting.quadratic import dual_cone, unit_rows
 
 
 class Upgrad(GramMethod):
@@ -19,7 +21,9 @@ class Upgrad(GramMethod):
 
     def weigh(self, gram_TT: Array, losses: Mapping[str, float]) -> Array:
         """Weights of 1 or more."""
-        return len(gram_TT) * torchjd_methods.upgrad(gram_TT)
+        units, lengths_T = unit_rows(gram_TT)
+        weights: Array = np.sum([dual_cone(units, lengths_T, one_T) for one_T in np.eye(len(gram_TT))], axis=0)
+        return weights
 
 
 class Dualproj(GramMethod):
@@ -33,4 +37,4 @@ class Dualproj(GramMethod):
 
     def weigh(self, gram_TT: Array, losses: Mapping[str, float]) -> Array:
         """Weights of 1 or more."""
-        return len(gram_TT) * torchjd_methods.dualproj(gram_TT)
+        return dual_cone(*unit_rows(gram_TT), np.ones(len(gram_TT)))

@@ -59,7 +59,8 @@ def minimum_norm(units: Array, lengths_T: Array) -> Array:
 def dual_cone(units: Array, lengths_T: Array, weights_T: Array) -> Array:
     """v >= weights with the smallest ||sum_t v_t g_t||: a projection to where no g_t disagrees.
 
-    Proposition 1 of Quinton and Rey 2024, https://arxiv.org/abs/2406.16232.
+    Proposition 1 of Quinton and Rey 2024, https://arxiv.org/abs/2406.16232. Torchjd's own projector needs a solver
+    under the GPL, and gives up on small gradients.
     """
     start = units @ (weights_T * lengths_T)
     added_T = nnls(units, -start, maxiter=STEPS * len(lengths_T))[0]

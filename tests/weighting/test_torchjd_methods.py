@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,9 @@ from torchjd.aggregation import IMTLG, AlignedMTL, ConFIG, GradDrop, PCGrad
 
 import medmtl
 from medmtl.weighting import torchjd_methods
-from medmtl.weighting.aligned import Aligned
-from medmtl.weighting.conflict_free import ConflictFree
-from medmtl.weighting.imtl_g import ImtlG
 from medmtl.weighting.quadratic import Array, dual_cone, unit_rows
 from tests.weighting.jacobians import jacobians, seeded
+from tests.weighting.test_gradient_kinds import make
 
 PLAIN = ["two", "agreeing", "random", "opposed"]
 
@@ -26,20 +25,20 @@ def gram(rows: Array) -> Array:
     return rows @ rows.T
 
 
-def config(gram_TT: Array) -> Array:
-    return ConflictFree(ConflictFree.Options(kind="config"), [str(t) for t in range(len(gram_TT))]).weigh(gram_TT, {})
+def weights(kind: str, gram_TT: Array) -> Array:
+    found: Array = make(kind, tuple(str(t) for t in range(len(gram_TT)))).weigh(gram_TT, {})  # type: ignore[operator]
+    return found
 
 
-def imtl_g(gram_TT: Array) -> Array:
-    """As long as in the paper."""
-    return ImtlG(ImtlG.Options(kind="imtl_g"), [str(t) for t in range(len(gram_TT))]).weigh(gram_TT, {}) / len(gram_TT)
+def mean_weights(kind: str, gram_TT: Array) -> Array:
+    """As long as in the paper, which has a mean where the kind has a sum."""
+    return weights(kind, gram_TT) / len(gram_TT)
 
 
-def aligned(gram_TT: Array) -> Array:
-    """As long as in the paper."""
-    method = Aligned(Aligned.Options(kind="aligned"), [str(t) for t in range(len(gram_TT))])
-    return method.weigh(gram_TT, {}) / len(gram_TT)
-
+config = partial(weights, "config")
+imtl_g, aligned, upgrad, dualproj = (
+    partial(mean_weights, kind) for kind in ("imtl_g", "aligned", "upgrad", "dualproj")
+)
 
 METHODS: list[tuple[Callable[[Array], Array], Callable[[], torch.nn.Module]]] = [
     (torchjd_methods.pcgrad, PCGrad),
@@ -125,12 +124,12 @@ def test_trap_4_upgrad_and_dualproj_of_two_by_hand(factor: float) -> None:
     """torchjd's own projector makes small gradients a plain mean."""
     rows = np.sqrt(factor) * np.array([[1.0, 0], [-1, 1]])
     # halves of the rows, each projected to the plane of the other, as PCGrad does for two
-    np.testing.assert_allclose(torchjd_methods.upgrad(gram(rows)), [1, 0.75], rtol=1e-9)
+    np.testing.assert_allclose(upgrad(gram(rows)), [1, 0.75], rtol=1e-9)
     # the mean (0, 1/2) disagrees with neither
-    np.testing.assert_allclose(torchjd_methods.dualproj(gram(rows)), [0.5, 0.5], rtol=1e-9)
+    np.testing.assert_allclose(dualproj(gram(rows)), [0.5, 0.5], rtol=1e-9)
     rows = np.sqrt(factor) * np.array([[1.0, 0], [-3, 1]])
     # (-1, 1/2) disagrees with the first, which is added until it does not: (0, 1/2)
-    np.testing.assert_allclose(torchjd_methods.dualproj(gram(rows)), [1.5, 0.5], rtol=1e-9)
+    np.testing.assert_allclose(dualproj(gram(rows)), [1.5, 0.5], rtol=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -138,16 +137,14 @@ def test_upgrad_is_the_sum_of_the_projected_rows_and_harms_no_task(seed: int) ->
     rows = seeded(seed, 4)
     units, lengths = unit_rows(gram(rows))
     expected = sum(dual_cone(units, lengths, row) for row in np.eye(4) / 4)
-    found = torchjd_methods.upgrad(gram(rows))
+    found = upgrad(gram(rows))
     np.testing.assert_allclose(found, expected, rtol=1e-8)
     assert (rows @ (found @ rows) >= -1e-9 * np.linalg.norm(rows, axis=1) * np.linalg.norm(rows)).all()
 
 
 @pytest.mark.parametrize("name", [*PLAIN, "badly scaled", "tiny", "rank two"])
 def test_no_method_gives_weights_that_are_not_finite(name: str) -> None:
-    for method in (torchjd_methods.pcgrad, imtl_g, aligned, config):
-        assert np.isfinite(method(gram(jacobians()[name]))).all()
-    for method in (torchjd_methods.upgrad, torchjd_methods.dualproj):
+    for method in (torchjd_methods.pcgrad, imtl_g, aligned, config, upgrad, dualproj):
         assert np.isfinite(method(gram(jacobians()[name]))).all()
 
 
