@@ -57,11 +57,13 @@ def auc(
     """Area under the ROC curve: the share of (positive, negative) pairs that the score ranks rightly, ties half.
 
     Folds are weighted by their pairs. The variance is DeLong's (1988, https://doi.org/10.2307/2531595), summed within
-    patients first (Obuchowski 1997, https://doi.org/10.2307/2533958), and the interval is symmetric on the logit
-    scale. Where the area is 1 that variance is 0; but then k pairs of distinct patients were all ranked rightly, and
-    Clopper and Pearson's lower bound for that is 0.025^(1/k): exact, if wide. An area of 0 is the mirror image.
+    patients first and corrected for the number of patients of each class (Obuchowski 1997,
+    https://doi.org/10.2307/2533958; where patients are in both classes, their covariance is corrected by the root of
+    both corrections), and the interval is symmetric on the logit scale. Where the area is 1 that variance is 0; but
+    then k pairs of distinct patients were all ranked rightly, and Clopper and Pearson's lower bound for that is
+    0.025^(1/k): exact, if wide. An area of 0 is the mirror image.
 
-    A fold's only case of a class has no spread of its own; its distance from the pooled area stands in.
+    A fold's only patient of a class has no spread; the distance from the pooled area stands in.
 
     Args:
         positive_N: which cases are positive.
@@ -243,9 +245,11 @@ def _area(
     influence_N = np.zeros(len(positive_N))
     for share, sides in zip(pairs / pairs.sum(), groups, strict=True):
         for group in sides:
-            size = len(group)
-            centre = placement_N[group].mean() if size > 1 else value
-            influence_N[group] = share * (placement_N[group] - centre) / np.sqrt(max(size * (size - 1), 1))
+            count = len(np.unique(patient_N[group]))
+            centre = placement_N[group].mean() if count > 1 else value
+            # I / (I - 1) for I patients, not for the cases: those of a patient need not differ
+            few = np.sqrt(count / max(count - 1, 1))
+            influence_N[group] = share * few * (placement_N[group] - centre) / len(group)
     used_N = np.isin(np.arange(len(positive_N)), np.concatenate(folds))
     separate = sum(_separate_pairs(patient_N[positives], patient_N[negatives]) for positives, negatives in groups)
     return _Area(value, influence_N, used_N, separate)

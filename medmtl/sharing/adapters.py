@@ -15,10 +15,10 @@ from torch import nn
 
 from medmtl.networks.cost import Towers
 from medmtl.networks.encoder import EncoderOptions
-from medmtl.networks.features import Features, FeatureSpec
+from medmtl.networks.features import Features
 from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
-from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder
+from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder, parameters_of
 from medmtl.sharing.decoders import Decoders, decoder_names
 
 
@@ -63,7 +63,6 @@ class Adapters(Sharing):
         self.adapters = nn.ModuleDict(
             {f"{name}_adapters": nn.ModuleList(form(channels) for channels in shape.channels) for name in voxel}
         )
-        self._spec = {name: shape.spec(is_voxel) for name, is_voxel in voxel.items()}
 
     @classmethod
     def towers(
@@ -76,11 +75,6 @@ class Adapters(Sharing):
         return Towers(
             1, decoders, reruns=sum(voxel.values()) - decoders, beside_maps=1.5 * len(voxel), beside_weights=weights
         )
-
-    @property
-    def spec(self) -> Mapping[str, FeatureSpec]:
-        """What each task's head may rely on."""
-        return self._spec
 
     def features(self, image_BCDHW: torch.Tensor, tasks: Sequence[str]) -> dict[str, Features]:
         """One pass through the encoder, and one through the adapters and the decoder of each named task."""
@@ -105,8 +99,7 @@ class Adapters(Sharing):
 
     def own_parameters(self, task: str) -> list[nn.Parameter]:
         """Its adapters, and those of a decoder that only this task reads."""
-        key = f"{task}_adapters"
-        return [*(self.adapters[key].parameters() if key in self.adapters else ()), *self.decoders.own(task)]
+        return [*parameters_of(self.adapters, f"{task}_adapters"), *self.decoders.own(task)]
 
     def encoder_norms(self) -> list[InstanceNorm]:
         """The encoder's."""

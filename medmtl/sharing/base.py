@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import deepcopy
 from typing import ClassVar
 
 import torch
@@ -51,6 +52,7 @@ class Sharing(nn.Module, ABC):
         self, options: SharingOptions, shape: NetworkShape, network: EncoderOptions, voxel: Mapping[str, bool]
     ) -> None:
         super().__init__()  # what a kind is made of is its own; the signature is what build_model relies on
+        self._spec = {name: shape.spec(is_voxel) for name, is_voxel in voxel.items()}
 
     @classmethod
     def towers(
@@ -97,9 +99,9 @@ class Sharing(nn.Module, ABC):
         """
 
     @property
-    @abstractmethod
     def spec(self) -> Mapping[str, FeatureSpec]:
-        """What each task's head may rely on."""
+        """What each task's head may rely on; by default what the network's shape gives any task."""
+        return self._spec
 
     @abstractmethod
     def features(self, image_BCDHW: torch.Tensor, tasks: Sequence[str]) -> dict[str, Features]:
@@ -148,6 +150,28 @@ def make_encoder(shape: NetworkShape, network: EncoderOptions) -> Encoder:
         network: options of the network.
     """
     return networks.kinds.get(network.kind)(shape)
+
+
+def encoder_copies(shape: NetworkShape, network: EncoderOptions, tasks: Iterable[str]) -> nn.ModuleDict:
+    """``NAME_encoder`` -> an encoder, for each task; all are equal.
+
+    Args:
+        shape: measurements of the network.
+        network: options of the network.
+        tasks: their names.
+    """
+    drawn = make_encoder(shape, network)
+    return nn.ModuleDict({f"{name}_encoder": deepcopy(drawn) for name in tasks})
+
+
+def parameters_of(parts: nn.ModuleDict, key: str) -> list[nn.Parameter]:
+    """Those of one of the parts; none without it, as for a task that another network of the model answers.
+
+    Args:
+        parts: by key.
+        key: of the part.
+    """
+    return list(parts[key].parameters()) if key in parts else []
 
 
 def decoder_count(network: EncoderOptions, voxel: Mapping[str, bool]) -> int:

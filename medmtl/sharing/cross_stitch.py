@@ -18,12 +18,11 @@ from torch import nn
 
 from medmtl.networks.cost import Towers
 from medmtl.networks.encoder import EncoderOptions, channels_last
-from medmtl.networks.features import Features, FeatureSpec
+from medmtl.networks.features import Features
 from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
-from medmtl.sharing.base import Sharing, SharingOptions
-from medmtl.sharing.decoders import Maps
-from medmtl.sharing.soft import decoder_copies, encoder_copies
+from medmtl.sharing.base import Sharing, SharingOptions, encoder_copies
+from medmtl.sharing.decoders import Maps, decoder_copies
 
 
 class CrossStitch(Sharing):
@@ -64,7 +63,6 @@ class CrossStitch(Sharing):
             )
             for _ in shape.channels
         )
-        self._spec = {name: shape.spec(is_voxel) for name, is_voxel in voxel.items()}
 
     @classmethod
     def towers(
@@ -85,11 +83,6 @@ class CrossStitch(Sharing):
         """All encoders, whoever asks, and the decoders of those who do."""
         decoders = sum(is_voxel for name, is_voxel in voxel.items() if name in tasks)
         return replace(cls.towers(options, shape, network, voxel), decoders=decoders)
-
-    @property
-    def spec(self) -> Mapping[str, FeatureSpec]:
-        """What each task's head may rely on."""
-        return self._spec
 
     def features(self, image_BCDHW: torch.Tensor, tasks: Sequence[str]) -> dict[str, Features]:
         """One pass through all encoders, and one through the decoder of each named voxel task."""

@@ -62,3 +62,16 @@ def decoder_names(voxel: Mapping[str, bool], per_task: bool) -> dict[str, str]:
     """
     # suffixed, because a module's own attributes, such as ``type``, cannot be keys, and tasks may be called so
     return {name: f"{name}_decoder" if per_task else "decoder" for name, is_voxel in voxel.items() if is_voxel}
+
+
+def decoder_copies(shape: NetworkShape, voxel: Mapping[str, bool]) -> Decoders:
+    """A decoder per voxel task; all are equal.
+
+    Args:
+        shape: measurements of the network.
+        voxel: task -> whether it is a voxel task.
+    """
+    decoders = Decoders(shape, decoder_names(voxel, per_task=True))
+    for decoder in list(decoders.values())[1:]:
+        decoder.load_state_dict(next(iter(decoders.values())).state_dict())
+    return decoders

@@ -31,14 +31,15 @@ class Gate(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def weights(self, experts: Sequence[Maps]) -> torch.Tensor:
-        """(B, experts) in fp32; each row sums to 1.
+        """(B, experts) in fp32, also under autocast; each row sums to 1.
 
         Args:
             experts: maps of each expert, finest first.
         """
         pooled_BF = torch.cat([maps[-1].detach().float().mean((2, 3, 4)) for maps in experts], 1)
-        logits: torch.Tensor = self.linear(pooled_BF)
-        return logits.float().softmax(1)
+        with torch.autocast(pooled_BF.device.type, enabled=False):
+            logits: torch.Tensor = self.linear(pooled_BF)
+            return logits.softmax(1)
 
     def forward(self, experts: Sequence[Maps]) -> Maps:
         """The mixed maps, finest first; arguments as of :meth:`weights`."""

@@ -18,7 +18,7 @@ from torch import nn
 
 from medmtl.networks.cost import Towers
 from medmtl.networks.encoder import EncoderOptions
-from medmtl.networks.features import Features, FeatureSpec
+from medmtl.networks.features import Features
 from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
 from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder
@@ -90,7 +90,6 @@ class Hard(Sharing):
             common, deeper = self.encoder.stages[: options.shared_stages], self.encoder.stages[options.shared_stages :]
             self.encoder.stages = common
             self.branches = nn.ModuleDict({f"{key}_branch": deepcopy(deeper) for key in self._names()})
-        self._spec = {name: shape.spec(is_voxel) for name, is_voxel in voxel.items()}
 
     @classmethod
     def towers(
@@ -120,11 +119,6 @@ class Hard(Sharing):
                 if name not in tasks:
                     hint = did_you_mean(name, tasks) or f"known: {', '.join(tasks)}"
                     raise ValueError(f"groups.{group}: {name!r} is no task of this file; {hint}")
-
-    @property
-    def spec(self) -> Mapping[str, FeatureSpec]:
-        """What each task's head may rely on."""
-        return self._spec
 
     def features(self, image_BCDHW: torch.Tensor, tasks: Sequence[str]) -> dict[str, Features]:
         """One pass through what is common, and one through each branch and decoder that the named tasks need."""

@@ -15,10 +15,10 @@ from torch import nn
 
 from medmtl.networks.cost import Towers
 from medmtl.networks.encoder import EncoderOptions
-from medmtl.networks.features import Features, FeatureSpec
+from medmtl.networks.features import Features
 from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
-from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder
+from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder, parameters_of
 from medmtl.sharing.decoders import Decoders, decoder_names
 from medmtl.sharing.gate import Gate
 
@@ -59,7 +59,6 @@ class Mmoe(Sharing):
         self.experts = nn.ModuleList(make_encoder(shape, network) for _ in range(options.experts))
         self.decoders = Decoders(shape, decoder_names(voxel, network.decoder == "per_task"))
         self.gates = nn.ModuleDict({f"{name}_gate": Gate(shape.channels[-1], options.experts) for name in voxel})
-        self._spec = {name: shape.spec(is_voxel) for name, is_voxel in voxel.items()}
 
     @classmethod
     def towers(
@@ -69,11 +68,6 @@ class Mmoe(Sharing):
         assert isinstance(options, MmoeOptions)
         decoders = decoder_count(network, voxel)
         return Towers(options.experts, decoders, reruns=sum(voxel.values()) - decoders, beside_maps=1.5 * len(voxel))
-
-    @property
-    def spec(self) -> Mapping[str, FeatureSpec]:
-        """What each task's head may rely on."""
-        return self._spec
 
     def features(self, image_BCDHW: torch.Tensor, tasks: Sequence[str]) -> dict[str, Features]:
         """One pass through every expert, and one through the gate and the decoder of each named task."""
@@ -90,8 +84,7 @@ class Mmoe(Sharing):
 
     def own_parameters(self, task: str) -> list[nn.Parameter]:
         """Its gate, and those of a decoder that only this task reads."""
-        key = f"{task}_gate"
-        return [*(self.gates[key].parameters() if key in self.gates else ()), *self.decoders.own(task)]
+        return [*parameters_of(self.gates, f"{task}_gate"), *self.decoders.own(task)]
 
     def encoder_norms(self) -> list[InstanceNorm]:
         """The experts'."""

@@ -19,10 +19,10 @@ from torch.nn import functional
 
 from medmtl.networks.cost import Towers
 from medmtl.networks.encoder import EncoderOptions
-from medmtl.networks.features import Features, FeatureSpec
+from medmtl.networks.features import Features
 from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
-from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder
+from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder, parameters_of
 from medmtl.sharing.decoders import Decoders, Maps, decoder_names
 
 NARROWER = 4  # channels of a map for one inside its mask
@@ -54,7 +54,6 @@ class Mtan(Sharing):
         self.encoder = make_encoder(shape, network)
         self.decoders = Decoders(shape, decoder_names(voxel, network.decoder == "per_task"))
         self.attention = nn.ModuleDict({f"{name}_attention": Attention(shape) for name in voxel})
-        self._spec = {name: shape.spec(is_voxel) for name, is_voxel in voxel.items()}
 
     @classmethod
     def towers(
@@ -64,11 +63,6 @@ class Mtan(Sharing):
         decoders, tasks = decoder_count(network, voxel), len(voxel)
         reruns = sum(voxel.values()) - decoders
         return Towers(1, decoders, reruns=reruns, beside_maps=4.5 * tasks, beside_weights=0.625 * tasks)
-
-    @property
-    def spec(self) -> Mapping[str, FeatureSpec]:
-        """What each task's head may rely on."""
-        return self._spec
 
     def features(self, image_BCDHW: torch.Tensor, tasks: Sequence[str]) -> dict[str, Features]:
         """One pass through the encoder, and one through the masks and the decoder of each named task."""
@@ -85,8 +79,7 @@ class Mtan(Sharing):
 
     def own_parameters(self, task: str) -> list[nn.Parameter]:
         """Its masks, and those of a decoder that only this task reads."""
-        key = f"{task}_attention"
-        return [*(self.attention[key].parameters() if key in self.attention else ()), *self.decoders.own(task)]
+        return [*parameters_of(self.attention, f"{task}_attention"), *self.decoders.own(task)]
 
     def encoder_norms(self) -> list[InstanceNorm]:
         """The encoder's."""

@@ -16,10 +16,10 @@ from torch import nn
 
 from medmtl.networks.cost import Towers
 from medmtl.networks.encoder import EncoderOptions
-from medmtl.networks.features import Features, FeatureSpec
+from medmtl.networks.features import Features
 from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
-from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder
+from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder, parameters_of
 from medmtl.sharing.decoders import Decoders, Maps, decoder_names
 from medmtl.sharing.gate import Gate
 
@@ -69,7 +69,6 @@ class Ple(Sharing):
         self.decoders = Decoders(shape, decoder_names(voxel, network.decoder == "per_task"))
         count = options.shared + options.own
         self.gates = nn.ModuleDict({f"{name}_gate": Gate(shape.channels[-1], count) for name in voxel})
-        self._spec = {name: shape.spec(is_voxel) for name, is_voxel in voxel.items()}
 
     @classmethod
     def towers(
@@ -79,11 +78,6 @@ class Ple(Sharing):
         assert isinstance(options, PleOptions)
         decoders, experts = decoder_count(network, voxel), options.shared + options.own * len(voxel)
         return Towers(experts, decoders, reruns=sum(voxel.values()) - decoders, beside_maps=2.0 * len(voxel))
-
-    @property
-    def spec(self) -> Mapping[str, FeatureSpec]:
-        """What each task's head may rely on."""
-        return self._spec
 
     def features(self, image_BCDHW: torch.Tensor, tasks: Sequence[str]) -> dict[str, Features]:
         """One pass through the shared experts, and one through what else each named task has."""
@@ -104,10 +98,8 @@ class Ple(Sharing):
 
     def own_parameters(self, task: str) -> list[nn.Parameter]:
         """Its experts and gate, and those of a decoder that only this task reads."""
-        if f"{task}_gate" not in self.gates:
-            return []
-        parts = (self.own[f"{task}_experts"], self.gates[f"{task}_gate"])
-        return [*(p for part in parts for p in part.parameters()), *self.decoders.own(task)]
+        alone = [*parameters_of(self.own, f"{task}_experts"), *parameters_of(self.gates, f"{task}_gate")]
+        return [*alone, *self.decoders.own(task)]
 
     def encoder_norms(self) -> list[InstanceNorm]:
         """The shared experts'; a task's own experts see its view alone."""

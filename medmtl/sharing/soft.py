@@ -13,7 +13,6 @@ by the noise of the losses' gradients.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -22,11 +21,11 @@ from torch import nn
 
 from medmtl.networks.cost import Towers
 from medmtl.networks.encoder import EncoderOptions
-from medmtl.networks.features import Features, FeatureSpec
+from medmtl.networks.features import Features
 from medmtl.networks.norm import InstanceNorm
 from medmtl.networks.shape import NetworkShape
-from medmtl.sharing.base import Sharing, SharingOptions, make_encoder
-from medmtl.sharing.decoders import Decoders, decoder_names
+from medmtl.sharing.base import Sharing, SharingOptions, encoder_copies, parameters_of
+from medmtl.sharing.decoders import decoder_copies
 
 
 class SoftOptions(SharingOptions):
@@ -62,6 +61,9 @@ class Soft(Sharing):
     the trunk's, is for all of them, so that they meet in the middle. A tower whose task is absent from a step counts in
     the mean and is not moved. Decoders are not pulled.
 
+    ``l1`` is the implicit step of its ``D`` in the same way. With ``cosine``, ``D`` is the sum over tensors, and a step
+    is the gradient of ``mu D`` for each tensor's direction, times its length: ||theta||^2 times that for the tensor.
+
     Cost against one encoder: parameters, memory and time of an encoder per task and of a decoder per voxel task.
 
     Args:
@@ -83,7 +85,6 @@ class Soft(Sharing):
         self._options = options
         self.encoders = encoder_copies(shape, network, voxel)
         self.decoders = decoder_copies(shape, voxel)
-        self._spec = {name: shape.spec(is_voxel) for name, is_voxel in voxel.items()}
 
     @classmethod
     def towers(
@@ -98,11 +99,6 @@ class Soft(Sharing):
             )
         return Towers(len(voxel), sum(voxel.values()), beside_maps=0.5 * len(voxel))
 
-    @property
-    def spec(self) -> Mapping[str, FeatureSpec]:
-        """What each task's head may rely on."""
-        return self._spec
-
     def features(self, image_BCDHW: torch.Tensor, tasks: Sequence[str]) -> dict[str, Features]:
         """One pass through the network of each named task."""
         return self.decoders.decode({name: self.encoders[f"{name}_encoder"](image_BCDHW) for name in tasks})
@@ -113,8 +109,7 @@ class Soft(Sharing):
 
     def own_parameters(self, task: str) -> list[nn.Parameter]:
         """The task's encoder and decoder."""
-        key = f"{task}_encoder"
-        return [*(self.encoders[key].parameters() if key in self.encoders else ()), *self.decoders.own(task)]
+        return [*parameters_of(self.encoders, f"{task}_encoder"), *self.decoders.own(task)]
 
     def encoder_norms(self) -> list[InstanceNorm]:
         """None: the norms of a task of another view are its own already."""
@@ -140,22 +135,6 @@ class Soft(Sharing):
                 pull(held, [parameter for parameter in held if parameter.grad is not None], strength)
 
 
-def encoder_copies(
-    shape: NetworkShape, network: EncoderOptions, tasks: Sequence[str] | Mapping[str, bool]
-) -> nn.ModuleDict:
-    """``NAME_encoder`` -> an encoder, for each task; all are equal."""
-    drawn = make_encoder(shape, network)
-    return nn.ModuleDict({f"{name}_encoder": deepcopy(drawn) for name in tasks})
-
-
-def decoder_copies(shape: NetworkShape, voxel: Mapping[str, bool]) -> Decoders:
-    """A decoder per voxel task; all are equal."""
-    decoders = Decoders(shape, decoder_names(voxel, per_task=True))
-    for decoder in list(decoders.values())[1:]:
-        decoder.load_state_dict(next(iter(decoders.values())).state_dict())
-    return decoders
-
-
 def _l2(held: Sequence[torch.Tensor], moved: Sequence[torch.Tensor], pull: float) -> None:
     mean, force = torch.stack(list(held)).mean(0), 2 * pull * len(held) / (len(held) - 1)
     for tensor in moved:
@@ -163,11 +142,25 @@ def _l2(held: Sequence[torch.Tensor], moved: Sequence[torch.Tensor], pull: float
 
 
 def _l1(held: Sequence[torch.Tensor], moved: Sequence[torch.Tensor], pull: float) -> None:
-    # of two tensors the implicit step is exact: both go ``pull`` towards each other, and stop where they meet
-    mean = torch.stack(list(held)).mean(0)
+    # Of T towers each goes pull / (T - 1) towards each other one: in order, the lowest by pull up, the highest by pull
+    # down. That is the exact implicit step but for those that would cross, which meet in their mean: the nearest values
+    # that keep the order, by the formula of isotonic regression. The mean of all stays.
+    value_TN, order_TN = torch.stack(list(held)).sort(dim=0, stable=True)
+    count = len(held)
+    step_T = torch.linspace(pull, -pull, count, dtype=value_TN.dtype, device=value_TN.device)
+    value_TN += step_T.view(-1, *[1] * held[0].dim())
+
+    def meets(index: int) -> torch.Tensor:
+        blocks = [
+            torch.stack([value_TN[low : high + 1].mean(0) for high in range(index, count)]).amin(0)
+            for low in range(index + 1)
+        ]
+        return torch.stack(blocks).amax(0)
+
+    found = torch.empty_like(value_TN).scatter_(0, order_TN, torch.stack([meets(index) for index in range(count)]))
+    places = {id(tensor): place for place, tensor in enumerate(held)}
     for tensor in moved:
-        apart = tensor - mean
-        tensor.copy_(mean + apart.sign() * (apart.abs() - pull).clamp(min=0))
+        tensor.copy_(found[places[id(tensor)]])
 
 
 def _cosine(held: Sequence[torch.Tensor], moved: Sequence[torch.Tensor], pull: float) -> None:

@@ -13,6 +13,7 @@ from medmtl.data.batch import Batch, ViewBatch
 from medmtl.device import Precision, autocast
 from medmtl.errors import NumericError
 from medmtl.model import MultiTaskModel
+from medmtl.networks.pooling.head import RunningStandardisation
 from medmtl.rng import derive_seed
 from medmtl.tasks.base import Task
 from medmtl.tasks.learning import Samples
@@ -124,7 +125,7 @@ def train_step(learner: Learner, batch: Batch, rate_factor: float) -> StepRecord
             The learner is then of no use: nothing of it may be kept.
     """
     batch = learner.times.active(batch)
-    torch.manual_seed(derive_seed(learner.seed, "step", batch.step))
+    _seed(learner, batch)
     learner.model.train()
     if learner.frozen:
         freeze(learner.model, learner.frozen, batch.step < learner.frozen_steps)
@@ -156,6 +157,10 @@ def train_step(learner: Learner, batch: Batch, rate_factor: float) -> StepRecord
     if learner.average is not None:
         learner.average.update(batch.step + 1)
     return StepRecord(values, dict(weights), norms, skipped=learner.skipped > 0, conflict=conflict)
+
+
+def _seed(learner: Learner, batch: Batch) -> None:
+    torch.manual_seed(derive_seed(learner.seed, "step", batch.step))
 
 
 def _batch_losses(learner: Learner, batch: Batch, *, remember: bool) -> dict[str, torch.Tensor]:
@@ -196,13 +201,20 @@ def _update(learner: Learner, rate_factor: float, batch: Batch) -> dict[str, flo
 
 @torch.no_grad()
 def _losses_again(learner: Learner, batch: Batch) -> dict[str, float]:
-    """Of the same samples after the update, for a weighting that asks for them; heads' running moments stay."""
+    """Of the same samples after the update, for a weighting that asks for them.
+
+    Only the weights differ: dropout draws what it drew, and the heads standardise with the moments that this step's
+    first pass updated and then used.
+    """
     if learner.weighting.needs != "second forward" or learner.skipped:
         return {}
-    kept = [(buffer, buffer.clone()) for buffer in learner.model.buffers()]
+    standardised = [layer for layer in learner.model.modules() if isinstance(layer, RunningStandardisation)]
+    for layer in standardised:
+        layer.eval()
+    _seed(learner, batch)
     again = _batch_losses(learner, batch, remember=False)
-    for buffer, before in kept:
-        buffer.copy_(before)
+    for layer in standardised:
+        layer.train()
     return dict(zip(again, _read(list(again.values())), strict=True))
 
 

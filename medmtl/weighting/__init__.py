@@ -6,7 +6,7 @@ from medmtl.registry import Registry
 from medmtl.weighting.aligned import Aligned
 from medmtl.weighting.base import Trained, Weighting
 from medmtl.weighting.cagrad import Cagrad
-from medmtl.weighting.conflict_free import Config
+from medmtl.weighting.conflict_free import ConflictFree
 from medmtl.weighting.db_mtl import DbMtl
 from medmtl.weighting.dual_cone import Dualproj, Upgrad
 from medmtl.weighting.dwa import Dwa
@@ -31,8 +31,8 @@ kinds: Registry[Weighting] = Registry("weighting")
 for method in (
     Equal, Fixed,
     Uncertainty, Dwa, RandomWeights, GeometricMean, ImtlL, Stch, Famo,
-    Pcgrad, Gradvac, Graddrop, Mgda, Cagrad, Nash, Fairgrad, ImtlG, Aligned, Config, Upgrad, Dualproj, Pcd, Gradnorm,
-    DbMtl,
+    Pcgrad, Gradvac, Graddrop, Mgda, Cagrad, Nash, Fairgrad, ImtlG, Aligned, ConflictFree, Upgrad, Dualproj, Pcd,
+    Gradnorm, DbMtl,
 ):  # fmt: skip
     kinds.add(method)
 

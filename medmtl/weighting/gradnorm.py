@@ -33,8 +33,8 @@ class Gradnorm(GramMethod):
 
     Chen et al. 2018, https://arxiv.org/abs/1711.02257. The slope is divided by the mean norm, so that the weights do
     not depend on the gradients' unit. L_t(0) is 1 under ``loss_scale: prior``, the loss of the best constant, and
-    otherwise the first loss that was seen. State: a weight per task, from 1, and the first losses; a step moves those
-    of its tasks and keeps their sum.
+    otherwise the first loss that was seen, before its ramp. State: a weight per task, from 1, and the first losses; a
+    step moves those of its tasks and keeps their sum.
     """
 
     kind = "gradnorm"
@@ -50,17 +50,21 @@ class Gradnorm(GramMethod):
     def weigh(self, gram_TT: Array, losses: Mapping[str, float]) -> Array:
         """Weights as they are in this step; then they move."""
         assert isinstance(self.options, GradnormOptions)
-        self.first = {name: loss for name, loss in losses.items() if loss > 0} | self.first
         used_T = np.array([self.weights[name] for name in losses])
         norms_T = np.sqrt(np.diagonal(gram_TT))
         level = float((used_T * norms_T).mean())
-        left_T = np.array([max(loss, 0.0) / self.first.get(name, 1.0) for name, loss in losses.items()])
+        first = {name: loss for name, loss in losses.items() if loss > 0} | self.first
+        left_T = np.array([max(loss, 0.0) / first.get(name, 1.0) for name, loss in losses.items()])
         rate_T = left_T / left_T.mean() if left_T.any() else np.ones_like(left_T)
         too_large_T = np.sign(used_T * norms_T - level * rate_T**self.options.alpha)
         moved_T = np.clip(used_T - self.options.lr * too_large_T * norms_T / level, LEAST, None)
         moved_T *= used_T.sum() / moved_T.sum()
         self.weights |= dict(zip(losses, moved_T.tolist(), strict=True))
         return used_T
+
+    def after_step(self, losses: Mapping[str, float], again: Mapping[str, float], epoch: int) -> None:
+        """Keep the first loss of a task; these ones are before a ramp, which would make the first one small."""
+        self.first = {name: loss for name, loss in losses.items() if loss > 0} | self.first
 
     def extra_state(self) -> dict[str, Any]:
         """Weights and first losses by task."""

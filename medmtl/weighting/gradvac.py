@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 from pydantic import Field
 
-from medmtl.weighting import torchjd_methods
 from medmtl.weighting.base import WeightingOptions, same_tasks
 from medmtl.weighting.jacobian import Array, GradientOptions, GramMethod
+
+NOTHING = 1e-7  # length that is left of a unit row: rounding
+TINY = 1e-12  # beside the sine of an average
 
 
 class GradvacOptions(GradientOptions):
@@ -26,8 +30,8 @@ class GradvacOptions(GradientOptions):
 class Gradvac(GramMethod):
     """Sum of the gradients, each turned towards those with which its cosine is under the pair's running average.
 
-    Wang et al. 2021, https://arxiv.org/abs/2010.05874. State: an average per ordered pair of tasks, from 0; a pair of
-    which one is absent keeps it.
+    Wang et al. 2021, https://arxiv.org/abs/2010.05874, algorithm 1. The order of the others is drawn in each step.
+    State: an average per ordered pair of tasks, from 0; a pair of which one is absent keeps it.
     """
 
     kind = "gradvac"
@@ -40,11 +44,21 @@ class Gradvac(GramMethod):
     def weigh(self, gram_TT: Array, losses: Mapping[str, float]) -> Array:
         """Weights of 0 or more; the averages move."""
         assert isinstance(self.options, GradvacOptions)
-        names = list(losses)
-        before_TT = np.array([[self.similarity[name].get(other, 0.0) for other in names] for name in names])
-        weights_T, after_TT = torchjd_methods.gradvac(gram_TT, before_TT, self.options.decay)
-        for name, row in zip(names, after_TT, strict=True):
-            self.similarity[name] |= {o: float(v) for o, v in zip(names, row, strict=True) if o != name}
+        decay, names = self.options.decay, list(losses)
+        lengths_T = np.sqrt(np.diagonal(gram_TT))
+        cosines_TT = gram_TT / np.outer(lengths_T, lengths_T)
+        weights_T = np.zeros(len(names))
+        for index, usual in enumerate(self.similarity[name] for name in names):
+            turned_T = np.eye(len(names))[index]  # as a combination of the unit rows
+            others = np.delete(np.arange(len(names)), index)
+            for other in others[torch.randperm(len(others)).numpy()]:
+                length = math.sqrt(max(0.0, turned_T @ cosines_TT @ turned_T))
+                cosine = float(cosines_TT[other] @ turned_T) / length if length > NOTHING else 0.0
+                wanted = usual[names[other]]
+                if cosine < wanted:
+                    turned_T[other] += length * (wanted * _sine(cosine) / (_sine(wanted) + TINY) - cosine)
+                usual[names[other]] = (1 - decay) * wanted + decay * cosine
+            weights_T += turned_T * lengths_T[index] / lengths_T
         return weights_T
 
     def extra_state(self) -> dict[str, Any]:
@@ -54,3 +68,7 @@ class Gradvac(GramMethod):
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         """Restore the averages."""
         self.similarity = {name: dict(row) for name, row in same_tasks(state["similarity"], self.tasks).items()}
+
+
+def _sine(cosine: float) -> float:
+    return math.sqrt(max(0.0, 1 - cosine**2))

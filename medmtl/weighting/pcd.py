@@ -31,8 +31,8 @@ class Pcd(GramMethod):
     """min_d ||d - n_1|| with n_t . d >= tau ||n_t||^2 for the others, n_t = g_t / sqrt(running mean of ||g_t||^2).
 
     https://arxiv.org/abs/2606.29521. Promises that contradict each other are dropped. The aggregate has the length of
-    the leading gradient. State: the mean and the number of steps of each task, which a step without the task leaves
-    alone.
+    the leading gradient, however many tasks are present: the others bend its direction and make the step no longer.
+    State: the mean and the number of steps of each task, which a step without the task leaves alone.
 
     Raises:
         ValueError: if ``first`` is no task.

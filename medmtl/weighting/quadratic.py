@@ -1,8 +1,8 @@
-"""Small quadratic programmes on a Gram matrix, exact and free of the gradients' scale.
+"""Small quadratic programmes, and a least-squares problem, on a Gram matrix, exact and free of the gradients' scale.
 
-All are reduced to non-negative least squares (Lawson and Hanson 1974, *Solving Least Squares Problems*, chapter 23), an
-active-set method that ends after finitely many steps. Rows are made unit vectors first, so that neither a common factor
-nor a row that is a million times shorter than another costs digits.
+Programmes are reduced to non-negative least squares (Lawson and Hanson 1974, *Solving Least Squares Problems*, chapter
+23), an active-set method that ends after finitely many steps. Rows are made unit vectors first, so that neither a
+common factor nor a row that is a million times shorter than another costs digits.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from scipy.optimize import nnls
 
 Array = npt.NDArray[np.float64]
 
+SMALLEST = 1e-6  # singular value of unit rows, of the largest; the root of float64's rounding is 1e-8
+NO_DIRECTION = 1e-9  # length of what is 1 / cosine where there is one; rounding over SMALLEST is 1e-10
 STEPS = 100  # of the active set, per column; about one is needed
 INFEASIBLE = 1e-14  # squared distance, of 1, under which constraints contradict each other
 
@@ -57,7 +59,8 @@ def minimum_norm(units: Array, lengths_T: Array) -> Array:
 def dual_cone(units: Array, lengths_T: Array, weights_T: Array) -> Array:
     """v >= weights with the smallest ||sum_t v_t g_t||: a projection to where no g_t disagrees.
 
-    Proposition 1 of Quinton and Rey 2024, https://arxiv.org/abs/2406.16232.
+    Proposition 1 of Quinton and Rey 2024, https://arxiv.org/abs/2406.16232. Torchjd's own projector needs a solver
+    under the GPL, and gives up on small gradients.
     """
     start = units @ (weights_T * lengths_T)
     added_T = nnls(units, -start, maxiter=STEPS * len(lengths_T))[0]
@@ -82,3 +85,22 @@ def nearest_above(units: Array, point: Array, least: Array) -> Array | None:
         return None
     multipliers: Array = found / left * size
     return multipliers
+
+
+def equal_cosines(units: Array) -> tuple[Array, Array]:
+    """d = sum_t v_t u_t with the same u_t . d for every t, or as nearly as there is; 0 where rows are opposite.
+
+    Args:
+        units: unit columns, (D, T).
+
+    Returns:
+        d, (D,), and v, (T,).
+    """
+    direction = _least_squares(units.T, np.ones(units.shape[1]))
+    if np.linalg.norm(direction) <= NO_DIRECTION:
+        direction = np.zeros_like(direction)
+    return direction, _least_squares(units, direction)
+
+
+def _least_squares(matrix: Array, target: Array) -> Array:
+    return np.asarray(np.linalg.lstsq(matrix, target, rcond=SMALLEST)[0], dtype=np.float64)

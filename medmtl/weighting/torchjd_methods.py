@@ -1,77 +1,24 @@
 """What is taken from torchjd; nothing else imports it, because its interface changes between minor versions.
 
-It is given a small float64 matrix on the CPU, never a module: its state is not keyed by task and its solvers stop at
-absolute tolerances, so what is called here keeps none, and Gram matrices have a trace of 1.
+It is given tensors, never a module, and what is called here keeps no state: that would not be keyed by task. The Gram
+matrix has a trace of 1.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from torchjd.aggregation import (
-    AlignedMTLWeighting,
-    DualProjWeighting,
-    GradDrop,
-    GradVacWeighting,
-    IMTLGWeighting,
-    PCGradWeighting,
-    UPGradWeighting,
-    Weighting,
-)
-from torchjd.linalg import DualConeProjector, PSDMatrix
+from torchjd.aggregation import GradDrop, PCGradWeighting
 
-from medmtl.weighting.quadratic import Array, dual_cone, unit_rows
-
-TINY = 1e-12  # beside cosines and rows of a Gram matrix with trace 1
-
-
-class _Projector(DualConeProjector):
-    """In place of torchjd's own, which needs a solver under the GPL and gives up on small gradients."""
-
-    def __call__(self, U: torch.Tensor, G: PSDMatrix) -> torch.Tensor:
-        units, lengths_T = unit_rows(G.numpy())
-        return torch.from_numpy(np.apply_along_axis(lambda u: dual_cone(units, lengths_T, u), -1, U.numpy()))
+from medmtl.weighting.quadratic import Array
 
 
 def pcgrad(gram_TT: Array) -> Array:
     """PCGrad's weights; draws one order per task from torch's generator."""
-    return _call(PCGradWeighting(), gram_TT)
-
-
-def gradvac(gram_TT: Array, similarity_TT: Array, decay: float) -> tuple[Array, Array]:
-    """GradVac's weights, and the new averages of the pairs' cosines; draws one order per task."""
-    method = GradVacWeighting(beta=decay, eps=TINY)
-    method.register_buffer("_phi_t", torch.from_numpy(similarity_TT.copy()))
-    method._state_key = (len(gram_TT), torch.float64)
-    weights_T = _call(method, gram_TT)
-    return weights_T, method.get_buffer("_phi_t").numpy()
-
-
-def imtl_g(gram_TT: Array) -> Array:
-    """IMTL-G's weights."""
-    return _call(IMTLGWeighting(), gram_TT)
-
-
-def aligned(gram_TT: Array) -> Array:
-    """Aligned-MTL's weights."""
-    return _call(AlignedMTLWeighting(), gram_TT)
-
-
-def upgrad(gram_TT: Array) -> Array:
-    """UPGrad's weights."""
-    return _call(UPGradWeighting(projector=_Projector()), gram_TT)
-
-
-def dualproj(gram_TT: Array) -> Array:
-    """DualProj's weights."""
-    return _call(DualProjWeighting(projector=_Projector()), gram_TT)
+    weights: Array = PCGradWeighting()(torch.from_numpy(gram_TT / np.trace(gram_TT))).numpy()
+    return weights
 
 
 def graddrop(rows_TN: torch.Tensor, leak: float) -> torch.Tensor:
     """GradDrop's aggregate of rows, (N,); draws one number per column."""
     return GradDrop(leak=torch.full_like(rows_TN[:, 0], leak))(rows_TN)
-
-
-def _call(method: Weighting[PSDMatrix], gram_TT: Array) -> Array:
-    weights: Array = method(torch.from_numpy(gram_TT / np.trace(gram_TT))).numpy()
-    return weights

@@ -50,3 +50,14 @@ def test_experts_do_not_learn_from_being_chosen() -> None:
     weights[:, 0].sum().backward()
     assert gate.linear.weight.grad is not None
     assert all(level.grad is None for one in experts for level in one)
+
+
+def test_weights_are_computed_in_fp32_under_autocast() -> None:
+    torch.manual_seed(0)
+    gate, experts = Gate(32, 4), [(torch.randn(2, 32, 4, 4, 4) + 0.5,) for _ in range(4)]
+    torch.nn.init.normal_(gate.linear.weight, std=0.3)
+    expected = gate.weights(experts)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = gate.weights(experts)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)

@@ -11,7 +11,7 @@ from torch import nn
 from medmtl.model import MultiTaskModel, SecondView
 from medmtl.networks.unet import UnetOptions
 from medmtl.sharing.hard import Hard
-from medmtl.sharing.soft import Soft, SoftOptions
+from medmtl.sharing.soft import DISTANCES, Soft, SoftOptions
 from tests.networks.contract import FLAT, image
 from tests.sharing.contract import SharingContract, build
 from tests.sharing.models import VOXEL, groups_of, model_of, trained
@@ -139,6 +139,34 @@ def test_the_absolute_distance_moves_all_weights_alike_until_they_meet() -> None
     assert any(
         bool(((a - b).abs() < 0.1).any()) and bool(((a - b).abs() > 0.1).any()) for a, b in zip(one, other, strict=True)
     )
+
+
+@pytest.mark.parametrize("pull", [1e-3, 0.3, 1.0, 100.0])
+@pytest.mark.parametrize("towers", [2, 3, 4, 5])
+def test_the_absolute_distance_takes_its_implicit_step_and_the_mean_of_all_stays(towers: int, pull: float) -> None:
+    """x is that of y where (y - x) / pull is a subgradient of the sum over pairs at x, divided by T - 1."""
+    generator = torch.Generator().manual_seed(towers)
+    before = torch.randn(towers, 6, 50, generator=generator, dtype=torch.float64)
+    before[0, :, :10] = before[1, :, :10]  # towers start as copies
+    held = [row.clone() for row in before]
+    DISTANCES["l1"](held, held, pull)
+    found = torch.stack(held)
+    torch.testing.assert_close(found.mean(0), before.mean(0))
+    force = (before - found) / pull * (towers - 1)
+    for one in range(towers):
+        apart = found[one] - found
+        tied = apart.abs() < 1e-9
+        # each other tower pulls by 1 from its side, and one that is met by at most 1
+        wanted, slack = (apart.sign() * ~tied).sum(0), tied.sum(0) - 1
+        assert bool(((force[one] - wanted).abs() <= slack + 1e-9).all())
+    for one, other in itertools.combinations(range(towers), 2):  # none has crossed another
+        assert bool(((found[one] - found[other]) * (before[one] - before[other]) >= -1e-9).all())
+
+
+def test_the_absolute_distance_counts_an_absent_tower_and_does_not_move_it() -> None:
+    held = [torch.tensor([value]) for value in (0.0, 0.0, 10.0)]
+    DISTANCES["l1"](held, held[1:], 0.1)
+    assert [tensor.item() for tensor in held] == pytest.approx([0.0, 0.05, 9.9])
 
 
 def test_an_absent_task_s_tower_is_not_moved_and_the_others_go_to_the_mean_of_all() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 import re
 from dataclasses import replace
@@ -177,14 +178,38 @@ def test_every_parameter_is_in_one_group_and_case_heads_are_clipped_alone(sessio
 
 @pytest.mark.covers("F44")
 def test_a_second_look_at_the_samples_leaves_the_heads_running_moments(session: Session) -> None:
-    """As many updates as steps, whatever the weighting asks for."""
-    learner = session.learner
-    learner.weighting = Famo(Famo.Options(kind="famo"), tuple(learner.tasks))
+    """They are those of one pass, whatever the weighting asks for."""
+    learner, batch = session.learner, labelled_everywhere(session)
     layers = [layer for layer in learner.model.modules() if isinstance(layer, RunningStandardisation)]
-    before = [float(layer.steps) for layer in layers]
-    train_step(learner, labelled_everywhere(session), 1.0)
+    before, start = copy.deepcopy(learner.model.state_dict()), [float(layer.steps) for layer in layers]
+    found = []
+    for weighting in (learner.weighting, Famo(Famo.Options(kind="famo"), tuple(learner.tasks))):
+        learner.model.load_state_dict(before)
+        learner.weighting = weighting
+        train_step(learner, batch, 1.0)
+        found.append([buffer.clone() for buffer in learner.model.buffers()])
+        assert [float(layer.steps) for layer in layers] == [steps + 1 for steps in start]
+        assert all(layer.training for layer in layers)
     assert len(layers) == 2
-    assert [float(layer.steps) for layer in layers] == [steps + 1 for steps in before]
+    assert all(torch.equal(famo, plain) for famo, plain in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_second_look_after_a_step_of_no_length_sees_the_same_losses(
+    session: Session, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So what it sees after another step is what that step did, and not other masks or moments."""
+    learner, seen = session.learner, []
+    learner.precision = precision
+    learner.weighting = Famo(Famo.Options(kind="famo"), tuple(learner.tasks))
+    monkeypatch.setattr(learner.weighting, "after_step", lambda *told: seen.append(told[:2]))
+    batch = labelled_everywhere(session)
+    for rate_factor in (0.0, 1.0):
+        train_step(learner, batch, rate_factor)
+    (losses, again), (before, after) = seen
+    assert set(losses) == set(learner.tasks)
+    assert again == losses
+    assert all(after[name] != before[name] for name in before)
 
 
 def test_an_infinite_gradient_is_skipped_counted_and_refused_at_the_tenth(session: Session) -> None:

@@ -37,12 +37,15 @@ def test_primal_and_dual_meet(name: str) -> None:
     mean = rows.mean(axis=0)
     radius = c * float(np.linalg.norm(mean))
     weights = conflict_averse(rows @ rows.T, c)
-    simplex = weights - 1 / len(rows)
-    if not weights.any():
-        shortest = np.linalg.norm(minimum_norm(*unit_rows(rows @ rows.T)) @ rows)
-        assert shortest <= 1e-6 * np.linalg.norm(rows, axis=1).max()
-        return
+    simplex, direction = weights - 1 / len(rows), weights @ rows
     assert simplex.min() >= -1e-12
+    moved = np.linalg.norm(direction - mean)
+    if moved < radius * (1 - 1e-6):  # both are 0: no direction serves all tasks
+        shortest = np.linalg.norm(minimum_norm(*unit_rows(rows @ rows.T)) @ rows)
+        assert shortest <= 1e-6 * np.linalg.norm(rows, axis=1).min()
+        assert gain(rows, direction) >= -1e-7 * radius * np.linalg.norm(rows, axis=1).max()
+        return
+    assert moved == pytest.approx(radius, rel=1e-6)
     simplex /= simplex.sum()
     dual = float(simplex @ rows @ mean) + radius * float(np.linalg.norm(simplex @ rows))
     scale = radius * float(np.linalg.norm(rows, axis=1).max())
@@ -66,6 +69,24 @@ def test_opposite_gradients_by_hand(second: float, expected: list[float], factor
     # the ball around a mean of -0.5 ends at -0.3, where the first task loses least; around a mean of 0 it is a point
     rows = factor * np.array([[1.0, 0], [second, 0]])
     np.testing.assert_allclose(conflict_averse(rows @ rows.T, 0.4), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("length", [1e-6, 1e-8, 1e-12])
+def test_a_short_row_does_not_stop_the_others(length: float) -> None:
+    """As that of a classifier which is sure and right."""
+    rows = np.array([[1.0, 0.2, 0], [0.3, 1, 0.1]])
+    units, rows = rows / np.linalg.norm(rows, axis=1, keepdims=True), rows * np.array([[1.0], [length]])
+    mean = rows.mean(axis=0)
+    direction = conflict_averse(rows @ rows.T, 0.4) @ rows
+    # the whole radius for the task that gains least
+    expected = mean + 0.4 * np.linalg.norm(mean) * units[1]
+    np.testing.assert_allclose(direction, expected, rtol=1e-6)
+
+
+def test_where_two_tasks_cannot_both_gain_a_third_one_still_does() -> None:
+    rows = np.array([[1.0, 0, 0], [-0.9, 0, 0], [0, 1, 0]])
+    # the mean is (0.1, 1, 0) / 3, and without its first part, which is within the radius, it harms nobody
+    np.testing.assert_allclose(conflict_averse(rows @ rows.T, 0.4) @ rows, [0, 1 / 3, 0], atol=1e-7)
 
 
 def test_trap_4_small_gradients_are_not_taken_for_none() -> None:

@@ -36,7 +36,19 @@ def test_progress_is_counted_from_the_prior_or_from_the_first_loss(scale: str, f
     method = make("gradnorm", ("a", "b"), loss_scale=scale)
     for loss in (4.0, 2.0):
         method.weigh(np.eye(1), {"a": loss})  # type: ignore[operator]
+        method.after_step({"a": loss}, {}, 0)
     assert method.extra_state()["first"] == first
+
+
+def test_a_ramp_does_not_make_the_first_loss_small() -> None:
+    """Otherwise the task seems to lose nothing for good, and takes all the weight."""
+    ramped, plain = (make("gradnorm", ("a", "b"), loss_scale="none") for _ in range(2))
+    for step in range(300):
+        for method, share in ((ramped, min(1.0, (step + 1) / 100)), (plain, 1.0)):
+            method.weigh(np.diag([1.0, share**2]), {"a": 2.0, "b": 2.0 * share})  # type: ignore[operator]
+            method.after_step({"a": 2.0, "b": 2.0}, {}, 0)
+    assert ramped.extra_state()["first"] == plain.extra_state()["first"] == {"a": 2.0, "b": 2.0}
+    assert ramped.extra_state()["weights"]["b"] == pytest.approx(plain.extra_state()["weights"]["b"], abs=0.1)
 
 
 def test_it_needs_positive_losses_and_looks_at_the_last_stage() -> None:

@@ -1,21 +1,22 @@
-"""Methods through the adapter: by hand for two tasks, and as torchjd gives them for the whole Jacobian."""
+"""Methods that torchjd has, through the adapter or not: by hand for two tasks, and as it gives them for all rows."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torchjd.aggregation import IMTLG, AlignedMTL, ConFIG, GradDrop, GradVac, PCGrad
+from torchjd.aggregation import IMTLG, AlignedMTL, ConFIG, GradDrop, PCGrad
 
 import medmtl
 from medmtl.weighting import torchjd_methods
-from medmtl.weighting.conflict_free import Config
 from medmtl.weighting.quadratic import Array, dual_cone, unit_rows
 from tests.weighting.jacobians import jacobians, seeded
+from tests.weighting.test_gradient_kinds import make
 
 PLAIN = ["two", "agreeing", "random", "opposed"]
 
@@ -24,14 +25,25 @@ def gram(rows: Array) -> Array:
     return rows @ rows.T
 
 
-def config(gram_TT: Array) -> Array:
-    return Config(Config.Options(kind="config"), [str(t) for t in range(len(gram_TT))]).weigh(gram_TT, {})
+def weights(kind: str, gram_TT: Array) -> Array:
+    found: Array = make(kind, tuple(str(t) for t in range(len(gram_TT)))).weigh(gram_TT, {})  # type: ignore[operator]
+    return found
 
+
+def mean_weights(kind: str, gram_TT: Array) -> Array:
+    """As long as in the paper, which has a mean where the kind has a sum."""
+    return weights(kind, gram_TT) / len(gram_TT)
+
+
+config = partial(weights, "config")
+imtl_g, aligned, upgrad, dualproj = (
+    partial(mean_weights, kind) for kind in ("imtl_g", "aligned", "upgrad", "dualproj")
+)
 
 METHODS: list[tuple[Callable[[Array], Array], Callable[[], torch.nn.Module]]] = [
     (torchjd_methods.pcgrad, PCGrad),
-    (torchjd_methods.imtl_g, IMTLG),
-    (torchjd_methods.aligned, AlignedMTL),
+    (imtl_g, IMTLG),
+    (aligned, AlignedMTL),
     (config, ConFIG),
 ]
 
@@ -56,6 +68,13 @@ def test_the_conflict_free_direction_has_one_cosine_to_every_row_where_there_is_
     np.testing.assert_allclose(direction, theirs, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("second", [-1.0, -3.0, -0.3])
+@pytest.mark.parametrize("seed", range(3))
+def test_opposite_rows_have_no_conflict_free_direction(seed: int, second: float) -> None:
+    row = np.random.default_rng(seed).normal(size=6)
+    assert not config(gram(np.stack([row, second * row]))).any()
+
+
 def test_pcgrad_of_two_by_hand() -> None:
     rows = np.array([[1.0, 0], [-1, 1]])
     # g1 - (g1 . g2 / |g2|^2) g2 = g1 + g2 / 2 and g2 + g1
@@ -67,12 +86,37 @@ def test_pcgrad_of_two_by_hand() -> None:
 def test_imtl_g_of_two_by_hand() -> None:
     rows = np.array([[3.0, 0], [0, 1]])
     # (1/4, 3/4): both unit vectors see 3/4 of the direction
-    np.testing.assert_allclose(torchjd_methods.imtl_g(gram(rows)), [0.25, 0.75])
+    np.testing.assert_allclose(imtl_g(gram(rows)), [0.25, 0.75])
 
 
 def test_aligned_of_two_by_hand() -> None:
     # at right angles: both are brought to the length of the shorter one, and averaged
-    np.testing.assert_allclose(torchjd_methods.aligned(gram(np.diag([3.0, 1]))), [1 / 6, 1 / 2])
+    np.testing.assert_allclose(aligned(gram(np.diag([3.0, 1]))), [1 / 6, 1 / 2])
+
+
+@pytest.mark.parametrize("method", [imtl_g, aligned])
+def test_the_direction_does_not_jump_as_a_row_gets_shorter(method: Callable[[Array], Array]) -> None:
+    rows = np.array([[1.0, 0.2, 0], [0.3, 1, 0.1]])
+    found = []
+    for length in (1e-5, 1e-8, 1e-11, 1e-14):
+        shorter = rows * np.array([[1.0], [length]])
+        found.append(method(gram(shorter)) @ shorter / length)
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("second", [-1.0, -3.0, -0.3])
+@pytest.mark.parametrize("seed", range(3))
+def test_opposite_rows_are_not_amplified(seed: int, second: float) -> None:
+    row = np.random.default_rng(seed).normal(size=6)
+    rows = np.stack([row, second * row])
+    assert not imtl_g(gram(rows)).any()
+    np.testing.assert_allclose(aligned(gram(rows)) @ rows, (1 + second) / 2 * row, atol=1e-7)
+
+
+def test_rows_that_depend_on_each_other_are_aligned_within_what_they_span() -> None:
+    rows = jacobians()["same twice"]
+    np.testing.assert_allclose(aligned(gram(rows)) @ rows, AlignedMTL()(torch.from_numpy(rows)).numpy(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("factor", [1.0, 1e-12])
@@ -80,12 +124,12 @@ def test_trap_4_upgrad_and_dualproj_of_two_by_hand(factor: float) -> None:
     """torchjd's own projector makes small gradients a plain mean."""
     rows = np.sqrt(factor) * np.array([[1.0, 0], [-1, 1]])
     # halves of the rows, each projected to the plane of the other, as PCGrad does for two
-    np.testing.assert_allclose(torchjd_methods.upgrad(gram(rows)), [1, 0.75], rtol=1e-9)
+    np.testing.assert_allclose(upgrad(gram(rows)), [1, 0.75], rtol=1e-9)
     # the mean (0, 1/2) disagrees with neither
-    np.testing.assert_allclose(torchjd_methods.dualproj(gram(rows)), [0.5, 0.5], rtol=1e-9)
+    np.testing.assert_allclose(dualproj(gram(rows)), [0.5, 0.5], rtol=1e-9)
     rows = np.sqrt(factor) * np.array([[1.0, 0], [-3, 1]])
     # (-1, 1/2) disagrees with the first, which is added until it does not: (0, 1/2)
-    np.testing.assert_allclose(torchjd_methods.dualproj(gram(rows)), [1.5, 0.5], rtol=1e-9)
+    np.testing.assert_allclose(dualproj(gram(rows)), [1.5, 0.5], rtol=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -93,35 +137,15 @@ def test_upgrad_is_the_sum_of_the_projected_rows_and_harms_no_task(seed: int) ->
     rows = seeded(seed, 4)
     units, lengths = unit_rows(gram(rows))
     expected = sum(dual_cone(units, lengths, row) for row in np.eye(4) / 4)
-    found = torchjd_methods.upgrad(gram(rows))
+    found = upgrad(gram(rows))
     np.testing.assert_allclose(found, expected, rtol=1e-8)
     assert (rows @ (found @ rows) >= -1e-9 * np.linalg.norm(rows, axis=1) * np.linalg.norm(rows)).all()
 
 
 @pytest.mark.parametrize("name", [*PLAIN, "badly scaled", "tiny", "rank two"])
 def test_no_method_gives_weights_that_are_not_finite(name: str) -> None:
-    for method in (torchjd_methods.pcgrad, torchjd_methods.imtl_g, torchjd_methods.aligned, config):
+    for method in (torchjd_methods.pcgrad, imtl_g, aligned, config, upgrad, dualproj):
         assert np.isfinite(method(gram(jacobians()[name]))).all()
-    for method in (torchjd_methods.upgrad, torchjd_methods.dualproj):
-        assert np.isfinite(method(gram(jacobians()[name]))).all()
-
-
-def test_gradvac_is_that_of_torchjd_over_several_steps() -> None:
-    theirs, similarity = GradVac(beta=0.3, eps=1e-12), np.zeros((3, 3))
-    for seed in range(4):
-        rows = np.random.default_rng(seed).normal(size=(3, 5))
-        torch.manual_seed(seed)
-        weights, similarity = torchjd_methods.gradvac(gram(rows), similarity, 0.3)
-        torch.manual_seed(seed)
-        expected = theirs(torch.from_numpy(rows)).numpy()
-        np.testing.assert_allclose(weights @ rows, expected, rtol=1e-6, atol=1e-9)
-    assert np.abs(similarity).max() > 0.01
-
-
-def test_gradvac_does_not_change_what_it_is_given() -> None:
-    similarity = np.zeros((2, 2))
-    torchjd_methods.gradvac(gram(jacobians()["two"]), similarity, 0.5)
-    assert not similarity.any()
 
 
 @pytest.mark.parametrize("leak", [0.0, 0.3])
