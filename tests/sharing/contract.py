@@ -44,7 +44,8 @@ def sizes(features: Features) -> FeatureSpec:
         return tuple(m.shape[1] for m in maps)
 
     encoder, decoder = features.encoder, features.decoder
-    return FeatureSpec(channels(encoder), strides(encoder), channels(decoder), strides(decoder))
+    assert strides(decoder) == strides(encoder)[: len(decoder)]
+    return FeatureSpec(channels(encoder), strides(encoder), channels(decoder))
 
 
 def energy(features: Features) -> torch.Tensor:
