@@ -16,6 +16,7 @@ from medmtl.data.case import Case
 from medmtl.data.finding import Findings
 from medmtl.data.formats.nifti import ImageError, read_header
 from medmtl.data.volume import Grid
+from medmtl.errors import WorkError
 from medmtl.tasks.base import Task
 from medmtl.tasks.box_task import BoxTask
 
@@ -26,7 +27,7 @@ def look_at_headers(case: Case, config: Config, tasks: Mapping[str, Task], folde
     first: Grid | None = None
     for channel, path in case.images.items():
         where = _where(case, config.cohort_of(case).columns[channel], path, folder)
-        grid = _grid(path, where, findings)
+        grid = _grid(case, path, where, findings)
         if grid is None or (first is not None and not check_channel_grid(grid, first, config, where, findings)):
             return findings
         first = first or grid
@@ -39,7 +40,7 @@ def look_at_headers(case: Case, config: Config, tasks: Mapping[str, Task], folde
             findings.extend(list(opening.findings))
         elif task.voxel and column in case.files:
             where = _where(case, column, case.files[column], folder)
-            grid = _grid(case.files[column], where, findings)
+            grid = _grid(case, case.files[column], where, findings)
             if grid is None or not check_label_grid(grid, first, findings, where):
                 return findings
     return findings
@@ -49,9 +50,11 @@ def _where(case: Case, column: str, path: Path, folder: Path) -> dict[str, Any]:
     return {"case": case.case_id, "row": case.row, "column": column, "file": os.path.relpath(path, folder)}
 
 
-def _grid(path: Path, where: Mapping[str, Any], findings: Findings) -> Grid | None:
+def _grid(case: Case, path: Path, where: Mapping[str, Any], findings: Findings) -> Grid | None:
     try:
         return read_header(path)
     except ImageError as error:
         findings.reject(error.code, **where, found=error.found, expected=error.expected, fix=error.fix)
         return None
+    except WorkError as error:
+        raise case.failed(error) from error

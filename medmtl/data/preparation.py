@@ -49,7 +49,7 @@ def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = Tr
     Raises:
         InputError: if channels or labels do not lie on the first channel's grid, a file is not the one that was
             checked, or the case would have more voxels at working spacing than a file may have.
-        WorkError: if a file that was checked is gone.
+        WorkError: if a file that was checked is gone, or the file system fails.
     """
     hashes: dict[str, str] = {}
     native: Grid | None = None
@@ -171,6 +171,8 @@ def _read(case: Case, path: Path, label: bool, hashes: dict[str, str]) -> Volume
                 "it, and start again"
             ) from error
         raise
+    except WorkError as error:
+        raise case.failed(error) from error
     case.refuse_change(path, volume.sha256)
     if volume.sha256 is not None:
         hashes[str(path)] = volume.sha256

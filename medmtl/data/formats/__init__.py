@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from medmtl.data.formats.gzip_stream import GzipStream
+from medmtl.disk import why
 from medmtl.errors import InputError, WorkError
 
 CHUNK = 1 << 20
@@ -138,7 +139,8 @@ def opened(path: Path, ending: str) -> Iterator[Source]:
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise ImageError(path, "B035", found="a loop of links", expected="a file", fix="correct the link") from None
-        raise WorkError(f"reading {path.name} failed: {error.strerror}; check the disk and start again") from error
+        error.filename = error.filename or str(path)  # errors of an open file do not have it
+        raise WorkError(f"reading failed: {why(error)}") from error
 
 
 def _opened(path: Path, ending: str) -> Iterator[Source]:
