@@ -70,6 +70,20 @@ def test_an_absent_file_of_several_does_not_cost_the_others(
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.covers("B041")
+def test_a_name_that_is_too_long_does_not_cost_the_others(
+    images: list[Path], trained_run: Path, tmp_path: Path
+) -> None:
+    long = "n" * 300
+    with pytest.raises(InputError, match=rf"1 of 2 cases were not predicted.*{long}: \[B041\] {long}") as raised:
+        api.predict(trained_run, [f"{long}.nii.gz", images[1]], tmp_path / "out", device="cpu")
+    assert raised.value.exit_code == 2
+    assert [row["case_id"] for row in read(tmp_path / "out" / "predictions.csv")] == ["case_001"]
+    for given in (f"{long}.nii.gz", f"image={long}.nii.gz"):
+        with pytest.raises(InputError, match=r"^n+\.nii\.gz is no file$"):
+            api.predict(trained_run, [given], tmp_path / "none", device="cpu")
+
+
 @pytest.mark.covers("B032", "B017", "B008")
 def test_bad_rows_of_a_table_are_told_and_the_rest_is_kept(
     images: list[Path], trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -139,6 +139,9 @@ def opened(path: Path, ending: str) -> Iterator[Source]:
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise ImageError(path, "B035", found="a loop of links", expected="a file", fix="correct the link") from None
+        if error.errno == errno.ENAMETOOLONG:
+            most = "at most 255 bytes in a name and 4096 in a path"
+            raise ImageError(path, "B041", found="a longer one", expected=most, fix="shorten the name") from None
         error.filename = error.filename or str(path)  # errors of an open file do not have it
         raise WorkError(f"reading failed: {why(error)}") from error
 
