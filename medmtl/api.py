@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,10 +29,10 @@ from medmtl.evaluation.score import Scores, evaluate_selection, load_scores, own
 from medmtl.evaluation.selection import parts_of
 from medmtl.files import safe_name
 from medmtl.inference.batch import predict_all
-from medmtl.inference.inputs import cases_of
+from medmtl.inference.inputs import cases_of, config_of
 from medmtl.inference.predict import Predictor
 from medmtl.inference.unfinished import open_models
-from medmtl.inference.write import TABLE, volume_files
+from medmtl.inference.write import ANSWERS, TABLE, answer_file
 from medmtl.loaded import Model
 from medmtl.planning import Plan, plan_towers, towers_by_view, with_duration
 from medmtl.progress import Progress, silent
@@ -50,7 +51,7 @@ PathLike = str | Path
 Overrides = Mapping[str, Any]
 
 DEMO_CASES = 100  # enough that a fifth of them holds lesions, lesion-free cases and both classes
-RESULTS = ("metrics.json", "cases.csv", "activations.json", "report.html")  # of an evaluation, beside its masks
+RESULTS = ("metrics.json", "cases.csv", "activations.json", "findings.json", "report.html")  # an evaluation's own
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,7 @@ def evaluate(
         if split not in (None, EXTERNAL_SPLIT):
             raise InputError(f"all cases of another cohort are scored; leave --split {split} away")
         folder = _evaluation(runs, run, _external_name(config)) if out is None else Path(out)
-        _refuse_inputs(folder, own)
+        _refuse_inputs(folder, own, configuration.load(Path(config)))
         chosen = external_selection(runs, Path(config), allow_overlap=allow_overlap, progress=progress)
         found[chosen.split] = evaluate_selection(chosen, folder, device=device, progress=progress)
     elif allow_overlap:
@@ -321,8 +322,10 @@ def predict(
     names = [str(item) for item in given]
     cases = cases_of(names, predictor.config, predictor.channels, findings, covariates)
     table = Path(out) / TABLE
-    volumes = (Path(out) / f for c in cases for task in predictor.tasks.values() for f in volume_files(task, c.case_id))
-    refuse_overwriting((table, *volumes), (*map(Path, given), *(path for c in cases for path in c.images.values())))
+    answers = (answer_file(name, c.case_id, task) for c in cases for name, task in predictor.tasks.items())
+    outputs = (table, *(Path(out) / file for file in answers if file is not None))
+    images = (path for case in cases for path in case.images.values())
+    refuse_overwriting(outputs, chain(map(Path, given), images, _files_of(config_of(names))))
     return predict_all(predictor, cases, findings, Path(out), progress)
 
 
@@ -367,10 +370,17 @@ def _evaluation(runs: Sequence[RunFolder], run: PathLike, split: str) -> Path:
     return runs[0].evaluation(split) if runs[0].path == Path(run).absolute() else Path(run) / "evaluation" / split
 
 
-def _refuse_inputs(folder: Path, config: Config) -> None:
-    """Refuse to evaluate into a folder where a file of the cohort has the name of a result."""
-    results = (*(folder / name for name in RESULTS), *folder.glob("masks/*/*"), *folder.glob("maps/*/*"))
-    refuse_overwriting(results, cohort_files(config, build_tasks(config)))
+def _refuse_inputs(folder: Path, *configs: Config) -> None:
+    """Refuse to evaluate into a folder where a file of one of the cohorts has the name of a result."""
+    answers = (file for answers in ANSWERS for file in folder.glob(f"{answers}/*/*"))
+    refuse_overwriting((*(folder / name for name in RESULTS), *answers), _files_of(*configs))
+
+
+def _files_of(*configs: Config | None) -> Iterator[Path]:
+    """The files of the cohorts, None having none; no table is read before somebody asks for the first file."""
+    for config in configs:
+        if config is not None:
+            yield from cohort_files(config, build_tasks(config))
 
 
 def _external_name(config: PathLike) -> str:

@@ -14,7 +14,7 @@ from medmtl.inference.case_prediction import CasePrediction
 from medmtl.inference.inputs import case_of_files, cases_of, cells_of
 from medmtl.inference.predict import Predictor
 from medmtl.inference.unfinished import open_models
-from medmtl.inference.write import TABLE, PredictionTable, open_output, prediction_row, write_masks
+from medmtl.inference.write import TABLE, PredictionTable, open_output, prediction_row, write_answers
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Prediction(CasePrediction):
         open_output(Path(out))
         table = PredictionTable(Path(out) / TABLE)
         table.begin()
-        write_masks(self, Path(out))
+        write_answers(self, Path(out))
         table.add(prediction_row(self, self.model_sha256))
         table.write()
         return Path(out) / TABLE

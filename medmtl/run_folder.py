@@ -41,7 +41,7 @@ from medmtl.files import (
 )
 from medmtl.planning import Plan
 from medmtl.run_log import RunLog
-from medmtl.run_place import folds_in, is_taken, refuse_model_file, refuse_place, warn_of_others
+from medmtl.run_place import folds_in, is_taken, refuse_model_file, warn_of_others
 
 MAX_JSON_BYTES = 1 << 28
 PACKAGES = ("medmtl", "torch", "monai", "numpy", "nibabel", "scipy", "scikit-learn", "safetensors")
@@ -104,11 +104,6 @@ class RunFolder:
         self._log = RunLog(self.log_file)
 
     @staticmethod
-    def refuse_place(out: Path, *inputs: Path) -> None:
-        """Refuse a place where a run must not be made; see :func:`medmtl.run_place.refuse_place`."""
-        refuse_place(out, *inputs)
-
-    @staticmethod
     def create(
         out: Path,
         *,
@@ -122,7 +117,7 @@ class RunFolder:
         """Make a run folder appear complete, by rename; it is on disk when this returns.
 
         Args:
-            out: its place; call :meth:`refuse_place` before the work that leads here.
+            out: its place; call :func:`medmtl.run_place.refuse_place` before the work that leads here.
             config: the resolved configuration.
             plan, splits, findings: as JSON.
             manifest: ``fold``, ``seed``, ``device`` and hashes; the versions are added, and the names of environment
@@ -257,17 +252,6 @@ class RunFolder:
         if stored is None or "model" not in stored.tensors:
             raise ArtefactError(f"{self.initial} lacks the weights that the run starts from", code="B147")
         return stored.tensors["model"]
-
-    def weights_sha256(self) -> str:
-        """Hash of the weights that evaluation and prediction use: the average where there is one.
-
-        Raises:
-            ArtefactError: if nothing was committed yet.
-        """
-        stored = checkpoint.load(self.checkpoints)
-        if stored is None:
-            raise no_checkpoint(self)
-        return stored.sha256["average" if "average" in stored.tensors else "model"]
 
     def is_finished(self) -> bool:
         """Whether the last planned step was committed."""

@@ -17,6 +17,7 @@ from medmtl.errors import InputError
 from medmtl.run_folder import RunFolder
 from tests.conftest import TINY
 from tests.tables import rewrite
+from tests.weights import weights_sha256
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -76,7 +77,7 @@ def test_covariates_that_no_task_reads_change_no_weight(config: Path, tmp_path: 
         written = declare(config.with_name("config.yaml"), f"{name}.yaml", covariates, f"  risk: {RISK}}}")
         run = RunFolder.open(api.train(written, tmp_path / name, device="cpu", overrides=TINY))
         assert run.load_plan().covariates == ()
-        weights.append(run.weights_sha256())
+        weights.append(weights_sha256(run.path))
     assert weights[0] == weights[1]
 
 
@@ -99,7 +100,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(run: Path, config: Path)
     (place / "checkpoints" / "last").write_text("step-000004\n", encoding="utf-8")
     assert not RunFolder.open(place).is_finished()
     api.train(config, place, device="cpu", resume=True, overrides=TINY)
-    assert RunFolder.open(place).weights_sha256() == RunFolder.open(run).weights_sha256()
+    assert weights_sha256(place) == weights_sha256(run)
 
 
 def test_every_way_to_ask_gives_one_answer(run: Path, model: Any, config: Path, tmp_path: Path) -> None:

@@ -15,14 +15,14 @@ import torch
 import yaml
 
 from medmtl import api
-from medmtl.inference.forward import activations
 from medmtl.run_folder import RunFolder
 from medmtl.training import collapse
 from medmtl.training.session import open_session
 from tests.conftest import TINY
-from tests.inference.test_forward import PLAN
+from tests.inference.test_forward import PLAN, activations
 from tests.networks.contract import FLAT
 from tests.test_model_guidance import make, tasks_of
+from tests.weights import weights_sha256
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -63,7 +63,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(run: Path, config: Path)
     shutil.rmtree(place / "checkpoints" / "step-000006")
     (place / "checkpoints" / "last").write_text("step-000004\n", encoding="utf-8")
     api.train(config, place, device="cpu", resume=True, overrides=TINY)
-    assert RunFolder.open(place).weights_sha256() == RunFolder.open(run).weights_sha256()
+    assert weights_sha256(place) == weights_sha256(run)
 
 
 def test_it_is_evaluated_reported_and_asked_for_one_case(run: Path, config: Path, tmp_path: Path) -> None:

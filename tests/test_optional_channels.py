@@ -20,6 +20,7 @@ from medmtl.run_folder import RunFolder
 from medmtl.training.session import open_session
 from tests.conftest import TINY
 from tests.tables import rewrite
+from tests.weights import weights_sha256
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -113,7 +114,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(run: Path, config: Path)
     (place / "checkpoints" / "last").write_text("step-000004\n", encoding="utf-8")
     assert not RunFolder.open(place).is_finished()
     api.train(config, place, device="cpu", resume=True, overrides=TINY)
-    assert RunFolder.open(place).weights_sha256() == RunFolder.open(run).weights_sha256()
+    assert weights_sha256(place) == weights_sha256(run)
 
 
 def test_every_case_is_scored(run: Path) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from medmtl import checkpoint, config, files
+from medmtl import config, files
 from medmtl.errors import ArtefactError, BusyRunError, InputError, WorkError
 from medmtl.run_folder import RunFolder, open_folds
+from medmtl.run_place import refuse_place
 
 CONFIG = """
 schema: 1
@@ -98,14 +98,14 @@ def test_an_existing_run_is_never_merged_into(run: RunFolder, tmp_path: Path) ->
     with pytest.raises(InputError, match=r"^\[B042\] .*not empty"):
         create(run.path, tmp_path / "cohort")
     with pytest.raises(InputError, match=r"^\[B042\] .*--resume"):
-        RunFolder.refuse_place(run.path, tmp_path / "cohort" / "cohort.csv")
+        refuse_place(run.path, tmp_path / "cohort" / "cohort.csv")
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
     assert os.listdir(run.path.parent) == ["heart"]
 
 
 def test_an_empty_folder_becomes_the_run(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    RunFolder.refuse_place(tmp_path / "out", tmp_path / "cohort" / "cohort.csv")
+    refuse_place(tmp_path / "out", tmp_path / "cohort" / "cohort.csv")
     assert set(os.listdir(create(tmp_path / "out", tmp_path / "cohort").path)) == FILES
 
 
@@ -140,12 +140,12 @@ def test_places_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ]
     for place in [*(tmp_path / name for name in refused), Path("/")]:
         with pytest.raises(InputError, match=r"^\[B042\] .*not empty" if place.name == "file" else r"^\[B043\] "):
-            RunFolder.refuse_place(place, table, image)
+            refuse_place(place, table, image)
     for name in ("empty", "new", "data/cohort/run", "users/me/run", "clone/run"):
-        RunFolder.refuse_place(tmp_path / name, table, image)
+        refuse_place(tmp_path / name, table, image)
     monkeypatch.chdir(table.parent)
     with pytest.raises(InputError, match="cohort"):
-        RunFolder.refuse_place(Path("."), Path("cohort.csv"))
+        refuse_place(Path("."), Path("cohort.csv"))
 
 
 class Killed(BaseException):
@@ -316,12 +316,3 @@ def test_a_run_that_others_may_write_to_is_warned_about(run: RunFolder, caplog: 
     run.path.chmod(0o770)
     with run.lock():
         assert f"[B049] other users may write to {run.path}" in caplog.text
-
-
-def test_the_weights_hash_is_that_of_what_predicts(run: RunFolder) -> None:
-    with pytest.raises(ArtefactError, match="train it first"):
-        run.weights_sha256()
-    for step, groups in ((1, ("model",)), (2, ("model", "average"))):
-        tensors = {name: {"w": torch.full((2,), float(len(name)))} for name in groups}
-        path = checkpoint.save(run.checkpoints, step, tensors, {})
-        assert run.weights_sha256() == files.sha256_file(path / f"{groups[-1]}.safetensors")

@@ -24,6 +24,7 @@ from medmtl.training.start import make_ready
 from medmtl.training.transfer import refuse_leak, seen_by
 from tests.conftest import TINY
 from tests.tables import rewrite
+from tests.weights import weights_sha256
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -172,7 +173,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(run: Path, made: Path) -
     shutil.rmtree(place / "checkpoints" / "step-000006")
     (place / "checkpoints" / "last").write_text("step-000004\n", encoding="utf-8")
     api.train(made / "both.yaml", place, device="cpu", resume=True, overrides=TINY)
-    assert RunFolder.open(place).weights_sha256() == RunFolder.open(run).weights_sha256()
+    assert weights_sha256(place) == weights_sha256(run)
 
 
 def test_scores_of_each_cohort_stand_beside_the_pooled_ones(run: Path) -> None:

@@ -64,9 +64,7 @@ def look_at(case: Case, config: Config, tasks: Mapping[str, Task], folder: Path)
         if number == 0:
             first = volume.grid
         array = volume.array
-        channels[channel] = ChannelFingerprint(
-            float(array.min()), float(array.max()), float(1 - np.count_nonzero(array) / array.size)
-        )
+        channels[channel] = ChannelFingerprint(float(array.min()), float(array.max()))
         if channels[channel].minimum < channels[channel].maximum:
             voxels[channel] = _digest(volume)
     labels: dict[str, SeenLabel] = {}

@@ -33,15 +33,19 @@ def look_at_headers(case: Case, config: Config, tasks: Mapping[str, Task], folde
         first = first or grid
     assert first is not None
     for task in tasks.values():
-        column = task.columns[0]
-        if isinstance(task, BoxTask) and task.frame is not None and column in case.files:
+        columns = [column for column in task.columns if task.voxel and column in case.files]
+        if isinstance(task, BoxTask) and task.frame is not None and columns:
             opening = Opening(case, folder)
             look_at_rows(opening, task, first)
             findings.extend(list(opening.findings))
-        elif task.voxel and column in case.files:
+            continue
+        for column in columns:
             where = _where(case, column, case.files[column], folder)
             grid = _grid(case, case.files[column], where, findings)
-            if grid is None or not check_label_grid(grid, first, findings, where):
+            if grid is None:
+                return findings
+            # a mask without its map is nobody's, wherever it lies
+            if task.columns[0] in columns and not check_label_grid(grid, first, findings, where):
                 return findings
     return findings
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from medmtl.checking.sources import read_sources
+from medmtl.checking.targets import layout
 from medmtl.config import Config
+from medmtl.data.cohort import read_cohort
 from medmtl.data.finding import Findings
 from medmtl.errors import CohortError, InputError
 from medmtl.tasks.base import Task
@@ -33,15 +35,19 @@ def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
 
 
 def cohort_files(config: Config, tasks: Mapping[str, Task]) -> Iterator[Path]:
-    """The tables of an experiment, and the images and labels that its readable rows name."""
-    yield from (section.table for section in config.cohorts or (config.cohort,))
-    try:
-        cohort = read_sources(config, tasks, Findings())
-    except CohortError:
-        return  # the check says what is wrong with it
-    for case in cohort.cases:
-        yield from case.images.values()
-        yield from case.files.values()
+    """The tables of an experiment, and the images and labels that their readable rows name."""
+    for section in config.cohorts or (config.cohort,):
+        yield section.table
+        declared = layout(config, tasks, section)
+        # not every command needs every column, and one that is absent hides no file that another one names
+        lenient = replace(declared, patient=declared.case, may_lack=frozenset(declared.columns))
+        try:
+            cohort = read_cohort(lenient, Findings())
+        except CohortError:
+            continue  # the check says what is wrong with it
+        for case in cohort.identified:
+            yield from case.images.values()
+            yield from case.files.values()
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -17,7 +17,7 @@ One process at a time may save: hold the run folder's lock.
 """
 
 from medmtl.checkpoint.optimiser import load_optimiser, optimiser_tensors
-from medmtl.checkpoint.reading import MAX_JSON_BYTES, Checkpoint, load
+from medmtl.checkpoint.reading import Checkpoint, load
 from medmtl.checkpoint.saving import save, tidy
 
-__all__ = ["MAX_JSON_BYTES", "Checkpoint", "load", "load_optimiser", "optimiser_tensors", "save", "tidy"]
+__all__ = ["Checkpoint", "load", "load_optimiser", "optimiser_tensors", "save", "tidy"]

@@ -17,7 +17,6 @@ class ChannelFingerprint:
 
     minimum: float
     maximum: float
-    zero_fraction: float
 
 
 @dataclass(frozen=True)

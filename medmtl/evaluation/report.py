@@ -19,7 +19,7 @@ from medmtl.evaluation.scored_case import reference_mask
 from medmtl.evaluation.tables import Table, number
 from medmtl.files import read_json, write_atomic
 from medmtl.inference.unfinished import progress_of
-from medmtl.inference.write import mask_file
+from medmtl.inference.write import answer_file
 from medmtl.metrics.figures import CalibrationFigure, FrocFigure, RocFigure
 from medmtl.run_folder import MAX_JSON_BYTES, RunFolder
 from medmtl.tasks.base import ScoredCase
@@ -179,7 +179,9 @@ def _overlays(scores: Scores, name: str) -> list[Picture]:
     pictures = []
     for index in sorted(chosen):
         case = ranked[index]
-        predicted = read_label(scores.folder / mask_file(name, case.case_id))
+        file = answer_file(name, case.case_id, task)
+        assert file is not None
+        predicted = read_label(scores.folder / file)
         first_channel = next(iter(scores.images[case.case_id].values()))
         reference = reference_mask(task, scores.readers.get(name, task), case.truth)
         labelled = np.isin(reference.array, list(task.legal_values()))

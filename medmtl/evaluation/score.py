@@ -20,13 +20,13 @@ from medmtl.files import append_line, make_private_folder, read_json, write_json
 from medmtl.freed_memory import freed_memory_kept
 from medmtl.inference.case_prediction import assemble
 from medmtl.inference.predict import Predictor
-from medmtl.inference.write import box_file, map_file, mask_file, volume_files, write_masks, write_table
+from medmtl.inference.write import answer_file, write_answers, write_table
 from medmtl.progress import Progress, silent
 from medmtl.run_cohort import read_again
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import CaseTask, Cell, ScoredCase, Task
 from medmtl.tasks.box_task import BoxTask
-from medmtl.tasks.voxel import LabelTask
+from medmtl.tasks.voxel import LabelTask, VoxelTask
 
 METRICS = "metrics.json"
 ACTIVATIONS = "activations.json"  # of the case tasks; with the masks beside it the page can be written again
@@ -68,35 +68,11 @@ class Scores:
         return f"Scores({', '.join(told)})"
 
 
-def evaluate_split(
-    runs: Sequence[RunFolder],
-    split: str,
-    out: Path,
-    *,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    progress: Progress = silent,
-) -> Scores:
-    """Predict and score one split of the run's own cohort; see :func:`evaluate_selection`.
+def own_selection(runs: Sequence[RunFolder], split: str) -> Selection:
+    """A split of the run's own cohort: ``val``, ``test`` or ``train``.
 
     With several folds each case is predicted once: by the model that did not see it (``val``), by the first that did
     (``train``), or by the average of all (``test``). A run trained without folds has no ``val``.
-
-    Args:
-        runs: one run folder, or one per fold.
-        split: ``val``, ``test`` or ``train``.
-        out: the evaluation folder.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        progress: called once per case.
-
-    Raises:
-        InputError: if there is no such split, or it holds no case.
-        CohortError: if the cohort, or a file of it, changed since training.
-    """
-    return evaluate_selection(own_selection(runs, split), out, device=device, progress=progress)
-
-
-def own_selection(runs: Sequence[RunFolder], split: str) -> Selection:
-    """A split of the run's own cohort.
 
     Raises:
         InputError: if there is no such split, or it holds no case.
@@ -153,7 +129,7 @@ def evaluate_selection(
         for case_id in group.case_ids:
             case = selection.cases[case_id]
             prediction = predictor.predict(case, with_reference=selection.findings is None)
-            write_masks(prediction, out)
+            write_answers(prediction, out)
             found = score_case(selection, case, prediction, group.fold_number, reference, fitted)
             _collect(scored, found)
             _extend(moved, moved_cases(fitted, found, prediction, prediction.at_reference))
@@ -196,7 +172,7 @@ def load_scores(selection: Selection, folder: Path) -> Scores:
             masks = {
                 name: read_label(folder / file) if isinstance(task, LabelTask) else read_image(folder / file)
                 for name, task in selection.tasks.items()
-                for file in volume_files(task, case_id)
+                if isinstance(task, VoxelTask) and (file := answer_file(name, case_id, task)) is not None
             }
             results = assemble(selection.tasks, masks, entries[case_id]["activations"])
             found = score_case(selection, selection.cases[case_id], results, group.fold_number, reference, fitted)
@@ -294,16 +270,15 @@ def _row(tasks: Mapping[str, Task], case: Case, found: Mapping[str, ScoredCase])
     for name, entry in found.items():
         task = tasks[name]
         row: dict[str, Cell] = {}
-        if entry.result.mask is not None or entry.result.map is not None:
-            row[f"{name}_true"] = "" if entry.truth is None else entry.truth.name
-            file = mask_file if entry.result.mask is not None else map_file
-            row[name] = file(name, case.case_id)
+        if isinstance(task, CaseTask):
+            row.update(task.truth_cells(entry.truth))
         elif isinstance(task, BoxTask):
             row[f"{name}_true"] = None if entry.truth is None else len(entry.truth)
-            row[name] = box_file(name, case.case_id)
         else:
-            assert isinstance(task, CaseTask)
-            row.update(task.truth_cells(entry.truth))
+            row[f"{name}_true"] = "" if entry.truth is None else entry.truth.name
+        file = answer_file(name, case.case_id, task)
+        if file is not None:
+            row[name] = file
         row.update(entry.result.cells(name))
         row.update({f"{name}/{metric}": value for metric, value in entry.scores.items()})
         parts[name] = row

@@ -15,7 +15,7 @@ from medmtl.freed_memory import freed_memory_kept
 from medmtl.inference.case_prediction import CasePrediction
 from medmtl.inference.overlap import WriteBehind, read_ahead
 from medmtl.inference.predict import Predictor
-from medmtl.inference.write import TABLE, PredictionTable, open_output, prediction_row, write_masks
+from medmtl.inference.write import TABLE, PredictionTable, open_output, prediction_row, write_answers
 from medmtl.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def predict_all(predictor: Predictor, cases: Sequence[Case], findings: Findings,
     def write(prediction: CasePrediction) -> None:
         table.begin()
         try:
-            write_masks(prediction, out)
+            write_answers(prediction, out)
         except (MemoryError, RuntimeError) as error:
             failed.append(_failure(prediction.case_id, error))
         else:

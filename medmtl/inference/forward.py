@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 
@@ -20,29 +20,6 @@ from medmtl.model import MultiTaskModel
 from medmtl.planning import Plan
 from medmtl.tasks.base import CaseTask, Task
 from medmtl.tasks.box_task import BoxTask
-
-
-def activations(
-    model: MultiTaskModel,
-    tasks: Mapping[str, Task],
-    plan: Plan,
-    image_CDHW: torch.Tensor,
-    **options: Any,
-) -> dict[str, torch.Tensor]:
-    """:func:`stream` as one answer per task, of voxel tasks (K, D, H, W): for cases that are small."""
-    planes: dict[str, list[torch.Tensor]] = {}
-    found: Found = {}
-
-    def whole() -> Stream:
-        nonlocal found
-        found = yield from stream(model, tasks, plan, image_CDHW, **options)
-        return found
-
-    for part in whole():
-        for name, value in part.values.items():
-            planes.setdefault(name, []).append(value.clone())
-    found |= {name: torch.cat(parts, dim=1) for name, parts in planes.items()}
-    return {name: found[name] for name in tasks}
 
 
 @torch.inference_mode()

@@ -20,6 +20,7 @@ from medmtl.errors import CohortError, InputError
 from medmtl.sections import ChannelSection, CohortSection
 
 ENDINGS = (".nii.gz", ".nii")
+CONFIGS = (".yaml", ".yml")
 TABLES = (".csv", ".tsv")
 
 
@@ -54,8 +55,9 @@ def cases_of(
     if not inputs:
         return _tables(trained, channels, kinds, findings, persons=True)
     first = Path(inputs[0])
-    if len(inputs) == 1 and first.suffix.lower() in (".yaml", ".yml"):
-        given = matched_channels(configuration.load(first), channels, trained.cohort.optional, first.name)
+    given = config_of(inputs)
+    if given is not None:
+        given = matched_channels(given, channels, trained.cohort.optional, first.name)
         same_covariates(trained, given, first.name)
         return _tables(given, channels, kinds, findings)
     if len(inputs) == 1 and first.suffix.lower() in TABLES:
@@ -81,6 +83,17 @@ def cases_of(
     if twice:
         raise InputError(f"two files would be the case {sorted(twice)[0]!r}; give a table with case ids instead")
     return cases
+
+
+def config_of(inputs: Sequence[str]) -> Config | None:
+    """The cohort configuration that was given; None where something else was.
+
+    Raises:
+        ConfigError: if it is wrong.
+    """
+    if len(inputs) != 1 or Path(inputs[0]).suffix.lower() not in CONFIGS:
+        return None
+    return configuration.load(Path(inputs[0]))
 
 
 def cells_of(covariates: Mapping[str, Any], trained: Config) -> dict[str, str | None]:
@@ -193,7 +206,7 @@ def _stem(path: Path) -> str:
 
 
 def _is_cohort(inputs: Sequence[str]) -> bool:
-    return len(inputs) == 1 and Path(inputs[0]).suffix.lower() in (".yaml", ".yml", *TABLES)
+    return len(inputs) == 1 and Path(inputs[0]).suffix.lower() in (*CONFIGS, *TABLES)
 
 
 def _tables(

@@ -79,12 +79,3 @@ class NativeAnswer:
         """The answer with the native shape and affine, once all planes came."""
         assert self._found is not None and self._done == self._shape[0], "planes are missing"
         return Volume(restore(self._found, self._native), self._native)
-
-
-def to_native(
-    probability_KDHW: torch.Tensor, grid: Grid, native: Grid, decide: Callable[[torch.Tensor], torch.Tensor]
-) -> Volume:
-    """:class:`NativeAnswer` of all planes at once."""
-    answer = NativeAnswer(grid, native, decide)
-    answer.take(probability_KDHW)
-    return answer.volume()

@@ -11,11 +11,12 @@ from medmtl.errors import InputError
 from medmtl.files import make_private_folder, safe_name, write_atomic
 from medmtl.inference.case_prediction import CasePrediction
 from medmtl.run_place import refuse_run
-from medmtl.tasks.base import Cell, Task
-from medmtl.tasks.box_task import BoxResult
+from medmtl.tasks.base import Cell, Result, Task
+from medmtl.tasks.box_task import BoxResult, BoxTask
 from medmtl.tasks.voxel import LabelTask, MapTask
 
 TABLE = "predictions.csv"
+ANSWERS = {"masks": ".nii.gz", "maps": ".nii.gz", "boxes": ".csv"}  # folder of answers -> what their names end in
 ENDS = [f"{axis}_{end}" for end in ("min", "max") for axis in "xyz"]
 BOX_COLUMNS = ("score", *(f"{name}_mm" for name in ENDS), *(f"{name}_voxel" for name in ENDS))
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -33,7 +34,7 @@ def open_output(out: Path) -> None:
             run or holds the folds of one.
     """
     refuse_run(out)
-    for folder in ("masks", "maps", "boxes"):
+    for folder in ANSWERS:
         if (out / folder).exists() and not (out / TABLE).exists():
             raise InputError(
                 f"{out} holds {folder}/ but no {TABLE}, so these are not predictions and may be somebody's drawings; "
@@ -43,47 +44,44 @@ def open_output(out: Path) -> None:
     make_private_folder(out)
 
 
-def mask_file(task: str, case_id: str) -> str:
-    """Path of a mask inside the output folder."""
-    return f"masks/{task}/{safe_name(case_id)}.nii.gz"
+def answer_file(name: str, case_id: str, answer: Task | Result) -> str | None:
+    """Path inside the output folder of the file that a case's answer is written to: ``masks/TASK/CASE.nii.gz``,
+    ``maps/TASK/CASE.nii.gz`` or ``boxes/TASK/CASE.csv``; None where the table says it all.
+
+    Args:
+        name: of the task.
+        case_id: of the case.
+        answer: the answer itself, with its mask or map, or the task that gives such answers.
+    """
+    folder = _folder(answer)
+    return None if folder is None else f"{folder}/{name}/{safe_name(case_id)}{ANSWERS[folder]}"
 
 
-def map_file(task: str, case_id: str) -> str:
-    """Path of a map inside the output folder."""
-    return f"maps/{task}/{safe_name(case_id)}.nii.gz"
+def _folder(answer: Task | Result) -> str | None:
+    if isinstance(answer, BoxTask | BoxResult):
+        return "boxes"
+    if isinstance(answer, LabelTask) or (isinstance(answer, Result) and answer.mask is not None):
+        return "masks"
+    return "maps" if isinstance(answer, MapTask) or (isinstance(answer, Result) and answer.map is not None) else None
 
 
-def box_file(task: str, case_id: str) -> str:
-    """Path of a table of boxes inside the output folder."""
-    return f"boxes/{task}/{safe_name(case_id)}.csv"
-
-
-def volume_files(task: Task, case_id: str) -> tuple[str, ...]:
-    """Paths inside the output folder of the volumes that a task's answer is written to; none for any other task."""
-    if isinstance(task, LabelTask):
-        return (mask_file(task.name, case_id),)
-    return (map_file(task.name, case_id),) if isinstance(task, MapTask) else ()
-
-
-def write_masks(prediction: CasePrediction, out: Path) -> None:
-    """Write the case's masks, maps and boxes, for the owner only: ``out/masks/TASK/CASE.nii.gz``, ``out/maps/...``,
-    ``out/boxes/TASK/CASE.csv``.
+def write_answers(prediction: CasePrediction, out: Path) -> None:
+    """Write the case's masks, maps and boxes, for the owner only, to what :func:`answer_file` says.
 
     Masks and maps are on the grid of the case's first image: same shape, same affine.
     """
     for name, result in prediction.items():
-        if result.map is not None:
-            path = out / map_file(name, prediction.case_id)
-            make_private_folder(path.parent)
-            write_map(path, result.map.array, result.map.grid)
-        if result.mask is not None:
-            path = out / mask_file(name, prediction.case_id)
-            make_private_folder(path.parent)
-            write_mask(path, result.mask.array, result.mask.grid)
+        file = answer_file(name, prediction.case_id, result)
+        if file is None:
+            continue
+        path = out / file
+        make_private_folder(path.parent)
         if isinstance(result, BoxResult):
-            path = out / box_file(name, prediction.case_id)
-            make_private_folder(path.parent)
             write_atomic(path, boxes_text(result).encode())
+        elif result.mask is not None:
+            write_mask(path, result.mask.array, result.mask.grid)
+        elif result.map is not None:
+            write_map(path, result.map.array, result.map.grid)
 
 
 def boxes_text(result: BoxResult) -> str:
@@ -98,12 +96,9 @@ def prediction_row(prediction: CasePrediction, model_sha256: str) -> dict[str, C
     """One row of ``predictions.csv``."""
     row: dict[str, Cell] = {"case_id": prediction.case_id}
     for name, result in prediction.items():
-        if result.mask is not None:
-            row[f"{name}_file"] = mask_file(name, prediction.case_id)
-        if result.map is not None:
-            row[f"{name}_file"] = map_file(name, prediction.case_id)
-        if isinstance(result, BoxResult):
-            row[f"{name}_file"] = box_file(name, prediction.case_id)
+        file = answer_file(name, prediction.case_id, result)
+        if file is not None:
+            row[f"{name}_file"] = file
         row.update(result.cells(name))
     row["outside_training"] = " ".join(prediction.outside_training)
     # thresholds and calibrators come from out-of-fold predictions, which a single fold does not have

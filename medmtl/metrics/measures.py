@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-Measure = Literal["volume", "volume_fraction", "ejection_fraction"]
 
 
 def volume(mask: npt.NDArray[np.integer[Any]], labels: Collection[int], spacing: Sequence[float]) -> float:

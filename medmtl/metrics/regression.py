@@ -1,7 +1,6 @@
 """How close predicted values are to observed ones; every interval is BCa over patients.
 
-All take the observed and the predicted value of each case, the patient of each case, and the values' unit, which the
-pure numbers (``r2``, ``spearman``, ``skill``) do not carry on.
+All take the observed and the predicted value of each case and the patient of each case; errors also the values' unit.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def rmse(observed_N: FloatArray, predicted_N: FloatArray, patients: Sequence[str
     return bootstrap_estimate(lambda weight_RN: np.sqrt(mean_square(weight_RN)), patient_N, "lower", unit)
 
 
-def r2(observed_N: FloatArray, predicted_N: FloatArray, patients: Sequence[str], unit: str | None = None) -> Estimate:
+def r2(observed_N: FloatArray, predicted_N: FloatArray, patients: Sequence[str]) -> Estimate:
     """Coefficient of determination, 1 - SS_residual / SS_total; no value where the observed values do not vary."""
     patient_N = patient_codes(patients, len(observed_N))
     if not _varies(observed_N):
@@ -51,9 +50,7 @@ def r2(observed_N: FloatArray, predicted_N: FloatArray, patients: Sequence[str],
     return bootstrap_estimate(statistic, patient_N, "higher")
 
 
-def spearman(
-    observed_N: FloatArray, predicted_N: FloatArray, patients: Sequence[str], unit: str | None = None
-) -> Estimate:
+def spearman(observed_N: FloatArray, predicted_N: FloatArray, patients: Sequence[str]) -> Estimate:
     """Spearman's rank correlation, ties at their mean rank; no value where either side does not vary."""
     patient_N = patient_codes(patients, len(observed_N))
     if not (_varies(observed_N) and _varies(predicted_N)):
@@ -74,7 +71,6 @@ def skill(
     predicted_N: FloatArray,
     reference_prediction: float | FloatArray,
     patients: Sequence[str],
-    unit: str | None = None,
 ) -> Estimate:
     """1 - sum |error| / sum |error of ``reference_prediction``|, the median of the training fold.
 

@@ -17,7 +17,7 @@ class FeatureSpec:
     Attributes:
         channels: channels of each encoder map, finest first.
         strides: cumulative stride of each encoder map against the image, per axis.
-        decoder_channels, decoder_strides: the same for the decoder maps, finest first.
+        decoder_channels: the same for the decoder maps, finest first, whose strides are those of as many encoder maps.
         covariates: features of the clinical covariates; 0 where the task does not read them.
         guided: labels of each other task whose mask the head reads.
         tiled: whether a case is a bag of several images, which share one answer.
@@ -26,7 +26,6 @@ class FeatureSpec:
     channels: tuple[int, ...]
     strides: tuple[Stride, ...]
     decoder_channels: tuple[int, ...] = ()
-    decoder_strides: tuple[Stride, ...] = ()
     covariates: int = 0
     guided: tuple[int, ...] = ()
     tiled: bool = False

@@ -53,10 +53,8 @@ class NetworkShape:
 
     def spec(self, voxel: bool) -> FeatureSpec:
         """What a head reads; decoder maps only for a voxel task."""
-        strides = self.cumulative_strides()
-        if not voxel:
-            return FeatureSpec(self.channels, strides)
-        return FeatureSpec(self.channels, strides, self.channels[: self.levels], strides[: self.levels])
+        decoded = self.channels[: self.levels] if voxel else ()
+        return FeatureSpec(self.channels, self.cumulative_strides(), decoded)
 
 
 def pooling_plan(

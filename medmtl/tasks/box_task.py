@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from medmtl.data.box_table import Frame
 from medmtl.tasks.base import Cell, Result, Task
-from medmtl.tasks.partly_annotated import PartlyAnnotated
 
 SAME_LESION = 0.2  # intersection over union above which two boxes are one lesion's; MONAI's LUNA16 example has 0.22
 
@@ -60,7 +59,7 @@ class BoxResult(Result):
         return {f"{name}_boxes": len(self.boxes), f"{name}_score": self.boxes[0].score if self.boxes else None}
 
 
-class BoxTask(PartlyAnnotated, Task):
+class BoxTask(Task):
     """A task with boxes for an answer, that learns from label files as a voxel task does, or from tables of boxes.
 
     ``encode`` takes a label array after its augmentation and gives fp32 boxes of a fixed number (M, 6) in voxels, of

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
 import torch
 
+from medmtl.data.case import Case
 from medmtl.data.volume import Volume
 from medmtl.networks.features import Guide
 from medmtl.tasks.base import Result, Task
-from medmtl.tasks.partly_annotated import PartlyAnnotated
 
 UNLABELLED = -1  # of a voxel, where no value of a label file can say so
 
@@ -42,8 +42,12 @@ class VoxelTask(Task):
         """Per-case metrics on the original label's grid."""
 
 
-class LabelTask(PartlyAnnotated, VoxelTask):
-    """A task whose answer is a label per voxel: integers, of which none lies between two others."""
+class LabelTask(VoxelTask):
+    """A task whose answer is a label per voxel: integers, of which none lies between two others.
+
+    By default every label of every labelled case was annotated. A kind that knows better overrides
+    ``annotated_column``, ``unannotated``, ``noted`` and ``known_scores``.
+    """
 
     @property
     def channels(self) -> int:
@@ -87,6 +91,27 @@ class LabelTask(PartlyAnnotated, VoxelTask):
         By default both write the same values. A voxel that nobody labelled there is :data:`UNLABELLED`.
         """
         return array
+
+    @property
+    def annotated_column(self) -> str | None:
+        """Column whose cells :meth:`unannotated` reads, if any."""
+        return None
+
+    def unannotated(self, case: Case) -> frozenset[str]:
+        """Labels that nobody looked for in a case: its file may call their voxels background.
+
+        Raises:
+            CellError: if the cell that says so is not valid.
+        """
+        return frozenset()
+
+    def noted(self, target: torch.Tensor, case: Case) -> torch.Tensor:
+        """The target of one sample, as ``encode`` gives it, with a note of these labels for the loss; of equal type."""
+        return target
+
+    def known_scores(self, scores: Mapping[str, float | None], unannotated: Collection[str]) -> dict[str, float | None]:
+        """What ``mask_scores`` gives, without a value where one needs these labels."""
+        return dict(scores)
 
 
 class MapTask(VoxelTask):

@@ -25,6 +25,7 @@ from medmtl.errors import InputError
 from medmtl.planning import Plan, TrainingFacts, make_plan, with_statistics
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
+from medmtl.run_place import refuse_place
 from medmtl.tasks.base import Task
 from medmtl.training.ranks import refuse_too_many
 from medmtl.training.room import predict_disk, refuse_full_disk, refuse_small_shared_memory
@@ -123,7 +124,7 @@ def start_run(
         MachineError: if the device is absent, or the plan does not fit memory, disk or shared memory.
     """
     tables = [section.table for section in ready.config.cohorts or (ready.config.cohort,)]
-    RunFolder.refuse_place(out, *tables, *_folders(ready.checked.cohort.cases))
+    refuse_place(out, *tables, *_folders(ready.checked.cohort.cases))
     donor, seen = _donor(ready, fold) or (None, [])
     plan = plan_fold(ready, fold, describe_device(device))
     refuse_too_many(processes, plan.batch, *([plan.case_view.batch] if plan.case_view else []))

@@ -37,7 +37,8 @@ class GradientMethod(Weighting):
     So a head learns from its own, unweighted gradient under every method. Frozen parameters are left out, and one that
     no present task reaches keeps ``grad`` None. A task whose row is zero everywhere (a loss that is constant, or a head
     that sends nothing into the trunk) takes no part: its weight is 1, which multiplies nothing. A row that is not
-    finite makes the aggregate the plain sum, so that the step is refused with its name, and no state changes.
+    finite makes the aggregate the plain sum, so that the step is refused with its name, and no state changes. There is
+    never a scaler, so ``scale`` is not used.
 
     Raises:
         ValueError: for more than 16 tasks.
@@ -52,16 +53,6 @@ class GradientMethod(Weighting):
                 f"weighting.kind {self.kind!r} balances at most {MOST_TASKS} tasks, and tasks has {len(tasks)}; "
                 "choose a method on losses"
             )
-
-    @abstractmethod
-    def backward(
-        self,
-        losses: Mapping[str, torch.Tensor],
-        *,
-        trained: Trained,
-        scale: Callable[[torch.Tensor], torch.Tensor] = lambda loss: loss,
-    ) -> Mapping[str, float] | None:
-        """Fill gradients; see the base class. There is never a scaler, so ``scale`` is not used."""
 
 
 class GramMethod(GradientMethod):

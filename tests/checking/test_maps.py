@@ -9,7 +9,7 @@ import pytest
 
 from medmtl import config as configuration
 from medmtl.build import build_tasks
-from medmtl.checking import check_cohort
+from medmtl.checking import check_cohort, check_headers
 from tests.checking.scans import Scans
 from tests.data.formats.nifti_files import AFFINE, SHAPE, content_of, moved, saved
 
@@ -80,6 +80,19 @@ def test_a_map_and_its_mask_lie_on_the_images_grid(tmp_path: Path) -> None:
     maps.body(2, np.ones(SHAPE, np.uint8), moved(3.0))
     found = [(f.code, f.severity, f.row, f.column) for f in maps.findings()]
     assert found == [("B095", "reject", 2, "dose"), ("B096", "reject", 3, "dose"), ("B096", "reject", 4, "body")]
+
+
+@pytest.mark.covers("B095", "B096")
+def test_headers_tell_where_a_map_and_its_mask_lie(tmp_path: Path) -> None:
+    maps = Maps(tmp_path)
+    maps.dose(0, values(0)[1:])
+    maps.body(1, np.ones(SHAPE, np.uint8)[1:])
+    maps.body(2, np.ones(SHAPE, np.uint8), moved(3.0))
+    maps.body(3, np.ones(SHAPE, np.uint8), moved(3.0))
+    maps.rows[3]["dose"] = ""  # where nothing is asked of the mask but to be one
+    config = configuration.load(maps.write())
+    found = [(f.code, f.row, f.column) for f in check_headers(config, build_tasks(config)).findings]
+    assert found == [("B094", None, None), ("B095", 2, "dose"), ("B095", 3, "body"), ("B096", 4, "body")]
 
 
 @pytest.mark.covers("B094", "B105", "B109")

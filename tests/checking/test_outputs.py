@@ -35,6 +35,16 @@ def test_an_input_is_never_overwritten(
     assert ("is a link" if link == "soft" else f"is the input {name}") in said
 
 
+@pytest.mark.covers("B048")
+@pytest.mark.parametrize("absent", ["size", "organ", "person"])
+def test_a_column_that_the_table_lacks_hides_no_file(tmp_path: Path, absent: str) -> None:
+    scans = Scans(tmp_path, masks=True)
+    scans.rows = [{column: cell for column, cell in row.items() if column != absent} for row in scans.rows]
+    config, before = scans.write(), scans.hashes()
+    assert main(["check", str(config), "--json", str(tmp_path / "t1_1.nii.gz")]) == 2
+    assert scans.hashes() == before
+
+
 def test_a_file_that_is_no_input_is_replaced(tmp_path: Path) -> None:
     config, out = Scans(tmp_path).write(), tmp_path / "out.json"
     out.write_text("old")
@@ -70,3 +80,53 @@ def test_an_evaluation_does_not_overwrite_the_table(trained_run: Path, tmp_path:
 
     assert table.read_bytes() == content
     assert [path.name for path in tmp_path.iterdir()] == ["cases.csv"]
+
+
+def other_cohort(folder: Path, table: str) -> Path:
+    """A cohort whose table is called ``table`` and whose masks lie where those of a result would."""
+    config = api.synth(folder, cases=10, seed=7)
+    (folder / "masks").mkdir()
+    (folder / "labels").rename(folder / "masks" / "lesion")
+    text = (folder / "cohort.csv").read_text().replace("labels/", "masks/lesion/")
+    (folder / "cohort.csv").unlink()
+    (folder / table).write_text(text)
+    config.write_text(config.read_text().replace("table: cohort.csv", f"table: {table}"))
+    return config
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.covers("B048")
+@pytest.mark.parametrize(
+    ("table", "words"), [("cases.csv", "input cases.csv"), ("table.csv", r"input case_\d+.nii.gz")]
+)
+def test_an_evaluation_of_another_cohort_does_not_overwrite_its_files(
+    trained_run: Path, tmp_path: Path, table: str, words: str
+) -> None:
+    config = other_cohort(tmp_path / "cohort", table)
+    before = contents(tmp_path)
+
+    with pytest.raises(InputError, match=rf"^\[B048\] .* would be overwritten and is the {words}"):
+        api.evaluate(trained_run, config=config, out=config.parent, allow_overlap=True, device="cpu")
+
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.covers("B048")
+@pytest.mark.parametrize(
+    ("table", "words"), [("predictions.csv", "input predictions.csv"), ("table.csv", r"input case_\d+.nii.gz")]
+)
+def test_a_prediction_of_a_configuration_does_not_overwrite_its_files(
+    trained_run: Path, tmp_path: Path, table: str, words: str
+) -> None:
+    config = other_cohort(tmp_path / "cohort", table)
+    if table != "predictions.csv":
+        (config.parent / "predictions.csv").write_text("case_id\n")  # of earlier predictions, which may be replaced
+    before = contents(tmp_path)
+
+    with pytest.raises(InputError, match=rf"^\[B048\] .* would be overwritten and is the {words}"):
+        api.predict(trained_run, config, config.parent, device="cpu")
+
+    assert contents(tmp_path) == before

@@ -23,7 +23,6 @@ from medmtl.evaluation.score import Scores, metrics_json
 from medmtl.evaluation.site import Learned
 from medmtl.evaluation.tables import number
 from medmtl.files import make_private_folder, write_json
-from medmtl.inference.write import mask_file
 from medmtl.metrics.ranking import auc
 from medmtl.networks.shape import NetworkShape
 from medmtl.planning import Plan
@@ -110,7 +109,7 @@ def make_scores(folder: Path) -> Scores:
         found = lesion((centre[0] + rng.uniform(0, 4), centre[1], centre[2]), radius)
         scan = (100 + 60 * truth + rng.normal(0, 12, GRID.shape)).clip(0, 255).astype(np.uint8)
         label, image = folder / f"label-{index}.nii.gz", folder / f"image-{index}.nii.gz"
-        for file, array in ((label, truth), (image, scan), (out / mask_file("lesion", who[0]), found)):
+        for file, array in ((label, truth), (image, scan), (out / f"masks/lesion/{who[0]}.nii.gz", found)):
             write_mask(file, array, GRID)
         images[who[0]] = {"t1": image, "t2": folder / "absent.nii.gz"}
         scores = segmentation.mask_scores(found, truth, GRID.spacing)

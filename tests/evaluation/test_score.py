@@ -22,7 +22,7 @@ from medmtl.data.formats.nifti import write_mask
 from medmtl.data.volume import Grid, Volume
 from medmtl.errors import CohortError, InputError
 from medmtl.evaluation import score
-from medmtl.evaluation.score import evaluate_split
+from medmtl.evaluation.score import evaluate_selection, own_selection
 from medmtl.run_folder import open_folds
 from medmtl.tasks.segmentation import Segmentation
 from tests.conftest import TINY
@@ -262,7 +262,7 @@ def test_a_run_without_folds_has_no_validation(tiny_cohort: Path, tmp_path: Path
         medmtl.evaluate(run, device="cpu")
     assert list(medmtl.evaluate(run, split="all", device="cpu")) == ["train"]
     assert {path.name for path in (run / "evaluation").iterdir()} == {"train"}
-    scores = evaluate_split(open_folds(run), "train", tmp_path / "scores", device="cpu")
+    scores = evaluate_selection(own_selection(open_folds(run), "train"), tmp_path / "scores", device="cpu")
     assert scores.folds == ("none",)
     assert scores.metrics["cases"] == 12
     assert "resubstitution" in scores.metrics["note"]

@@ -24,7 +24,7 @@ from medmtl.data.cache import LEFTOVER_SECONDS, PreparedCache
 from medmtl.data.case import Case
 from medmtl.data.prepared import Preparation
 from medmtl.evaluation.report import write_report
-from medmtl.evaluation.score import evaluate_split, load_scores, own_selection
+from medmtl.evaluation.score import evaluate_selection, load_scores, own_selection
 from medmtl.files import make_private_folder
 from medmtl.run_folder import RunFolder
 from tests.faults.processes import CONTEXT, state, wait_until
@@ -227,7 +227,7 @@ def ready_to_report(run: Path, folder: Path) -> Work:
 @pytest.mark.covers("F05")
 def test_a_report(trained_run: Path, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     runs = [RunFolder.open(trained_run)]
-    scores = evaluate_split(runs, "val", tmp_path / "scores", device="cpu")
+    scores = evaluate_selection(own_selection(runs, "val"), tmp_path / "scores", device="cpu")
     whole = write_report(scores, runs).read_bytes()
 
     def prepare(folder: Path) -> tuple[Path, Path]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from medmtl.evaluation.score import evaluate_split
+from medmtl.evaluation.score import evaluate_selection, own_selection
 from medmtl.files import sha256_file
 from medmtl.run_folder import RunFolder
 from tests.faults.processes import FAST, committed, fingerprint, leftovers, records, start, start_training, wait_until
@@ -24,7 +24,7 @@ LIFE_SECONDS = 1.2  # longest life of a process: its start and a few commits
 
 def scores(run: Path, folder: Path) -> dict[str, str]:
     """Hashes of the scores and masks of an evaluation."""
-    evaluate_split([RunFolder.open(run)], "val", folder, device="cpu")
+    evaluate_selection(own_selection([RunFolder.open(run)], "val"), folder, device="cpu")
     found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     assert "metrics.json" in found
     return {name: sha256_file(path) for name, path in found.items()}

@@ -153,7 +153,7 @@ def test_a_case_that_the_memory_does_not_hold_is_named_and_the_rest_is_kept(
     place: str, whose: str, images: list[Path], trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     third = Path(shutil.copy(images[0], tmp_path / "third.nii.gz"))
-    owner, name = (batch, "write_masks") if place == "write" else (Predictor, place)
+    owner, name = (batch, "write_answers") if place == "write" else (Predictor, place)
     whole = getattr(owner, name)
 
     def fail(*arguments: Any, **options: Any) -> Any:
@@ -192,14 +192,14 @@ def test_what_was_predicted_before_a_stop_is_in_the_table(
 def test_a_disk_that_fails_ends_the_work_and_the_table_tells_what_was_written(
     images: list[Path], trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = batch.write_masks
+    written = batch.write_answers
 
     def fail(prediction: CasePrediction, out: Path) -> None:
         if prediction.case_id == "case_001":
             raise OSError(errno.ENOSPC, "no space", str(out))
         written(prediction, out)
 
-    monkeypatch.setattr(batch, "write_masks", fail)
+    monkeypatch.setattr(batch, "write_answers", fail)
     third = Path(shutil.copy(images[0], tmp_path / "third.nii.gz"))
     with pytest.raises(OSError, match="no space"):
         api.predict(trained_run, [*images, third], tmp_path / "out", device="cpu")
@@ -211,14 +211,14 @@ def test_a_kill_leaves_no_row_beside_the_mask_of_another_model(
     images: list[Path], trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
-    written = batch.write_masks
+    written = batch.write_answers
 
     def write(prediction: CasePrediction, out: Path) -> None:
         written(prediction, out)
         # what a process that is killed here leaves behind
         shutil.copytree(out, tmp_path / f"killed_{prediction.case_id}_{len(list(tmp_path.glob('killed*')))}")
 
-    monkeypatch.setattr(batch, "write_masks", write)
+    monkeypatch.setattr(batch, "write_answers", write)
     for _ in range(2):
         api.predict(trained_run, images, out, device="cpu")
     killed = sorted(tmp_path.glob("killed*"))
@@ -248,7 +248,7 @@ def test_a_saved_prediction_is_never_beside_the_row_of_another(
     def fail(prediction: CasePrediction, out: Path) -> None:
         raise OSError(errno.ENOSPC, "no space", str(out))
 
-    monkeypatch.setattr(loaded, "write_masks", fail)
+    monkeypatch.setattr(loaded, "write_answers", fail)
     with pytest.raises(OSError, match="no space"):
         found.save(tmp_path / "out")
     assert read(tmp_path / "out" / "predictions.csv") == []
@@ -259,7 +259,7 @@ def test_a_case_is_read_while_the_one_before_it_is_looked_at(
 ) -> None:
     whole, reading = Predictor.answer, Predictor.read
     second_read, first_written = threading.Event(), threading.Event()
-    written = batch.write_masks
+    written = batch.write_answers
 
     def read_case(self: Predictor, case: Case, **options: Any) -> ReadCase:
         found = reading(self, case, **options)
@@ -277,7 +277,7 @@ def test_a_case_is_read_while_the_one_before_it_is_looked_at(
 
     monkeypatch.setattr(Predictor, "read", read_case)
     monkeypatch.setattr(Predictor, "answer", answer)
-    monkeypatch.setattr(batch, "write_masks", write)
+    monkeypatch.setattr(batch, "write_answers", write)
     api.predict(trained_run, images, tmp_path / "out", device="cpu")
     assert len(read(tmp_path / "out" / "predictions.csv")) == 2
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import pytest
@@ -14,7 +14,8 @@ from torch import nn
 from medmtl.data.prepared import Intensity, Preparation
 from medmtl.inference import forward as forward_module
 from medmtl.inference.ask import at_once
-from medmtl.inference.forward import activations, stream
+from medmtl.inference.forward import stream
+from medmtl.inference.planes import Found, Stream
 from medmtl.model import MultiTaskModel
 from medmtl.networks.shape import NetworkShape
 from medmtl.planning import Plan
@@ -39,6 +40,29 @@ PLAN = Plan(
 )
 
 Answer = Callable[[torch.Tensor], torch.Tensor]
+
+
+def activations(
+    model: MultiTaskModel,
+    tasks: Mapping[str, Task],
+    plan: Plan,
+    image_CDHW: torch.Tensor,
+    **options: Any,
+) -> dict[str, torch.Tensor]:
+    """:func:`stream` as one answer per task, of voxel tasks (K, D, H, W): for cases that are small."""
+    planes: dict[str, list[torch.Tensor]] = {}
+    found: Found = {}
+
+    def whole() -> Stream:
+        nonlocal found
+        found = yield from stream(model, tasks, plan, image_CDHW, **options)
+        return found
+
+    for part in whole():
+        for name, value in part.values.items():
+            planes.setdefault(name, []).append(value.clone())
+    found |= {name: torch.cat(parts, dim=1) for name, parts in planes.items()}
+    return {name: found[name] for name in tasks}
 
 
 class Whole:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from medmtl.data.geometry import canonical, canonical_grid
 from medmtl.data.preparation import working_grid
 from medmtl.data.volume import Grid, Volume
 from medmtl.inference import native as native_module
-from medmtl.inference.native import to_native
+from medmtl.inference.native import NativeAnswer
 
 # array axes that point back, down and right, with anisotropic voxels
 PERMUTED = Grid((9, 7, 11), np.array([[0, 0, 2.5, -40], [-0.8, 0, 0, 12], [0, -1.1, 0, 7], [0, 0, 0, 1]], float))
@@ -43,6 +44,15 @@ def interpolated(probability_KDHW: torch.Tensor, grid: Grid, native: Grid) -> np
     places = np.linalg.solve(grid.affine, world)[:3]
     classes = [map_coordinates(p.astype(np.float64), places, order=1, mode="nearest") for p in probability_KDHW.numpy()]
     return np.stack(classes).reshape(len(classes), *native.shape)
+
+
+def to_native(
+    probability_KDHW: torch.Tensor, grid: Grid, native: Grid, decide: Callable[[torch.Tensor], torch.Tensor]
+) -> Volume:
+    """:class:`NativeAnswer` of all planes at once."""
+    answer = NativeAnswer(grid, native, decide)
+    answer.take(probability_KDHW)
+    return answer.volume()
 
 
 def likeliest(probability_KDHW: torch.Tensor) -> torch.Tensor:
@@ -97,7 +107,7 @@ def test_planes_that_come_one_after_the_other_equal_the_whole(
     grid = working_grid(canonical_grid(PERMUTED), spacing)
     probability = random_probability(grid)
     whole = to_native(probability, grid, PERMUTED, likeliest)
-    answer, start = native_module.NativeAnswer(grid, PERMUTED, likeliest), 0
+    answer, start = NativeAnswer(grid, PERMUTED, likeliest), 0
     for size in itertools.cycle(sizes):
         part = probability[:, start : start + size].clone()
         if not part.shape[1]:

@@ -22,7 +22,7 @@ from scipy.spatial.transform import Rotation
 import medmtl
 from medmtl.data.formats.nifti import read_image
 from medmtl.data.volume import Volume
-from medmtl.inference.write import mask_file, write_masks
+from medmtl.inference.write import write_answers
 from medmtl.tasks.segmentation import Segmentation
 
 Points = npt.NDArray[np.float64]
@@ -111,15 +111,15 @@ def test_every_orientation_gives_one_mask_in_the_patient(
     written(scan, EVERY[0], out / "reference.nii.gz")
     threshold = clear_threshold(model, out / "reference.nii.gz", monkeypatch)
     monkeypatch.setattr(Segmentation, "decide", decide_above(threshold))
-    write_masks(model.predict({"image": out / "reference.nii.gz"}, case_id="reference"), out)
-    expected = seen_by_nibabel(out / mask_file("lesion", "reference"))
+    write_answers(model.predict({"image": out / "reference.nii.gz"}, case_id="reference"), out)
+    expected = seen_by_nibabel(out / "masks" / "lesion" / "reference.nii.gz")
     assert len({str(order) for order in EVERY}) == 48
     assert 100 < len(expected) < 2 * SHARE * np.prod(scan.shape)
     for number, order in enumerate(EVERY):
         image = written(scan, order, out / "image.nii.gz")
         prediction = model.predict({"image": out / "image.nii.gz"}, case_id=f"order_{number}")
-        write_masks(prediction, out)
-        path = out / mask_file("lesion", f"order_{number}")
+        write_answers(prediction, out)
+        path = out / "masks" / "lesion" / f"order_{number}.nii.gz"
         assert_same_places(seen_by_nibabel(path), expected)
         assert_same_places(seen_by_simpleitk(path), expected)
         saved = nib.Nifti1Image.from_filename(path)

@@ -19,11 +19,10 @@ from medmtl.inference.case_prediction import CasePrediction
 from medmtl.inference.write import (
     BOX_COLUMNS,
     PredictionTable,
-    box_file,
+    answer_file,
     csv_text,
-    mask_file,
     prediction_row,
-    write_masks,
+    write_answers,
     write_table,
 )
 from medmtl.loaded import Prediction
@@ -74,7 +73,7 @@ def test_no_case_id_leaves_the_folder_and_no_two_share_a_mask(tmp_path: Path) ->
     out = tmp_path / "out"
     rows = []
     for seed, case_id in enumerate(ODD_IDS):
-        write_masks(prediction(case_id, seed), out)
+        write_answers(prediction(case_id, seed), out)
         rows.append(prediction_row(prediction(case_id, seed), "0" * 64))
     write_table(rows, out / "predictions.csv")
     masks = sorted((out / "masks" / "organ").iterdir())
@@ -90,11 +89,12 @@ def test_no_case_id_leaves_the_folder_and_no_two_share_a_mask(tmp_path: Path) ->
 
 
 def test_plain_ids_are_file_names_as_they_are() -> None:
-    assert mask_file("organ", "case_007.a-B") == "masks/organ/case_007.a-B.nii.gz"
+    organ = prediction("case_007.a-B")["organ"]
+    assert answer_file("organ", "case_007.a-B", organ) == "masks/organ/case_007.a-B.nii.gz"
 
 
 def test_what_is_written_is_the_owners_alone(tmp_path: Path) -> None:
-    write_masks(prediction("case"), tmp_path / "out")
+    write_answers(prediction("case"), tmp_path / "out")
     write_table([prediction_row(prediction("case"), "0" * 64)], tmp_path / "out" / "predictions.csv")
     for path in (tmp_path / "out", *(tmp_path / "out").rglob("*")):
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
@@ -179,15 +179,15 @@ def test_boxes_are_a_private_table_the_highest_score_first(tmp_path: Path) -> No
     box = FoundBox((1.0, 2.0, 3.0, 4.0, 5.0, 6.0), (-10.5, 0.0, 1.0, -9.0, 2.0, 3.0), 0.25)
     for case_id, boxes in (("a/b", (box,)), ("none", ())):
         found = CasePrediction(case_id, {"nodule": BoxResult(boxes=boxes)}, {}, ())
-        write_masks(found, tmp_path)
-        path = tmp_path / box_file("nodule", case_id)
+        write_answers(found, tmp_path)
+        row = prediction_row(found, "0" * 64)
+        path = tmp_path / str(row["nodule_file"])
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         rows = read(path.read_text())
         assert len(rows) == len(boxes)
-        row = prediction_row(found, "0" * 64)
-        assert row["nodule_file"] == box_file("nodule", case_id)
+        assert row["nodule_file"] == answer_file("nodule", case_id, found["nodule"])
         assert row["nodule_boxes"] == len(boxes)
-    (row_of,) = read((tmp_path / box_file("nodule", "a/b")).read_text())
+    (row_of,) = read((next((tmp_path / "boxes" / "nodule").glob("a*"))).read_text())
     assert list(row_of) == list(BOX_COLUMNS)
     assert (row_of["score"], row_of["x_min_mm"], row_of["z_max_mm"], row_of["x_min_voxel"]) == (
         "0.25",

@@ -23,8 +23,8 @@ def pairs(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return observed_N, np.round(0.7 * observed_N + 17 + random.normal(0, 5, size=40))
 
 
-def our_skill(observed_N: np.ndarray, predicted_N: np.ndarray, patients: list[str], unit: str | None) -> Estimate:
-    return skill(observed_N, predicted_N, MEDIAN, patients, unit)
+def our_skill(observed_N: np.ndarray, predicted_N: np.ndarray, patients: list[str]) -> Estimate:
+    return skill(observed_N, predicted_N, MEDIAN, patients)
 
 
 def reference_skill(observed_N: np.ndarray, predicted_N: np.ndarray) -> float:
@@ -46,7 +46,7 @@ def test_value_and_interval_are_those_of_the_reference(
     metric: Callable[..., Estimate], reference: Callable[..., float], unit: str | None, better: str
 ) -> None:
     observed_N, predicted_N = pairs()
-    estimate = metric(observed_N, predicted_N, PATIENTS, "%")
+    estimate = metric(observed_N, predicted_N, PATIENTS, *([] if unit is None else [unit]))
     assert estimate.value == pytest.approx(reference(observed_N, predicted_N))
     assert (estimate.unit, estimate.better, estimate.n, estimate.ci) == (unit, better, 40, "bca")
     expected = bootstrap(
@@ -63,7 +63,7 @@ def test_value_and_interval_are_those_of_the_reference(
 
 @pytest.mark.parametrize("metric", [mae, rmse, r2, spearman, our_skill])
 def test_no_case_has_no_value(metric: Callable[..., Estimate]) -> None:
-    estimate = metric(np.zeros(0), np.zeros(0), [], "%")
+    estimate = metric(np.zeros(0), np.zeros(0), [])
     assert (estimate.value, estimate.n) == (None, 0)
     assert estimate.why
 
@@ -71,7 +71,7 @@ def test_no_case_has_no_value(metric: Callable[..., Estimate]) -> None:
 @pytest.mark.parametrize("metric", [mae, rmse, r2, spearman, our_skill])
 def test_nine_patients_have_no_interval(metric: Callable[..., Estimate]) -> None:
     observed_N, predicted_N = pairs()
-    estimate = metric(observed_N[:18], predicted_N[:18], PATIENTS[:9] * 2, "%")
+    estimate = metric(observed_N[:18], predicted_N[:18], PATIENTS[:9] * 2)
     assert estimate.value is not None
     assert (estimate.n, estimate.ci95, estimate.why) == (18, None, "fewer than 10 patients")
 

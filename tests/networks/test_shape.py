@@ -70,4 +70,4 @@ def test_strides_accumulate() -> None:
 def test_only_a_voxel_task_is_promised_decoder_maps() -> None:
     strides: tuple[Stride, ...] = ((1, 1, 1), (2, 2, 1), (4, 4, 2))
     assert network(2).spec(voxel=False) == FeatureSpec((4, 8, 16), strides)
-    assert network(2).spec(voxel=True) == FeatureSpec((4, 8, 16), strides, (4, 8), strides[:2])
+    assert network(2).spec(voxel=True) == FeatureSpec((4, 8, 16), strides, (4, 8))

@@ -28,7 +28,6 @@ SPEC = FeatureSpec(
     channels=(3, 5, 6),
     strides=((1, 1, 1), (2, 2, 1), (4, 4, 2)),
     decoder_channels=(3, 5),
-    decoder_strides=((1, 1, 1), (2, 2, 1)),
 )
 
 
@@ -44,7 +43,9 @@ def features(batch: int, seed: int = 0) -> Features:
             for c, stride in zip(channels, strides, strict=True)
         )
 
-    return Features(maps(SPEC.channels, SPEC.strides), maps(SPEC.decoder_channels, SPEC.decoder_strides))
+    return Features(
+        maps(SPEC.channels, SPEC.strides), maps(SPEC.decoder_channels, SPEC.strides[: len(SPEC.decoder_channels)])
+    )
 
 
 def case(cells: Mapping[str, str | None] | None = None, files: Mapping[str, Path] | None = None) -> Case:

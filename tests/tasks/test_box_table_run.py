@@ -180,6 +180,14 @@ def test_what_is_predicted_may_be_read_as_a_table_and_is_the_same_boxes(
         expected = cut(np.array([box.voxels for box in case.result.boxes]), grid.shape)
         np.testing.assert_allclose(case.truth, expected, atol=2e-3)
     assert scores.metrics["tasks"]["nodules"]["metrics"]["map"]["value"] > 0.95
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.csv")}
+    for refused in (
+        lambda: medmtl.evaluate(run, config=tmp_path / "other.yaml", out=tmp_path / "out", allow_overlap=True),
+        lambda: medmtl.predict(run, tmp_path / "other.yaml", tmp_path / "out", device="cpu"),
+    ):
+        with pytest.raises(InputError, match=r"^\[B048\] .*boxes/nodules/.* would be overwritten"):
+            refused()
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.csv")} == before
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from medmtl.training.session import open_session
 from medmtl.training.start import Ready, make_ready
 from medmtl.training.transfer import refuse_leak, seen_by, take_trunk
 from tests.conftest import TINY
+from tests.weights import weights_sha256
 
 STEM = "sharing.encoder.stages.0.conv1.conv.weight"
 
@@ -57,7 +58,7 @@ def test_the_trunk_is_the_donors_average_and_the_heads_are_new(begun: Path, trai
     record = json.loads((begun / "manifest.json").read_text())["init"]
     assert record["matched"] == sum(name.startswith("sharing.") for name in donor)
     assert (record["absent"], record["other_shape"]) == ([], [])
-    assert record["weights_sha256"] == RunFolder.open(trained_run).weights_sha256()
+    assert record["weights_sha256"] == weights_sha256(trained_run)
 
 
 def test_what_is_frozen_stays_and_moves_afterwards(begun: Path, trained_run: Path) -> None:

@@ -321,9 +321,9 @@ class Regression(PooledTask):
         return {
             "mae": regression.mae(observed, predicted, patients, unit),
             "rmse": regression.rmse(observed, predicted, patients, unit),
-            "r2": regression.r2(observed, predicted, patients, unit),
-            "spearman": regression.spearman(observed, predicted, patients, unit),
-            "skill": regression.skill(observed, predicted, median, patients, unit),
+            "r2": regression.r2(observed, predicted, patients),
+            "spearman": regression.spearman(observed, predicted, patients),
+            "skill": regression.skill(observed, predicted, median, patients),
             "slope": agreement.calibration_slope(observed, predicted, patients),
             **agreement.bland_altman(observed, predicted, patients, unit),
         }
