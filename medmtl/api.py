@@ -308,8 +308,9 @@ def predict(
         The table.
 
     Raises:
-        InputError: if no input is given, or a row or a file cannot be used; the cases that can are predicted and
-            written first.
+        WorkError: if the system does not read a file; the other cases are predicted and written first, unless three in
+            a row fail so.
+        InputError: if no input is given, or a row or a file cannot be used; as above, whatever their number.
         MachineError: if no row and no file was at fault, and the memory does not hold a case; as above.
         NumericError: if the only cases that failed got an answer that is not finite; as above.
     """

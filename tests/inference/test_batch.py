@@ -14,8 +14,9 @@ import pytest
 
 from medmtl import api, loaded
 from medmtl.cli import main
+from medmtl.data import formats
 from medmtl.data.case import Case
-from medmtl.errors import InputError, MachineError, NumericError
+from medmtl.errors import InputError, MachineError, NumericError, WorkError
 from medmtl.inference import batch
 from medmtl.inference.case_prediction import CasePrediction
 from medmtl.inference.predict import Predictor, ReadCase
@@ -115,6 +116,57 @@ def test_where_nothing_can_be_predicted_there_is_no_table(
     with pytest.raises(InputError, match="1 of 1 cases were not predicted, and no table was written"):
         api.predict(trained_run, [table], tmp_path / "out", device="cpu")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def unread(cases: Sequence[Path], number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that the system does not open any more."""
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path in cases:
+            raise OSError(number, os.strerror(number), str(path))
+        return open(path, *arguments, **options)
+
+    monkeypatch.setattr(formats, "open", refuse, raising=False)
+
+
+@pytest.mark.covers("F27", "F31")
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE])
+def test_a_scan_that_the_system_does_not_read_does_not_cost_the_others(
+    number: int,
+    images: list[Path],
+    trained_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [("a", images[0].name), ("b", "absent.nii.gz"), ("c", images[1].name)]
+    table = write_rows(tmp_path / "new.csv", [("case_id", "image"), *rows])
+    unread(images[:1], number, monkeypatch)
+    out = tmp_path / "out"
+    assert main(["predict", str(trained_run), str(table), "--out", str(out), "--device", "cpu", "--quiet"]) == 8
+    told = f"case 'a' (row 2): reading failed: {os.strerror(number)}: {images[0]}"
+    said = capsys.readouterr().err
+    assert f"error: 2 of 3 cases were not predicted, the others are in {out / 'predictions.csv'}; {told}" in said
+    assert "[B032] row 3, case b" in said
+    assert [row["case_id"] for row in read(out / "predictions.csv")] == ["c"]
+
+
+@pytest.mark.covers("F41")
+def test_after_three_scans_in_a_row_that_are_not_read_no_other_is_tried(
+    images: list[Path], trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["a", "b", "c", "d", "e", "f", "g"]
+    paths = [Path(shutil.copy(images[0], tmp_path / f"{name}.nii.gz")) for name in names]
+    failing = [paths[number] for number in (0, 1, 3, 4, 5)]
+    unread(failing, errno.EIO, monkeypatch)
+    with pytest.raises(WorkError, match=r"; 1 of them were not tried, because 3 in a row could not be read$") as raised:
+        api.predict(trained_run, paths, tmp_path / "out", device="cpu")
+    assert str(raised.value).startswith("6 of 7 cases were not predicted, the others are in ")
+    assert str(raised.value).count("reading failed: Input/output error") == 5
+    assert [row["case_id"] for row in read(tmp_path / "out" / "predictions.csv")] == ["c"]
+    with pytest.raises(WorkError, match=r"^3 of 3 cases were not predicted, and no table was written") as raised:
+        api.predict(trained_run, failing[2:], tmp_path / "none", device="cpu")
+    assert "not tried" not in str(raised.value)
 
 
 def broken_for(name: str, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
