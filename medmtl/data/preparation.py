@@ -52,12 +52,14 @@ def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = Tr
         WorkError: if a file that was checked is gone, or the file system fails.
     """
     hashes: dict[str, str] = {}
+    notes: list[tuple[str, str]] = []
     native: Grid | None = None
     arrays: dict[str, npt.NDArray[np.float32]] = {}
     for channel in preparation.channels:
         if channel not in case.images and channel in preparation.optional:
             continue
         volume = _read(case, case.images[channel], False, hashes)
+        notes += volume.notes
         native = native or volume.grid
         if same_grid(volume.grid, native):
             volume = Volume(volume.array, native)
@@ -92,6 +94,7 @@ def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = Tr
             for task, label in labels.items()
         },
         sha256=hashes,
+        notes=tuple(notes),
     )
 
 

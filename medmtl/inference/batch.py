@@ -51,7 +51,7 @@ def predict_all(predictor: Predictor, cases: Sequence[Case], findings: Findings,
     """
     open_output(out)
     table = PredictionTable(out / TABLE)
-    outside: list[str] = []
+    told: dict[str, list[str]] = {}
     failed = _refused_rows(findings)
     total = len(cases) + len(failed)
     tried = unread = 0
@@ -76,25 +76,37 @@ def predict_all(predictor: Predictor, cases: Sequence[Case], findings: Findings,
                 else:
                     unread = 0
                     writing.put(partial(write, prediction))
-                    if prediction.outside_training:
-                        outside.append(f"{case.case_id} ({', '.join(prediction.outside_training)})")
+                    _collect(told, prediction)
                 progress("predict", tried, len(cases))
                 if unread == UNREAD:
                     break
     finally:
         # also when it is stopped half-way: a mask without its row would be an orphan
         table.write()
-    if outside:
-        logger.warning(
-            "[B162] %d of %d cases lie outside what the model was trained on, see outside_training in %s: %s",
-            len(outside),
-            len(cases),
-            TABLE,
-            "; ".join(outside[:NAMED]),
-        )
+    for code, entries in told.items():
+        _warn(code, entries, len(cases))
     if failed:
         raise _incomplete(failed, total, len(cases) - tried, None if table.is_empty else out / TABLE)
     return out / TABLE
+
+
+def _collect(told: dict[str, list[str]], prediction: CasePrediction) -> None:
+    """Add by code what there is to say of a case that was predicted."""
+    found: dict[str, list[str]] = {}
+    for code, text in (*prediction.notes, *(("B162", name) for name in prediction.outside_training)):
+        if code != "B091":  # text in the header, which no output takes over
+            found.setdefault(code, []).append(text)
+    for code, texts in found.items():
+        told.setdefault(code, []).append(f"{prediction.case_id} ({', '.join(texts)})")
+
+
+def _warn(code: str, entries: Sequence[str], total: int) -> None:
+    what = (
+        f"lie outside what the model was trained on, see outside_training in {TABLE}"
+        if code == "B162"
+        else "have a file that is not quite in order and was read all the same"
+    )
+    logger.warning("[%s] %d of %d cases %s: %s", code, len(entries), total, what, "; ".join(entries[:NAMED]))
 
 
 def _failure(case_id: str, error: Exception) -> Failure:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import csv
 import errno
+import gzip
 import os
 import shutil
+import struct
 import sys
 import threading
 from collections.abc import Sequence
@@ -116,6 +118,25 @@ def test_where_nothing_can_be_predicted_there_is_no_table(
     with pytest.raises(InputError, match="1 of 1 cases were not predicted, and no table was written"):
         api.predict(trained_run, [table], tmp_path / "out", device="cpu")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.covers("B054", "B065", "B073")
+def test_what_is_odd_about_files_is_told_once_per_rule(
+    images: list[Path], trained_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = [gzip.decompress(path.read_bytes()) for path in images]
+    for path, content in zip(images, whole, strict=True):
+        path.write_bytes(gzip.compress(content) + b"behind")
+    header = bytearray(whole[0])
+    struct.pack_into("<h", header, 40, 4)  # dim[0]
+    struct.pack_into("<h", header, 72, 8)  # bitpix
+    (odd := tmp_path / "odd.nii").write_bytes(header)
+    api.predict(trained_run, [*images, odd], tmp_path / "out", device="cpu")
+    said = [record.getMessage() for record in caplog.records if "read all the same" in record.getMessage()]
+    what = "cases have a file that is not quite in order and was read all the same"
+    assert said[0] == (f"[B054] 2 of 3 {what}: case_000 (6 bytes after the image); case_001 (6 bytes after the image)")
+    assert sorted(line.partition(":")[0] for line in said[1:]) == [f"[B065] 1 of 3 {what}", f"[B073] 1 of 3 {what}"]
+    assert len(read(tmp_path / "out" / "predictions.csv")) == 3
 
 
 def unread(cases: Sequence[Path], number: int, monkeypatch: pytest.MonkeyPatch) -> None:
