@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medmtl.data.cell import folded
-from medmtl.errors import ConfigError
 from medmtl.sections import CohortSection, NamedCohortSection
-from medmtl.validation import Faults, Lines, line_of, validated
+from medmtl.validation import Faults, Lines, validated
 
 KEY = "cohorts"
 LOCAL = ("table", "roots")  # paths of an entry
@@ -27,12 +26,11 @@ def path_places(data: Mapping[str, Any], keys: Sequence[str]) -> list[tuple[dict
     return [(section, name) for section, name in places if isinstance(section, dict) and section.get(name)]
 
 
-def take_cohorts(data: dict[str, Any], lines: Lines, faults: Faults) -> None:
+def take_cohorts(data: dict[str, Any], faults: Faults) -> None:
     """Replace the entries by records. The first one also stands as ``cohort``: it says what all of them have in common.
 
     Args:
         data: of the file; changed.
-        lines: of the file.
         faults: gets every fault.
     """
     if data.get(KEY) is None:
@@ -40,22 +38,18 @@ def take_cohorts(data: dict[str, Any], lines: Lines, faults: Faults) -> None:
         return
     held, both = data[KEY], data.get("cohort") is not None
     data["cohort"], data[KEY] = CohortSection.model_construct(), ()
-    line = line_of((KEY,), lines)
     if both:
-        with faults.kept():
-            raise ConfigError("cohort is given too; give one of the two", key=KEY, line=line, code="B142")
+        faults.add((KEY,), "cohort is given too; give one of the two", "B142")
     if not isinstance(held, list) or len(held) < 2:
-        with faults.kept():
-            message = "a list of two cohorts or more is expected, each with a name and the keys of cohort"
-            raise ConfigError(message, key=KEY, line=line, code="B142")
+        message = "a list of two cohorts or more is expected, each with a name and the keys of cohort"
+        faults.add((KEY,), message, "B142")
         return
     found: dict[int, NamedCohortSection] = {}
     for number, entry in enumerate(held):
         with faults.kept():
-            found[number] = validated(NamedCohortSection, entry, (KEY, str(number)), _numbered(lines))
+            found[number] = validated(NamedCohortSection, entry, (KEY, str(number)), _numbered(faults.lines))
     for number, section in found.items():
-        with faults.kept():
-            _fits(number, section, found, lines)
+        _check_fit(number, section, found, faults)
     if len(found) == len(held):
         data["cohort"], data[KEY] = found[0], tuple(found.values())
 
@@ -65,12 +59,10 @@ def _numbered(lines: Lines) -> Lines:
     return {tuple(str(part) if isinstance(part, int) else part for part in place): at for place, at in lines.items()}
 
 
-def _fits(number: int, section: NamedCohortSection, found: Mapping[int, NamedCohortSection], lines: Lines) -> None:
-    """Its name is its own, and what the network sees is what it sees of the first.
-
-    Raises:
-        ConfigError: naming both.
-    """
+def _check_fit(
+    number: int, section: NamedCohortSection, found: Mapping[int, NamedCohortSection], faults: Faults
+) -> None:
+    """Its name is its own, and what the network sees is what it sees of the first."""
     first = found[min(found)]
     twins = [other for at, other in found.items() if at < number and folded(other.name) == folded(section.name)]
     key, message = "", ""
@@ -88,5 +80,4 @@ def _fits(number: int, section: NamedCohortSection, found: Mapping[int, NamedCoh
     elif section.resample != first.resample:
         key, message = "resample", f"not that of {first.name}; say the same in every cohort"
     if key:
-        line = line_of((KEY, number, key), lines)
-        raise ConfigError(message, key=f"{KEY}.{number}.{key}", line=line, code="B142")
+        faults.add((KEY, number, key), message, "B142")

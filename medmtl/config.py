@@ -7,7 +7,6 @@ them; a path given by an override (``--set``) is resolved against the working fo
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,7 +20,7 @@ from medmtl.data.covariates import CovariateKind
 from medmtl.data.formats import strict_yaml
 from medmtl.errors import ConfigError
 from medmtl.networks.encoder import EncoderOptions
-from medmtl.registry import Registry, nearest
+from medmtl.registry import Registry
 from medmtl.sections import (
     AugmentationSection,
     CacheSection,
@@ -36,12 +35,12 @@ from medmtl.sections import (
     ViewsSection,
 )
 from medmtl.sharing.base import SharingOptions
+from medmtl.spelling import did_you_mean
 from medmtl.tasks.base import TaskOptions
-from medmtl.validation import Faults, Lines, Rule, line_of, validated
+from medmtl.validation import NAME, Faults, Lines, Rule, line_of, validated
 from medmtl.weighting.base import WeightingOptions
 
 SCHEMA = 1
-NAME = re.compile(r"[a-z][a-z0-9_]*")
 LATER = {
     "cache.max_gb": "a limit on the cache's size",
     "split.tune": "a tuning split",
@@ -206,9 +205,9 @@ def _override(data: dict[str, Any], key: str, value: Any) -> None:
 
 def _validate(data: dict[str, Any], lines: Lines) -> Config:
     _check_schema(data, lines)
-    faults = Faults()
-    _refuse_later(data, lines, faults)
-    cohort_list.take_cohorts(data, lines, faults)
+    faults = Faults(lines)
+    _refuse_later(data, faults)
+    cohort_list.take_cohorts(data, faults)
     data = {"network": {"kind": "unet"}, "sharing": {"kind": "hard"}, "weighting": {"kind": "equal"}, **data}
     components: dict[str, tuple[Registry[Any], BaseModel]] = {
         "network": (networks.kinds, EncoderOptions.model_construct()),
@@ -216,22 +215,21 @@ def _validate(data: dict[str, Any], lines: Lines) -> Config:
         "weighting": (weighting.kinds, WeightingOptions.model_construct()),
     }
     for key, (family, stand_in) in components.items():
-        data[key] = _component(family, data[key], (key,), lines, faults, stand_in)
+        data[key] = _component(family, data[key], (key,), faults, stand_in)
     blocks = data.get("tasks")
     if isinstance(blocks, dict):
         stand_in = TaskOptions.model_construct()
         data["tasks"] = {
-            name: _component(tasks.kinds, block, ("tasks", name), lines, faults, stand_in)
-            for name, block in blocks.items()
+            name: _component(tasks.kinds, block, ("tasks", name), faults, stand_in) for name, block in blocks.items()
         }
     config: Config | None = None
     with faults.kept():
         config = validated(Config, data, (), lines)
     faults.refuse()
     assert config is not None  # or there was a fault
-    config = nnunet.honour(config, lines, faults)
-    _check_names(config, lines, faults)
-    check_combinations(config, lines, faults)
+    config = nnunet.honour(config, faults)
+    _check_names(config, faults)
+    check_combinations(config, faults)
     faults.refuse()
     return config
 
@@ -246,16 +244,14 @@ def _check_schema(data: Mapping[str, Any], lines: Lines) -> None:
     raise ConfigError(message, key="schema", line=line_of(("schema",), lines), code="B146")
 
 
-def _refuse_later(data: dict[str, Any], lines: Lines, faults: Faults) -> None:
+def _refuse_later(data: dict[str, Any], faults: Faults) -> None:
     """Keys that the contract has and this version has not; where they ask for nothing they are dropped."""
     for key, meaning in LATER.items():
         section: Any = data
         for part in key.split("."):
             section = section.get(part) if isinstance(section, dict) else None
-        with faults.kept():
-            if section not in (None, "none"):
-                line = line_of(tuple(key.split(".")), lines)
-                raise ConfigError(f"{meaning} is not in this version", key=key, line=line, code="B132")
+        if section not in (None, "none"):
+            faults.add(tuple(key.split(".")), f"{meaning} is not in this version", "B132")
         _discard(data, key)
 
 
@@ -267,48 +263,32 @@ def _discard(data: dict[str, Any], key: str) -> None:
 
 
 def _component(
-    family: Registry[Any], block: Any, path: tuple[str, ...], lines: Lines, faults: Faults, stand_in: BaseModel
+    family: Registry[Any], block: Any, path: tuple[str, ...], faults: Faults, stand_in: BaseModel
 ) -> BaseModel:
     """A kind's options; where they are wrong, ``stand_in``, so that the rest of the file can be looked at."""
-    options = stand_in
+    if not isinstance(block, dict) or "kind" not in block:
+        faults.add(path, f"a mapping with a kind is expected, such as {{kind: {family.names()[0]}}}", "B137")
+        return stand_in
+    options, place = stand_in, (*path, "kind")
     with faults.kept():
-        key, line = ".".join(path), line_of(path, lines)
-        if not isinstance(block, dict) or "kind" not in block:
-            message = f"a mapping with a kind is expected, such as {{kind: {family.names()[0]}}}"
-            raise ConfigError(message, key=key, line=line, code="B137")
-        kind = block["kind"]
-        model: type[BaseModel] = family.get(kind, key=f"{key}.kind", line=line_of((*path, "kind"), lines)).Options
-        options = validated(model, block, path, lines)
+        kind = family.get(block["kind"], key=".".join(place), line=line_of(place, faults.lines))
+        model: type[BaseModel] = kind.Options
+        options = validated(model, block, path, faults.lines)
     return options
 
 
-def _check_names(config: Config, lines: Lines, faults: Faults) -> None:
+def _check_names(config: Config, faults: Faults) -> None:
     for name in config.tasks:
-        place = ("tasks", name)
-        with faults.kept():
-            if not NAME.fullmatch(name):
-                message = f"a task name must match {NAME.pattern}, found {name!r}"
-                raise ConfigError(message, key="tasks", line=line_of(place, lines), code="B141")
-            if name in RESERVED:
-                message = f"{name!r} is a column of the result tables; give the task another name"
-                raise ConfigError(message, key=".".join(place), line=line_of(place, lines), code="B141")
+        if not NAME.fullmatch(name):
+            message = f"a task name must match {NAME.pattern}, found {name!r}"
+            faults.add(("tasks",), message, "B141", at=("tasks", name))
+        elif name in RESERVED:
+            message = f"{name!r} is a column of the result tables; give the task another name"
+            faults.add(("tasks", name), message, "B141")
     for channel in config.plan.normalisation:
-        with faults.kept():
-            _expect_channel(channel, config, lines)
-    with faults.kept():
-        if config.primary is not None and config.primary not in config.tasks:
-            guess = _guess(config.primary, config.tasks)
-            message = f"{config.primary!r} is no task of this file{guess}"
-            raise ConfigError(message, key="primary", line=line_of(("primary",), lines), code="B141")
-
-
-def _expect_channel(channel: str, config: Config, lines: Lines) -> None:
-    if channel not in config.cohort.channels:
-        place = ("plan", "normalisation", channel)
-        message = f"no such channel{_guess(channel, config.cohort.channels)}"
-        raise ConfigError(message, key=".".join(place), line=line_of(place, lines), code="B132")
-
-
-def _guess(name: str, known: Iterable[str]) -> str:
-    guess = nearest(name, known)
-    return f"; did you mean {guess!r}?" if guess else ""
+        if channel not in config.cohort.channels:
+            message = f"no such channel{did_you_mean(channel, config.cohort.channels, '; ')}"
+            faults.add(("plan", "normalisation", channel), message, "B132")
+    if config.primary is not None and config.primary not in config.tasks:
+        message = f"{config.primary!r} is no task of this file{did_you_mean(config.primary, config.tasks, '; ')}"
+        faults.add(("primary",), message, "B141")

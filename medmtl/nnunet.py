@@ -11,15 +11,14 @@ from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from medmtl.errors import ArtefactError, ConfigError
+from medmtl.errors import ArtefactError
 from medmtl.files import parse_json
 from medmtl.networks.encoder import EncoderOptions
-from medmtl.validation import Faults, Lines, line_of
+from medmtl.validation import Faults
 
 if TYPE_CHECKING:
     from medmtl.config import Config
 
-KEY = "plan.nnunet"
 MAX_BYTES = 20_000_000
 Normalisation = Literal["zscore", "zscore_nonzero", "ct", "none"]
 # scheme, and whether only voxels that are not 0 count
@@ -35,7 +34,7 @@ NORMALISATIONS: dict[tuple[str, bool], Normalisation] = {
 PARTS = {"conv_op": "Conv3d", "norm_op": "InstanceNorm3d", "nonlin": "LeakyReLU", "dropout_op": None}
 
 
-def honour(config: Config, lines: Lines, faults: Faults) -> Config:
+def honour(config: Config, faults: Faults) -> Config:
     """The configuration with what the plan of ``plan.nnunet`` decides; keys that are set win.
 
     Strides, kernels and channels are one decision: where ``plan.strides`` is set none of them is taken. A run's own
@@ -44,30 +43,27 @@ def honour(config: Config, lines: Lines, faults: Faults) -> Config:
 
     Args:
         config: each block of which is valid.
-        lines: of the file.
         faults: gets every fault.
     """
     own = config.plan
     given = [value is not None for value in (own.spacing, own.shape, own.batch, own.strides)]
     if own.nnunet is None or (all(given) and set(own.normalisation) == set(config.cohort.channels)):
         return config
-    with faults.kept():
-        try:
-            plan = _Plan(own.nnunet, own.configuration)
-            found, network = plan.keys(), plan.network(config.network)
-            normalisation = plan.normalisation(list(config.cohort.channels), own.normalisation)
-        except ValueError as error:
-            message = f"{own.nnunet}, {error}"
-            raise ConfigError(message, key=KEY, line=line_of(("plan", "nnunet"), lines), code="B142") from None
-        if own.strides is not None:
-            found = {name: value for name, value in found.items() if name not in ("strides", "kernels", "channels")}
-        if own.width is not None or own.max_width is not None:
-            found.pop("channels", None)
-        taken = {name: value for name, value in found.items() if getattr(own, name) is None}
-        keys = {*taken, *(f"normalisation.{name}" for name in normalisation if name not in own.normalisation)}
-        section = own.model_copy(update={**taken, "normalisation": normalisation}).with_taken(keys)
-        config = config.model_copy(update={"plan": section, "network": network})
-    return config
+    try:
+        plan = _Plan(own.nnunet, own.configuration)
+        found, network = plan.keys(), plan.network(config.network)
+        normalisation = plan.normalisation(list(config.cohort.channels), own.normalisation)
+    except ValueError as error:
+        faults.add(("plan", "nnunet"), f"{own.nnunet}, {error}", "B142")
+        return config
+    if own.strides is not None:
+        found = {name: value for name, value in found.items() if name not in ("strides", "kernels", "channels")}
+    if own.width is not None or own.max_width is not None:
+        found.pop("channels", None)
+    taken = {name: value for name, value in found.items() if getattr(own, name) is None}
+    keys = {*taken, *(f"normalisation.{name}" for name in normalisation if name not in own.normalisation)}
+    section = own.model_copy(update={**taken, "normalisation": normalisation}).with_taken(keys)
+    return config.model_copy(update={"plan": section, "network": network})
 
 
 class _Plan:

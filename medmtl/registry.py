@@ -5,22 +5,12 @@ Configuration names a kind; nothing is ever imported by a name found in data.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 from medmtl.errors import ConfigError
+from medmtl.spelling import nearest
 
 C = TypeVar("C")
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that looks most like ``name``, or None if none is close; blanks and case count least."""
-    known = list(known)
-    plain = str(name).strip().casefold()
-    same = [other for other in known if other.strip().casefold() == plain]
-    close = same or difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
-    return close[0] if close else None
 
 
 class Registry(Generic[C]):

@@ -8,19 +8,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from medmtl.errors import ConfigError
-from medmtl.registry import nearest
+from medmtl.spelling import did_you_mean
 
 Place = tuple[str | int, ...]
 """Keys from the top of the file, or of a model's data, to a value."""
 
 Lines = Mapping[Place, int]
 """Path of keys -> line of the file where the key stands, or 0 where it came from elsewhere."""
+
+NAME = re.compile(r"[a-z][a-z0-9_]*")  # it becomes a part of the names of files, columns and tensors
+
+Name = Annotated[str, Field(pattern=rf"^{NAME.pattern}$")]
+"""A name that the user gives: of a task, a label, a finding or a group of tasks."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -72,10 +77,27 @@ class Rule:
 
 
 class Faults:
-    """Faults that are told together. Each key is named once: what else is wrong there may follow from the first."""
+    """Faults that are told together. Each key is named once: what else is wrong there may follow from the first.
 
-    def __init__(self) -> None:
+    Args:
+        lines: of the file.
+    """
+
+    def __init__(self, lines: Lines) -> None:
+        self.lines = lines
         self._items: list[ConfigError] = []
+
+    def add(self, place: Place, message: str, code: str, *, at: Place | None = None) -> None:
+        """Keep a fault and go on.
+
+        Args:
+            place: of the key that is named; () names none.
+            message: one sentence.
+            code: id of the rule.
+            at: where the line is looked up, if not at the key.
+        """
+        line = line_of(place if at is None else at, self.lines)
+        self._keep(ConfigError(message, key=".".join(map(str, place)) or None, line=line, code=code))
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -83,8 +105,11 @@ class Faults:
         try:
             yield
         except ConfigError as error:
-            named = {fault.key for fault in self._items} - {None}
-            self._items += [fault for fault in error.faults if fault.key not in named]
+            self._keep(error)
+
+    def _keep(self, error: ConfigError) -> None:
+        named = {fault.key for fault in self._items} - {None}
+        self._items += [fault for fault in error.faults if fault.key not in named]
 
     def refuse(self) -> None:
         """Raise one error for all faults, if there are any.
@@ -169,8 +194,7 @@ def _hint(key: str, known: Sequence[str]) -> str:
     """What an unknown key may have meant."""
     if key in ELSEWHERE:
         return ELSEWHERE[key]
-    guess = nearest(key, known)
-    return f"did you mean {guess!r}?" if guess else f"known: {', '.join(known) or 'none'}"
+    return did_you_mean(key, known) or f"known: {', '.join(known) or 'none'}"
 
 
 def _found(value: Any, kind: str) -> str:

@@ -16,7 +16,8 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 # A floor of packages only: they do not see each other. A floor with single modules: each may import those to its left.
 FLOORS = (
-    ("errors", "registry", "validation", "files", "disk", "rng", "progress", "launched", "distributed", "freed_memory"),
+    ("errors", "spelling", "registry", "validation", "files", "disk", "rng", "progress", "launched", "distributed",
+     "freed_memory"),
     ("data", "losses", "metrics"),
     ("networks",),
     ("tasks", "sharing", "weighting"),
@@ -28,7 +29,7 @@ FLOORS = (
     ("studies",),
     ("catalogue", "loaded", "api"),
     ("arguments", "console", "ending", "commands", "cli", "__init__", "__main__"),
-)
+)  # fmt: skip
 FLOOR = {
     name: (floor, place if any((PACKAGE / f"{other}.py").is_file() for other in names) else 0)
     for floor, names in enumerate(FLOORS)

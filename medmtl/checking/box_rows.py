@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medmtl.checking.labels import FOREGROUND_LIMIT
-from medmtl.checking.opening import GRID_TOLERANCE, Opening
+from medmtl.checking.opening import GRID_TOLERANCE, Opening, file_place
 from medmtl.data.box_table import BoxFault, BoxRow, BoxTable, boxes_of, read_box_table
 from medmtl.data.boxes import cut, whole_voxels
 from medmtl.data.case import Case
@@ -92,10 +91,7 @@ def warn_of_small_boxes(
             if small or hidden:
                 findings.warn(
                     "B110",
-                    case=case.case_id,
-                    row=case.row,
-                    column=column,
-                    file=os.path.relpath(case.files[column], folder),
+                    **file_place(case, column, case.files[column], folder),
                     found=f"{', '.join(filter(None, parts))} (of {len(boxes)})",
                     expected=expected,
                     fix="learned as a voxel, or as one; set a finer plan.spacing",
@@ -113,8 +109,7 @@ def _are_sound(table: BoxTable, rows: Sequence[BoxRow], where: Mapping[str, Any]
             table.values(row)
         except BoxFault as fault:
             sound = False
-            place = {**_at(where, row), "column": fault.column}
-            findings.reject(fault.code, **place, found=fault.found, expected=fault.expected, fix=fault.fix)
+            findings.reject_fault(fault, **_at(where, row))
     return sound
 
 

@@ -55,15 +55,7 @@ def read_column(cases: Sequence[Case], name: str, kind: CovariateKind, findings:
         try:
             value = parse(name, kind, case.cells[name])
         except CovariateFault as fault:
-            findings.reject(
-                fault.code,
-                case=case.case_id,
-                row=case.row,
-                column=name,
-                found=fault.found,
-                expected=fault.expected,
-                fix=fault.fix,
-            )
+            findings.reject_fault(fault, case=case.case_id, row=case.row)
             continue
         if value is not None:
             held[case.case_id] = value

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from medmtl.checking.opening import file_place
 from medmtl.config import Config
 from medmtl.data.case import Case
 from medmtl.data.finding import Findings
@@ -45,10 +46,7 @@ class Duplicates:
             report = self._findings.warn if case.patient == first.patient or together else self._findings.reject
             report(
                 "B020",
-                case=case.case_id,
-                row=case.row,
-                column=self._config.cohort_of(case).columns[channel],
-                file=os.path.relpath(path, self._folder),
+                **file_place(case, self._config.cohort_of(case).columns[channel], path, self._folder),
                 found=f"the same image as {first.line}",
                 expected="one row per image",
                 fix="remove one row, or give both the same patient",

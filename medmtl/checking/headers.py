@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from medmtl.checking.box_rows import look_at_rows
 from medmtl.checking.grids import check_channel_grid
 from medmtl.checking.labels import check_label_grid
-from medmtl.checking.opening import Opening
+from medmtl.checking.opening import Opening, file_place
 from medmtl.config import Config
 from medmtl.data.case import Case
 from medmtl.data.finding import Findings
@@ -26,7 +25,7 @@ def look_at_headers(case: Case, config: Config, tasks: Mapping[str, Task], folde
     findings = Findings()
     first: Grid | None = None
     for channel, path in case.images.items():
-        where = _where(case, config.cohort_of(case).columns[channel], path, folder)
+        where = file_place(case, config.cohort_of(case).columns[channel], path, folder)
         grid = _grid(case, path, where, findings)
         if grid is None or (first is not None and not check_channel_grid(grid, first, config, where, findings)):
             return findings
@@ -40,7 +39,7 @@ def look_at_headers(case: Case, config: Config, tasks: Mapping[str, Task], folde
             findings.extend(list(opening.findings))
             continue
         for column in columns:
-            where = _where(case, column, case.files[column], folder)
+            where = file_place(case, column, case.files[column], folder)
             grid = _grid(case, case.files[column], where, findings)
             if grid is None:
                 return findings
@@ -50,15 +49,11 @@ def look_at_headers(case: Case, config: Config, tasks: Mapping[str, Task], folde
     return findings
 
 
-def _where(case: Case, column: str, path: Path, folder: Path) -> dict[str, Any]:
-    return {"case": case.case_id, "row": case.row, "column": column, "file": os.path.relpath(path, folder)}
-
-
 def _grid(case: Case, path: Path, where: Mapping[str, Any], findings: Findings) -> Grid | None:
     try:
         return read_header(path)
     except ImageError as error:
-        findings.reject(error.code, **where, found=error.found, expected=error.expected, fix=error.fix)
+        findings.reject_fault(error, **where)
         return None
     except WorkError as error:
         raise case.failed(error) from error

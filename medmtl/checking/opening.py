@@ -18,6 +18,11 @@ _COUNTED = "B091"  # so common that one line for the cohort says it all
 _WARNED = {"B054": "the image is whole; copy or export the file again", "B065": "the datatype decides"}
 
 
+def file_place(case: Case, column: str, path: Path, folder: Path) -> dict[str, Any]:
+    """The fields of a finding that say which file it is about; ``folder`` is the table's."""
+    return {"case": case.case_id, "row": case.row, "column": column, "file": os.path.relpath(path, folder)}
+
+
 class Opening:
     """The files of one case as they are opened.
 
@@ -39,9 +44,8 @@ class Opening:
         self._folder = folder
 
     def where(self, column: str, path: Path) -> dict[str, Any]:
-        """The fields of a finding that say which file it is about."""
-        file = os.path.relpath(path, self._folder)
-        return {"case": self.case.case_id, "row": self.case.row, "column": column, "file": file}
+        """See :func:`file_place`."""
+        return file_place(self.case, column, path, self._folder)
 
     def image(self, column: str, path: Path) -> Volume | None:
         """A channel, or None where the file was refused."""
@@ -56,7 +60,7 @@ class Opening:
         try:
             volume = read_label(path) if label else read_image(path)
         except ImageError as error:
-            self.findings.reject(error.code, **where, found=error.found, expected=error.expected, fix=error.fix)
+            self.findings.reject_fault(error, **where)
             return None
         except WorkError as error:
             raise self.case.failed(error) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from medmtl.checking.box_rows import warn_of_small_boxes
 from medmtl.checking.files import Seen
 from medmtl.checking.labels import USUAL_IGNORE
+from medmtl.checking.opening import file_place
 from medmtl.config import Config
 from medmtl.data.case import Case
 from medmtl.data.cohort import Cohort
@@ -63,13 +63,9 @@ def check_population(
         warn_of_small_boxes(sound, tasks, spacing, folder, findings)
 
 
-def _where(case: Case, column: str, path: Path, folder: Path) -> dict[str, Any]:
-    return {"case": case.case_id, "row": case.row, "column": column, "file": os.path.relpath(path, folder)}
-
-
 def _first_image(case: Case, config: Config, folder: Path) -> dict[str, Any]:
     channel, path = next(iter(case.images.items()))
-    return _where(case, config.cohort_of(case).columns[channel], path, folder)
+    return file_place(case, config.cohort_of(case).columns[channel], path, folder)
 
 
 def _texts(seen: Mapping[str, Seen], findings: Findings) -> None:
@@ -112,7 +108,7 @@ def _intensities(sound: Sound, config: Config, folder: Path, findings: Findings)
             continue
         for case, own in held:
             if own.minimum >= 0:
-                where = _where(case, config.cohort_of(case).columns[channel], case.images[channel], folder)
+                where = file_place(case, config.cohort_of(case).columns[channel], case.images[channel], folder)
                 found, fix = f"values {own.minimum:g} to {own.maximum:g}", "export the scan with its rescale intercept"
                 findings.warn("B090", **where, found=found, expected="Hounsfield units, below 0 in air", fix=fix)
 
@@ -167,7 +163,7 @@ def _copied_labels(
             ignored = task.ignored_value if isinstance(task, LabelTask) else None
             if set(look.fingerprint.label_counts.get(name, {})) <= {0, ignored}:
                 continue
-            where = _where(case, task.columns[0], case.files[task.columns[0]], folder)
+            where = file_place(case, task.columns[0], case.files[task.columns[0]], folder)
             first = owners.setdefault(look.sha256[where["file"]], case)
             if set(first.images.values()) != set(case.images.values()):
                 found, fix = f"the mask of {first.line}", "name each case's own label file"
@@ -186,7 +182,7 @@ def _lost_labels(
             if lost:
                 findings.warn(
                     "B110",
-                    **_where(case, task.columns[0], path, folder),
+                    **file_place(case, task.columns[0], path, folder),
                     found=f"{lost} lost by resampling",
                     expected=f"a voxel of each at {' x '.join(f'{size:g}' for size in spacing)} mm",
                     fix="set a finer plan.spacing",

@@ -10,7 +10,7 @@ from medmtl.data.cohort import Cohort, read_cohort
 from medmtl.data.finding import Findings
 from medmtl.data.joined import finding_of, join
 from medmtl.errors import CohortError
-from medmtl.registry import nearest
+from medmtl.spelling import did_you_mean
 from medmtl.tasks.base import Task
 
 
@@ -52,8 +52,7 @@ def _check_columns(task: Task, found: Mapping[str, Cohort], findings: Findings) 
         if not absent:
             continue
         where = {"key": f"tasks.{task.name}", "column": absent[0], "found": f"no such column in {name}"}
-        guess = nearest(absent[0], cohort.columns)
-        hint = f"; did you mean {guess!r}?" if guess else ""
+        hint = did_you_mean(absent[0], cohort.columns, "; ")
         if len(absent) < len(columns):
             fix = f"add it, or remove {', '.join(sorted(set(columns) - set(absent)))} from that table{hint}"
             findings.reject("B013", **where, expected="all columns of a task, or none", fix=fix)

@@ -51,15 +51,7 @@ def read_targets(cohort: Cohort, tasks: Mapping[str, Task], findings: Findings) 
             try:
                 truth = task.read(case)
             except CellError as error:
-                findings.reject(
-                    error.code,
-                    case=case.case_id,
-                    row=case.row,
-                    column=error.column,
-                    found=error.found,
-                    expected=error.expected,
-                    fix=error.fix,
-                )
+                findings.reject_fault(error, case=case.case_id, row=case.row)
                 continue
             if truth is not None:
                 truths[name][case.case_id] = truth

@@ -17,13 +17,13 @@ import numpy.typing as npt
 
 from medmtl.data.case import Case
 from medmtl.data.cell import is_localised_number, number
-from medmtl.data.finding import Finding, Findings
+from medmtl.data.finding import Fault, Finding, Findings
 from medmtl.data.table import Table, read_table
 from medmtl.data.volume import Grid
 from medmtl.disk import why
 from medmtl.errors import CohortError, InputError, WorkError
 from medmtl.files import json_bytes, sha256_bytes, sha256_file
-from medmtl.registry import nearest
+from medmtl.spelling import did_you_mean
 
 Frame = Literal["ras", "lps"]
 """Where x and y grow: to the patient's right and front, or to the left and back. z grows to the head."""
@@ -41,7 +41,7 @@ NUMBER = f"a number in mm, of {FARTHEST_MM} at most"
 _TO_RAS = {"ras": (1.0, 1.0, 1.0), "lps": (-1.0, -1.0, 1.0)}
 
 
-class BoxFault(Exception):
+class BoxFault(Fault):
     """A row of a table of boxes was refused.
 
     Args:
@@ -51,10 +51,9 @@ class BoxFault(Exception):
     """
 
     def __init__(self, code: str, *, line: int, column: str, found: str, expected: str, fix: str) -> None:
-        super().__init__(f"[{code}] row {line}, column {column}: found {found!r}; expected {expected}; {fix}")
-        self.code, self.line, self.column, self.found, self.expected, self.fix = (
-            code, line, column, found, expected, fix,
-        )  # fmt: skip
+        message = f"[{code}] row {line}, column {column}: found {found!r}; expected {expected}; {fix}"
+        super().__init__(message, code, found=found, expected=expected, fix=fix, column=column)
+        self.line = line
 
 
 @dataclass(frozen=True)
@@ -217,8 +216,8 @@ def _form(names: Sequence[str], findings: Findings) -> tuple[str, ...] | None:
     if not whole:
         near = min(FORMS, key=lambda form: len(set(form) - set(names)))
         absent = next(column for column in near if column not in names)
-        guess = nearest(absent, [name for name in names if name not in near])
-        fix = f"did you mean {guess!r}?" if guess else "name the columns as docs/detection.md says"
+        others = [name for name in names if name not in near]
+        fix = did_you_mean(absent, others) or "name the columns as docs/detection.md says"
         findings.reject("B013", row=1, column=absent, found="no such column", expected=" ".join(near), fix=fix)
         return None
     if len(whole) > 1:

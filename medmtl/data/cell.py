@@ -47,6 +47,23 @@ def is_missing_word(text: str, *, for_number: bool = False) -> bool:
     return word in _MISSING_WORDS and not (for_number and word == "nan")
 
 
+def number_fault(text: str, meaning: str) -> tuple[str, str]:
+    """The rule that a cell breaks which :func:`number` refuses, and what to do.
+
+    Args:
+        text: of the cell.
+        meaning: of an empty cell, such as ``the value is missing``.
+    """
+    parts = values(text)
+    if is_localised_number(text.strip()):
+        return "B006", "write a decimal point, and nothing between thousands"
+    if is_missing_word(text, for_number=True):
+        return "B116", f"list it in cohort.missing if it means that {meaning}, or correct it"
+    if len(parts) > 1 and all(number(part) is not None for part in parts):
+        return "B118", "give the case one value"
+    return "B119", "correct it, or list it in cohort.missing"
+
+
 def control_character(text: str) -> str | None:
     """The first control character or line break, or None."""
     found = None if text.isprintable() else _CONTROLS.search(text)

@@ -19,7 +19,7 @@ from medmtl.data.finding import Findings, shown
 from medmtl.data.table import Table, read_table
 from medmtl.data.table_files import FileFault, TableFiles
 from medmtl.errors import CohortError
-from medmtl.registry import nearest
+from medmtl.spelling import nearest
 
 MAX_ID_BYTES = 200
 MOST_PLACES = 8  # of columns that nothing uses
@@ -317,9 +317,7 @@ class _RowReader:
                 fix = "list the word in cohort.missing, or empty the cell"
                 self._findings.reject("B094", **where, found=cell, expected="a label file or an empty cell", fix=fix)
                 return None
-            self._findings.reject(
-                fault.code, **where, file=cell, found=fault.found, expected=fault.expected, fix=fault.fix
-            )
+            self._findings.reject_fault(fault, **where, file=cell)
             return None
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from medmtl.data.case import Case
-from medmtl.data.cell import is_localised_number, is_missing_word, number, values
+from medmtl.data.cell import number, number_fault
+from medmtl.data.finding import Fault
 
 CovariateKind = Literal["number", "category"]
 Value = float | str | None
@@ -27,7 +28,7 @@ LARGEST = 1e30  # what fp32 holds with room to spare
 MARGIN = 0.1  # beyond the training range, relative to its ends: what a few cases happen to span is no border
 
 
-class CovariateFault(ValueError):
+class CovariateFault(Fault, ValueError):
     """A cell holds no value of its covariate.
 
     Args:
@@ -37,8 +38,8 @@ class CovariateFault(ValueError):
     """
 
     def __init__(self, code: str, column: str, found: str, expected: str, fix: str) -> None:
-        super().__init__(f"covariate {column}: found {found[:40]!r}; expected {expected}; {fix}")
-        self.code, self.column, self.found, self.expected, self.fix = code, column, found, expected, fix
+        message = f"covariate {column}: found {found[:40]!r}; expected {expected}; {fix}"
+        super().__init__(message, code, found=found, expected=expected, fix=fix, column=column)
 
 
 @dataclass(frozen=True)
@@ -140,19 +141,8 @@ def parse(name: str, kind: CovariateKind, cell: str | None) -> Value:
     value = number(cell)
     if value is not None and abs(value) <= LARGEST:
         return value
-    code, fix = _fault(cell)
+    code, fix = number_fault(cell, "the value is missing")
     raise CovariateFault(code, name, cell, "a number such as 12.5 or 1e-3, or an empty cell", fix)
-
-
-def _fault(cell: str) -> tuple[str, str]:
-    parts = values(cell)
-    if is_localised_number(cell.strip()):
-        return "B006", "write a decimal point, and nothing between thousands"
-    if is_missing_word(cell, for_number=True):
-        return "B116", "list it in cohort.missing if it means that the value is missing, or correct it"
-    if len(parts) > 1 and all(number(part) is not None for part in parts):
-        return "B118", "give the case one value"
-    return "B119", "correct it, or list it in cohort.missing"
 
 
 def read(kinds: Kinds, case: Case) -> dict[str, Value]:

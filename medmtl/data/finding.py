@@ -73,6 +73,21 @@ class Finding:
         return f"[{self.code}] {where}: {body}" if where else f"[{self.code}] {body}"
 
 
+class Fault(Exception):
+    """A reader's refusal of a cell, a row or a file: what a finding says but for the place, which its caller knows.
+
+    Args:
+        message: for whoever does not make it a finding.
+        code, found, expected, fix, column: as in :class:`Finding`.
+    """
+
+    def __init__(
+        self, message: str, code: str, *, found: str, expected: str, fix: str, column: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code, self.found, self.expected, self.fix, self.column = code, found, expected, fix, column
+
+
 class Findings:
     """A growing list of findings; the three verbs add one each."""
 
@@ -82,6 +97,11 @@ class Findings:
     def reject(self, code: str, **fields: Any) -> None:
         """Add a fault that stops training."""
         self._add(code, "reject", fields)
+
+    def reject_fault(self, fault: Fault, **where: Any) -> None:
+        """Add a reader's refusal; ``where`` holds what the reader does not know, such as the case."""
+        own = {} if fault.column is None else {"column": fault.column}
+        self.reject(fault.code, **{**where, **own}, found=fault.found, expected=fault.expected, fix=fault.fix)
 
     def warn(self, code: str, **fields: Any) -> None:
         """Add something the report must show."""

@@ -22,8 +22,8 @@ from medmtl.data.finding import Findings
 from medmtl.data.stratification import stratify
 from medmtl.errors import ArtefactError, CohortError
 from medmtl.files import parse_json
-from medmtl.registry import nearest
 from medmtl.rng import generator
+from medmtl.spelling import nearest
 
 Part = Literal["train", "val", "test"]
 Labels = Mapping[str, frozenset[str]]

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from medmtl.data.cell import folded
+from medmtl.data.finding import Fault
 from medmtl.disk import why
 from medmtl.errors import WorkError
 
@@ -23,17 +24,11 @@ _REFUSED = {
 _CORRECT = "correct the path, which is relative to the table's folder"
 
 
-class FileFault(Exception):
-    """A file of the table was refused.
-
-    Args:
-        code: id of the rule.
-        found, expected, fix: as in :class:`medmtl.data.finding.Finding`.
-    """
+class FileFault(Fault):
+    """A file of the table was refused."""
 
     def __init__(self, code: str, found: str, expected: str, fix: str) -> None:
-        super().__init__(code)
-        self.code, self.found, self.expected, self.fix = code, found, expected, fix
+        super().__init__(code, code, found=found, expected=expected, fix=fix)
 
 
 class TableFiles:

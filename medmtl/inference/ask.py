@@ -1,30 +1,19 @@
-"""Windows of a scan, and what a model says of one."""
+"""What a model says of images of one case, in which arithmetic, and of how many at once."""
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from monai.data.utils import dense_patch_slices
 
-from medmtl.data.crop import Triple
 from medmtl.device import Device
-from medmtl.inference.foreground import foreground_window
 from medmtl.inference.mirrors import Mirrors, over_mirrors
 from medmtl.model import MultiTaskModel
 from medmtl.planning import Plan
 from medmtl.tasks.base import Task
-
-logger = logging.getLogger(__name__)
-
-Window = tuple[slice, ...]
-"""Where a window lies in a scan, per axis."""
-
-TOLD_LOSS = 0.01  # of the foreground, from which it is worth a word
 
 
 def model_device(model: MultiTaskModel) -> torch.device:
@@ -103,33 +92,3 @@ def at_once(plan: Plan, shape: Sequence[int], device: torch.device) -> int:
     if device.type == "cpu":
         return 1
     return max(1, plan.batch * math.prod(plan.shape) // math.prod(shape))
-
-
-def pad(image_CDHW: torch.Tensor, shape: Triple) -> tuple[torch.Tensor, tuple[int, ...]]:
-    """Pad with 0 (the mean after normalisation) to at least ``shape``, the case in the middle."""
-    missing = [max(0, wanted - size) for wanted, size in zip(shape, image_CDHW.shape[1:], strict=True)]
-    before = [m // 2 for m in missing]
-    if not any(missing):
-        return image_CDHW, tuple(before)
-    pads = [amount for axis in (2, 1, 0) for amount in (before[axis], missing[axis] - before[axis])]
-    return torch.nn.functional.pad(image_CDHW, pads), tuple(before)
-
-
-def windows_over(size: Sequence[int], shape: Triple, overlap: float) -> list[Window]:
-    """Windows that cover a scan, each next one covering a share of the one before."""
-    interval = tuple(max(1, int(n * (1 - overlap))) if m > n else n for n, m in zip(shape, size, strict=True))
-    return [tuple(window) for window in dense_patch_slices(tuple(size), shape, interval, return_slice=True)]
-
-
-def cropped(image_CDHW: torch.Tensor, shape: Triple, tasks: Sequence[str]) -> torch.Tensor:
-    """A scan that is larger than any training case, cropped to the plan's shape around its foreground; said aloud."""
-    start, lost = foreground_window(image_CDHW, shape)
-    logger.warning(
-        "a case of %s voxels is larger than any training case; a window of %s around its foreground is used for %s%s",
-        tuple(image_CDHW.shape[1:]),
-        shape,
-        ", ".join(tasks),
-        f", which leaves out {lost:.0%} of it" if lost >= TOLD_LOSS else "",
-    )
-    place = tuple(slice(begin, begin + n) for begin, n in zip(start, shape, strict=True))
-    return image_CDHW[(slice(None), *place)]

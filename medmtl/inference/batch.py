@@ -13,8 +13,8 @@ from medmtl.data.finding import Finding, Findings
 from medmtl.errors import InputError, MachineError, NumericError, WorkError, out_of_memory
 from medmtl.freed_memory import freed_memory_kept
 from medmtl.inference.case_prediction import CasePrediction
-from medmtl.inference.overlap import WriteBehind, read_ahead
 from medmtl.inference.predict import Predictor
+from medmtl.inference.read_ahead import WriteBehind, read_ahead
 from medmtl.inference.write import TABLE, PredictionTable, open_output, prediction_row, write_answers
 from medmtl.progress import Progress
 

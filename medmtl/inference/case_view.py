@@ -21,8 +21,9 @@ from medmtl.data.channels import with_indicators
 from medmtl.data.crop import Triple, whole_shape, window
 from medmtl.data.lesion import lesion_centre, marked
 from medmtl.data.view import window_around
-from medmtl.inference.ask import Ask, autocast, cropped, forward, model_device, pad, windows_over
+from medmtl.inference.ask import Ask, autocast, forward, model_device
 from medmtl.inference.planes import Found, Stream
+from medmtl.inference.windows import cropped, pad, windows_over
 from medmtl.planning import CaseView, Plan
 from medmtl.tasks.base import Task
 from medmtl.tasks.voxel import LabelTask

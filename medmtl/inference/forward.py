@@ -10,12 +10,13 @@ import torch
 
 from medmtl.data.channels import with_indicators
 from medmtl.data.crop import Triple, whole_shape
-from medmtl.inference.ask import Ask, Window, at_once, cropped, forward, model_device, pad, windows_over
+from medmtl.inference.ask import Ask, at_once, forward, model_device
 from medmtl.inference.boxes import in_the_core, joined, moved
 from medmtl.inference.case_view import PredictedLesion, SecondScan, case_view_activations
 from medmtl.inference.mirrors import Mirrors
 from medmtl.inference.plane_sums import PlaneSums
 from medmtl.inference.planes import Found, Planes, Stream
+from medmtl.inference.windows import Window, cropped, pad, windows_over
 from medmtl.model import MultiTaskModel
 from medmtl.planning import Plan
 from medmtl.tasks.base import CaseTask, Task

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from medmtl.metrics.box_overlap import box_iou
+from medmtl.metrics.intervals import FloatArray
 from medmtl.tasks.box_task import SAME_LESION
-
-FloatArray = npt.NDArray[np.float64]
 
 
 def fused(answers: Sequence[FloatArray]) -> FloatArray:

@@ -9,7 +9,7 @@ import torch
 from monai.data.utils import compute_importance_map
 
 from medmtl.data.crop import Triple
-from medmtl.inference.ask import Window
+from medmtl.inference.windows import Window
 
 GAUSSIAN_SIGMA = 0.125  # of the window, as in nnU-Net
 

@@ -221,21 +221,21 @@ class Predictor:
         prepared = prepare_case(case, self.plan.preparation, with_labels=with_reference)
         return ReadCase(case, prepared, self._coarse(case), strange, with_reference)
 
-    def answer(self, read: ReadCase) -> CasePrediction:
+    def answer(self, reading: ReadCase) -> CasePrediction:
         """The second half of :meth:`predict`; a case that was read is answered once.
 
         Raises:
             NumericError: if an answer is NaN or infinite.
         """
-        prepared = read.prepared
+        prepared = reading.prepared
         voxels = {
             name: NativeAnswer(prepared.grid, prepared.native, task.decide)
             for name, task in self.tasks.items()
             if isinstance(task, VoxelTask)
         }
-        outside = (*self._outside(prepared), *read.strange)
+        outside = (*self._outside(prepared), *reading.strange)
         broken: set[str] = set()
-        parts = averaged(self._streams(read))
+        parts = averaged(self._streams(reading))
         while True:
             try:
                 planes = next(parts)
@@ -252,18 +252,18 @@ class Predictor:
             raise NumericError(f"case {prepared.case_id!r}: the model's answer is not finite for {named}")
         masks = {name: answer.volume() for name, answer in voxels.items()}
         results = assemble(self.tasks, masks, answers)
-        at_reference = self._at_reference(read) if read.with_reference else {}
+        at_reference = self._at_reference(reading) if reading.with_reference else {}
         return CasePrediction(prepared.case_id, results, answers, outside, at_reference, prepared.notes)
 
-    def _streams(self, read: ReadCase) -> list[Stream]:
-        prepared, coarse = read.prepared, read.coarse
+    def _streams(self, reading: ReadCase) -> list[Stream]:
+        prepared, coarse = reading.prepared, reading.coarse
         images: dict[tuple[Intensity, ...], torch.Tensor] = {}
         streams = []
         for member in self._members:
             plan = member.plan
             if plan.intensities not in images:
                 # of one model nobody reads the scan again, which then need not be in memory twice
-                alone = len(self._members) == 1 and not read.with_reference
+                alone = len(self._members) == 1 and not reading.with_reference
                 images[plan.intensities] = _normalised(prepared, plan, in_place=alone)
             streams.append(
                 stream(
@@ -272,7 +272,7 @@ class Predictor:
                     plan,
                     images[plan.intensities],
                     overlap=self.config.inference.overlap,
-                    covariates_N=encode_case(plan.covariates, read.case),
+                    covariates_N=encode_case(plan.covariates, reading.case),
                     coarse_CDHW=None if coarse is None else _normalised(coarse, plan),
                     held=held_channels(prepared.statistics),
                     mirrors=self._mirrors,
@@ -307,8 +307,8 @@ class Predictor:
             return None
         return prepare_case(case, view.preparation, with_labels=False)
 
-    def _at_reference(self, read: ReadCase) -> dict[str, tuple[float, ...]]:
-        prepared = read.prepared
+    def _at_reference(self, reading: ReadCase) -> dict[str, tuple[float, ...]]:
+        prepared = reading.prepared
         centre = reference_centre(prepared, self.plan)
         if centre is None:
             return {}
@@ -316,7 +316,7 @@ class Predictor:
         for member in self._members:
             held = held_channels(prepared.statistics)
             scan = SecondScan(_normalised(prepared, member.plan), None, centre, held)
-            ask = Ask(member.model, encode_case(member.plan.covariates, read.case), self._mirrors)
+            ask = Ask(member.model, encode_case(member.plan.covariates, reading.case), self._mirrors)
             found.append(case_view_activations(ask, member.tasks, member.plan, scan, self.config.inference.overlap))
         return {name: tuple(torch.stack([one[name] for one in found]).mean(0).tolist()) for name in found[0]}
 

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medmtl.metrics.estimate import Estimate
+from medmtl.metrics.estimate import NO_CASE, Estimate
 from medmtl.metrics.figures import BlandAltmanFigure
 from medmtl.metrics.intervals import Z95, FloatArray, Statistic, bootstrap_estimate, divide, patient_codes
 
-NO_CASE = "no labelled case"
 ONE_CASE = "a single case has no spread"
 
 

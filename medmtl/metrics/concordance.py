@@ -23,6 +23,7 @@ from scipy.special import expit, logit
 from medmtl.metrics.estimate import Estimate
 from medmtl.metrics.intervals import (
     MINIMUM,
+    TOO_FEW_EVENTS,
     TOO_FEW_PATIENTS,
     Z95,
     BoolArray,
@@ -36,7 +37,6 @@ from medmtl.metrics.intervals import (
 METHOD = "u-statistic-logit"
 NOTHING_TO_RANK = "no fold holds two cases of which one is known to have had the event first"
 NOBODY_LATER = "no fold holds both an event by then and a case without one until then"
-TOO_FEW_EVENTS = f"fewer than {MINIMUM} patients with an event"
 
 Later = Callable[[int, IntArray], BoolArray]
 """Which of these rows are known to have had no event when the case had its own."""

@@ -16,16 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from medmtl.metrics.box_overlap import box_iou
-from medmtl.metrics.estimate import Estimate
-from medmtl.metrics.intervals import FloatArray, Statistic, bootstrap_estimate, divide, patient_codes
+from medmtl.metrics.estimate import NO_CASE, Estimate
+from medmtl.metrics.intervals import BoolArray, FloatArray, Statistic, bootstrap_estimate, divide, patient_codes
 
 FROC_RATES = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8)
 FROC_IOU = 0.1
 AP_IOUS = tuple(round(0.1 + 0.05 * step, 2) for step in range(9))
 RECALLS = np.linspace(0, 1, 101)
 NO_LESION = "no reference lesion"
-
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,7 @@ def froc_curve(cases: Sequence[DetectedCase]) -> tuple[tuple[float, ...], tuple[
 
 
 def _undefined(cases: Sequence[DetectedCase]) -> Estimate:
-    return Estimate(None, "higher", n=len(cases), why=NO_LESION if cases else "no labelled case")
+    return Estimate(None, "higher", n=len(cases), why=NO_LESION if cases else NO_CASE)
 
 
 def _counts(cases: Sequence[DetectedCase]) -> dict[str, int]:

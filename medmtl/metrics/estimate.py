@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+NO_CASE = "no labelled case"
+
 Better = Literal["higher", "lower", "zero", "one", "nominal"]
 
 

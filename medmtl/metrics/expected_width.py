@@ -11,14 +11,13 @@ from dataclasses import dataclass
 
 from scipy.special import expit, logit
 
-from medmtl.metrics.intervals import MINIMUM, TOO_FEW_OF_A_CLASS, TOO_FEW_PATIENTS, Z95
+from medmtl.metrics.intervals import MINIMUM, TOO_FEW_EVENTS, TOO_FEW_OF_A_CLASS, TOO_FEW_PATIENTS, Z95
 
 DICE_SD = 0.1  # a middle value; El Jurdi et al. 2023 call 0.03 a low spread, and difficult tasks have higher ones
 AUC = 0.8
 C_INDEX = 0.7
 C_INDEX_SD = 0.26  # of one event
 NOTHING_TO_RANK = "no fold holds two classes"
-TOO_FEW_EVENTS = f"fewer than {MINIMUM} patients with an event"
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ Statistic = Callable[[FloatArray], FloatArray]
 MINIMUM = 10
 Z95 = float(ndtri(0.975))
 TOO_FEW_PATIENTS = f"fewer than {MINIMUM} patients"
+TOO_FEW_EVENTS = f"fewer than {MINIMUM} patients with an event"
 TOO_FEW_OF_A_CLASS = f"fewer than {MINIMUM} patients in the rarest class"
 
 # Weights of one block of resamples: 32 MiB however large the cohort.

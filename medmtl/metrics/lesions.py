@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import generate_binary_structure, label
 
-BoolArray = npt.NDArray[np.bool_]
+from medmtl.metrics.intervals import BoolArray
 
 FOUND_ABOVE = 0.1  # intersection over union
 

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medmtl.metrics.estimate import Estimate
+from medmtl.metrics.estimate import NO_CASE, Estimate
 from medmtl.metrics.intervals import FloatArray, IntArray, bootstrap_estimate, patient_codes
-
-NO_CASE = "no labelled case"
 
 
 def kappa_quadratic(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medmtl.metrics.estimate import Estimate
+from medmtl.metrics.estimate import NO_CASE, Estimate
 from medmtl.metrics.intervals import (
     MINIMUM,
     TOO_FEW_PATIENTS,
@@ -17,7 +17,6 @@ from medmtl.metrics.intervals import (
     wilson,
 )
 
-NO_CASE = "no labelled case"
 MISS_RATE = 0.05
 
 

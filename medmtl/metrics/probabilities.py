@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from medmtl.metrics.estimate import Estimate
+from medmtl.metrics.estimate import NO_CASE, Estimate
 from medmtl.metrics.intervals import (
     MINIMUM,
     TOO_FEW_PATIENTS,
@@ -21,8 +21,6 @@ from medmtl.metrics.intervals import (
     weighted_mean,
     wilson,
 )
-
-NO_CASE = "no labelled case"
 
 
 def threshold_scores(

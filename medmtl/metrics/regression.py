@@ -9,10 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medmtl.metrics.estimate import Estimate
+from medmtl.metrics.estimate import NO_CASE, Estimate
 from medmtl.metrics.intervals import FloatArray, Statistic, bootstrap_estimate, divide, patient_codes, weighted_mean
-
-NO_CASE = "no labelled case"
 
 
 def mae(observed_N: FloatArray, predicted_N: FloatArray, patients: Sequence[str], unit: str | None = None) -> Estimate:

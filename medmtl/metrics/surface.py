@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.ndimage import binary_erosion
 from scipy.spatial import cKDTree
 
+from medmtl.metrics.intervals import BoolArray, FloatArray
 from medmtl.metrics.overlap import outcome
-
-BoolArray = npt.NDArray[np.bool_]
-FloatArray = npt.NDArray[np.float64]
 
 # Spacings come from single-precision headers: ten voxels of 0.1 mm must lie within 1 mm.
 ROUNDING_MM = 1e-5

@@ -9,13 +9,13 @@ from dataclasses import replace
 import numpy as np
 
 from medmtl.config import Config
-from medmtl.data.crop import LEAST, norms_hold, round_up
+from medmtl.data.crop import LEAST, Triple, norms_hold, round_up
 from medmtl.data.fingerprint import Fingerprint
 from medmtl.errors import ConfigError, InputError
 from medmtl.planning.memory import Budget
 from medmtl.planning.network import working_sizes
 from medmtl.planning.outline import Outline
-from medmtl.planning.plan import CaseView, Triple
+from medmtl.planning.plan import CaseView
 from medmtl.planning.sample import CPU_VOXELS, seeing_tasks, smallest_batch, why_not_whole
 from medmtl.planning.spacing import coarser
 from medmtl.tasks.base import Task

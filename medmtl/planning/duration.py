@@ -11,11 +11,12 @@ from dataclasses import replace
 import torch
 
 from medmtl import networks
+from medmtl.data.crop import Triple
 from medmtl.networks.cost import Towers, forward_operations
 from medmtl.networks.decoder import UnetDecoder
 from medmtl.networks.encoder import Encoder
 from medmtl.networks.shape import NetworkShape
-from medmtl.planning.plan import Plan, Triple
+from medmtl.planning.plan import Plan
 
 BACKWARD = 2  # passes that the backward pass is worth
 MEASURED_SECONDS = 1.0

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 
 from medmtl import networks
+from medmtl.data.crop import Triple
 from medmtl.device import Device
 from medmtl.networks.cost import Towers, parameter_count, stage_voxels
 from medmtl.networks.shape import NetworkShape
-from medmtl.planning.plan import Triple
 
 # Fitted to the peaks on a CPU that benchmarks/memory_model.py measures, and raised until none was underestimated.
 PROCESS_BYTES = 670_000_000  # interpreter, torch, MONAI and the loader, resident before the first step

@@ -8,12 +8,12 @@ from typing import Literal
 
 from medmtl import sharing, weighting
 from medmtl.config import Config
+from medmtl.data.crop import Triple
 from medmtl.data.fingerprint import Fingerprint
 from medmtl.device import Device
 from medmtl.errors import ConfigError
 from medmtl.networks.cost import Towers
 from medmtl.networks.shape import NetworkShape, pooling_plan
-from medmtl.planning.plan import Triple
 from medmtl.tasks.base import Task
 from medmtl.tasks.box_task import BoxTask
 from medmtl.tasks.voxel import VoxelTask

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from medmtl.config import Config
-from medmtl.data.crop import round_up, whole_shape
+from medmtl.data.crop import Triple, round_up, whole_shape
 from medmtl.data.fingerprint import Fingerprint
 from medmtl.data.prepared import Preparation
 from medmtl.device import Device
@@ -21,7 +21,6 @@ from medmtl.planning.network import (
     towers_by_view,
     working_sizes,
 )
-from medmtl.planning.plan import Triple
 from medmtl.planning.sample import seeing_tasks
 from medmtl.planning.spacing import plan_spacing
 from medmtl.tasks.base import Task

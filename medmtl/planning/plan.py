@@ -9,11 +9,10 @@ from typing import Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from medmtl.data.covariates import Covariate
+from medmtl.data.crop import Triple
 from medmtl.data.prepared import Intensity, Preparation
 from medmtl.errors import ArtefactError
 from medmtl.networks.shape import NetworkShape
-
-Triple = tuple[int, int, int]
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 from medmtl.config import Config
-from medmtl.data.crop import norms_hold, round_up
+from medmtl.data.crop import Triple, norms_hold, round_up
 from medmtl.data.fingerprint import Fingerprint
 from medmtl.device import Device
 from medmtl.planning.outline import Outline, outline
-from medmtl.planning.plan import Triple
 from medmtl.planning.sample import seeing_tasks, smallest_batch
 from medmtl.planning.spacing import coarser
 from medmtl.tasks.base import Task

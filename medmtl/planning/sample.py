@@ -9,10 +9,9 @@ from typing import Literal
 import numpy as np
 
 from medmtl.config import Config
-from medmtl.data.crop import norms_hold, round_up
+from medmtl.data.crop import Triple, norms_hold, round_up
 from medmtl.errors import InputError, MachineError
 from medmtl.planning.memory import Budget
-from medmtl.planning.plan import Triple
 from medmtl.tasks.base import Task
 
 CPU_VOXELS = 600_000  # voxels per step at which two cores still make more than one step a second

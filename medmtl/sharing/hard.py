@@ -8,7 +8,6 @@ tasks, is what Misra et al. 2016 (https://arxiv.org/abs/1604.03539, figure 1) an
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Annotated
@@ -22,11 +21,10 @@ from medmtl.networks.encoder import EncoderOptions
 from medmtl.networks.features import Features, FeatureSpec
 from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
-from medmtl.registry import nearest
 from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder
 from medmtl.sharing.decoders import Decoders, Maps, decoder_names
-
-GROUP = re.compile(r"[a-z][a-z0-9_]*")  # it becomes a part of the names of tensors
+from medmtl.spelling import did_you_mean
+from medmtl.validation import NAME
 
 
 class HardOptions(SharingOptions):
@@ -47,9 +45,9 @@ class HardOptions(SharingOptions):
             raise ValueError(
                 "groups divide the stages behind shared_stages, which is not set; set it, or leave groups away"
             )
-        wrong = [group for group in self.groups or {} if not GROUP.fullmatch(group)]
+        wrong = [group for group in self.groups or {} if not NAME.fullmatch(group)]
         if wrong:
-            raise ValueError(f"the name of a group must match {GROUP.pattern}, as those of tasks; rename {wrong[0]!r}")
+            raise ValueError(f"the name of a group must match {NAME.pattern}, as those of tasks; rename {wrong[0]!r}")
         named = [task for tasks in (self.groups or {}).values() for task in tasks]
         twice = [task for task in dict.fromkeys(named) if named.count(task) > 1]
         if twice:
@@ -120,9 +118,8 @@ class Hard(Sharing):
         for group, members in (options.groups or {}).items():
             for name in members:
                 if name not in tasks:
-                    guess = nearest(name, tasks)
-                    hint = f"; did you mean {guess!r}?" if guess else f"; known: {', '.join(tasks)}"
-                    raise ValueError(f"groups.{group}: {name!r} is no task of this file{hint}")
+                    hint = did_you_mean(name, tasks) or f"known: {', '.join(tasks)}"
+                    raise ValueError(f"groups.{group}: {name!r} is no task of this file; {hint}")
 
     @property
     def spec(self) -> Mapping[str, FeatureSpec]:

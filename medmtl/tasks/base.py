@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 from torch import nn
 
 from medmtl.data.case import Case
+from medmtl.data.finding import Fault
 from medmtl.data.volume import Volume
 from medmtl.metrics.estimate import Estimate
 from medmtl.metrics.expected_width import ExpectedWidth
@@ -54,7 +55,7 @@ class TaskOptions(BaseModel):
     inputs: Inputs = "image"
 
 
-class CellError(ValueError):
+class CellError(Fault, ValueError):
     """A cell of the table is not a valid target; ``check`` makes it a finding.
 
     Args:
@@ -64,8 +65,8 @@ class CellError(ValueError):
     """
 
     def __init__(self, code: str, *, column: str, found: str, expected: str, fix: str) -> None:
-        super().__init__(f"[{code}] column {column}: found {found!r}; expected {expected}; {fix}")
-        self.code, self.column, self.found, self.expected, self.fix = code, column, found, expected, fix
+        message = f"[{code}] column {column}: found {found!r}; expected {expected}; {fix}"
+        super().__init__(message, code, found=found, expected=expected, fix=fix, column=column)
 
 
 @dataclass(frozen=True)

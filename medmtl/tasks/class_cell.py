@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medmtl.data.cell import is_missing_word, number, values
-from medmtl.registry import nearest
+from medmtl.spelling import did_you_mean
 from medmtl.tasks.base import CellError
 
 
@@ -32,10 +32,8 @@ def _fault(cell: str, classes: Sequence[str]) -> tuple[str, str]:
         return "B116", "list it in cohort.missing if it means that the case is not labelled, or declare the class"
     if len(parts) > 1 and set(parts) <= set(classes):
         return "B118", "give the case one class"
-    guess = nearest(cell, classes)
-    if guess is None:
-        return "B112", "correct the cell or declare the class"
-    return "B112", f"did you mean {guess!r}? Classes must match exactly"
+    hint = did_you_mean(cell, classes)
+    return "B112", f"{hint} Classes must match exactly" if hint else "correct the cell or declare the class"
 
 
 def refuse_absent(counts: Sequence[int], classes: Sequence[str], column: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +25,9 @@ from medmtl.tasks.base import Cell, Result, ScoredCase, Task
 from medmtl.tasks.class_cell import read_class, refuse_absent, refuse_doubled
 from medmtl.tasks.classification import Classification, ClassificationOptions, ClassificationResult
 from medmtl.tasks.pooled import PooledOptions, PooledTask
+from medmtl.validation import Name
 
 Truth = tuple[bool | None, ...]
-
-FindingName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
 class MultilabelOptions(PooledOptions):
@@ -39,7 +38,7 @@ class MultilabelOptions(PooledOptions):
         values: how the table writes an absent and a present finding, in all of these columns.
     """
 
-    findings: dict[FindingName, str] = Field(min_length=1)
+    findings: dict[Name, str] = Field(min_length=1)
     values: tuple[str, str] = ("0", "1")
 
     @field_validator("findings")

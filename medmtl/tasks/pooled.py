@@ -11,7 +11,7 @@ from torch import nn
 
 from medmtl.networks.features import FeatureSpec
 from medmtl.networks.pooling import PooledHead
-from medmtl.registry import nearest
+from medmtl.spelling import did_you_mean
 from medmtl.tasks.base import CaseTask, Names, Task, TaskOptions
 from medmtl.tasks.voxel import LabelTask
 
@@ -67,9 +67,8 @@ class PooledTask(CaseTask):
             if guide == self.name:
                 raise ValueError(f"{key}: a task is not its own guide; {known}")
             if guide not in others:
-                guess = nearest(guide, masks)
-                hint = f" (did you mean {guess!r}?)" if guess else ""
-                raise ValueError(f"{key}: {guide!r} is no task of this file{hint}; {known}")
+                hint = did_you_mean(guide, masks)
+                raise ValueError(f"{key}: {guide!r} is no task of this file{f' ({hint})' if hint else ''}; {known}")
             if guide not in masks:
                 raise ValueError(f"{key}: {guide!r} is a {others[guide].kind}, which has no mask; {known}")
             if count > 1:

@@ -74,3 +74,17 @@ def test_what_pandas_writes_for_a_missing_value(word: str) -> None:
 def test_folding_is_for_comparison_only() -> None:
     assert cell.folded(" CAF\u00c9 ") == cell.folded("cafe\u0301")
     assert cell.folded("straße") == "strasse"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "fix"),
+    [
+        ("2,5", "B006", "write a decimal point"),
+        ("n/a", "B116", "list it in cohort.missing if it means that nobody looked, or correct it"),
+        ("3 4", "B118", "give the case one value"),
+        ("nan", "B119", "correct it"),
+    ],
+)
+def test_what_is_wrong_with_a_number(text: str, code: str, fix: str) -> None:
+    found, advice = cell.number_fault(text, "nobody looked")
+    assert found == code and advice.startswith(fix)

@@ -6,8 +6,8 @@ import torch
 
 from medmtl.data.geometry import canonical_grid
 from medmtl.data.volume import Grid
-from medmtl.inference.ask import windows_over
 from medmtl.inference.boxes import in_the_core, in_the_patient, joined, moved
+from medmtl.inference.windows import windows_over
 
 
 def test_boxes_of_a_window_are_moved_and_empty_rows_fall_away() -> None:

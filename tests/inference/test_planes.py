@@ -8,9 +8,9 @@ import pytest
 import torch
 from monai.inferers.utils import sliding_window_inference
 
-from medmtl.inference.ask import windows_over
 from medmtl.inference.plane_sums import PlaneSums
 from medmtl.inference.planes import Found, Planes, Stream, averaged
+from medmtl.inference.windows import windows_over
 
 WINDOW = (6, 8, 4)
 

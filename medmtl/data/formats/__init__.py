@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medmtl.data.finding import Fault
 from medmtl.data.formats.gzip_stream import GzipStream
 from medmtl.disk import why
 from medmtl.errors import InputError, WorkError
@@ -34,7 +35,7 @@ _FOREIGN = {
 }
 
 
-class ImageError(InputError):
+class ImageError(Fault, InputError):
     """An image or label file was refused.
 
     Args:
@@ -46,8 +47,9 @@ class ImageError(InputError):
     code: str
 
     def __init__(self, path: Path, code: str, *, found: str, expected: str, fix: str) -> None:
-        super().__init__(f"[{code}] {path.name}: found {found}; expected {expected}; {fix}")
-        self.path, self.code, self.found, self.expected, self.fix = path, code, found, expected, fix
+        message = f"[{code}] {path.name}: found {found}; expected {expected}; {fix}"
+        super().__init__(message, code, found=found, expected=expected, fix=fix)
+        self.path = path
 
 
 class _Hashed(io.RawIOBase):

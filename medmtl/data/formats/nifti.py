@@ -15,25 +15,21 @@ from __future__ import annotations
 import gzip
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
 from medmtl.data.formats import ImageError, opened
 from medmtl.data.formats.nifti_geometry import affine_of
 from medmtl.data.formats.nifti_header import Layout, header_of, layout_of, skip_to_voxels
-from medmtl.data.formats.nifti_voxels import EXACT, as_image, as_label, smallest, stored_voxels
+from medmtl.data.formats.nifti_voxels import EXACT, Array, as_image, as_label, smallest, stored_voxels
 from medmtl.data.volume import Grid, Volume
 from medmtl.files import write_atomic
 
 __all__ = ["ImageError", "read_header", "read_image", "read_label", "write_map", "write_mask"]
 
 MAX_VOXELS = 2**31
-
-Array = npt.NDArray[Any]
 
 
 def read_image(path: Path, *, max_voxels: int = MAX_VOXELS) -> Volume:

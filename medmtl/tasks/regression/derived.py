@@ -19,8 +19,9 @@ from medmtl.data.volume import Volume
 from medmtl.metrics import measures
 from medmtl.tasks.base import Names, Task
 from medmtl.tasks.voxel import LabelTask
+from medmtl.validation import NAME
 
-STRUCTURE = re.compile(r"[a-z][a-z0-9_]*(/[a-z][a-z0-9_]*)?")
+STRUCTURE = re.compile(rf"{NAME.pattern}(/{NAME.pattern})?")
 
 
 Structures = Annotated[Names, Field(min_length=1)]

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from medmtl.data.case import Case
-from medmtl.data.cell import is_localised_number, is_missing_word, number, values
+from medmtl.data.cell import number, number_fault
 from medmtl.data.volume import Volume
 from medmtl.metrics import agreement, prediction_interval, regression
 from medmtl.metrics.estimate import Estimate
@@ -107,7 +107,7 @@ class Regression(PooledTask):
             return None
         value = number(cell)
         if value is None:
-            code, fix = self._fault(cell)
+            code, fix = number_fault(cell, "the case is not labelled")
             raise self._refusal(code, cell, "a number such as 12.5 or 1e-3", fix)
         low, high = self.options.range or (-math.inf, math.inf)
         if not low <= value <= high:
@@ -118,18 +118,6 @@ class Regression(PooledTask):
         if self.options.transform == "log" and value <= 0:
             raise self._refusal("B121", cell, "a value above 0", "use transform: none")
         return value
-
-    @staticmethod
-    def _fault(cell: str) -> tuple[str, str]:
-        """Which rule a cell breaks that is no number, and what to do."""
-        parts = values(cell)
-        if is_localised_number(cell.strip()):
-            return "B006", "write a decimal point, and nothing between thousands"
-        if is_missing_word(cell, for_number=True):
-            return "B116", "list it in cohort.missing if it means that the case is not labelled, or correct it"
-        if len(parts) > 1 and all(number(part) is not None for part in parts):
-            return "B118", "give the case one value"
-        return "B119", "correct it, or list it in cohort.missing"
 
     def _refusal(self, code: str, found: str, expected: str, fix: str) -> CellError:
         return CellError(code, column=self.options.column, found=found, expected=expected, fix=fix)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from medmtl.data.cell import is_missing_word
-from medmtl.registry import nearest
+from medmtl.spelling import did_you_mean
 from medmtl.tasks.base import CellError
 
 MOST_LABELS = 57  # of which an int64 tells every set apart, beside the class index
@@ -41,8 +41,8 @@ def read_unannotated(cell: str | None, labels: Sequence[str], column: str) -> fr
     code, fix = "B112", "name declared labels, separated by a space or ;"
     if is_missing_word(cell):
         code, fix = "B116", "empty the cell if all labels were annotated, or the mask's cell if none was"
-    elif unknown is not None and (guess := nearest(unknown, labels)) is not None:
-        fix = f"did you mean {guess!r}? Names must match exactly"
+    elif unknown is not None and (hint := did_you_mean(unknown, labels)):
+        fix = f"{hint} Names must match exactly"
     raise CellError(code, column=column, found=cell, expected=f"some of {' '.join(labels)}", fix=fix)
 
 

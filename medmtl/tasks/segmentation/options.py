@@ -8,8 +8,8 @@ from pydantic import BeforeValidator, Field, StrictInt, model_validator
 
 from medmtl.tasks.base import TaskOptions
 from medmtl.tasks.segmentation.annotation import MOST_LABELS
+from medmtl.validation import Name
 
-LabelName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 LabelValue = Annotated[StrictInt, Field(gt=0, lt=65536)]
 
 
@@ -47,8 +47,8 @@ class SegmentationOptions(TaskOptions):
     """
 
     column: str
-    labels: dict[LabelName, NamedValue] = Field(min_length=1)
-    regions: dict[LabelName, tuple[LabelName, ...]] = Field(default_factory=dict)
+    labels: dict[Name, NamedValue] = Field(min_length=1)
+    regions: dict[Name, tuple[Name, ...]] = Field(default_factory=dict)
     train: Literal["labels", "regions"] = "labels"
     ignore: LabelValue | None = None
     annotated: str | None = None

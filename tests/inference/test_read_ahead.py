@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from medmtl.inference.overlap import WriteBehind, read_ahead
+from medmtl.inference.read_ahead import WriteBehind, read_ahead
 
 
 def test_what_is_read_comes_in_order_and_one_item_ahead_at_most() -> None:
