@@ -32,7 +32,7 @@ from timed import alone
 from medmtl import config
 from medmtl.data.formats import strict_yaml
 from medmtl.data.workers import make_loader
-from medmtl.device import describe_hardware
+from medmtl.device import autocast, describe_hardware
 from medmtl.freed_memory import freed_memory_kept
 from medmtl.networks.cost import forward_operations
 from medmtl.planning.network import plan_towers
@@ -40,7 +40,7 @@ from medmtl.run_folder import RunFolder
 from medmtl.tasks.voxel import LabelTask
 from medmtl.training.session import Session, open_session
 from medmtl.training.start import make_ready, start_run
-from medmtl.training.step import autocast, train_step
+from medmtl.training.step import train_step
 
 WARM = 5
 RATE = 1e-3

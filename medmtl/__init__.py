@@ -5,8 +5,11 @@ Importing the package is cheap: the library behind these names, and torch with i
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from medmtl import errors
 
 if TYPE_CHECKING:
     from medmtl.api import (
@@ -51,7 +54,13 @@ __all__ = [
 ]
 
 
+def _later(name: str, /, *arguments: object, **options: object) -> NoReturn:
+    raise errors.not_in_this_version(f"medmtl.{name}")
+
+
 def __getattr__(name: str) -> Any:
+    if name in errors.LATER:
+        return partial(_later, name)
     if name not in __all__:
         raise AttributeError(f"module 'medmtl' has no attribute {name!r}")
     return getattr(import_module(ELSEWHERE.get(name, "medmtl.api")), name)

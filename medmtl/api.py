@@ -22,7 +22,7 @@ from medmtl.data.finding import Finding, Findings
 from medmtl.data.synthetic import write_cohort
 from medmtl.device import DeviceName, describe_device
 from medmtl.distributed import joined
-from medmtl.errors import InputError
+from medmtl.errors import InputError, not_in_this_version
 from medmtl.evaluation.external import EXTERNAL_SPLIT, external_selection
 from medmtl.evaluation.place import own_folder, refuse_folder
 from medmtl.evaluation.report import write_report
@@ -144,6 +144,8 @@ def train(
     strict: bool = False,
     overrides: Overrides | None = None,
     progress: Progress = silent,
+    transforms: object = None,
+    callbacks: object = None,
 ) -> Path:
     """Check, plan, prepare and train.
 
@@ -156,10 +158,14 @@ def train(
         strict: also refuse what the check only warns about or repairs.
         overrides: dotted key -> value, as ``--set`` gives them.
         progress: called at every unit of work.
+        transforms, callbacks: not in this version, and refused where given.
 
     Returns:
         ``out``, which :func:`evaluate`, :func:`predict` and :func:`load` take.
     """
+    for name, given in (("transforms", transforms), ("callbacks", callbacks)):
+        if given is not None:
+            raise not_in_this_version(f"train(..., {name}=)")
     refuse_fold(fold, "all", "none")
     resolved = configuration.load(Path(config), overrides)
     place = Path(out)
@@ -240,8 +246,7 @@ def evaluate(
     found: dict[str, Scores] = {}
     own = runs[0].load_config()
     if config is not None:
-        if split not in (None, EXTERNAL_SPLIT):
-            raise InputError(f"all cases of another cohort are scored; leave --split {split} away")
+        _refuse_part(split)
         folder = own_folder(runs, run, _external_name(config)) if out is None else Path(out)
         refuse_folder(folder, _files_of(own, configuration.load(Path(config))), is_own=out is None)
         chosen = external_selection(runs, Path(config), allow_overlap=allow_overlap, progress=progress)
@@ -261,13 +266,14 @@ def evaluate(
     return found
 
 
-def report(run: PathLike, *, config: PathLike | None = None, split: str = "val", share: bool = False) -> Path:
+def report(run: PathLike, *, config: PathLike | None = None, split: str | None = None, share: bool = False) -> Path:
     """Write the page of an evaluated split, or of another cohort, again.
 
     Args:
         run: a run folder or a folder of folds.
         config: another cohort's configuration, where that was evaluated.
-        split: of the run's own cohort.
+        split: of the run's own cohort ``val`` (default), ``test`` or ``train``; of another cohort ``all``. Of the
+            ``test`` split the labels are read again, which leaves its line in ``test_access.jsonl``.
         share: leave out ids, images and per-case values.
 
     Raises:
@@ -275,9 +281,11 @@ def report(run: PathLike, *, config: PathLike | None = None, split: str = "val",
     """
     runs = open_folds(Path(run))
     if config is not None:
+        _refuse_part(split)
         chosen = external_selection(runs, Path(config), allow_overlap=True)
         return write_report(load_scores(chosen, own_folder(runs, run, _external_name(config))), runs, share=share)
-    return write_report(load_scores(own_selection(runs, split), own_folder(runs, run, split)), runs, share=share)
+    part = split or "val"
+    return write_report(load_scores(own_selection(runs, part), own_folder(runs, run, part)), runs, share=share)
 
 
 def load(run: PathLike, device: DeviceName = "auto") -> Model:
@@ -376,6 +384,11 @@ def _files_of(*configs: Config | None) -> Iterator[Path]:
     for config in configs:
         if config is not None:
             yield from cohort_files(config, build_tasks(config))
+
+
+def _refuse_part(split: str | None) -> None:
+    if split not in (None, EXTERNAL_SPLIT):
+        raise InputError(f"all cases of another cohort are scored; leave --split {split} away")
 
 
 def _external_name(config: PathLike) -> str:

@@ -12,10 +12,10 @@ import typer
 
 from medmtl import __version__
 from medmtl.arguments import Command, check_words
-from medmtl.commands import COMMANDS, LATER
+from medmtl.commands import COMMANDS
 from medmtl.console import answer, let_go_of_streams, open_missing_streams
 from medmtl.ending import told
-from medmtl.errors import InputError
+from medmtl.errors import LATER, not_in_this_version
 
 app = typer.Typer(
     name="medmtl",
@@ -26,7 +26,7 @@ app = typer.Typer(
 
 def _later(context: typer.Context) -> None:
     """Not in this version."""
-    raise InputError(f"the command {context.info_name} is not in this version of medmtl")
+    raise not_in_this_version(f"the command {context.info_name}")
 
 
 for _command in COMMANDS:

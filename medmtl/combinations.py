@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from medmtl.config import Config
 
 
+# columns of the result tables that are no task's
+RESERVED = ("calibrated", "case_id", "model_sha256", "outside_training", "patient", "site")
+
+
 def check_combinations(config: Config, faults: Faults) -> None:
     """The blocks of a configuration fit each other.
 
@@ -24,6 +28,7 @@ def check_combinations(config: Config, faults: Faults) -> None:
     """
     built = {name: tasks.kinds.get(options.kind)(name, options) for name, options in config.tasks.items()}
     _check_columns(config, built, faults)
+    _check_result_columns(built, faults)
     _check_inputs(config, built, faults)
     _check_training(config.training, built, faults)
     _check_times(config, faults)
@@ -132,6 +137,23 @@ def _check_section(
         if name in taken:
             message = f"the column {name!r} is also that of {taken[name]}, and no clinical input; name it in one place"
             faults.add((*above, "covariates", name), message, "B129")
+
+
+def _check_result_columns(built: Mapping[str, Task], faults: Faults) -> None:
+    """No column of the result tables stands for two things, of which the later would overwrite the earlier."""
+    owners = dict.fromkeys(RESERVED, "")
+    for name, task in built.items():
+        for column in task.result_columns:
+            if column not in owners:
+                owners[column] = name
+                continue
+            message = f"{column!r} is a column of the result tables; give the task another name"
+            if owners[column]:
+                message = (
+                    f"the result tables would have the column {column!r} twice, of tasks.{owners[column]} and of "
+                    f"tasks.{name}; rename one of the two"
+                )
+            faults.add(("tasks", name), message, "B141")
 
 
 def _check_inputs(config: Config, built: Mapping[str, Task], faults: Faults) -> None:

@@ -46,8 +46,8 @@ LATER = {
     "split.tune": "a tuning split",
     "training.select": "selection of a best checkpoint",
 }
-# columns of the result tables that are no task's
-RESERVED = ("calibrated", "case_id", "model_sha256", "outside_training", "patient", "site")
+# where a file leaves a block of kinds out
+DEFAULT_KINDS = {"network": "unet", "sharing": "hard", "weighting": "equal"}
 PATH_KEYS = ("cohort.table", "split.file", "cache.folder", "cohort.roots", "init.run", "plan.nnunet")
 
 
@@ -190,7 +190,9 @@ def _override(data: dict[str, Any], key: str, value: Any) -> None:
     parts = key.split(".")
     section = data
     for part in parts[:-1]:
-        child = section.setdefault(part, {})
+        # of a block that the file leaves out all but this one key is as it would be
+        missing = {"kind": DEFAULT_KINDS[part]} if section is data and part in DEFAULT_KINDS else {}
+        child = section.setdefault(part, missing)
         if not isinstance(child, dict):
             raise ConfigError(f"{part!r} holds no keys", key=key, code="B164")
         section = child
@@ -199,7 +201,7 @@ def _override(data: dict[str, Any], key: str, value: Any) -> None:
         value = [str(Path(str(v)).absolute()) for v in value] if listed else str(Path(str(value)).absolute())
     section[parts[-1]] = value
     for one, other in (("training.steps", "minutes"), ("training.minutes", "steps")):
-        if key == one:
+        if key == one and value is not None:
             section.pop(other, None)
 
 
@@ -208,7 +210,7 @@ def _validate(data: dict[str, Any], lines: Lines) -> Config:
     faults = Faults(lines)
     _refuse_later(data, faults)
     cohort_list.take_cohorts(data, faults)
-    data = {"network": {"kind": "unet"}, "sharing": {"kind": "hard"}, "weighting": {"kind": "equal"}, **data}
+    data = {**{key: {"kind": kind} for key, kind in DEFAULT_KINDS.items()}, **data}
     components: dict[str, tuple[Registry[Any], BaseModel]] = {
         "network": (networks.kinds, EncoderOptions.model_construct()),
         "sharing": (sharing.kinds, SharingOptions.model_construct()),
@@ -282,9 +284,6 @@ def _check_names(config: Config, faults: Faults) -> None:
         if not NAME.fullmatch(name):
             message = f"a task name must match {NAME.pattern}, found {name!r}"
             faults.add(("tasks",), message, "B141", at=("tasks", name))
-        elif name in RESERVED:
-            message = f"{name!r} is a column of the result tables; give the task another name"
-            faults.add(("tasks", name), message, "B141")
     for channel in config.plan.normalisation:
         if channel not in config.cohort.channels:
             message = f"no such channel{did_you_mean(channel, config.cohort.channels, '; ')}"

@@ -12,6 +12,7 @@ import torch
 from medmtl.errors import InputError, MachineError
 
 DeviceName = Literal["auto", "cpu", "cuda"]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,12 @@ def describe_hardware(kind: str) -> str:
 def _cpu_has_bf16() -> bool:
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return bool(supported()) if supported is not None else False
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """The context in which a network computes in a planned precision; in fp32 it changes nothing."""
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
 
 
 def peak_bytes(device: torch.device) -> int:

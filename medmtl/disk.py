@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from medmtl.errors import ArtefactError, MachineError
+from medmtl.errors import ArtefactError, InputError, MachineError
 from medmtl.files import RunLock, fsync_folder, write_new
 
 if sys.platform != "win32":
@@ -73,6 +73,17 @@ def room_at(path: Path) -> Room:
         return Room(os.stat(folder).st_dev, shutil.disk_usage(folder).free, None)
     found = os.statvfs(folder)
     return Room(os.stat(folder).st_dev, found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None)
+
+
+def refuse_file(folder: Path) -> None:
+    """Refuse a file, or what would lie inside one, where a folder of results is to be made.
+
+    Raises:
+        InputError: naming the file.
+    """
+    for path in (folder, *folder.parents):
+        if os.path.lexists(path) and not path.is_dir():
+            raise InputError(f"{path} is a file; name a new or an empty folder")
 
 
 def probe(place: Path) -> None:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from medmtl.data.finding import Finding
 
 
+# commands, and calls of the library, that the contract has and this version has not
+LATER = ("compare", "export", "convert", "view", "runs")
+
+
 class MedmtlError(Exception):
     """Base of all errors raised on purpose.
 
@@ -59,6 +63,11 @@ class InputError(MedmtlError):
     """Something the user gave is wrong."""
 
     exit_code = 2
+
+
+def not_in_this_version(what: str) -> InputError:
+    """The refusal of something that the contract has and this version has not."""
+    return InputError(f"{what} is not in this version of medmtl")
 
 
 class ConfigError(InputError):

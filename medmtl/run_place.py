@@ -6,7 +6,7 @@ import logging
 import re
 from pathlib import Path
 
-from medmtl.disk import is_open_to_others, probe
+from medmtl.disk import is_open_to_others, probe, refuse_file
 from medmtl.errors import ArtefactError, InputError
 
 MAGIC_BYTES = 8
@@ -36,27 +36,35 @@ def folds_in(path: Path) -> list[Path]:
     return [entry for _, entry in sorted(numbered)]
 
 
+def holds_folds(path: Path) -> bool:
+    """Whether runs of folds lie in a folder."""
+    return any(map(is_run, folds_in(path)))
+
+
 def refuse_run(out: Path) -> None:
-    """Refuse a run, or a folder of a run's folds, as the place of anything else's results.
+    """Refuse a run, a folder of a run's folds, or a file as the place of anything else's results.
 
     Raises:
         InputError: if it is one.
     """
-    if is_run(out) or any(map(is_run, folds_in(out))):
+    refuse_file(out)
+    if is_run(out) or holds_folds(out):
         raise InputError(f"{out} is a run, and nothing is merged into one; choose another --out", code="B165")
 
 
-def refuse_place(out: Path, *inputs: Path) -> None:
+def refuse_place(out: Path, *inputs: Path, folds: bool = False) -> None:
     """Refuse a place where a run must not be made.
 
     Args:
         out: where it would be.
         inputs: files that are read, such as the cohort's table, or folders.
+        folds: whether the runs are made inside; what a killed start of one left there is hidden and does not count.
 
     A parent that others may write to is warned about (B049); the run itself is made for its owner only.
 
     Raises:
-        InputError: if it is a link, exists and is not empty, holds an input or the home folder, or is a repository.
+        InputError: if it is a link, exists and is not empty, would lie in a file, holds an input or the home folder,
+            or is a repository.
         MachineError: if its disk refuses what a run needs of it.
     """
     place = out.resolve()
@@ -69,8 +77,12 @@ def refuse_place(out: Path, *inputs: Path) -> None:
         )
     if out.is_symlink():
         raise InputError(f"{out} is a link; give the folder itself as --out", code="B043")
-    if is_taken(place):
-        raise InputError(f"{out} exists and is not empty; choose another --out, or --resume it", code="B042")
+    if is_taken(place, hidden=not folds):
+        way = ", or --resume it" if is_run(place) else ""
+        if holds_folds(place):
+            way = ", or resume its folds with --fold all --resume"
+        raise InputError(f"{out} exists and is not empty; choose another --out{way}", code="B042")
+    refuse_file(place.parent)
     probe(place.parent)
     if place.parent.is_dir():
         warn_of_others(place.parent)
@@ -98,6 +110,10 @@ def warn_of_others(folder: Path) -> None:
         _log.warning("[B049] other users may write to %s and so replace the run; chmod go-w takes that away", folder)
 
 
-def is_taken(place: Path) -> bool:
-    """Whether something stands at a place; an empty folder does not count."""
-    return place.exists() and (not place.is_dir() or any(place.iterdir()))
+def is_taken(place: Path, *, hidden: bool = True) -> bool:
+    """Whether something stands at a place; an empty folder does not count, nor one of nothing but hidden entries
+    unless ``hidden``.
+    """
+    if not place.is_dir():
+        return place.exists()
+    return any(hidden or not entry.name.startswith(".") for entry in place.iterdir())

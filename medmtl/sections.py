@@ -361,7 +361,8 @@ class CacheSection(Section):
     """Where prepared arrays lie.
 
     Attributes:
-        folder: by default ``.medmtl-cache`` beside the run; may be shared by runs, and deleted when none is running.
+        folder: by default ``.medmtl-cache`` beside the run, or beside the folder of a run's folds; may be shared by
+            runs, and deleted when none is running.
     """
 
     folder: Path | None = None

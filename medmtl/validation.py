@@ -38,6 +38,7 @@ ELSEWHERE = {
     "max_epochs": "here it is training.steps or training.minutes",
     "num_epochs": "here it is training.steps or training.minutes",
     "batch_size": "here it is plan.batch",
+    "patch": "here it is plan.shape",
     "patch_size": "here it is plan.shape",
     "roi_size": "here it is plan.shape",
     "learning_rate": "here it is training.lr",

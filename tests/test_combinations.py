@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from medmtl import api, networks, sharing, weighting
 from medmtl import config as configuration
-from medmtl import networks, sharing, weighting
+from medmtl.combinations import RESERVED
 from medmtl.registry import Registry
 from tests.test_config import MINIMAL, refusal, written
 
@@ -21,6 +22,49 @@ def test_balanced_classes_need_sampling_by_label(tmp_path: Path) -> None:
     assert (error.key, error.line, error.code) == ("tasks.grade.class_sampling", 9, "B142")
     assert "training.sampling is 'even'" in error.sentence and "set training.sampling: labelled" in error.sentence
     configuration.load(written(tmp_path, BALANCED), {"training.sampling": "labelled"})
+
+
+@pytest.mark.covers("B141")
+@pytest.mark.parametrize(
+    ("block", "column", "other"),
+    [
+        ("heart_lv_ml: {kind: regression, column: x}", "heart_lv_ml", "heart"),
+        ("heart_true: {kind: classification, column: x, classes: [a, b]}", "heart_true", "heart"),
+        ("heart_file: {kind: segmentation, column: x, labels: {a: 1}}", "heart_file", "heart"),
+        ("grade_p_no: {kind: ordinal, column: x, grades: [a, b, c]}", "grade_p_no", "grade"),
+        ("volume_derived: {kind: regression, column: x}", "volume_derived", "volume"),
+        ("dead_median_time: {kind: regression, column: x}", "dead_median_time", "dead"),
+        ("dead_true_event: {kind: regression, column: x}", "dead_true_event", "dead"),
+        ("grade_p: {kind: multilabel, findings: {no: x}}", "grade_p_no", "grade"),
+        ("chest: {kind: multilabel, findings: {a: x, a_true: y}}", "chest_a_true", "chest"),
+    ],
+)
+def test_no_two_tasks_have_one_column_in_the_result_tables(tmp_path: Path, block: str, column: str, other: str) -> None:
+    survival = "dead: {kind: survival, time: t, event: e, horizon: 5}"
+    text = MINIMAL.replace("unit: ml", "unit: ml, derived_from: heart").replace("training:", f"  {survival}\ntraining:")
+    configuration.load(written(tmp_path, text))
+    name = block.partition(":")[0]
+    error = refusal(tmp_path, text.replace("training:", f"  {block}\ntraining:"))
+    assert (error.code, error.key, error.line) == ("B141", f"tasks.{name}", 12)
+    assert f"have the column {column!r} twice, of tasks.{other} and of tasks.{name}; rename" in error.sentence
+
+
+@pytest.mark.covers("B141")
+def test_no_task_has_a_column_of_the_tables_themselves(tmp_path: Path) -> None:
+    findings = "outside: {kind: multilabel, findings: {training: x}}"
+    error = refusal(tmp_path, MINIMAL.replace("training:", f"  {findings}\ntraining:"))
+    assert (error.code, error.key) == ("B141", "tasks.outside")
+    assert "'outside_training' is a column of the result tables" in error.sentence
+
+
+def test_the_result_tables_have_the_columns_that_the_tasks_declare(trained_run: Path, tmp_path: Path) -> None:
+    scores = api.evaluate(trained_run, out=tmp_path / "scores", device="cpu")["val"]
+    answer = api.load(trained_run, device="cpu").predict(next(iter(scores.images.values())))
+    tables = (tmp_path / "scores" / "cases.csv", answer.save(tmp_path / "answer"))
+    headers = [table.read_text(encoding="utf-8").partition("\n")[0].split(",") for table in tables]
+    written = {name for names in headers for name in names if "/" not in name}
+    declared = {name for task in scores.tasks.values() for name in task.result_columns}
+    assert written == declared | set(RESERVED)
 
 
 def test_weights_and_sampling_are_not_balanced_together(tmp_path: Path) -> None:

@@ -103,6 +103,7 @@ def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path) -> None:
         ('"no", "1e3"', '"no", 0', "tasks.grade.classes.1", 9, '(found the number 0; write "0")', "B141"),
         ('"no", "1e3"', '"no", 1e3', "tasks.grade.classes.1", 9, "(found 1000.0; write it in quotes)", "B141"),
         ('"no", "1e3"', '"no", true', "tasks.grade.classes.1", 9, "(found true; write it in quotes)", "B141"),
+        ("steps: 10", "steps: 10\nplan: {patch: [8, 8, 8]}", "plan.patch", 13, "here it is plan.shape", "B132"),
         ("steps: 10", "epochs: 10", "training.epochs", 12, "here it is training.steps or training.minutes", "B132"),
         ("steps: 10", "steps: 10\n  batch_size: 2", "training.batch_size", 13, "here it is plan.batch", "B132"),
         ("steps: 10", "steps: 10\nplan: {patch_size: 8}", "plan.patch_size", 13, "here it is plan.shape", "B132"),
@@ -225,6 +226,18 @@ def test_steps_and_minutes_displace_each_other_when_set(tmp_path: Path) -> None:
     assert (timed.steps, timed.minutes) == (None, 2.0)
     counted = configuration.load(path, {"training.minutes": 2, "training.steps": 7}).training
     assert (counted.steps, counted.minutes) == (7, None)
+    unset = configuration.load(path, {"training.minutes": None}).training
+    assert (unset.steps, unset.minutes) == (10, None)
+
+
+def test_a_key_of_a_block_that_the_file_leaves_out_is_set_beside_its_default_kind(tmp_path: Path) -> None:
+    overrides = {"network.decoder": "per_task", "weighting.loss_scale": "none", "sharing.kind": "soft"}
+    config = configuration.load(written(tmp_path), overrides)
+    assert (config.network.kind, config.network.decoder) == ("unet", "per_task")
+    assert (config.weighting.kind, config.weighting.loss_scale, config.sharing.kind) == ("equal", "none", "soft")
+    # what the file itself says is still taken at its word
+    error = refusal(tmp_path, MINIMAL + "network: {norm: batch}\n", {"network.decoder": "per_task"})
+    assert (error.code, error.key) == ("B137", "network")
 
 
 def test_a_set_path_is_relative_to_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,7 +179,7 @@ def test_what_is_given_for_a_case_must_be_the_models(
 
 
 def test_a_model_without_covariates_takes_none(trained_run: Path, config: Path) -> None:
-    with pytest.raises(InputError, match="wants the covariates none; found age"):
+    with pytest.raises(InputError, match=r"\[B162\] the model reads no covariates; leave age away"):
         api.load(trained_run, device="cpu").predict({"image": image(config)}, covariates={"age": 61})
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import medmtl
-from medmtl.device import describe_device, peak_bytes
+from medmtl.device import Precision, autocast, describe_device, peak_bytes
 from medmtl.errors import InputError
 
 
@@ -25,3 +25,11 @@ def test_peak_memory_is_that_of_the_process_or_of_the_gpu(monkeypatch: pytest.Mo
     assert 10_000_000 < held <= peak_bytes(torch.device("cpu"))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7)
     assert peak_bytes(torch.device("cuda")) == 7
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+def test_a_network_computes_in_the_planned_precision(precision: Precision, expected: torch.dtype) -> None:
+    with autocast(torch.device("cpu"), precision):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == expected

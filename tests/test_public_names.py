@@ -3,11 +3,13 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import medmtl
 from medmtl import api
+from medmtl.errors import LATER
 
 
 def test_every_public_name_can_be_had_and_is_listed() -> None:
@@ -25,6 +27,19 @@ def test_every_public_name_can_be_had_and_is_listed() -> None:
 def test_any_other_name_is_refused() -> None:
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         _ = medmtl.trian
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_what_is_not_built_is_refused_by_name_when_it_is_called(name: str) -> None:
+    with pytest.raises(medmtl.MedmtlError, match=f"^medmtl.{name} is not in this version"):
+        getattr(medmtl, name)("config.yaml", out="x", name="y")
+    assert name not in medmtl.__all__
+
+
+@pytest.mark.parametrize("name", ["transforms", "callbacks"])
+def test_a_training_takes_no_code_of_its_user_yet(name: str, tmp_path: Path) -> None:
+    with pytest.raises(medmtl.MedmtlError, match=rf"^train\(\.\.\., {name}=\) is not in this version"):
+        medmtl.train("none.yaml", tmp_path / "run", **{name: []})
 
 
 @pytest.mark.parametrize("name", [name for name in medmtl.__all__ if callable(getattr(medmtl, name))])

@@ -26,7 +26,8 @@ from medmtl.data.workers import make_loader
 from medmtl.device import describe_device
 from medmtl.freed_memory import freed_memory_kept
 from medmtl.run_folder import RunFolder
-from medmtl.training.session import Session, open_session, save
+from medmtl.training.commit import save
+from medmtl.training.session import Session, open_session
 from medmtl.training.start import make_ready, open_cache, plan_fold, start_run
 from medmtl.training.step import train_step
 

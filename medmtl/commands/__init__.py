@@ -26,4 +26,3 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     report,
     kinds,
 )
-LATER = ("compare", "export", "convert", "view", "runs")

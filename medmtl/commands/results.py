@@ -78,6 +78,13 @@ def predict(
 
 def report(
     run: Run,
+    config: Annotated[
+        Path | None, typer.Option(metavar="CONFIG", help="Another cohort, where that was evaluated.")
+    ] = None,
+    split: Annotated[
+        Literal["val", "test", "train"] | None,
+        typer.Option(help="Which evaluated cases; by default val, or all of another cohort.", show_default=False),
+    ] = None,
     share: Annotated[bool, typer.Option("--share", help="Leave out ids, images and per-case values.")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -86,4 +93,4 @@ def report(
     from medmtl import api
 
     with Screen(quiet=quiet, verbose=verbose):
-        answer(str(api.report(run, share=share)))
+        answer(str(api.report(run, config=config, split=split, share=share)))

@@ -16,7 +16,7 @@ _MISSING_WORDS = frozenset(
     ("?", "-", "--", "\u2013", "\u2014", ".", "n/a", "n.a.", "na", "#n/a", "none", "null", "missing", "unknown",
      "nan", "<na>", "nat")  # the last three are what pandas writes
 )  # fmt: skip
-FORMULA_STARTS = ("=", "+", "-", "@")
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def number(text: str) -> float | None:
@@ -71,8 +71,11 @@ def control_character(text: str) -> str | None:
 
 
 def is_formula(text: str) -> bool:
-    """Whether a spreadsheet would run it: it begins with ``=``, ``+``, ``-`` or ``@`` and is no number."""
-    return text.startswith(FORMULA_STARTS) and NUMBER.fullmatch(text) is None
+    """Whether a spreadsheet would run it: it begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return.
+
+    A number is none, nor is what holds nothing but ``+`` and ``-``, such as a receptor's status.
+    """
+    return text.startswith(FORMULA_STARTS) and NUMBER.fullmatch(text) is None and text.strip("+-") != ""
 
 
 def folded(name: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from medmtl.data.case import Case, named
 from medmtl.data.channels import drop_channels, held_channels, with_indicators
 from medmtl.data.covariates import Covariate, encode_case
 from medmtl.data.crop import Triple, whole_shape
-from medmtl.data.order import CaseOrder, Order
+from medmtl.data.order import AsListed, Order
 from medmtl.data.preparation import normalise
 from medmtl.data.prepared import Intensity, Prepared
 from medmtl.data.view import CASE_LEVEL, View
@@ -35,10 +36,11 @@ Sample = tuple[torch.Tensor, dict[str, torch.Tensor], dict[str, bool]]
 """Images of a case (tiles, C, D, H, W), its targets, and which of them it is labelled for."""
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
 class StepDataset(Dataset[Batch]):
     """One view of some cases as a map from step to batch.
 
-    Args:
+    Attributes:
         cases: of a fold.
         cache: their prepared arrays.
         encoders: task -> its ``encode``; all tasks, in order.
@@ -47,78 +49,42 @@ class StepDataset(Dataset[Batch]):
         view: which part of a case its samples show.
         divisor: what the network divides a sample's axes by.
         batch: cases per step.
-        seed: of order, windows and augmentation.
+        slots: of each step, the ones whose samples are made here. A sample does not depend on who makes it.
+        order: of the cases.
+        seed: of windows and augmentation.
         intensities: normalisation per channel.
-        augmentation: what may be drawn; None gives every case once, in order, centred, one per step.
+        augmentation: what may be drawn; None gives the cases centred and as they are.
         sensitive: task -> what would change its label; a sample that was changed so is not labelled for it.
         covariates: the clinical covariates that a task reads, as learned.
         notes: voxel task -> what adds to a target what else the case's row says of it; not in the cache, which is by
             content of the files.
-        order: of the cases; None draws all of them evenly.
-        slots: of each step, the ones whose samples are made here; None makes all. A sample does not depend on who makes
-            it.
     """
 
-    def __init__(
-        self,
-        cases: Sequence[Case],
-        cache: PreparedCache,
-        encoders: Mapping[str, Encoder],
-        voxel: Collection[str],
-        truths: Mapping[str, Mapping[str, Any]],
-        *,
-        view: View,
-        divisor: Triple,
-        batch: int,
-        seed: int,
-        intensities: Sequence[Intensity],
-        augmentation: Augmentation | None,
-        sensitive: Mapping[str, Collection[str]],
-        covariates: Sequence[Covariate] = (),
-        notes: Mapping[str, Noting] | None = None,
-        order: Order | None = None,
-        slots: Sequence[int] | None = None,
-    ) -> None:
-        self.cases = tuple(cases)
-        self.cache = cache
-        self.encoders = dict(encoders)
-        self.voxel = frozenset(voxel)
-        self.truths = truths
-        self.view = view
-        self.divisor = divisor
-        self.batch = batch if augmentation is not None else 1
-        self.seed = seed
-        self.intensities = tuple(intensities)
-        self.augmentation = augmentation
-        spared = {"crop"} if view.kind in CASE_LEVEL else set()
-        self.sensitive = {name: frozenset(sensitive.get(name, ())) - spared for name in self.encoders}
-        self.covariates = tuple(covariates)
-        self.notes = dict(notes or {})
-        self.order = order or CaseOrder.even(len(self.cases), self.batch, seed)
-        self.slots = tuple(range(self.batch) if slots is None else slots)
+    cases: Sequence[Case]
+    cache: PreparedCache
+    encoders: Mapping[str, Encoder]
+    voxel: Collection[str]
+    truths: Mapping[str, Mapping[str, Any]]
+    view: View
+    divisor: Triple
+    batch: int
+    slots: Sequence[int]
+    order: Order
+    seed: int
+    intensities: Sequence[Intensity]
+    augmentation: Augmentation | None
+    sensitive: Mapping[str, Collection[str]] = field(default_factory=dict)
+    covariates: Sequence[Covariate] = ()
+    notes: Mapping[str, Noting] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        """Steps after which every case was drawn at least once."""
+        """Steps of a pass over the cases; see :class:`medmtl.data.order.Order`."""
         return -(-self.order.span // self.batch)
 
     def plain(self, limit: int) -> StepDataset:
         """The first ``limit`` cases in order, centred and not augmented, one per step."""
-        return StepDataset(
-            self.cases[:limit],
-            self.cache,
-            self.encoders,
-            self.voxel,
-            self.truths,
-            view=self.view,
-            divisor=self.divisor,
-            batch=1,
-            seed=self.seed,
-            intensities=self.intensities,
-            augmentation=None,
-            sensitive=self.sensitive,
-            covariates=self.covariates,
-            notes=self.notes,
-        )
+        cases = self.cases[:limit]
+        return replace(self, cases=cases, batch=1, slots=(0,), order=AsListed(len(cases)), augmentation=None)
 
     def __getitem__(self, step: int) -> Batch:
         """The batch of a step.
@@ -155,8 +121,6 @@ class StepDataset(Dataset[Batch]):
         return [self._case(step, slot) for slot in self.slots]
 
     def _case(self, step: int, slot: int) -> Case:
-        if self.augmentation is None:
-            return self.cases[step]
         return self.cases[self.order.case(step, slot)]
 
     def _prepared(self, case: Case) -> Prepared:
@@ -179,7 +143,7 @@ class StepDataset(Dataset[Batch]):
             if self.augmentation is not None:
                 channels = drop_channels(channels, self.cache.preparation, self.seed, step, slot)
                 labelled = [name for name in self.encoders if self._is_labelled(name, case, prepared)]
-                draw = self.augmentation.draw(rng, [self.sensitive[name] for name in labelled])
+                draw = self.augmentation.draw(rng, [self._spoilt_by(name) for name in labelled])
             windows = [self._window(prepared, start, shape, draw, channels) for start in starts]
             images = torch.stack([image for image, _ in windows])
             return images, *self._targets(case, prepared, windows[0][1], shape, draw)
@@ -206,6 +170,11 @@ class StepDataset(Dataset[Batch]):
             return name in prepared.labels
         return case.case_id in self.truths[name] and self.view.shows(prepared)
 
+    def _spoilt_by(self, name: str) -> frozenset[str]:
+        """What would change the task's label: not a crop, where a sample stands for its case however it is cut."""
+        own = frozenset(self.sensitive.get(name, ()))
+        return own - {"crop"} if self.view.kind in CASE_LEVEL else own
+
     def _targets(
         self, case: Case, prepared: Prepared, labels: Mapping[str, npt.NDArray[Any]], shape: Triple, draw: Draw
     ) -> tuple[dict[str, torch.Tensor], dict[str, bool]]:
@@ -219,7 +188,7 @@ class StepDataset(Dataset[Batch]):
                     targets[name] = self.notes[name](targets[name], case)
             else:
                 targets[name] = encode(self.truths[name].get(case.case_id))
-            present[name] = present[name] and not self.sensitive[name] & draw.changes
+            present[name] = present[name] and not self._spoilt_by(name) & draw.changes
         return targets, present
 
 

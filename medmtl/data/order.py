@@ -19,7 +19,8 @@ class Order(Protocol):
     """Which case a step's slot takes.
 
     Attributes:
-        span: draws after which every case that is ever drawn was drawn at least once.
+        span: draws of a pass, in which every case that is ever drawn is drawn at least once; but for an order that
+            rearranges another's draws, which may draw a case later, by less than what it rearranges at a time.
     """
 
     span: int
@@ -28,7 +29,29 @@ class Order(Protocol):
         """The place in the list of training cases."""
 
     def epoch(self, steps: int) -> float:
-        """Passes over the cases after some steps: at 1, every case that is ever drawn was drawn at least once."""
+        """Passes over the cases after some steps: their draws against ``span``."""
+
+
+class AsListed:
+    """Every case in order, one per step.
+
+    Args:
+        cases: how many.
+
+    Attributes:
+        span: as many.
+    """
+
+    def __init__(self, cases: int) -> None:
+        self.span = cases
+
+    def case(self, step: int, slot: int) -> int:
+        """The step itself; there is one slot."""
+        return step
+
+    def epoch(self, steps: int) -> float:
+        """Passes over the cases after some steps."""
+        return steps / self.span
 
 
 class CaseOrder:
@@ -53,9 +76,9 @@ class CaseOrder:
         self.span = max(len(queues) * len(queue) * max(map(len, queue)) for queue in self._queues)
 
     @classmethod
-    def even(cls, cases: int, batch: int, seed: int) -> CaseOrder:
-        """All cases, whoever is labelled: each once before any twice."""
-        return cls([[range(cases)]], batch, seed)
+    def even(cls, places: Sequence[int], batch: int, seed: int) -> CaseOrder:
+        """The cases at these places, whoever is labelled for what: each once before any twice."""
+        return cls([[places]], batch, seed)
 
     @classmethod
     def labelled(

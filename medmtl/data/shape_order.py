@@ -30,7 +30,8 @@ class ShapeOrder:
         seed: of the steps' order.
 
     Attributes:
-        span: as of ``order``, up to the round that it ends in.
+        span: as of ``order``, so that a pass has its length whatever the shapes. Where a pass is no whole number of
+            rounds, a case of the round that it ends in may be drawn behind it, but before that round's end.
     """
 
     def __init__(self, order: Order, shapes: Sequence[Triple], batch: int, seed: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,3 +48,7 @@ class Volume:
     def shape(self) -> tuple[int, int, int]:
         """Voxels per array axis."""
         return self.grid.shape
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """The voxels: ``np.asarray(volume)`` is ``volume.array``."""
+        return np.array(self.array, dtype=dtype, copy=copy)

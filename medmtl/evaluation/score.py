@@ -14,7 +14,7 @@ from medmtl.errors import InputError
 from medmtl.evaluation.cohorts import cohort_scores
 from medmtl.evaluation.reference_window import Moved, moved_cases, moved_json
 from medmtl.evaluation.scored_case import score_case
-from medmtl.evaluation.selection import Selection, folds_of, groups_of, learned_by
+from medmtl.evaluation.selection import Group, Selection, folds_of, groups_of, learned_by
 from medmtl.evaluation.site import Learned, headline, site_estimates
 from medmtl.files import append_line, make_private_folder, read_json, write_json
 from medmtl.freed_memory import freed_memory_kept
@@ -124,9 +124,7 @@ def evaluate_selection(
         predictor = Predictor(group.models, device)
         unfinished += predictor.unfinished
         reference, fitted = group.reference(), group.fitted()
-        if selection.split == "test":
-            for run in group.models:
-                append_line(run.test_access, f'{{"split": "test", "cases": {len(group.case_ids)}}}')
+        _note_test_access(selection, group)
         for case_id in group.case_ids:
             case = selection.cases[case_id]
             prediction = predictor.predict(case, with_reference=selection.findings is None)
@@ -151,10 +149,17 @@ def evaluate_selection(
     return scores
 
 
+def _note_test_access(selection: Selection, group: Group) -> None:
+    """Leave a line in each run whose test split is opened: whenever its labels are read, also for the page alone."""
+    if selection.split == "test":
+        for run in group.models:
+            append_line(run.test_access, f'{{"split": "test", "cases": {len(group.case_ids)}}}')
+
+
 def load_scores(selection: Selection, folder: Path) -> Scores:
     """An evaluation again from its files, so that its page can be written anew.
 
-    Masks are read back and every metric is computed again; the network is not run.
+    Masks and labels are read back and every metric is computed again; the network is not run.
 
     Raises:
         InputError: if the selection was not evaluated into ``folder``, or held other cases then.
@@ -170,6 +175,7 @@ def load_scores(selection: Selection, folder: Path) -> Scores:
     moved: dict[str, list[Moved]] = {}
     for group in selection.groups:
         reference, fitted = group.reference(), group.fitted()
+        _note_test_access(selection, group)
         for case_id in group.case_ids:
             masks = {
                 name: read_label(folder / file) if isinstance(task, LabelTask) else read_image(folder / file)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from medmtl.device import Device
+from medmtl.device import Device, autocast
 from medmtl.inference.mirrors import Mirrors, over_mirrors
 from medmtl.model import MultiTaskModel
 from medmtl.planning import Plan
@@ -59,19 +59,13 @@ def chosen_precision(
     return trained if has[trained] else "fp32"
 
 
-def autocast(plan: Plan, device: torch.device) -> torch.autocast:
-    """The arithmetic of a plan."""
-    dtype = torch.float16 if plan.precision == "fp16" else torch.bfloat16
-    return torch.autocast(device.type, dtype=dtype, enabled=plan.precision != "fp32")
-
-
 def forward(
     ask: Ask, tasks: Mapping[str, Task], plan: Plan, image_BCDHW: torch.Tensor, names: tuple[str, ...]
 ) -> dict[str, torch.Tensor]:
     """Activations of the named tasks."""
 
     def look(image_BCDHW: torch.Tensor, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
-        with autocast(plan, image_BCDHW.device):
+        with autocast(image_BCDHW.device, plan.precision):
             outputs = ask(image_BCDHW, names)
         return {name: tasks[name].activate(output) for name, output in outputs.items()}
 

@@ -21,7 +21,8 @@ from medmtl.data.channels import with_indicators
 from medmtl.data.crop import Triple, whole_shape, window
 from medmtl.data.lesion import lesion_centre, marked
 from medmtl.data.view import window_around
-from medmtl.inference.ask import Ask, autocast, forward, model_device
+from medmtl.device import autocast
+from medmtl.inference.ask import Ask, forward, model_device
 from medmtl.inference.planes import Found, Stream
 from medmtl.inference.windows import cropped, pad, windows_over
 from medmtl.planning import CaseView, Plan
@@ -137,7 +138,7 @@ def _over_tiles(
     model, device = ask.model, model_device(ask.model)
     padded = with_indicators(pad(scan.image_CDHW, view.shape)[0], scan.held, view.preparation)
     parts: dict[str, list[torch.Tensor]] = {name: [] for name in view.tasks}
-    with autocast(plan, device):
+    with autocast(device, plan.precision):
         for place in windows_over(padded.shape[1:], view.shape, overlap):
             for name, pooled in model.pool(padded[(slice(None), *place)][None].to(device), view.tasks).items():
                 parts[name].append(pooled)

@@ -105,12 +105,13 @@ def cells_of(covariates: Mapping[str, Any], trained: Config) -> dict[str, str | 
         InputError: one is not given, is not the model's, or holds no value of its kind.
     """
     wanted = trained.used_covariates
+    if covariates and not wanted:
+        raise InputError(f"the model reads no covariates; leave {', '.join(covariates)} away", code="B162")
     if set(covariates) != set(wanted):
         found = ", ".join(covariates) or "none"
-        names = ", ".join(wanted) or "none"
         raise InputError(
-            f"the model wants the covariates {names}; found {found}; give --covariate NAME=VALUE for each, and NAME= "
-            "for one that is missing",
+            f"the model wants the covariates {', '.join(wanted)}; found {found}; give --covariate NAME=VALUE for each, "
+            "and NAME= for one that is missing",
             code="B162",
         )
     words = (*trained.cohort.missing, "")

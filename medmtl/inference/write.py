@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from medmtl.data.cell import is_formula
 from medmtl.data.formats.nifti import write_map, write_mask
 from medmtl.errors import InputError
 from medmtl.files import make_private_folder, safe_name, write_atomic
@@ -19,7 +20,6 @@ TABLE = "predictions.csv"
 ANSWERS = {"masks": ".nii.gz", "maps": ".nii.gz", "boxes": ".csv"}  # folder of answers -> what their names end in
 ENDS = [f"{axis}_{end}" for end in ("min", "max") for axis in "xyz"]
 BOX_COLUMNS = ("score", *(f"{name}_mm" for name in ENDS), *(f"{name}_voxel" for name in ENDS))
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 WRITE_EVERY = 10.0  # seconds; a table of thousands of rows must not be written anew for each of them
 
 
@@ -172,4 +172,4 @@ def _cell(value: Cell) -> str:
     text = str(value)
     if isinstance(value, int):  # exact, and never a formula
         return text
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+    return f"'{text}" if is_formula(text) else text

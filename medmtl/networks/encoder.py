@@ -74,7 +74,7 @@ class Encoder(nn.Module, ABC):
     stages: nn.ModuleList
 
     def __init__(self, shape: NetworkShape) -> None:
-        super().__init__()
+        super().__init__()  # what a kind is made of is its own; the signature is what make_encoder relies on
 
     @classmethod
     @abstractmethod

@@ -12,6 +12,7 @@ import torch
 
 from medmtl import networks
 from medmtl.data.crop import Triple
+from medmtl.device import Precision, autocast
 from medmtl.networks.cost import Towers, forward_operations
 from medmtl.networks.decoder import UnetDecoder
 from medmtl.networks.encoder import Encoder
@@ -83,9 +84,8 @@ def measured_shape(network: NetworkShape, shape: Triple) -> Triple:
     return x, y, z
 
 
-def _pass(encoder: Encoder, decoders: list[UnetDecoder], image_BCDHW: torch.Tensor, precision: str) -> None:
-    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    with torch.autocast(image_BCDHW.device.type, dtype=dtype, enabled=precision != "fp32"):
+def _pass(encoder: Encoder, decoders: list[UnetDecoder], image_BCDHW: torch.Tensor, precision: Precision) -> None:
+    with autocast(image_BCDHW.device, precision):
         maps = encoder(image_BCDHW)
         ends = [decoder(maps)[0] for decoder in decoders] or [maps[-1]]
     sum(end.float().square().mean() for end in ends).backward()

@@ -50,7 +50,7 @@ class Sharing(nn.Module, ABC):
     def __init__(
         self, options: SharingOptions, shape: NetworkShape, network: EncoderOptions, voxel: Mapping[str, bool]
     ) -> None:
-        super().__init__()
+        super().__init__()  # what a kind is made of is its own; the signature is what build_model relies on
 
     @classmethod
     def towers(

@@ -16,7 +16,7 @@ from medmtl.device import peak_bytes
 from medmtl.freed_memory import freed_memory_kept
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
-from medmtl.training.optimiser import Schedule
+from medmtl.training.optimiser import Schedule, scheduled_factor
 from medmtl.training.session import open_session
 from medmtl.training.step import Learner, train_step
 
@@ -74,7 +74,7 @@ def profile_steps(run: RunFolder, steps: int, progress: Progress = silent) -> St
             watch.restart()
             batch = next(loader)
             watch.mark("loading")
-            train_step(learner, batch, schedule.factor(step))
+            train_step(learner, batch, scheduled_factor(learner.optimiser, schedule, step))
             watch.mark("rest")
             samples = sum(len(view.case_ids) * view.tiles for view in batch.views.values())
             progress("profile", step + 1, total)

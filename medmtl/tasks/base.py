@@ -183,6 +183,17 @@ class Task(Learning):
     def columns(self) -> tuple[str, ...]:
         """Columns of the table it reads. A voxel task's single column names a label file."""
 
+    @property
+    def answer_columns(self) -> tuple[str, ...]:
+        """The columns that its results' :meth:`Result.cells` have; by default ``NAME`` alone."""
+        return (self.name,)
+
+    @property
+    def result_columns(self) -> tuple[str, ...]:
+        """Its columns in ``predictions.csv`` and ``cases.csv``, but for per-case metrics (``NAME/METRIC``)."""
+        own = (self.name, f"{self.name}_true", f"{self.name}_file")
+        return tuple(dict.fromkeys((*self.answer_columns, *own)))
+
     @abstractmethod
     def read(self, case: Case) -> Any:
         """The target of a case, or None where it is not labelled.
@@ -303,6 +314,11 @@ class CaseTask(Task):
     def truth_cells(self, truth: Any) -> dict[str, Cell]:
         """The target as columns of ``cases.csv``; a target of several parts has several. ``truth`` may be None."""
         return {f"{self.name}_true": truth}
+
+    @property
+    def result_columns(self) -> tuple[str, ...]:
+        """Of the answer and of the target."""
+        return (*self.answer_columns, *self.truth_cells(None))
 
     def reference(self) -> Mapping[str, float]:
         """Numbers that the fitted task's scores refer to, such as the training median; none by default."""

@@ -72,6 +72,11 @@ class BoxTask(Task):
     voxel = True
 
     @property
+    def answer_columns(self) -> tuple[str, ...]:
+        """As :meth:`BoxResult.cells`."""
+        return (f"{self.name}_boxes", f"{self.name}_score")
+
+    @property
     def frame(self) -> Frame | None:
         """Frame of the coordinates where its column names tables of boxes; None where it names label files.
 

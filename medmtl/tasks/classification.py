@@ -116,6 +116,11 @@ class Classification(PooledTask):
         """The column of the class."""
         return (self.options.column,)
 
+    @property
+    def answer_columns(self) -> tuple[str, ...]:
+        """As :meth:`ClassificationResult.cells`."""
+        return (self.name, *(f"{self.name}_p_{key}" for key in self.options.classes))
+
     def read(self, case: Case) -> str | None:
         """The class of a case, exactly as declared.
 

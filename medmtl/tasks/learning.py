@@ -17,14 +17,15 @@ class Samples:
     Attributes:
         case_ids: B ids, in order; a case may stand in a batch more than once.
         step: the step that they were drawn for; of a validation, the number of steps done.
-        epoch: steps in which all training cases are drawn once.
-        training: whether the step trains; if not, a task remembers nothing of it.
+        epoch: steps of a pass over the training cases.
+        remember: whether a task may remember them; not those of a validation, nor the same ones a second time after
+            the step.
     """
 
     case_ids: tuple[str, ...]
     step: int
     epoch: int
-    training: bool
+    remember: bool
 
 
 class Learning(ABC):

@@ -86,6 +86,11 @@ class Multilabel(PooledTask):
         """A column per finding."""
         return tuple(self.options.findings.values())
 
+    @property
+    def answer_columns(self) -> tuple[str, ...]:
+        """As :meth:`MultilabelResult.cells`."""
+        return tuple(f"{self.name}_{finding}" for finding in self.options.findings)
+
     def read(self, case: Case) -> Truth | None:
         """Per finding whether it is present, None where not known; None where no finding is known.
 

@@ -80,6 +80,11 @@ class Ordinal(PooledTask):
         """The column of the grade."""
         return (self.options.column,)
 
+    @property
+    def answer_columns(self) -> tuple[str, ...]:
+        """As :meth:`OrdinalResult.cells`."""
+        return (self.name, *(f"{self.name}_p_{key}" for key in self.options.grades))
+
     def read(self, case: Case) -> str | None:
         """The grade of a case, exactly as declared; see :func:`medmtl.tasks.class_cell.read_class`."""
         return read_class(case.cells[self.options.column], self.options.grades, self.options.column)

@@ -97,6 +97,11 @@ class VoxelRegression(MapTask):
         return (self.options.column,) if self.options.mask is None else (self.options.column, self.options.mask)
 
     @property
+    def answer_columns(self) -> tuple[str, ...]:
+        """As :meth:`VoxelRegressionResult.cells`."""
+        return (f"{self.name}_mean",)
+
+    @property
     def mask_column(self) -> str | None:
         """As declared."""
         return self.options.mask

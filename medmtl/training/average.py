@@ -6,12 +6,13 @@ weights are forgotten quickly (the warm-up used by TensorFlow's ExponentialMovin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-from medmtl.model import refuse_other_tensors
+from medmtl.model import MultiTaskModel, refuse_other_tensors
 
 
 class WeightAverage:
@@ -44,3 +45,24 @@ class WeightAverage:
         refuse_other_tensors("averaged weights", self.tensors, tensors)
         for name, tensor in self.tensors.items():
             tensor.copy_(tensors[name])
+
+
+@contextmanager
+def looking(model: MultiTaskModel, average: WeightAverage | None) -> Iterator[None]:
+    """The model as it predicts, for a look between two steps; as before when the context ends, be it by an error.
+
+    Args:
+        model: in evaluation mode inside.
+        average: whose weights it has inside; None keeps its own.
+    """
+    was_training = model.training
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()} if average is not None else {}
+    model.eval()
+    try:
+        if average is not None:
+            model.load_weights(average.tensors)
+        yield
+    finally:
+        model.train(was_training)
+        if average is not None:
+            model.load_weights(weights)

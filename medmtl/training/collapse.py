@@ -33,11 +33,12 @@ from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from medmtl.device import autocast
 from medmtl.networks.features import Features
 from medmtl.networks.pooling.guidance import extents, mean_under
 from medmtl.tasks.base import CaseTask
+from medmtl.training.average import looking
 from medmtl.training.session import Session
-from medmtl.training.step import autocast
 
 MAX_CASES = 192  # a probe of hundreds of features finds nothing in a few dozen cases
 MIN_CASES = 10
@@ -132,13 +133,8 @@ def collapse_check(
     tasks = {name: task for name in judged if isinstance(task := learner.tasks[name], CaseTask)}
     if not tasks:
         return {}
-    was_training = learner.model.training
-    learner.model.eval()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            rows = _observe(session, tasks, stopped)
-    finally:
-        learner.model.train(was_training)
+    with looking(learner.model, average=None), torch.random.fork_rng(devices=[]):
+        rows = _observe(session, tasks, stopped)
     return {
         name: verdict(
             np.array([r[0] for r in found]),

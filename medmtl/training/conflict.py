@@ -7,20 +7,22 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from medmtl.weighting.base import Reduce, one_process
+from medmtl.weighting.jacobian import Array, gram_of, row_of, trainable
+
 DIGITS = 6  # significant ones that the log keeps
 
-Scale = Callable[[torch.Tensor], torch.Tensor]
-Add = Callable[[Sequence[torch.Tensor | None], Sequence[nn.Parameter]], Sequence[torch.Tensor | None]]
 
-
+@np.errstate(all="ignore")  # what is not finite, and the cosine with a gradient of zero, is told as None
 def measure(
     losses: Mapping[str, torch.Tensor],
     stages: Mapping[str, Sequence[nn.Parameter]],
-    scale: Scale = lambda loss: loss,
-    add: Add | None = None,
+    scale: Callable[[torch.Tensor], torch.Tensor] = lambda loss: loss,
+    reduce: Reduce = one_process,
 ) -> dict[str, Any] | None:
     """Inner products of the tasks' gradients on the shared parameters, overall and stage by stage.
 
@@ -32,27 +34,25 @@ def measure(
         stages: name -> shared parameters; none twice. Frozen ones are left out.
         scale: the gradient scaler's factor. It is applied, so that small gradients survive half precision, and divided
             away: the result is that of the losses themselves.
-        add: sums a loss's gradients over the processes that each hold a part of the batch; None for a single process.
+        reduce: adds a loss's gradients over all processes that share the batch.
 
     Returns:
         ``tasks``, their ``gram`` matrix and ``norms``, ``cosines`` by ``"a|b"``, and ``stages``: name -> cosines; JSON,
         rounded. None stands for what is not finite and for the cosine with a gradient of zero. None altogether where
         there is no loss or every shared parameter is frozen.
     """
-    trained = {name: kept for name, held in stages.items() if (kept := [p for p in held if p.requires_grad])}
+    trained = {name: kept for name, held in stages.items() if (kept := trainable(held))}
     parameters = [parameter for held in trained.values() for parameter in held]
     if not losses or not parameters:
         return None
     factor = float(scale(torch.ones((), device=parameters[0].device)))
-    found = [_gradients(scale(loss), parameters, add) for loss in losses.values()]
+    rows = [reduce(row_of(scale(loss), parameters, keep=True), parameters) for loss in losses.values()]
     names, first, grams = tuple(losses), 0, {}
     for stage, held in trained.items():
-        rows = [torch.cat([g.reshape(-1) for g in gradients[first : first + len(held)]]) for gradients in found]
-        matrix_TP = torch.stack(rows).double() / factor
-        grams[stage] = (matrix_TP @ matrix_TP.T).cpu()
+        grams[stage] = gram_of([row[first : first + len(held)] for row in rows]) / factor**2
         first += len(held)
-    gram_TT = torch.stack(list(grams.values())).sum(0)
-    norms = gram_TT.diagonal().sqrt().tolist()
+    gram_TT = np.sum(list(grams.values()), axis=0)
+    norms = np.sqrt(gram_TT.diagonal()).tolist()
     return {
         "tasks": list(names),
         "gram": [[significant(value) for value in row] for row in gram_TT.tolist()],
@@ -72,16 +72,8 @@ def significant(value: float) -> float | None:
     return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
 
 
-def _gradients(loss: torch.Tensor, parameters: Sequence[nn.Parameter], add: Add | None) -> list[torch.Tensor]:
-    if not loss.requires_grad:
-        return [torch.zeros_like(parameter) for parameter in parameters]
-    # a parameter that the loss does not reach has a gradient of zero
-    found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
-    return [total for total in (found if add is None else add(found, parameters)) if total is not None]
-
-
-def _cosines(names: Sequence[str], gram_TT: torch.Tensor) -> dict[str, float | None]:
-    norms = gram_TT.diagonal().sqrt()
-    cosines = (gram_TT / torch.outer(norms, norms)).clamp(-1, 1).tolist()
+def _cosines(names: Sequence[str], gram_TT: Array) -> dict[str, float | None]:
+    norms = np.sqrt(gram_TT.diagonal())
+    cosines = (gram_TT / np.outer(norms, norms)).clip(-1, 1).tolist()
     pairs = itertools.combinations(enumerate(names), 2)
     return {f"{one}|{other}": significant(cosines[row][column]) for (row, one), (column, other) in pairs}

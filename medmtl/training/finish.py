@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from medmtl.device import autocast
+from medmtl.training.average import looking
 from medmtl.training.session import Session
-from medmtl.training.step import autocast
 
 
 @torch.inference_mode()
@@ -19,18 +20,14 @@ def finish_tasks(session: Session) -> None:
     asking = {name: task for name, task in learner.tasks.items() if task.needs_finish}
     if not asking:
         return
-    weights = {name: tensor.clone() for name, tensor in learner.model.state_dict().items()}
-    if learner.average is not None:
-        learner.model.load_weights(learner.average.tensors)
-    learner.model.eval()
     rows: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {name: [] for name in asking}
-    for view in session.training.plain(asking, limit=None):
-        names = tuple(name for name in view.labelled() if name in asking)
-        view = view.to(learner.device)
-        with autocast(learner.device, learner.precision):
-            outputs = learner.model(view.image_BCDHW, names, view.covariates_BN, view.tiles)
-        for name in names:
-            rows[name].append((outputs[name].float().cpu(), view.targets[name].cpu()))
-    learner.model.load_weights(weights)
+    with looking(learner.model, learner.average):
+        for view in session.training.plain(asking, limit=None):
+            names = tuple(name for name in view.labelled() if name in asking)
+            view = view.to(learner.device)
+            with autocast(learner.device, learner.precision):
+                outputs = learner.model(view.image_BCDHW, names, view.covariates_BN, view.tiles)
+            for name in names:
+                rows[name].append((outputs[name].float().cpu(), view.targets[name].cpu()))
     for name, task in asking.items():
         task.finish(*(torch.cat(part) for part in zip(*rows[name], strict=True)))

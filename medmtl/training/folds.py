@@ -12,8 +12,8 @@ from medmtl.errors import InputError
 from medmtl.progress import Progress
 from medmtl.run_cohort import other_data, refuse_mixed
 from medmtl.run_folder import RunFolder
-from medmtl.run_place import folds_in, is_run
-from medmtl.training.start import FoldName, Ready, make_ready, start_run
+from medmtl.run_place import folds_in, holds_folds, is_run
+from medmtl.training.start import FoldName, Ready, default_cache, make_ready, refuse_out, start_run
 
 # what may differ without changing the result: a resume takes it as asked for, and the run's own files stay as they are
 FREE_ON_RESUME = ("training.keep", "plan.workers", "cache.folder")
@@ -33,13 +33,27 @@ class Start:
     checked: Ready | None = None
     compared: bool = False
 
+    def __post_init__(self) -> None:
+        """One cache for all folds, beside the folder that they lie in."""
+        if self.fold == "all" and self.config.cache.folder is None:
+            cache = self.config.cache.model_copy(update={"folder": default_cache(self.out)})
+            self.config = self.config.model_copy(update={"cache": cache})
+
     def folds(self) -> list[FoldName]:
-        """The folds to train."""
+        """The folds to train.
+
+        Raises:
+            InputError: all of them are wanted in a run, or their folder is no place for new ones.
+        """
         if self.fold != "all":
             return [self.fold]
+        if is_run(self.out):
+            raise InputError(f"{self.out} is a run, and no folds are made in one; choose another --out", code="B165")
         started = [path for path in self.out.glob("fold-*") if self.resume and is_run(path)]
-        splits = RunFolder.open(started[0]).load_splits() if started else self.ready().splits
-        return list(range(len(splits.folds)))
+        if started:
+            return list(range(len(RunFolder.open(started[0]).load_splits().folds)))
+        refuse_out(self.ready(), self.out, folds=True)
+        return list(range(len(self.ready().splits.folds)))
 
     def ready(self) -> Ready:
         """The checked cohort."""
@@ -55,7 +69,9 @@ class Start:
             self._refuse_changes(run, number, target)
             return run
         if self.resume and self.fold != "all":
-            raise InputError(f"there is no run at {self.out} to resume; leave --resume away to start one", code="B165")
+            folds = "it is a folder of folds: resume it with --fold all"
+            way = folds if holds_folds(self.out) else "leave --resume away to start one"
+            raise InputError(f"there is no run at {self.out} to resume; {way}", code="B165")
         return start_run(self.ready(), target, number, self.device, self.progress, processes)
 
     def _refuse_other_folds(self) -> None:

@@ -26,12 +26,14 @@ from medmtl.files import write_json
 from medmtl.freed_memory import freed_memory_kept
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
+from medmtl.training.average import looking
 from medmtl.training.collapse import collapse_check
+from medmtl.training.commit import restore, save
 from medmtl.training.finish import finish_tasks
 from medmtl.training.folds import as_asked
-from medmtl.training.optimiser import Schedule, set_own_factors
+from medmtl.training.optimiser import Schedule, scheduled_factor
 from medmtl.training.ranks import OthersRun
-from medmtl.training.session import Session, open_session, restore, save
+from medmtl.training.session import Session, open_session
 from medmtl.training.signals import Requests
 from medmtl.training.step import StepRecord, task_losses, train_step
 
@@ -118,8 +120,7 @@ def _loop(session: Session, first: int, requests: Requests, progress: Progress, 
                     _commit(session, step, failed, ranks, last=True)
                 raise _interrupted(requests, step)
             requests.watch()
-            factor = schedule.factor(step)
-            set_own_factors(session.learner.optimiser, schedule, step)
+            factor = scheduled_factor(session.learner.optimiser, schedule, step)
             record = train_step(session.learner, batch, factor)
             step += 1
             clock.ends.append(time.perf_counter())
@@ -257,18 +258,14 @@ def _validate(session: Session, step: int, requests: Requests) -> None:
     if session.validation is None:
         return
     learner = session.learner
-    weights = {name: tensor.clone() for name, tensor in learner.model.state_dict().items()}
-    if learner.average is not None:
-        learner.model.load_weights(learner.average.tensors)
-    learner.model.eval()
     sums: dict[str, list[float]] = {}
-    for index in range(len(session.validation)):
-        if requests.heard and step != session.plan.steps:
-            break
-        for view in session.validation[index].views.values():
-            for name, loss in task_losses(learner, view.to(learner.device), step, remember=False).items():
-                sums.setdefault(name, []).append(float(loss.detach()))
-    learner.model.load_weights(weights)
+    with looking(learner.model, learner.average):
+        for index in range(len(session.validation)):
+            if requests.heard and step != session.plan.steps:
+                return
+            for view in session.validation[index].views.values():
+                for name, loss in task_losses(learner, view.to(learner.device), step, remember=False).items():
+                    sums.setdefault(name, []).append(float(loss.detach()))
     if requests.heard and step != session.plan.steps:
         return
     session.run.log({"step": step, "validation": {name: sum(v) / len(v) for name, v in sums.items()}})

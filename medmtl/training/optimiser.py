@@ -116,11 +116,12 @@ def _trunk_groups(
     yield "second view's trunk", own_trunk, training.head_lr
 
 
-def set_own_factors(optimiser: torch.optim.Optimizer, schedule: Schedule, step: int) -> None:
-    """Give the groups that have a warm-up of their own their factor for the 0-based ``step``."""
+def scheduled_factor(optimiser: torch.optim.Optimizer, schedule: Schedule, step: int) -> float:
+    """The factor of the 0-based ``step`` for :func:`set_rates`; groups with a warm-up of their own are given theirs."""
     for group in optimiser.param_groups:
         if "warm_up" in group:
             group["own_factor"] = schedule.factor(step, group["warm_up"])
+    return schedule.factor(step)
 
 
 def set_rates(optimiser: torch.optim.Optimizer, factor: float) -> None:

@@ -17,6 +17,7 @@ from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case
 from medmtl.data.covariates import learn
 from medmtl.data.manifest import with_hashes
+from medmtl.data.members import members
 from medmtl.data.prepared import Preparation, Prepared
 from medmtl.data.split import Splits
 from medmtl.data.volume import Grid
@@ -28,7 +29,7 @@ from medmtl.run_folder import RunFolder
 from medmtl.run_place import refuse_place
 from medmtl.tasks.base import Task
 from medmtl.training.ranks import refuse_too_many
-from medmtl.training.room import predict_disk, refuse_full_disk, refuse_small_shared_memory
+from medmtl.training.room import DiskNeed, predict_disk, refuse_full_disk, refuse_small_shared_memory
 from medmtl.training.transfer import Initial, refuse_leak, seen_by, take_trunk
 
 FoldName = int | Literal["none"]
@@ -60,19 +61,8 @@ class Ready:
     splits: Splits
 
     def members(self, fold: FoldName) -> tuple[list[Case], list[Case]]:
-        """Training and validation cases of a fold; ``none`` trains on all but the test split.
-
-        Raises:
-            InputError: if there is no such fold.
-        """
-        cases = {case.case_id: case for case in self.checked.cohort.cases}
-        if fold == "none":
-            held = set(self.splits.test)
-            return [case for name, case in cases.items() if name not in held], []
-        if not 0 <= fold < len(self.splits.folds):
-            raise InputError(f"fold {fold} does not exist; the split has folds 0 to {len(self.splits.folds) - 1}")
-        chosen = self.splits.folds[fold]
-        return [cases[name] for name in chosen.train], [cases[name] for name in chosen.val]
+        """Training and validation cases of a fold; see :func:`medmtl.data.members.members`."""
+        return members(self.checked.cohort.cases, self.splits, fold)
 
 
 def make_ready(config: Config, *, strict: bool = False, progress: Progress = silent) -> Ready:
@@ -92,13 +82,23 @@ def make_ready(config: Config, *, strict: bool = False, progress: Progress = sil
 
 def plan_fold(ready: Ready, fold: FoldName, device: Device) -> Plan:
     """Geometry, network, step and room on disk for a fold, before anything is prepared."""
+    return _plan_and_need(ready, fold, device)[0]
+
+
+def _plan_and_need(ready: Ready, fold: FoldName, device: Device) -> tuple[Plan, DiskNeed]:
     train, val = ready.members(fold)
     held = set(ready.splits.test)
     fingerprints = [f for name, f in ready.checked.fingerprints.items() if name not in held]
     plan = make_plan(ready.config, ready.tasks, fingerprints, len(train), device)
     plan = replace(plan, covariates=learn(ready.config.used_covariates, train))
     need = predict_disk(ready.config, ready.checked, plan, [*train, *val])
-    return replace(plan, disk_bytes=need.bytes, reasons={**plan.reasons, "disk": need.reason})
+    return replace(plan, disk_bytes=need.bytes, reasons={**plan.reasons, "disk": need.reason}), need
+
+
+def refuse_out(ready: Ready, out: Path, *, folds: bool = False) -> None:
+    """Refuse a place for the run, or with ``folds`` for the folder of its folds; see :func:`refuse_place`."""
+    tables = [section.table for section in ready.config.cohorts or (ready.config.cohort,)]
+    refuse_place(out, *tables, *_folders(ready.checked.cohort.cases), folds=folds)
 
 
 def start_run(
@@ -123,15 +123,13 @@ def start_run(
         InputError: if ``out`` exists and is not empty, or a file changed since the check.
         MachineError: if the device is absent, or the plan does not fit memory, disk or shared memory.
     """
-    tables = [section.table for section in ready.config.cohorts or (ready.config.cohort,)]
-    refuse_place(out, *tables, *_folders(ready.checked.cohort.cases))
+    refuse_out(ready, out)
     donor, seen = _donor(ready, fold) or (None, [])
-    plan = plan_fold(ready, fold, describe_device(device))
+    plan, need = _plan_and_need(ready, fold, describe_device(device))
     refuse_too_many(processes, plan.batch, *([plan.case_view.batch] if plan.case_view else []))
     refuse_small_shared_memory(plan, ready.tasks)
     train, val = ready.members(fold)
     cache = open_cache(ready.config, out, plan.preparation)
-    need = predict_disk(ready.config, ready.checked, plan, [*train, *val])
     refuse_full_disk(out, need, cache, [*train, *val])
     _prepare(cache, out, plan, ready, [*train, *val], progress)
     plan = with_statistics(plan, ready.config, ready.tasks, _facts(ready, train, cache))
@@ -168,9 +166,14 @@ def _cohort_record(checked: Checked, train: Sequence[Case]) -> dict[str, Any]:
     }
 
 
+def default_cache(out: Path) -> Path:
+    """Where prepared arrays lie if ``cache.folder`` says nothing."""
+    return out.absolute().parent / ".medmtl-cache"
+
+
 def open_cache(config: Config, out: Path, preparation: Preparation) -> PreparedCache:
     """The cache of prepared arrays: as configured, or ``.medmtl-cache`` beside the run."""
-    return PreparedCache(config.cache.folder or out.absolute().parent / ".medmtl-cache", preparation)
+    return PreparedCache(config.cache.folder or default_cache(out), preparation)
 
 
 def _prepare(cache: PreparedCache, out: Path, plan: Plan, ready: Ready, cases: Sequence[Case], tell: Progress) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from medmtl.data.batch import Batch, ViewBatch
+from medmtl.device import Precision, autocast
 from medmtl.errors import NumericError
 from medmtl.model import MultiTaskModel
 from medmtl.rng import derive_seed
@@ -20,14 +21,14 @@ from medmtl.training.conflict import measure, rounded
 from medmtl.training.optimiser import clip_groups, set_rates
 from medmtl.training.ranks import JointStep
 from medmtl.training.task_schedule import TaskSchedule
-from medmtl.weighting.base import Weighting
+from medmtl.weighting.base import Weighting, one_process
 
 MAX_SKIPPED = 10
 
 
 @dataclass
 class Learner:
-    """Everything that changes from step to step.
+    """What a step works with: what it trains, and the settings of the training.
 
     Attributes:
         model, weighting, optimiser, average, scaler: what is trained; ``average`` and ``scaler`` may be None.
@@ -37,7 +38,7 @@ class Learner:
         seed: of dropout and the like.
         device: where the model lies.
         prior_scale: whether losses are divided by that of the best constant predictor.
-        epoch: steps in which all training cases are drawn once.
+        epoch: steps of a pass over the training cases.
         frozen, frozen_steps: names of the parameters that the first steps leave as they are, and how many do.
         times: which tasks a step trains.
         telemetry: steps between two measurements of the tasks' gradients; 0 measures nothing.
@@ -52,7 +53,7 @@ class Learner:
     average: WeightAverage | None
     scaler: torch.amp.GradScaler | None
     tasks: Mapping[str, Task]
-    precision: str
+    precision: Precision
     clip: float
     seed: int
     device: torch.device
@@ -86,12 +87,6 @@ class StepRecord:
     conflict: Mapping[str, Any] | None = None
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The autocast context of a planned precision."""
-    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
-
-
 def task_losses(
     learner: Learner, view: ViewBatch, step: int, *, remember: bool, asked: Sequence[str] = ()
 ) -> dict[str, torch.Tensor]:
@@ -119,6 +114,11 @@ def task_losses(
 def train_step(learner: Learner, batch: Batch, rate_factor: float) -> StepRecord:
     """Update the model once.
 
+    Args:
+        learner: what is trained.
+        batch: the step's.
+        rate_factor: of :func:`medmtl.training.optimiser.scheduled_factor`.
+
     Raises:
         NumericError: if a loss, a gradient or a weight is NaN or infinite; the step, the task and the cases are named.
             The learner is then of no use: nothing of it may be kept.
@@ -138,8 +138,9 @@ def train_step(learner: Learner, batch: Batch, rate_factor: float) -> StepRecord
     scale = learner.scaler.scale if learner.scaler is not None else (lambda loss: loss)
     losses = learner.times.ramped(losses, batch.step)
     due = learner.telemetry and (batch.step + 1) % learner.telemetry == 0
-    add = learner.joint.summed if learner.joint is not None else None
-    conflict = measure(losses, learner.model.stages(), scale, add) if due else None
+    # not the reduction of the weighting's own rows, which notes that it was called
+    reduce = learner.joint.summed if learner.joint is not None else one_process
+    conflict = measure(losses, learner.model.stages(), scale, reduce) if due else None
     trained = learner.model.trained() if learner.joint is None else learner.joint.hooked(learner.model.trained())
     weights = learner.weighting.backward(losses, trained=trained, scale=scale) or {}
     conflict = conflict and {**conflict, "weights": rounded(weights)}

@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from medmtl import api
 from medmtl.cli import main
 
 Captured = pytest.CaptureFixture[str]
@@ -39,6 +41,37 @@ def test_evaluate_and_report_show_the_scores(demonstrated: tuple[Path, str], tmp
     assert "no test cases" in capsys.readouterr().err
 
 
+def test_report_takes_the_page_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Captured
+) -> None:
+    calls: list[dict[str, Any]] = []
+
+    def report(run: Path, **options: Any) -> Path:
+        calls.append(options)
+        return run
+
+    monkeypatch.setattr(api, "report", report)
+    assert main(["report", "r", "--split", "train", "--share"]) == 0
+    assert main(["report", "r", "--config", "other.yaml"]) == 0
+    assert calls == [
+        {"config": None, "split": "train", "share": True},
+        {"config": Path("other.yaml"), "split": None, "share": False},
+    ]
+
+
+def test_the_page_of_another_split_is_written_again(
+    demonstrated: tuple[Path, str], tmp_path: Path, capsys: Captured
+) -> None:
+    place = shutil.copytree(demonstrated[0], tmp_path / "copy")
+    assert main(["report", str(place / "run"), "--split", "train"]) == 2
+    assert "the train split was not evaluated yet; run evaluate first" in capsys.readouterr().err
+    assert main(["evaluate", str(place / "run"), "--split", "all", "--quiet"]) == 0
+    assert main(["report", str(place / "run"), "--split", "train", "--share"]) == 0
+    assert Path(capsys.readouterr().out.splitlines()[-1]).parent == place / "run" / "evaluation" / "train"
+    assert main(["report", str(place / "run"), "--config", "o.yaml", "--split", "test"]) == 2
+    assert "all cases of another cohort are scored; leave --split test away" in capsys.readouterr().err
+
+
 @pytest.mark.covers("B165")
 def test_nothing_is_merged_into_a_run(demonstrated: tuple[Path, str], capsys: Captured) -> None:
     run = demonstrated[0] / "run"
@@ -50,6 +83,22 @@ def test_nothing_is_merged_into_a_run(demonstrated: tuple[Path, str], capsys: Ca
             == f"error: [B165] {run} is a run, and nothing is merged into one; choose another --out\n"
         )
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+@pytest.mark.parametrize("inside", ["", "new"])
+def test_a_file_is_no_folder_for_results(
+    demonstrated: tuple[Path, str], tmp_path: Path, capsys: Captured, inside: str
+) -> None:
+    place, _ = demonstrated
+    run, image = str(place / "run"), str(next((place / "cohort" / "images").iterdir()))
+    (file := tmp_path / "file").write_text("kept")
+    commands = [["predict", run, image], ["evaluate", run], ["demo"], ["synth"]]
+    # a run's own place has a message of its own
+    commands += [["train", str(place / "cohort" / "config.yaml")]] if inside else []
+    for words in commands:
+        assert main([*words, "--out", str(file / inside), "--quiet"]) == 2
+        assert capsys.readouterr().err == f"error: {file} is a file; name a new or an empty folder\n"
+    assert file.read_text() == "kept"
 
 
 @pytest.mark.covers("B165")

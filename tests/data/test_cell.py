@@ -61,8 +61,8 @@ def test_other_text_has_none(text: str) -> None:
 def test_words_and_formulas() -> None:
     assert all(cell.is_missing_word(word) for word in ("?", "N/A", " na ", "–", "n.a."))
     assert not any(cell.is_missing_word(word) for word in ("", "0", "low", "nano"))
-    assert all(cell.is_formula(text) for text in ("=1+1", "+a", "-a", "@x", "-"))
-    assert not any(cell.is_formula(text) for text in ("-1", "a=b", ""))
+    assert all(cell.is_formula(text) for text in ("=1+1", "+a", "-a", "@x", "-1-1", "=", "+ "))
+    assert not any(cell.is_formula(text) for text in ("-1", "a=b", "", "-", "+", "++"))
 
 
 @pytest.mark.parametrize("word", ["nan", "NaN", "<NA>", "NaT"])

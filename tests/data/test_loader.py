@@ -22,6 +22,7 @@ from medmtl.data.case import Case
 from medmtl.data.covariates import NumberCovariate
 from medmtl.data.formats import ImageError
 from medmtl.data.loader import StepDataset
+from medmtl.data.order import CaseOrder
 from medmtl.data.prepared import Intensity, Preparation, Prepared
 from medmtl.data.view import View
 from medmtl.data.workers import make_loader
@@ -83,19 +84,24 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Case], Prepar
 
 
 def make(cohort: tuple[list[Case], PreparedCache], **changes: Any) -> StepDataset:
-    cases, cache = cohort
-    kind, shape = changes.pop("view", "case"), changes.pop("shape", SHAPE)
+    cases = changes.get("cases", cohort[0])
+    batch, seed = changes.get("batch", 2), changes.get("seed", 7)
     options: dict[str, Any] = {
-        "view": View(kind, shape),
+        "cases": cases,
+        "cache": cohort[1],
+        "encoders": {"grade": encode_grade, "organ": encode_organ},
+        "voxel": ["organ"],
+        "truths": TRUTHS,
+        "view": View(changes.pop("view", "case"), changes.pop("shape", SHAPE)),
         "divisor": SHAPE,
-        "batch": 2,
-        "seed": 7,
+        "batch": batch,
+        "slots": range(batch),
+        "order": CaseOrder.even(range(len(cases)), batch, seed),
+        "seed": seed,
         "intensities": [Intensity("none")],
         "augmentation": Augmentation.off((1.0, 1.0, 1.0)),
-        "sensitive": {},
     }
-    encoders = {"grade": encode_grade, "organ": encode_organ}
-    return StepDataset(changes.pop("cases", cases), cache, encoders, ["organ"], TRUTHS, **{**options, **changes})
+    return StepDataset(**{**options, **changes})
 
 
 def assert_equal(one: Batch, other: Batch) -> None:
@@ -221,8 +227,8 @@ def test_a_label_that_a_draw_would_change_is_taken_away(cohort: tuple[list[Case]
 
 def test_a_case_labelled_for_a_careful_task_only_keeps_that_label(cohort: tuple[list[Case], PreparedCache]) -> None:
     sensitive = {"grade": {"flip", "scale", "crop", "intensity"}, "organ": set[str]()}
-    dataset = make(cohort, augmentation=EVERYTHING, sensitive=sensitive, cases=cohort[0][-1:], batch=1)
-    dataset.truths = {"grade": {f"c{CASES - 1}": 1.0}}  # the case without a mask
+    truths = {"grade": {f"c{CASES - 1}": 1.0}}  # the case without a mask
+    dataset = make(cohort, augmentation=EVERYTHING, sensitive=sensitive, cases=cohort[0][-1:], batch=1, truths=truths)
     assert all(bool(dataset[step].views["case"].present["grade"][0]) for step in range(40))
 
 

@@ -29,7 +29,7 @@ def labelled(batch: int = 4, seed: int = 3, balanced: bool = False) -> CaseOrder
 
 def test_the_even_order_is_the_permutation_of_each_epoch() -> None:
     """Written out as it was before orders had a module of their own, so that old runs go on as they began."""
-    order = CaseOrder.even(7, 3, 11)
+    order = CaseOrder.even(range(7), 3, 11)
     for step in range(20):
         for slot in range(3):
             epoch, place = divmod(step * 3 + slot, 7)
@@ -65,7 +65,7 @@ def test_each_task_is_met_about_equally_often_whatever_share_is_labelled() -> No
     draws = [CASES[place] for place in drawn(labelled(), 3 * 20 * 6 * 7, 4)]
     shares = {task: np.mean([name in targets for name in draws]) for task, targets in TRUTHS.items()}
     assert min(shares.values()) >= 1 / 3
-    even = [CASES[place] for place in drawn(CaseOrder.even(len(CASES), 4, 3), 900, 4)]
+    even = [CASES[place] for place in drawn(CaseOrder.even(range(len(CASES)), 4, 3), 900, 4)]
     assert np.mean([name in GRADE for name in even]) == pytest.approx(6 / 30)
     assert max(shares.values()) / min(shares.values()) < 2 < 20 / 6
     # in every two steps of four, each task has two draws of its own or more
@@ -76,7 +76,7 @@ def test_each_task_is_met_about_equally_often_whatever_share_is_labelled() -> No
 
 def test_tasks_with_the_same_labelled_cases_share_a_queue() -> None:
     whole = {"one": dict.fromkeys(CASES, 1), "two": dict.fromkeys(CASES, 2)}
-    order, even = CaseOrder.labelled(CASES, whole, {}, 2, 5), CaseOrder.even(len(CASES), 2, 5)
+    order, even = CaseOrder.labelled(CASES, whole, {}, 2, 5), CaseOrder.even(range(len(CASES)), 2, 5)
     assert list(drawn(order, 200, 2)) == list(drawn(even, 200, 2))
     assert order.span == even.span == 30
 

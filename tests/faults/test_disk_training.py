@@ -17,7 +17,8 @@ from medmtl import api, checkpoint, files, run_log
 from medmtl.cli import main
 from medmtl.errors import NumericError, WorkError
 from medmtl.run_folder import RunFolder
-from medmtl.training import loop, session
+from medmtl.training import commit, loop
+from medmtl.training.session import Session
 from tests.conftest import TINY
 from tests.faults.processes import fingerprint
 
@@ -149,9 +150,9 @@ def test_a_disk_that_turns_read_only_ends_the_work(
 def test_weights_that_are_not_finite_are_not_committed(
     tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save = session.save
+    save = commit.save
 
-    def broken(opened: session.Session, steps_done: int) -> None:
+    def broken(opened: Session, steps_done: int) -> None:
         if steps_done == 4:
             next(opened.learner.model.parameters()).data.view(-1)[0] = float("nan")
         save(opened, steps_done)

@@ -48,13 +48,15 @@ def read(text: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.covers("B026")
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", '=HYPERLINK("http://x","y")'])
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+1+1", "-1-1", "-rf", "+a", "@SUM(A1)", "\tx", "\rx", '=HYPERLINK("http://x","y")']
+)
 def test_text_that_a_spreadsheet_would_run_is_quoted(text: str) -> None:
     (row,) = read(csv_text([{"case_id": text, "value": None}]))
     assert row == {"case_id": "'" + text, "value": ""}
 
 
-@pytest.mark.parametrize("text", ["case 1", "a=b", "007", 'say "no", or\nnot', "ünï"])
+@pytest.mark.parametrize("text", ["case 1", "a=b", "007", "+", "-", "+++", "-5", "+1.5e-3", 'say "no", or\nnot', "ünï"])
 def test_other_text_is_kept_exactly(text: str) -> None:
     assert read(csv_text([{"case_id": text}])) == [{"case_id": text}]
 

@@ -76,6 +76,22 @@ def test_it_watches_without_changing_a_step(trained_run: Path, monkeypatch: pyte
     assert all(record.losses for record in records)
 
 
+def test_a_head_with_its_own_warm_up_is_profiled_at_its_rates(
+    tiny_cohort: Path, cached: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = []
+
+    def kept(learner: Learner, *arguments: object) -> object:
+        record = train_step(learner, *arguments)  # type: ignore[arg-type]
+        rates.append({group["clip_group"]: group["lr"] for group in learner.optimiser.param_groups}["risk"])
+        return record
+
+    monkeypatch.setattr(profiling, "train_step", kept)
+    heads = {"risk": {"lr": 0.5, "warm_up": 4}}
+    api.profile(tiny_cohort, steps=1, device="cpu", overrides={**cached, "training.heads": heads})
+    assert rates == [0.125, 0.25, 0.375, 0.5, 0.5, 0.5]
+
+
 def test_the_command_prints_a_table(
     tiny_cohort: Path, cached: dict[str, object], capsys: pytest.CaptureFixture[str]
 ) -> None:

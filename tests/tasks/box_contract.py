@@ -78,3 +78,4 @@ class BoxTaskContract(TaskContract):
             cells = self.fitted().result(boxes).cells("target")
             assert cells
             assert all(name.startswith("target_") for name in cells)
+            assert tuple(cells) == self.unfitted().answer_columns

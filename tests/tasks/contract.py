@@ -73,7 +73,7 @@ def batch_loss(task: Task, output: Any, target: torch.Tensor, present: Sequence[
     """The loss of a batch of as many cases; nothing of it is remembered."""
     names = tuple(f"c{index}" for index in range(len(target)))
     present_B = torch.tensor(present or [True] * len(target))
-    return task.batch_loss(output, target, present_B, Samples(names, 0, 10, training=False))
+    return task.batch_loss(output, target, present_B, Samples(names, 0, 10, remember=False))
 
 
 class TaskContract:
@@ -292,6 +292,7 @@ class CaseTaskContract(TaskContract):
         cells = self.predicted()[0].result.cells("target")
         assert next(iter(cells)) == "target"
         assert all(name.startswith("target") for name in cells)
+        assert tuple(cells) == self.unfitted().answer_columns
         assert all(math.isfinite(value) for value in cells.values() if isinstance(value, float))
 
 
@@ -327,6 +328,7 @@ class VoxelTaskContract(TaskContract):
         cells = self.voxel_task().result(volume(np.nan_to_num(self.truths[0]))).cells("target")
         assert cells
         assert all(name.startswith("target_") for name in cells)
+        assert tuple(cells) == self.unfitted().answer_columns
 
 
 class LabelTaskContract(VoxelTaskContract):

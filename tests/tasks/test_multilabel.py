@@ -40,7 +40,7 @@ class TestMultilabel(CaseTaskContract):
 
     def test_cells_carry_the_tasks_name_and_are_finite(self) -> None:
         cells = self.predicted()[0].result.cells("chest")
-        assert list(cells) == ["chest_nodule", "chest_effusion"]
+        assert list(cells) == ["chest_nodule", "chest_effusion"] == list(build().answer_columns)
         assert all(isinstance(value, float) and 0 < value < 1 for value in cells.values())
 
 

@@ -77,6 +77,8 @@ def test_what_is_not_finite_is_null() -> None:
     found = measured({"a": linear(math.inf, 0, 0, 0), "b": linear(1, 0, 0, 0)}, STAGES)
     assert found["norms"] == {"a": None, "b": 1.0}
     assert found["cosines"] == {"a|b": None}
+    found = measured({"a": linear(math.inf, 0, math.inf, 0), "b": linear(1, 0, -1, 0)}, STAGES)
+    assert found["gram"][0] == [None, None] and found["stages"]["late"] == {"a|b": None}
 
 
 def test_frozen_parameters_are_left_out() -> None:

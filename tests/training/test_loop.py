@@ -14,6 +14,7 @@ import torch
 from medmtl import api
 from medmtl import config as configuration
 from medmtl.data.batch import Batch
+from medmtl.data.loader import StepViews
 from medmtl.data.workers import make_loader
 from medmtl.errors import BusyRunError, InputError, InterruptedRun, NumericError, WorkError
 from medmtl.files import RunLock
@@ -138,8 +139,8 @@ def test_an_error_of_a_kind_s_own_code_names_the_case_and_keeps_its_trace(traine
     def own_encode(truth: Any) -> Any:
         raise ZeroDivisionError("in a task kind")
 
-    dataset = open_session(RunFolder.open(trained_run)).training
-    dataset.views[0].encoders["risk"] = own_encode
+    (view,) = open_session(RunFolder.open(trained_run)).training.views
+    dataset = StepViews([replace(view, encoders={**view.encoders, "risk": own_encode})])
     with pytest.raises(WorkError, match=r"case '.*' \(row \d+\) .*: ZeroDivisionError: in a task kind") as caught:
         next(make_loader(dataset, 0, 2, workers, torch.device("cpu")))
     assert "in own_encode" in caught.value.__notes__[0]

@@ -16,7 +16,7 @@ from medmtl.sections import TrainingSection
 from medmtl.sharing.hard import Hard
 from medmtl.tasks.classification import Classification
 from medmtl.tasks.segmentation import Segmentation
-from medmtl.training.optimiser import MOMENTUM, Schedule, make_optimiser, set_own_factors, set_rates
+from medmtl.training.optimiser import MOMENTUM, Schedule, make_optimiser, scheduled_factor, set_rates
 from medmtl.training.session import Session, open_session
 from medmtl.training.step import train_step
 from medmtl.weighting.equal import Equal
@@ -105,8 +105,7 @@ def test_a_head_has_its_own_rate_and_warm_up_and_the_trunk_s_decay(own_rates: Pa
     session = open_session(RunFolder.open(own_rates))
     optimiser, schedule = session.learner.optimiser, Schedule(100, fixed_warm_up=False)
     for step in range(100):
-        set_own_factors(optimiser, schedule, step)
-        set_rates(optimiser, schedule.factor(step))
+        set_rates(optimiser, scheduled_factor(optimiser, schedule, step))
         found = rates(session)
         trunk, risk = min(1, (step + 1) / 10), min(1, (step + 1) / 4)
         if step >= 10:

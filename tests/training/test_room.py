@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from medmtl.data.case import Case
 from medmtl.device import describe_device
 from medmtl.errors import MachineError
 from medmtl.planning import Plan
-from medmtl.training import room
+from medmtl.training import room, start
 from medmtl.training.start import Ready, make_ready, plan_fold
 from tests.conftest import TINY
 from tests.faults.disk import Worker
@@ -57,6 +58,20 @@ def test_the_prediction_is_what_a_training_takes_or_up_to_a_quarter_more(
     assert files <= room.CHECKPOINT_FILES
     per_case = len([p for p in (trained_run.parent / ".medmtl-cache").rglob("*")]) / len(cases)
     assert per_case <= max(need.entry_files.values())
+
+
+def test_a_start_predicts_it_once(
+    planned: tuple[Ready, Plan, list[Case]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+
+    def predict(*arguments: Any) -> room.DiskNeed:
+        found.append(room.predict_disk(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(start, "predict_disk", predict)
+    run = start.start_run(planned[0], tmp_path / "run", 0, "cpu")
+    assert [need.bytes for need in found] == [run.load_plan().disk_bytes] == [planned[1].disk_bytes]
 
 
 def small(monkeypatch: pytest.MonkeyPatch, size: int, files: int | None = None) -> None:

@@ -17,7 +17,8 @@ from medmtl import api, checkpoint, files
 from medmtl.cli import main
 from medmtl.errors import ArtefactError, MachineError
 from medmtl.run_folder import RunFolder
-from medmtl.training.session import open_session, restore
+from medmtl.training.commit import restore
+from medmtl.training.session import open_session
 from tests.conftest import TINY
 
 covers = pytest.mark.covers

@@ -20,6 +20,7 @@ from medmtl.data.synthetic.anatomy import Scan, draw_scan
 from medmtl.data.synthetic.lesion import Lesion
 from medmtl.data.synthetic.preset import PRESETS, PresetName
 from medmtl.data.synthetic.subject import Subject, draw_missing, draw_subjects
+from medmtl.disk import refuse_file
 from medmtl.errors import InputError
 from medmtl.rng import generator
 
@@ -112,8 +113,7 @@ def _check_arguments(out: Path, cases: int, seed: int, preset: str, channels: in
         raise InputError(f"the seed must lie between 0 and {2**32 - 1}, found {seed}")
     if preset not in PRESETS:
         raise InputError(f"no preset is called {preset!r}; known: {', '.join(PRESETS)}")
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; name a new or an empty folder")
+    refuse_file(out)
     if out.is_dir() and any(out.iterdir()):
         raise InputError(f"{out} is not empty; name a new or an empty folder")
 

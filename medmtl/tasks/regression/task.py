@@ -94,6 +94,13 @@ class Regression(PooledTask):
         """The column of the value."""
         return (self.options.column,)
 
+    @property
+    def answer_columns(self) -> tuple[str, ...]:
+        """As :meth:`RegressionResult.cells`."""
+        interval = ("_sd", "_lower", "_upper") if self.objective.outputs > 1 else ()
+        derived = () if self.options.derivation is None else ("_derived",)
+        return tuple(f"{self.name}{part}" for part in ("", *interval, *derived))
+
     def read(self, case: Case) -> float | None:
         """The value of a case.
 

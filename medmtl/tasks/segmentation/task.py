@@ -59,6 +59,11 @@ class Segmentation(LabelTask):
         """The column of label files."""
         return (self.options.column,)
 
+    @property
+    def answer_columns(self) -> tuple[str, ...]:
+        """As :meth:`SegmentationResult.cells`."""
+        return tuple(f"{self.name}_{label}_ml" for label in self.options.labels)
+
     def read(self, case: Case) -> Path | None:
         """The label file, or None where the case has none.
 

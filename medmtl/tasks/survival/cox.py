@@ -86,7 +86,7 @@ class Cox(Objective):
             torch.cat([risk_M, risk_O]), torch.cat([time_M, time_O]), torch.cat([event_M, event_O])
         ).sum()
         loss = (together - efron_terms(risk_O, time_O, event_O).sum()) / len(slots)
-        if samples.training:
+        if samples.remember:
             said = zip(names, risk_M.tolist(), time_M.tolist(), event_M.tolist(), strict=True)
             self.bank.add((Entry(*one, samples.step) for one in said), samples.step, samples.epoch)
             self.baseline = None

@@ -101,6 +101,11 @@ class Survival(PooledTask):
         """The columns of the time and of the event."""
         return (self.options.time, self.options.event)
 
+    @property
+    def answer_columns(self) -> tuple[str, ...]:
+        """As :meth:`SurvivalResult.cells`."""
+        return (self.name, f"{self.name}_median_time", f"{self.name}_s_{named(self.options.horizon)}")
+
     def read(self, case: Case) -> Outcome | None:
         """The time of a case with whether it is that of the event.
 

@@ -280,6 +280,7 @@ def test_the_derived_value_is_scored_beside_the_head() -> None:
         cases.append(ScoredCase(f"c{index}", f"p{index}", None, 0, 30.0, result, task.result_scores(result, 30.0)))
     assert cases[0].result.cells("share") == {"share": 40.0, "share_derived": pytest.approx(25.0)}
     assert cases[1].result.cells("share") == {"share": 40.0, "share_derived": None}
+    assert tuple(cases[0].result.cells("share")) == task.answer_columns
     assert cases[0].scores == {"absolute_error": 10.0, "absolute_error_derived": pytest.approx(5.0)}
     assert cases[1].scores["absolute_error_derived"] is None
     metrics = task.metrics(cases)
@@ -353,6 +354,7 @@ def test_an_answer_carries_its_interval_in_the_unit() -> None:
     assert result.sd == pytest.approx(0.5 * sd, rel=1e-5)
     assert result.interval == pytest.approx((3 - 1.959964 * 0.5 * sd, 3 + 1.959964 * 0.5 * sd), rel=1e-5)
     assert list(result.cells("v")) == ["v", "v_sd", "v_lower", "v_upper"]
+    assert tuple(result.cells(task.name)) == task.answer_columns
     wide = task.result(task.activate(torch.tensor([[0.0, 2.0]]))[0], {})
     assert wide.interval == (0.0, 6.0)
     assert wide.sd == pytest.approx(math.e * sd, rel=1e-5)

@@ -41,13 +41,13 @@ def step(
     patients: list[tuple[str, float, Outcome]],
     at: int = 0,
     *,
-    training: bool = True,
+    remember: bool = True,
     present: list[bool] | None = None,
 ) -> tuple[float, list[float]]:
     """Loss of a batch of (case, log risk, outcome), and its gradient."""
     output = torch.tensor([[risk] for _, risk, _ in patients], requires_grad=True)
     target = torch.stack([task.encode(outcome) for _, _, outcome in patients])
-    samples = Samples(tuple(name for name, _, _ in patients), at, EPOCH, training)
+    samples = Samples(tuple(name for name, _, _ in patients), at, EPOCH, remember)
     loss = task.batch_loss(output, target, torch.tensor(present or [True] * len(patients)), samples)
     torch.autograd.backward(loss)
     assert output.grad is not None and loss.dtype == torch.float32
@@ -77,7 +77,7 @@ def test_the_gradient_is_the_one_of_all_patients_and_none_flows_to_the_remembere
     task = build()
     remembered = torch.tensor([[A[1]], [B[1]]], requires_grad=True)
     target = torch.stack([task.encode(A[2]), task.encode(B[2])])
-    task.batch_loss(remembered, target, torch.tensor([True, True]), Samples(("a", "b"), 0, EPOCH, training=True))
+    task.batch_loss(remembered, target, torch.tensor([True, True]), Samples(("a", "b"), 0, EPOCH, remember=True))
     _, gradient = step(task, [C, D], 1)
     assert remembered.grad is None
     risk_N = torch.tensor([one[1] for one in (A, B, C, D)], dtype=torch.float64, requires_grad=True)
@@ -124,7 +124,7 @@ def test_what_is_older_than_an_epoch_is_not_compared_with() -> None:
     task, fresh = build(), build()
     step(task, [A, B], 0)
     alone, beside = step(fresh, [C, D], 0), likelihood([A, B, C, D]) - likelihood([A, B])
-    assert step(task, [C, D], EPOCH, training=False)[0] == pytest.approx(beside / 2)
+    assert step(task, [C, D], EPOCH, remember=False)[0] == pytest.approx(beside / 2)
     assert step(task, [C, D], EPOCH + 1) == alone
     assert [row[0] for row in task.extra_state()["bank"]] == ["c", "d"]
 
@@ -133,7 +133,7 @@ def test_a_validation_reads_the_bank_and_leaves_it_as_it_is() -> None:
     task = build()
     step(task, [A, B])
     before = task.extra_state()
-    found = step(task, [C], 1, training=False)
+    found = step(task, [C], 1, remember=False)
     assert task.extra_state() == before
     assert found[0] == pytest.approx(likelihood([A, B, C]) - likelihood([A, B]))
 
@@ -163,14 +163,14 @@ def test_gradients_of_two_patients_at_a_time_are_those_of_the_cohort() -> None:
     outcomes = [Outcome(float(min(died, end)), bool(died <= end)) for died, end in zip(time_N, end_N, strict=True)]
     task, model = build(outcomes), nn.Linear(4, 1)
     target = torch.stack([task.encode(outcome) for outcome in outcomes])
-    everybody = Samples(tuple(f"c{i}" for i in range(120)), 0, 60, training=False)
+    everybody = Samples(tuple(f"c{i}" for i in range(120)), 0, 60, remember=False)
     optimiser, cosines, ratios = torch.optim.Adam(model.parameters(), lr=1e-3), [], []
     for epoch in range(6):
         mean = torch.zeros(4)
         loss = build(outcomes).batch_loss(model(values_NP), target, torch.ones(120, dtype=torch.bool), everybody)
         (whole,) = torch.autograd.grad(loss, model.weight)
         for place, rows in enumerate(generator(0, "epoch", epoch).permutation(120).reshape(60, 2)):
-            samples = Samples(tuple(f"c{i}" for i in rows), 60 * epoch + place, 60, training=True)
+            samples = Samples(tuple(f"c{i}" for i in rows), 60 * epoch + place, 60, remember=True)
             optimiser.zero_grad()
             loss = task.batch_loss(model(values_NP[rows]), target[rows], torch.tensor([True, True]), samples)
             torch.autograd.backward(loss)
@@ -187,7 +187,7 @@ def test_gradients_of_two_patients_at_a_time_are_those_of_the_cohort() -> None:
 def test_the_scale_of_the_loss_is_that_of_a_level_risk() -> None:
     outcomes, _ = outcomes_of(1)
     task = build(outcomes)
-    level, _ = step(task, [(f"c{i}", 0.0, outcome) for i, outcome in enumerate(outcomes)], training=False)
+    level, _ = step(task, [(f"c{i}", 0.0, outcome) for i, outcome in enumerate(outcomes)], remember=False)
     assert level == pytest.approx(task.loss_scale, rel=1e-6)
     assert not task.positive_loss
     assert build(loss="hazards").positive_loss
@@ -240,7 +240,7 @@ def test_the_curve_is_the_baseline_to_the_power_of_the_relative_risk() -> None:
 
 def test_a_step_of_training_makes_the_baseline_void_and_a_validation_does_not() -> None:
     task, _, _ = finished()
-    step(task, [A], training=False)
+    step(task, [A], remember=False)
     assert task.is_finished
     again = build()
     again.load_extra_state(json.loads(json.dumps(task.extra_state())))

@@ -21,8 +21,9 @@ from medmtl.errors import ArtefactError
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.survival import Survival
 from medmtl.tasks.survival.cox import Cox
+from medmtl.training.commit import restore
 from medmtl.training.finish import finish_tasks
-from medmtl.training.session import Session, open_session, restore
+from medmtl.training.session import Session, open_session
 from medmtl.training.step import train_step
 from tests.conftest import TINY
 from tests.faults.processes import fingerprint, records
