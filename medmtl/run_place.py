@@ -55,17 +55,33 @@ def refuse_run(out: Path) -> None:
 def refuse_place(out: Path, *inputs: Path, folds: bool = False) -> None:
     """Refuse a place where a run must not be made.
 
+    A parent that others may write to is warned about (B049); the run itself is made for its owner only.
+
     Args:
-        out: where it would be.
+        out, inputs, folds: as in :func:`refuse_taken`.
+
+    Raises:
+        InputError: as :func:`refuse_taken`.
+        MachineError: if its disk refuses what a run needs of it.
+    """
+    refuse_taken(out, *inputs, folds=folds)
+    place = out.resolve()
+    probe(place.parent)
+    if place.parent.is_dir():
+        warn_of_others(place.parent)
+
+
+def refuse_taken(out: Path, *inputs: Path, folds: bool = False) -> None:
+    """Refuse a place where something else is, without a try of its disk.
+
+    Args:
+        out: where the run would be.
         inputs: files that are read, such as the cohort's table, or folders.
         folds: whether the runs are made inside; what a killed start of one left there is hidden and does not count.
-
-    A parent that others may write to is warned about (B049); the run itself is made for its owner only.
 
     Raises:
         InputError: if it is a link, exists and is not empty, would lie in a file, holds an input or the home folder,
             or is a repository.
-        MachineError: if its disk refuses what a run needs of it.
     """
     place = out.resolve()
     folders = [path if path.is_dir() else path.parent for path in (path.resolve() for path in inputs)]
@@ -83,9 +99,6 @@ def refuse_place(out: Path, *inputs: Path, folds: bool = False) -> None:
             way = ", or resume its folds with --fold all --resume"
         raise InputError(f"{out} exists and is not empty; choose another --out{way}", code="B042")
     refuse_file(place.parent)
-    probe(place.parent)
-    if place.parent.is_dir():
-        warn_of_others(place.parent)
 
 
 def refuse_model_file(path: Path) -> None:

@@ -13,7 +13,15 @@ from medmtl.progress import Progress
 from medmtl.run_cohort import other_data, refuse_mixed
 from medmtl.run_folder import RunFolder
 from medmtl.run_place import folds_in, holds_folds, is_run
-from medmtl.training.start import FoldName, Ready, default_cache, make_ready, refuse_out, start_run
+from medmtl.training.start import (
+    FoldName,
+    Ready,
+    default_cache,
+    make_ready,
+    refuse_out,
+    refuse_out_unchecked,
+    start_run,
+)
 
 # what may differ without changing the result: a resume takes it as asked for, and the run's own files stay as they are
 FREE_ON_RESUME = ("training.keep", "plan.workers", "cache.folder")
@@ -56,8 +64,15 @@ class Start:
         return list(range(len(self.ready().splits.folds)))
 
     def ready(self) -> Ready:
-        """The checked cohort."""
-        self.checked = self.checked or make_ready(self.config, strict=self.strict, progress=self.progress)
+        """The checked cohort.
+
+        Raises:
+            InputError: there is no place for a new run, which is told before a check that may take hours.
+        """
+        if self.checked is None:
+            if not (self.resume and holds_folds(self.out)):
+                refuse_out_unchecked(self.config, self.out, folds=self.fold == "all")
+            self.checked = make_ready(self.config, strict=self.strict, progress=self.progress)
         return self.checked
 
     def run(self, number: FoldName, processes: int) -> RunFolder:
