@@ -248,7 +248,7 @@ def evaluate(
     if config is not None:
         _refuse_part(split)
         folder = own_folder(runs, run, _external_name(config)) if out is None else Path(out)
-        refuse_folder(folder, _files_of(own, configuration.load(Path(config))), is_own=out is None)
+        refuse_folder(folder, _files_of(own, configuration.load(Path(config))), out=out)
         chosen = external_selection(runs, Path(config), allow_overlap=allow_overlap, progress=progress)
         found[chosen.split] = evaluate_selection(chosen, folder, device=device, progress=progress)
     elif allow_overlap:
@@ -258,7 +258,7 @@ def evaluate(
         below = {name: name if split == "all" else "" for name in parts}
         folders = {n: own_folder(runs, run, n) if out is None else Path(out) / below[n] for n in parts}
         for folder in folders.values():
-            refuse_folder(folder, _files_of(own), is_own=out is None)
+            refuse_folder(folder, _files_of(own), out=out)
         for name, folder in folders.items():
             found[name] = evaluate_selection(own_selection(runs, name), folder, device=device, progress=progress)
     for scores in found.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from medmtl.disk import is_open_to_others, probe, refuse_file
@@ -45,11 +46,40 @@ def refuse_run(out: Path) -> None:
     """Refuse a run, a folder of a run's folds, or a file as the place of anything else's results.
 
     Raises:
-        InputError: if it is one.
+        InputError: if it is one, or lies in a run but not in its ``evaluation/``.
     """
     refuse_file(out)
     if is_run(out) or holds_folds(out):
         raise InputError(f"{out} is a run, and nothing is merged into one; choose another --out", code="B165")
+    place = out.resolve()
+    for run in place.parents:
+        if is_run(run) and (run / "checkpoints").is_dir() and not place.is_relative_to(run / "evaluation"):
+            raise InputError(
+                f"{out} lies in the run {run}, and only its evaluation/ takes results; choose another --out",
+                code="B165",
+            )
+
+
+def refuse_links(base: Path, folders: Iterable[Path]) -> None:
+    """Refuse links where folders are made or filled: what is written would lie elsewhere.
+
+    Args:
+        base: what was given, which may be a link itself, or lie behind one.
+        folders: below it.
+
+    Raises:
+        InputError: naming the link.
+    """
+    for folder in folders:
+        for path in (folder, *folder.parents):
+            if path == base:
+                break
+            if path.is_symlink():
+                raise InputError(
+                    f"{path} is a link, and results would be written to where it leads; put a folder there, or choose "
+                    "another --out",
+                    code="B165",
+                )
 
 
 def refuse_place(out: Path, *inputs: Path, folds: bool = False) -> None:

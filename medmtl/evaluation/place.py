@@ -9,8 +9,9 @@ from pathlib import Path
 from medmtl.checking.outputs import refuse_overwriting
 from medmtl.errors import InputError
 from medmtl.evaluation.score import ACTIVATIONS, FINDINGS, METRICS
-from medmtl.inference.write import ANSWERS, TABLE
+from medmtl.inference.write import ANSWERS, TABLE, answer_folders
 from medmtl.run_folder import RunFolder
+from medmtl.run_place import refuse_links
 
 RESULTS = (METRICS, "cases.csv", ACTIVATIONS, FINDINGS, "report.html")  # beside masks, maps and boxes
 
@@ -26,21 +27,23 @@ def own_folder(runs: Sequence[RunFolder], run: str | Path, name: str) -> Path:
     return runs[0].evaluation(name) if runs[0].path == Path(run).absolute() else Path(run) / "evaluation" / name
 
 
-def refuse_folder(folder: Path, inputs: Iterable[Path], *, is_own: bool) -> None:
+def refuse_folder(folder: Path, inputs: Iterable[Path], *, out: str | Path | None) -> None:
     """Refuse a folder in which a result would replace what is none.
 
     Args:
         folder: where the evaluation would lie.
         inputs: files of the cohorts; looked at only if a file has the name of a result.
-        is_own: whether it is the run's own folder of evaluations, which only evaluations lie in.
+        out: what was given as the place: the folder or, of several splits, the folder above it. None for the run's own
+            folder of evaluations, which only evaluations lie in.
 
     Raises:
-        InputError: B048 if a result would replace an input; B042 if the folder holds predictions, or files of such
-            names that are no evaluation's.
+        InputError: B048 if a result would replace an input; B165 if a folder is a link that medmtl would make itself;
+            B042 if the folder holds predictions, or files of such names that are no evaluation's.
     """
     answers = (file for name in ANSWERS for file in folder.glob(f"{name}/*/*"))
     refuse_overwriting((*(folder / name for name in RESULTS), *answers), inputs)
-    if is_own:
+    refuse_links(folder.parents[1] if out is None else Path(out), (folder, *answer_folders(folder)))
+    if out is None:
         return
     if os.path.lexists(folder / TABLE):
         raise InputError(

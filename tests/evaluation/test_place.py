@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,35 @@ def test_an_evaluation_and_predictions_do_not_mix(trained_run: Path, tiny_cohort
     api.evaluate(trained_run, out=tmp_path / "scores", device="cpu")
     with pytest.raises(InputError, match="B042"):
         api.predict(trained_run, [image], tmp_path / "scores", device="cpu")
+
+
+@pytest.mark.covers("F68")
+@pytest.mark.parametrize(
+    "link", ["evaluation", "evaluation/val", "evaluation/val/masks", "evaluation/val/masks/lesion"]
+)
+def test_no_evaluation_is_written_through_a_link_in_the_run(trained_run: Path, tmp_path: Path, link: str) -> None:
+    shutil.copytree(trained_run, run := tmp_path / "run")
+    (tmp_path / "elsewhere").mkdir()
+    (run / link).parent.mkdir(parents=True, exist_ok=True)
+    (run / link).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=rf"^\[B165\] .*/run/{link} is a link, and results would be written to"):
+        api.evaluate(run, device="cpu")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.covers("B165", "F68")
+def test_a_place_is_no_part_of_a_run_and_may_lie_behind_a_link(trained_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^\[B165\] .* lies in the run "):
+        api.evaluate(trained_run, out=trained_run / "checkpoints" / "x", device="cpu")
+    assert not (trained_run / "checkpoints" / "x").exists()
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    (tmp_path / "there" / "val").symlink_to(tmp_path)
+    with pytest.raises(InputError, match=r"^\[B165\] .*/link/val is a link"):
+        api.evaluate(trained_run, split="all", out=tmp_path / "link", device="cpu")
+    (tmp_path / "there" / "val").unlink()
+    api.evaluate(trained_run, out=tmp_path / "link", device="cpu")
+    assert (tmp_path / "there" / "metrics.json").is_file()
 
 
 @pytest.mark.covers("F05")
