@@ -24,6 +24,7 @@ from medmtl.device import DeviceName, describe_device
 from medmtl.distributed import joined
 from medmtl.errors import InputError, not_in_this_version
 from medmtl.evaluation.external import EXTERNAL_SPLIT, external_selection
+from medmtl.evaluation.place import own_folder, refuse_folder
 from medmtl.evaluation.report import write_report
 from medmtl.evaluation.score import Scores, evaluate_selection, load_scores, own_selection
 from medmtl.evaluation.selection import parts_of
@@ -32,7 +33,7 @@ from medmtl.inference.batch import predict_all
 from medmtl.inference.inputs import cases_of, config_of
 from medmtl.inference.predict import Predictor
 from medmtl.inference.unfinished import open_models
-from medmtl.inference.write import ANSWERS, TABLE, answer_file
+from medmtl.inference.write import TABLE, answer_file
 from medmtl.loaded import Model
 from medmtl.planning import Plan, plan_towers, towers_by_view, with_duration
 from medmtl.progress import Progress, silent
@@ -51,7 +52,6 @@ PathLike = str | Path
 Overrides = Mapping[str, Any]
 
 DEMO_CASES = 100  # enough that a fifth of them holds lesions, lesion-free cases and both classes
-RESULTS = ("metrics.json", "cases.csv", "activations.json", "findings.json", "report.html")  # an evaluation's own
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,8 @@ def evaluate(
         Split -> scores.
 
     Raises:
-        InputError: if there is nothing to score, or another cohort does not fit the model or overlaps with its own.
+        InputError: if there is nothing to score, ``out`` holds anything that is no evaluation, or another cohort does
+            not fit the model or overlaps with its own.
         CohortError: if the check rejects another cohort, or the run's own changed since training.
     """
     if out is not None:
@@ -246,16 +247,19 @@ def evaluate(
     own = runs[0].load_config()
     if config is not None:
         _refuse_part(split)
-        folder = _evaluation(runs, run, _external_name(config)) if out is None else Path(out)
-        _refuse_inputs(folder, own, configuration.load(Path(config)))
+        folder = own_folder(runs, run, _external_name(config)) if out is None else Path(out)
+        refuse_folder(folder, _files_of(own, configuration.load(Path(config))), out=out)
         chosen = external_selection(runs, Path(config), allow_overlap=allow_overlap, progress=progress)
         found[chosen.split] = evaluate_selection(chosen, folder, device=device, progress=progress)
     elif allow_overlap:
         raise InputError("--allow-overlap is for another cohort; give its configuration by --config")
     else:
-        for name in parts_of(runs) if split == "all" else [split or "val"]:
-            folder = _evaluation(runs, run, name) if out is None else Path(out) / name if split == "all" else Path(out)
-            _refuse_inputs(folder, own)
+        parts = parts_of(runs) if split == "all" else [split or "val"]
+        below = {name: name if split == "all" else "" for name in parts}
+        folders = {n: own_folder(runs, run, n) if out is None else Path(out) / below[n] for n in parts}
+        for folder in folders.values():
+            refuse_folder(folder, _files_of(own), out=out)
+        for name, folder in folders.items():
             found[name] = evaluate_selection(own_selection(runs, name), folder, device=device, progress=progress)
     for scores in found.values():
         write_report(scores, runs)
@@ -279,9 +283,9 @@ def report(run: PathLike, *, config: PathLike | None = None, split: str | None =
     if config is not None:
         _refuse_part(split)
         chosen = external_selection(runs, Path(config), allow_overlap=True)
-        return write_report(load_scores(chosen, _evaluation(runs, run, _external_name(config))), runs, share=share)
+        return write_report(load_scores(chosen, own_folder(runs, run, _external_name(config))), runs, share=share)
     part = split or "val"
-    return write_report(load_scores(own_selection(runs, part), _evaluation(runs, run, part)), runs, share=share)
+    return write_report(load_scores(own_selection(runs, part), own_folder(runs, run, part)), runs, share=share)
 
 
 def load(run: PathLike, device: DeviceName = "auto") -> Model:
@@ -316,8 +320,9 @@ def predict(
         The table.
 
     Raises:
-        InputError: if no input is given, or a row or a file cannot be used; the cases that can are predicted and
-            written first.
+        WorkError: if the system does not read a file; the other cases are predicted and written first, unless three in
+            a row fail so.
+        InputError: if no input is given, or a row or a file cannot be used; as above, whatever their number.
         MachineError: if no row and no file was at fault, and the memory does not hold a case; as above.
         NumericError: if the only cases that failed got an answer that is not finite; as above.
     """
@@ -372,16 +377,6 @@ def _free_demo_folder() -> Path:
     while Path(f"medmtl-demo-{number}").exists():
         number += 1
     return Path(f"medmtl-demo-{number}")
-
-
-def _evaluation(runs: Sequence[RunFolder], run: PathLike, split: str) -> Path:
-    return runs[0].evaluation(split) if runs[0].path == Path(run).absolute() else Path(run) / "evaluation" / split
-
-
-def _refuse_inputs(folder: Path, *configs: Config) -> None:
-    """Refuse to evaluate into a folder where a file of one of the cohorts has the name of a result."""
-    answers = (file for answers in ANSWERS for file in folder.glob(f"{answers}/*/*"))
-    refuse_overwriting((*(folder / name for name in RESULTS), *answers), _files_of(*configs))
 
 
 def _files_of(*configs: Config | None) -> Iterator[Path]:

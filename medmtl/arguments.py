@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from medmtl.errors import InputError
+from medmtl.files import is_special
 
 _EMPTY = re.compile(r"--[a-z-]+=")
 
@@ -58,12 +59,15 @@ def check_place(file: Path | None, option: str) -> None:
     """Refuse a place for a file before the work whose answer is to lie there.
 
     Raises:
-        InputError: it is a folder, or its folder does not exist.
+        InputError: it is a folder, a link, a pipe or a device, or its folder does not exist.
     """
     if file is None:
         return
     if file.is_dir():
         raise InputError(f"{option} {file} is a folder; give a file's name", code="B164")
+    if is_special(file):
+        # also standard output, where the answer in words goes; replaced as a file is, a device would be gone
+        raise InputError(f"{option} {file} is a link, a pipe or a device; give the name of a plain file", code="B164")
     if not file.absolute().parent.is_dir():
         raise InputError(f"{option} {file} is in a folder that does not exist; make it first", code="B164")
 

@@ -153,6 +153,15 @@ def dump(config: Config, folder: Path) -> str:
     return strict_yaml.dump(data)
 
 
+def dotted(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings as data, by their dotted keys such as ``training.lr``."""
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        name = f"{prefix}{key}"
+        found |= dotted(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return found
+
+
 def _read_text(path: Path) -> str:
     try:
         if path.exists() and not path.is_file() and not path.is_dir():

@@ -28,6 +28,8 @@ _ADVICE = {
     errno.EPERM: "take away what forbids it, such as the immutable attribute, or choose another folder",
     errno.ENOENT: "put back what was moved, removed or unmounted",
     errno.ELOOP: "it is a link: put a plain file or folder in its place",
+    errno.ESTALE: "mount the network drive anew",
+    errno.ETIMEDOUT: "the network drive does not answer: look at its connection",
 }
 
 

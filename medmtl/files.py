@@ -93,8 +93,11 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
 
     Raises:
         OSError: nothing is promised to be on disk; the old file or the new one is in place, and no temporary file.
+            So also for a pipe or a device of that name, which everybody else would lose.
     """
     path = Path(path)
+    if is_special(path) and not path.is_symlink():
+        raise FileExistsError(errno.EEXIST, "it is no plain file", str(path))
     temporary = path.parent / f".tmp-{secrets.token_hex(8)}"
     try:
         write_new(temporary, data, mode=mode)
@@ -104,6 +107,15 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
             os.unlink(temporary)
         raise
     fsync_folder(path.parent)
+
+
+def is_special(path: Path) -> bool:
+    """Whether something stands there by that name that is neither a plain file nor a folder, such as a link."""
+    try:
+        mode = os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -1,8 +1,9 @@
-"""The cohort of a run, as whoever trains or scores later reads it."""
+"""The cohort of a run, as whoever trains or scores later reads it, and whether two folds have one in common."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from medmtl.build import build_tasks
@@ -11,8 +12,11 @@ from medmtl.config import Config
 from medmtl.data.cohort import Cohort
 from medmtl.data.finding import Findings
 from medmtl.data.manifest import with_hashes
-from medmtl.errors import CohortError
+from medmtl.data.split import Splits
+from medmtl.errors import ArtefactError, CohortError
 from medmtl.run_folder import RunFolder
+
+SHOWN = 3  # files that a message names
 
 
 def read_again(config: Config, run: RunFolder) -> tuple[Cohort, Mapping[str, Mapping[str, Any]]]:
@@ -36,3 +40,44 @@ def read_again(config: Config, run: RunFolder) -> tuple[Cohort, Mapping[str, Map
             "[B031] the cohort's table changed since this run was trained; restore it, or train a new run"
         )
     return with_hashes(cohort, manifest.get("files_sha256", {})), truths
+
+
+def other_data(run: RunFolder, table: str, files: Mapping[str, str], splits: Splits) -> dict[str, str]:
+    """In what some data are not those that a run was trained on.
+
+    Args:
+        run: the run.
+        table: hash of the table, or of all tables.
+        files: file relative to the table's folder -> hash; as in ``manifest.json``.
+        splits: how the patients are divided.
+
+    Returns:
+        Id of the rule -> what is not the same, in words; empty where everything is.
+    """
+    manifest, own = run.load_manifest(), run.load_splits()
+    found = {} if manifest["table_sha256"] == table else {"B031": "the table"}
+    then = manifest.get("files_sha256", {})
+    if then and files and {*then.values()} != {*files.values()}:  # by value: a cohort that was moved is the same one
+        names = [Path(name).name for name in sorted(then) if files.get(name, then[name]) != then[name]]
+        found["B093"] = f"the files{': ' if names else ''}{', '.join(names[:SHOWN])}"
+    if (own.folds, own.test) != (splits.folds, splits.test):
+        found["B145"] = "the division into folds"
+    return found
+
+
+def refuse_mixed(runs: Sequence[RunFolder]) -> None:
+    """Refuse folds that were not trained on one cohort with one configuration: together they say nothing.
+
+    Raises:
+        ArtefactError: naming two, and what is not the same.
+    """
+    for run in runs[1:]:
+        manifest, then, now = run.load_manifest(), runs[0].decisive_settings(), run.decisive_settings()
+        other = other_data(runs[0], manifest["table_sha256"], manifest.get("files_sha256", {}), run.load_splits())
+        found = [*other.values(), *(key for key in sorted({*then, *now}) if then.get(key) != now.get(key))]
+        if found:
+            raise ArtefactError(
+                f"{runs[0].path} and {run.path} are folds of different trainings: not the same are "
+                f"{', '.join(found)}; train one of them anew, or use each alone",
+                code="B153",
+            )

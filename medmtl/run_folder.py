@@ -193,16 +193,7 @@ class RunFolder:
 
         Paths, and settings that change where or how long but not what is computed, are left out.
         """
-        data = strict_yaml.parse(self.config.read_bytes().decode()).data
-        for key in NOT_DECISIVE:
-            section, _, name = key.partition(".")
-            if name:
-                data.get(section, {}).pop(name, None)
-            else:
-                data.pop(section, None)
-        for entry in cohort_list.entries(data):
-            for name in cohort_list.LOCAL:
-                entry.pop(name, None)
+        data = _decisive(self.config.read_bytes().decode())
         # as it is written: entries that a later version adds would make another plan of it
         plan = read_json(self.plan, limit_bytes=MAX_JSON_BYTES)
         if not isinstance(plan, dict):
@@ -215,6 +206,10 @@ class RunFolder:
             "splits": sha256_bytes(read_bytes(self.splits, limit_bytes=MAX_JSON_BYTES)),
             "fold": manifest["fold"],
         }
+
+    def decisive_settings(self) -> dict[str, Any]:
+        """By their dotted keys, the settings that decide what is computed, also those that its file leaves out."""
+        return configuration.dotted(_decisive(configuration.dump(self.load_config(), self.path)))
 
     def newest(self, first_of: Sequence[str] = ()) -> checkpoint.Checkpoint | None:
         """The newest whole checkpoint, or None if nothing was committed yet.
@@ -324,6 +319,21 @@ def open_folds(path: Path) -> list[RunFolder]:
 def no_checkpoint(run: RunFolder) -> ArtefactError:
     """The refusal of a run that has no commit."""
     return ArtefactError(f"{run.path.name} has no checkpoint yet; train it first", code="B147")
+
+
+def _decisive(text: str) -> dict[str, Any]:
+    """A configuration's data without what does not decide the result."""
+    data: dict[str, Any] = strict_yaml.parse(text).data
+    for key in NOT_DECISIVE:
+        section, _, name = key.partition(".")
+        if name:
+            data.get(section, {}).pop(name, None)
+        else:
+            data.pop(section, None)
+    for entry in cohort_list.entries(data):
+        for name in cohort_list.LOCAL:
+            entry.pop(name, None)
+    return data
 
 
 def _fill(

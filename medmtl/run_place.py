@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from medmtl.disk import is_open_to_others, probe, refuse_file
@@ -45,27 +46,72 @@ def refuse_run(out: Path) -> None:
     """Refuse a run, a folder of a run's folds, or a file as the place of anything else's results.
 
     Raises:
-        InputError: if it is one.
+        InputError: if it is one, or lies in a run but not in its ``evaluation/``.
     """
     refuse_file(out)
     if is_run(out) or holds_folds(out):
         raise InputError(f"{out} is a run, and nothing is merged into one; choose another --out", code="B165")
+    place = out.resolve()
+    for run in place.parents:
+        if is_run(run) and (run / "checkpoints").is_dir() and not place.is_relative_to(run / "evaluation"):
+            raise InputError(
+                f"{out} lies in the run {run}, and only its evaluation/ takes results; choose another --out",
+                code="B165",
+            )
+
+
+def refuse_links(base: Path, folders: Iterable[Path]) -> None:
+    """Refuse links where folders are made or filled: what is written would lie elsewhere.
+
+    Args:
+        base: what was given, which may be a link itself, or lie behind one.
+        folders: below it.
+
+    Raises:
+        InputError: naming the link.
+    """
+    for folder in folders:
+        for path in (folder, *folder.parents):
+            if path == base:
+                break
+            if path.is_symlink():
+                raise InputError(
+                    f"{path} is a link, and results would be written to where it leads; put a folder there, or choose "
+                    "another --out",
+                    code="B165",
+                )
 
 
 def refuse_place(out: Path, *inputs: Path, folds: bool = False) -> None:
     """Refuse a place where a run must not be made.
 
+    A parent that others may write to is warned about (B049); the run itself is made for its owner only.
+
     Args:
-        out: where it would be.
+        out, inputs, folds: as in :func:`refuse_taken`.
+
+    Raises:
+        InputError: as :func:`refuse_taken`.
+        MachineError: if its disk refuses what a run needs of it.
+    """
+    refuse_taken(out, *inputs, folds=folds)
+    place = out.resolve()
+    probe(place.parent)
+    if place.parent.is_dir():
+        warn_of_others(place.parent)
+
+
+def refuse_taken(out: Path, *inputs: Path, folds: bool = False) -> None:
+    """Refuse a place where something else is, without a try of its disk.
+
+    Args:
+        out: where the run would be.
         inputs: files that are read, such as the cohort's table, or folders.
         folds: whether the runs are made inside; what a killed start of one left there is hidden and does not count.
-
-    A parent that others may write to is warned about (B049); the run itself is made for its owner only.
 
     Raises:
         InputError: if it is a link, exists and is not empty, would lie in a file, holds an input or the home folder,
             or is a repository.
-        MachineError: if its disk refuses what a run needs of it.
     """
     place = out.resolve()
     folders = [path if path.is_dir() else path.parent for path in (path.resolve() for path in inputs)]
@@ -83,9 +129,6 @@ def refuse_place(out: Path, *inputs: Path, folds: bool = False) -> None:
             way = ", or resume its folds with --fold all --resume"
         raise InputError(f"{out} exists and is not empty; choose another --out{way}", code="B042")
     refuse_file(place.parent)
-    probe(place.parent)
-    if place.parent.is_dir():
-        warn_of_others(place.parent)
 
 
 def refuse_model_file(path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,20 @@ def test_the_place_of_an_answer_is_looked_at_before_the_work(tmp_path: Path) -> 
         check_place(tmp_path, "--json")
     with pytest.raises(InputError, match="in a folder that does not exist"):
         check_place(tmp_path / "none" / "f.json", "--json")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "f.json")
+    (tmp_path / "stdout").symlink_to("/proc/self/fd/1")
+    for place in (tmp_path / "pipe", tmp_path / "link", tmp_path / "stdout", Path("/dev/null")):
+        with pytest.raises(InputError, match="is a link, a pipe or a device; give the name of a plain file"):
+            check_place(place, "--json")
+
+
+@pytest.mark.covers("B164")
+@pytest.mark.parametrize("command", [["check", "--json"], ["plan", "--out"]])
+def test_an_answer_does_not_take_the_place_of_a_pipe(
+    command: list[str], tiny_cohort: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert main([command[0], str(tiny_cohort), command[1], str(tmp_path / "pipe"), "--quiet"]) == 2
+    assert f"error: [B164] {command[1]} {tmp_path / 'pipe'} is a link, a pipe" in capsys.readouterr().err
+    assert (tmp_path / "pipe").is_fifo()

@@ -88,6 +88,14 @@ def test_write_atomic_does_not_follow_a_link(tmp_path: Path) -> None:
     assert not (tmp_path / "link").is_symlink()
 
 
+def test_write_atomic_does_not_take_the_place_of_a_pipe_or_device(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileExistsError, match="it is no plain file"):
+        files.write_atomic(tmp_path / "pipe", b"new")
+    assert (tmp_path / "pipe").is_fifo()
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
 def test_leftovers_of_a_kill_are_removed_and_nothing_else(tmp_path: Path) -> None:
     for name in (".tmp-0123456789abcdef", ".tmp-notes", "tmp", ".lock"):
         (tmp_path / name).touch()

@@ -14,6 +14,7 @@ from medmtl.data.box_table import CASE, BoxTable, read_box_table
 from medmtl.data.case import Case
 from medmtl.data.cohort import Cohort, sameness
 from medmtl.data.finding import Findings
+from medmtl.disk import why
 from medmtl.errors import WorkError
 from medmtl.tasks.base import Task
 from medmtl.tasks.box_task import BoxTask
@@ -76,7 +77,7 @@ def _opened(path: Path, task: BoxTask, where: Mapping[str, Any], findings: Findi
     try:
         table = read_box_table(path, own)
     except OSError as error:
-        raise WorkError(f"{path.name} could not be read: {error.strerror}; check the disk and start again") from error
+        raise WorkError(f"{path.name} could not be read: {why(error)}") from error
     findings.extend([replace(finding, column=finding.column or where["column"], file=where["file"]) for finding in own])
     return table
 

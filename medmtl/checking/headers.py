@@ -15,6 +15,7 @@ from medmtl.data.case import Case
 from medmtl.data.finding import Findings
 from medmtl.data.formats.nifti import ImageError, read_header
 from medmtl.data.volume import Grid
+from medmtl.errors import WorkError
 from medmtl.tasks.base import Task
 from medmtl.tasks.box_task import BoxTask
 
@@ -25,7 +26,7 @@ def look_at_headers(case: Case, config: Config, tasks: Mapping[str, Task], folde
     first: Grid | None = None
     for channel, path in case.images.items():
         where = file_place(case, config.cohort_of(case).columns[channel], path, folder)
-        grid = _grid(path, where, findings)
+        grid = _grid(case, path, where, findings)
         if grid is None or (first is not None and not check_channel_grid(grid, first, config, where, findings)):
             return findings
         first = first or grid
@@ -39,7 +40,7 @@ def look_at_headers(case: Case, config: Config, tasks: Mapping[str, Task], folde
             continue
         for column in columns:
             where = file_place(case, column, case.files[column], folder)
-            grid = _grid(case.files[column], where, findings)
+            grid = _grid(case, case.files[column], where, findings)
             if grid is None:
                 return findings
             # a mask without its map is nobody's, wherever it lies
@@ -48,9 +49,11 @@ def look_at_headers(case: Case, config: Config, tasks: Mapping[str, Task], folde
     return findings
 
 
-def _grid(path: Path, where: Mapping[str, Any], findings: Findings) -> Grid | None:
+def _grid(case: Case, path: Path, where: Mapping[str, Any], findings: Findings) -> Grid | None:
     try:
         return read_header(path)
     except ImageError as error:
         findings.reject_fault(error, **where)
         return None
+    except WorkError as error:
+        raise case.failed(error) from error

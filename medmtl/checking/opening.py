@@ -10,6 +10,7 @@ from medmtl.data.case import Case
 from medmtl.data.finding import Findings
 from medmtl.data.formats.nifti import ImageError, read_image, read_label
 from medmtl.data.volume import Volume
+from medmtl.errors import WorkError
 
 GRID_TOLERANCE = 0.1  # voxels; the contract's bound for "the same grid"
 
@@ -61,6 +62,8 @@ class Opening:
         except ImageError as error:
             self.findings.reject_fault(error, **where)
             return None
+        except WorkError as error:
+            raise self.case.failed(error) from error
         for code, text in volume.notes:
             if code == _COUNTED:
                 self.with_text += 1

@@ -20,6 +20,7 @@ from medmtl.data.cell import is_localised_number, number
 from medmtl.data.finding import Fault, Finding, Findings
 from medmtl.data.table import Table, read_table
 from medmtl.data.volume import Grid
+from medmtl.disk import why
 from medmtl.errors import CohortError, InputError, WorkError
 from medmtl.files import json_bytes, sha256_bytes, sha256_file
 from medmtl.spelling import did_you_mean
@@ -182,7 +183,7 @@ def boxes_of(case: Case, column: str, frame: Frame) -> tuple[Extents, str]:
         case.refuse_change(path, digest)
         table = read_box_table(path, findings)
     except OSError as error:
-        raise WorkError(f"case {case.case_id!r}: {path.name} could not be read: {error.strerror}") from error
+        raise case.failed(WorkError(f"{path.name} could not be read: {why(error)}")) from error
     try:
         if table is not None:
             return table.extents(table.of(case), frame).once(), digest

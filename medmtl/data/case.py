@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medmtl.errors import InputError
+from medmtl.errors import InputError, WorkError
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,11 @@ class Case:
                 "differs); put the old file back, or train a new run",
                 code="B093",
             )
+
+    def failed(self, error: WorkError) -> WorkError:
+        """What is told of a file of the case that the system does not read."""
+        row = f" ({self.line})" if self.row else ""  # of a case that is given as files there is no table
+        return WorkError(f"case {self.case_id!r}{row}: {error}")
 
 
 def named(case_ids: Sequence[str], rows: Sequence[int]) -> str:

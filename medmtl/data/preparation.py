@@ -49,15 +49,17 @@ def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = Tr
     Raises:
         InputError: if channels or labels do not lie on the first channel's grid, a file is not the one that was
             checked, or the case would have more voxels at working spacing than a file may have.
-        WorkError: if a file that was checked is gone.
+        WorkError: if a file that was checked is gone, or the file system fails.
     """
     hashes: dict[str, str] = {}
+    notes: list[tuple[str, str]] = []
     native: Grid | None = None
     arrays: dict[str, npt.NDArray[np.float32]] = {}
     for channel in preparation.channels:
         if channel not in case.images and channel in preparation.optional:
             continue
         volume = _read(case, case.images[channel], False, hashes)
+        notes += volume.notes
         native = native or volume.grid
         if same_grid(volume.grid, native):
             volume = Volume(volume.array, native)
@@ -92,6 +94,7 @@ def prepare_case(case: Case, preparation: Preparation, *, with_labels: bool = Tr
             for task, label in labels.items()
         },
         sha256=hashes,
+        notes=tuple(notes),
     )
 
 
@@ -171,6 +174,8 @@ def _read(case: Case, path: Path, label: bool, hashes: dict[str, str]) -> Volume
                 "it, and start again"
             ) from error
         raise
+    except WorkError as error:
+        raise case.failed(error) from error
     case.refuse_change(path, volume.sha256)
     if volume.sha256 is not None:
         hashes[str(path)] = volume.sha256

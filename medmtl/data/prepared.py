@@ -69,6 +69,8 @@ class Prepared:
         foreground: voxel task -> label value -> sampled voxel indices (n, 3) int32, at most 1,000 per value. Of a map
             with a mask, value 1 stands for the voxels that count.
         sha256: file (as written in the table) -> hash of its bytes.
+        notes: what was noted while its images were read, as in :class:`medmtl.data.volume.Volume`; the cache keeps
+            none, because whoever trains has checked the files.
     """
 
     case_id: str
@@ -79,3 +81,4 @@ class Prepared:
     statistics: tuple[Mapping[str, float], ...]
     foreground: Mapping[str, Mapping[int, npt.NDArray[np.int32]]]
     sha256: Mapping[str, str]
+    notes: tuple[tuple[str, str], ...] = ()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from medmtl.data.cell import folded
 from medmtl.data.finding import Fault
+from medmtl.disk import why
 from medmtl.errors import WorkError
 
 _REFUSED = {
@@ -102,9 +103,7 @@ class TableFiles:
     def _fault(self, error: OSError, written: str) -> Exception:
         code, found, expected = _REFUSED.get(error.errno or 0, ("", "", ""))
         if not code:
-            return WorkError(
-                f"looking for a file of the table failed: {error.strerror}; check the disk and start again"
-            )
+            return WorkError(f"looking for a file of the table failed: {why(error)}")
         twin = self._twin(written) if error.errno == errno.ENOENT else None
         if twin is not None:
             return twin

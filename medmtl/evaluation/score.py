@@ -110,8 +110,9 @@ def evaluate_selection(
         InputError: if a file changed since training.
     """
     make_private_folder(out)
-    # until this evaluation is whole, nobody may write a page from its masks and the last one's answers
-    (out / ACTIVATIONS).unlink(missing_ok=True)
+    # empty until this evaluation is whole: nobody may write a page from its masks and the last one's answers, and after
+    # a kill the masks are known as an evaluation's
+    write_json(out / ACTIVATIONS, [])
     if selection.findings is not None:
         write_json(out / FINDINGS, [finding.to_json() for finding in selection.findings])
     scored: dict[str, list[ScoredCase]] = {name: [] for name in selection.scored}
@@ -164,9 +165,10 @@ def load_scores(selection: Selection, folder: Path) -> Scores:
         InputError: if the selection was not evaluated into ``folder``, or held other cases then.
     """
     stored = folder / ACTIVATIONS
-    if not stored.is_file():
+    held = read_json(stored, limit_bytes=MAX_ACTIVATIONS_BYTES) if stored.is_file() else []
+    if not held:
         raise InputError(f"the {selection.split} split was not evaluated yet; run evaluate first")
-    entries = {entry["case_id"]: entry for entry in read_json(stored, limit_bytes=MAX_ACTIVATIONS_BYTES)}
+    entries = {entry["case_id"]: entry for entry in held}
     if set(entries) != {case_id for group in selection.groups for case_id in group.case_ids}:
         raise InputError(f"{folder.name} was evaluated on other cases than there are now; evaluate again")
     scored: dict[str, list[ScoredCase]] = {name: [] for name in selection.scored}

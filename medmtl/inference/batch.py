@@ -10,7 +10,7 @@ from pathlib import Path
 
 from medmtl.data.case import Case
 from medmtl.data.finding import Finding, Findings
-from medmtl.errors import InputError, MachineError, NumericError, out_of_memory
+from medmtl.errors import InputError, MachineError, NumericError, WorkError, out_of_memory
 from medmtl.freed_memory import freed_memory_kept
 from medmtl.inference.case_prediction import CasePrediction
 from medmtl.inference.predict import Predictor
@@ -21,8 +21,9 @@ from medmtl.progress import Progress
 logger = logging.getLogger(__name__)
 
 NAMED = 5  # cases in a message at the end
+UNREAD = 3  # cases in a row that the system does not read: then it is no file that fails, but the disk or its network
 
-Failure = InputError | MachineError | NumericError
+Failure = WorkError | InputError | MachineError | NumericError
 
 
 @freed_memory_kept()
@@ -42,15 +43,18 @@ def predict_all(predictor: Predictor, cases: Sequence[Case], findings: Findings,
         The table.
 
     Raises:
+        WorkError: if the system does not read a file, such as of a drive that fails; all others are predicted and
+            written first, but after three such cases in a row no other is tried.
         InputError: if a row or a file cannot be used; all others are predicted and written first.
         MachineError: if no row and no file was at fault, and the memory does not hold a case; as above.
         NumericError: if the only cases that failed got an answer that is not finite; as above.
     """
     open_output(out)
     table = PredictionTable(out / TABLE)
-    outside: list[str] = []
+    told: dict[str, list[str]] = {}
     failed = _refused_rows(findings)
     total = len(cases) + len(failed)
+    tried = unread = 0
 
     def write(prediction: CasePrediction) -> None:
         table.begin()
@@ -63,30 +67,46 @@ def predict_all(predictor: Predictor, cases: Sequence[Case], findings: Findings,
 
     try:
         with WriteBehind() as writing, closing(read_ahead(predictor.read, cases)) as readings:
-            for count, (case, reading) in enumerate(zip(cases, readings, strict=True), start=1):
+            for tried, (case, reading) in enumerate(zip(cases, readings, strict=True), start=1):
                 try:
                     prediction = predictor.answer(reading.result())
-                except (InputError, NumericError, MemoryError, RuntimeError) as error:
+                except (WorkError, InputError, NumericError, MemoryError, RuntimeError) as error:
                     failed.append(_failure(case.case_id, error))
+                    unread = unread + 1 if isinstance(error, WorkError) else 0
                 else:
+                    unread = 0
                     writing.put(partial(write, prediction))
-                    if prediction.outside_training:
-                        outside.append(f"{case.case_id} ({', '.join(prediction.outside_training)})")
-                progress("predict", count, len(cases))
+                    _collect(told, prediction)
+                progress("predict", tried, len(cases))
+                if unread == UNREAD:
+                    break
     finally:
         # also when it is stopped half-way: a mask without its row would be an orphan
         table.write()
-    if outside:
-        logger.warning(
-            "[B162] %d of %d cases lie outside what the model was trained on, see outside_training in %s: %s",
-            len(outside),
-            len(cases),
-            TABLE,
-            "; ".join(outside[:NAMED]),
-        )
+    for code, entries in told.items():
+        _warn(code, entries, len(cases))
     if failed:
-        raise _incomplete(failed, total, None if table.is_empty else out / TABLE)
+        raise _incomplete(failed, total, len(cases) - tried, None if table.is_empty else out / TABLE)
     return out / TABLE
+
+
+def _collect(told: dict[str, list[str]], prediction: CasePrediction) -> None:
+    """Add by code what there is to say of a case that was predicted."""
+    found: dict[str, list[str]] = {}
+    for code, text in (*prediction.notes, *(("B162", name) for name in prediction.outside_training)):
+        if code != "B091":  # text in the header, which no output takes over
+            found.setdefault(code, []).append(text)
+    for code, texts in found.items():
+        told.setdefault(code, []).append(f"{prediction.case_id} ({', '.join(texts)})")
+
+
+def _warn(code: str, entries: Sequence[str], total: int) -> None:
+    what = (
+        f"lie outside what the model was trained on, see outside_training in {TABLE}"
+        if code == "B162"
+        else "have a file that is not quite in order and was read all the same"
+    )
+    logger.warning("[%s] %d of %d cases %s: %s", code, len(entries), total, what, "; ".join(entries[:NAMED]))
 
 
 def _failure(case_id: str, error: Exception) -> Failure:
@@ -95,8 +115,8 @@ def _failure(case_id: str, error: Exception) -> Failure:
     Raises:
         Exception: ``error`` itself, if it is not about this case.
     """
-    if isinstance(error, NumericError):
-        return NumericError(str(error))
+    if isinstance(error, WorkError | NumericError):
+        return type(error)(str(error))
     if isinstance(error, InputError):
         return InputError(f"{case_id}: {error}")
     wanted = out_of_memory(error)
@@ -114,10 +134,14 @@ def _refused_rows(findings: Findings) -> list[Failure]:
     return [InputError(finding.sentence()) for finding in first.values()]
 
 
-def _incomplete(failed: Sequence[Failure], total: int, table: Path | None) -> Failure:
-    kinds = (InputError, MachineError, NumericError)
+def _incomplete(failed: Sequence[Failure], total: int, untried: int, table: Path | None) -> Failure:
+    kinds = (WorkError, InputError, MachineError, NumericError)
     kind = next(kind for kind in kinds if any(isinstance(error, kind) for error in failed))
     rest = f"the others are in {table}" if table else "and no table was written"
-    more = f"; and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
-    named = "; ".join(str(error) for error in failed[:NAMED])
-    return kind(f"{len(failed)} of {total} cases were not predicted, {rest}; {named}{more}")
+    # first what decides the exit code
+    named = [str(error) for error in sorted(failed, key=lambda error: not isinstance(error, kind))]
+    more = [f"and {len(named) - NAMED} more"] if len(named) > NAMED else []
+    if untried:
+        more.append(f"{untried} of them were not tried, because {UNREAD} in a row could not be read")
+    told = "; ".join([*named[:NAMED], *more])
+    return kind(f"{len(failed) + untried} of {total} cases were not predicted, {rest}; {told}")

@@ -27,6 +27,7 @@ class CasePrediction(Mapping[str, Result]):
             empty if nothing does.
         at_reference: case task -> the activation with its window around the reference's lesion instead of the predicted
             one; empty unless asked for, and where there is no such window.
+        notes: code and text of what was noted while its images were read, such as bytes behind the voxels.
     """
 
     case_id: str
@@ -34,6 +35,7 @@ class CasePrediction(Mapping[str, Result]):
     activations: Mapping[str, tuple[Any, ...]]
     outside_training: tuple[str, ...]
     at_reference: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    notes: tuple[tuple[str, str], ...] = ()
 
     def __getitem__(self, task: str) -> Result:
         return self.results[task]

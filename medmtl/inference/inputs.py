@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def cases_of(
         return _tables(given, channels, kinds, findings)
     if len(inputs) == 1 and first.suffix.lower() in TABLES:
         return _table(first, trained.cohort, channels, kinds, trained.cohort.case, findings)
-    if len(inputs) == 1 and first.is_dir():
+    if len(inputs) == 1 and os.path.isdir(first):
         raise InputError(f"{first} is a folder; DICOM series are not in this version, give NIfTI files or a table")
     named = [item.partition("=") for item in inputs]
     if all(equals and name in channels for name, equals, _ in named):
@@ -173,7 +174,7 @@ def _refuse_other_names(inputs: Sequence[str], channels: Sequence[str], optional
         raise InputError(f"this model has {len(channels)} channels; give {wanted}")
     for item in inputs:
         name, equals, _ = item.partition("=")
-        if equals and not Path(item).exists():
+        if equals and not os.path.exists(item):
             raise InputError(f"{name} is no channel of this model; give {wanted}")
 
 
@@ -192,7 +193,7 @@ def case_of_files(
     refuse_other_channels(images, channels, optional)
     paths = {name: Path(images[name]) for name in channels if name in images}
     for path in paths.values():
-        if not path.is_file():
+        if not os.path.isfile(path):  # which, unlike a path's own, does not fail for a name that is too long
             raise InputError(f"{path} is no file")
     return _case(paths, case_id, cells or {})
 

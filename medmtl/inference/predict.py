@@ -253,7 +253,7 @@ class Predictor:
         masks = {name: answer.volume() for name, answer in voxels.items()}
         results = assemble(self.tasks, masks, answers)
         at_reference = self._at_reference(reading) if reading.with_reference else {}
-        return CasePrediction(prepared.case_id, results, answers, outside, at_reference)
+        return CasePrediction(prepared.case_id, results, answers, outside, at_reference, prepared.notes)
 
     def _streams(self, reading: ReadCase) -> list[Stream]:
         prepared, coarse = reading.prepared, reading.coarse

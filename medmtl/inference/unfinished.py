@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medmtl.run_cohort import refuse_mixed
 from medmtl.run_folder import RunFolder, open_folds
 
 logger = logging.getLogger(__name__)
@@ -17,8 +18,10 @@ def open_models(path: Path) -> list[RunFolder]:
 
     Raises:
         InputError: as :func:`medmtl.run_folder.open_folds`.
+        ArtefactError: as :func:`medmtl.run_cohort.refuse_mixed`.
     """
     runs = open_folds(path)
+    refuse_mixed(runs)
     if runs[0].path != path.absolute():  # a single fold that is asked for by itself lacks nothing
         held = dict.fromkeys(run.load_manifest()["fold"] for run in runs)
         planned = len(runs[0].load_splits().folds)

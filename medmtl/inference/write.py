@@ -11,7 +11,7 @@ from medmtl.data.formats.nifti import write_map, write_mask
 from medmtl.errors import InputError
 from medmtl.files import make_private_folder, safe_name, write_atomic
 from medmtl.inference.case_prediction import CasePrediction
-from medmtl.run_place import refuse_run
+from medmtl.run_place import refuse_links, refuse_run
 from medmtl.tasks.base import Cell, Result, Task
 from medmtl.tasks.box_task import BoxResult, BoxTask
 from medmtl.tasks.voxel import LabelTask, MapTask
@@ -30,10 +30,11 @@ def open_output(out: Path) -> None:
     names the model of each row, lists what was predicted last. Masks of other cases stay where they are.
 
     Raises:
-        InputError: B042 if the folder has ``masks``, ``maps`` or ``boxes`` that were not written here, B165 if it is a
-            run or holds the folds of one.
+        InputError: B042 if the folder has ``masks``, ``maps`` or ``boxes`` that were not written here, B165 if one of
+            these is a link, or ``out`` is a run, lies in one, or holds the folds of one.
     """
     refuse_run(out)
+    refuse_links(out, answer_folders(out))
     for folder in ANSWERS:
         if (out / folder).exists() and not (out / TABLE).exists():
             raise InputError(
@@ -42,6 +43,11 @@ def open_output(out: Path) -> None:
                 code="B042",
             )
     make_private_folder(out)
+
+
+def answer_folders(out: Path) -> list[Path]:
+    """Where masks, maps and boxes lie in an output folder, and what is in there, such as the folders of tasks."""
+    return [folder for name in ANSWERS for folder in (out / name, *(out / name).glob("*"))]
 
 
 def answer_file(name: str, case_id: str, answer: Task | Result) -> str | None:

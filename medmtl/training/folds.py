@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from medmtl.config import Config
+from medmtl.config import Config, dotted
 from medmtl.errors import InputError
 from medmtl.progress import Progress
+from medmtl.run_cohort import other_data, refuse_mixed
 from medmtl.run_folder import RunFolder
-from medmtl.run_place import holds_folds, is_run
-from medmtl.training.start import FoldName, Ready, default_cache, make_ready, refuse_out, start_run
+from medmtl.run_place import folds_in, holds_folds, is_run
+from medmtl.training.start import (
+    FoldName,
+    Ready,
+    default_cache,
+    make_ready,
+    refuse_out,
+    refuse_out_unchecked,
+    start_run,
+)
 
 # what may differ without changing the result: a resume takes it as asked for, and the run's own files stay as they are
 FREE_ON_RESUME = ("training.keep", "plan.workers", "cache.folder")
@@ -31,6 +39,7 @@ class Start:
     strict: bool
     progress: Progress
     checked: Ready | None = None
+    compared: bool = False
 
     def __post_init__(self) -> None:
         """One cache for all folds, beside the folder that they lie in."""
@@ -55,12 +64,20 @@ class Start:
         return list(range(len(self.ready().splits.folds)))
 
     def ready(self) -> Ready:
-        """The checked cohort."""
-        self.checked = self.checked or make_ready(self.config, strict=self.strict, progress=self.progress)
+        """The checked cohort.
+
+        Raises:
+            InputError: there is no place for a new run, which is told before a check that may take hours.
+        """
+        if self.checked is None:
+            if not (self.resume and holds_folds(self.out)):
+                refuse_out_unchecked(self.config, self.out, folds=self.fold == "all")
+            self.checked = make_ready(self.config, strict=self.strict, progress=self.progress)
         return self.checked
 
     def run(self, number: FoldName, processes: int) -> RunFolder:
         """The run of a fold: that to go on with, or a new one."""
+        self._refuse_other_folds()
         target = self.out / f"fold-{number}" if self.fold == "all" else self.out
         if self.resume and is_run(target):
             run = RunFolder.open(target)
@@ -72,14 +89,35 @@ class Start:
             raise InputError(f"there is no run at {self.out} to resume; {way}", code="B165")
         return start_run(self.ready(), target, number, self.device, self.progress, processes)
 
+    def _refuse_other_folds(self) -> None:
+        """Compare every fold that is there with what is asked for, before a step that would not fit to them."""
+        if self.compared or self.fold != "all" or not self.resume:
+            return
+        runs = {path: RunFolder.open(path) for path in folds_in(self.out) if is_run(path)}
+        for path, run in runs.items():
+            self._refuse_changes(run, int(path.name.removeprefix("fold-")), path)
+        refuse_mixed(list(runs.values()))
+        self.compared = True
+        first = next(iter(runs.values()), None)
+        if first is None or len(runs) == len(first.load_splits().folds):
+            return  # each goes on with the cohort that it knows
+        ready = self.ready()
+        other = other_data(first, ready.checked.cohort.sha256, ready.checked.sha256, ready.splits)
+        if other:
+            raise InputError(
+                f"the folds in {self.out} were trained on other data than there is now: not the same are "
+                f"{', '.join(other.values())}; put the old data back, or train all folds anew with another --out",
+                code=next(iter(other)),
+            )
+
     def _refuse_changes(self, run: RunFolder, number: FoldName, place: Path) -> None:
         trained = run.load_manifest()["fold"]
         if trained != number:
             raise InputError(
                 f"the run at {run.path} is of fold {trained}; resume it with --fold {trained}", code="B145"
             )
-        stored = _flat(run.load_config().model_dump(mode="json", by_alias=True, serialize_as_any=True))
-        asked = _flat(self.config.model_dump(mode="json", by_alias=True, serialize_as_any=True))
+        stored = dotted(run.load_config().model_dump(mode="json", by_alias=True, serialize_as_any=True))
+        asked = dotted(self.config.model_dump(mode="json", by_alias=True, serialize_as_any=True))
         changed = [k for k in sorted({*stored, *asked}) if stored.get(k) != asked.get(k) and k not in FREE_ON_RESUME]
         if changed:
             raise InputError(
@@ -93,14 +131,6 @@ class Start:
         words = ["medmtl", "train", str(place / "config.yaml"), "--out", str(self.out)]
         words += [] if self.fold == 0 else ["--fold", str(self.fold)]
         return shlex.join([*words, "--resume"])
-
-
-def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in data.items():
-        name = f"{prefix}{key}"
-        found |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return found
 
 
 def as_asked(stored: Config, asked: Config) -> Config:

@@ -12,6 +12,7 @@ import torch
 from medmtl.build import build_model, build_tasks
 from medmtl.checking import Checked, check_cohort
 from medmtl.checking.known import Known, known_of
+from medmtl.checking.outputs import cohort_files
 from medmtl.config import Config
 from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case
@@ -26,7 +27,7 @@ from medmtl.errors import InputError
 from medmtl.planning import Plan, TrainingFacts, make_plan, with_statistics
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
-from medmtl.run_place import refuse_place
+from medmtl.run_place import refuse_place, refuse_taken
 from medmtl.tasks.base import Task
 from medmtl.training.ranks import refuse_too_many
 from medmtl.training.room import DiskNeed, predict_disk, refuse_full_disk, refuse_small_shared_memory
@@ -99,6 +100,11 @@ def refuse_out(ready: Ready, out: Path, *, folds: bool = False) -> None:
     """Refuse a place for the run, or with ``folds`` for the folder of its folds; see :func:`refuse_place`."""
     tables = [section.table for section in ready.config.cohorts or (ready.config.cohort,)]
     refuse_place(out, *tables, *_folders(ready.checked.cohort.cases), folds=folds)
+
+
+def refuse_out_unchecked(config: Config, out: Path, *, folds: bool) -> None:
+    """As :func:`refuse_out` before the cohort is checked, by what its table names and without a try of the disk."""
+    refuse_taken(out, *{path.parent for path in cohort_files(config, build_tasks(config))}, folds=folds)
 
 
 def start_run(

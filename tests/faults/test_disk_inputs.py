@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from medmtl import api
 from medmtl.cli import main
 from medmtl.data import cache as cache_module
+from medmtl.data import formats
 from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case
 from medmtl.data.formats.nifti import write_mask
@@ -23,6 +25,7 @@ from medmtl.data.preparation import prepare_case
 from medmtl.data.prepared import Preparation, Prepared
 from medmtl.data.volume import Grid
 from medmtl.errors import InputError, WorkError
+from medmtl.run_folder import RunFolder
 from tests.conftest import TINY
 from tests.faults.disk import Worker
 
@@ -64,6 +67,53 @@ def test_too_many_open_files_names_the_limit(worker: Worker, tmp_path: Path) -> 
     assert failed.error == "WorkError"
     assert "Too many open files" in failed.message
     assert "this process may have 3 files open: raise ulimit -n" in failed.message
+
+
+def failing(refused: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is not opened any more."""
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path == refused:
+            raise OSError(number, os.strerror(number), str(path))
+        return open(path, *arguments, **options)
+
+    monkeypatch.setattr(formats, "open", refuse, raising=False)
+
+
+@covers("F27", "F31")
+@pytest.mark.parametrize("option", ["--quiet", "--headers"])
+@pytest.mark.parametrize("part", ["images", "labels"])
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.EIO, "the disk fails: check it"),
+        (errno.ESTALE, "mount the network drive anew"),
+        (errno.ETIMEDOUT, "the network drive does not answer"),
+        (errno.EMFILE, "this process may have "),
+    ],
+)
+def test_a_check_that_cannot_read_names_case_row_path_and_cause(
+    option: str, part: str, number: int, told: str, tiny_cohort: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    path = tiny_cohort.parent / part / "case_003.nii.gz"
+    failing(path, number, monkeypatch)
+    assert main(["check", str(tiny_cohort), option]) == 8
+    said = capsys.readouterr().err
+    assert f"error: case 'case_003' (row 5): reading failed: {os.strerror(number)}: {path}; {told}" in said
+
+
+@covers("F27")
+def test_an_evaluation_that_cannot_read_names_case_row_path_and_cause(
+    trained_run: Path, tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    case_id = RunFolder.open(trained_run).load_splits().folds[0].val[0]
+    path = tiny_cohort.parent / "images" / f"{case_id}.nii.gz"
+    failing(path, errno.EIO, monkeypatch)
+    words = ["evaluate", str(trained_run), "--out", str(tmp_path / "out"), "--device", "cpu", "--quiet"]
+    assert main(words) == 8
+    row = int(case_id.removeprefix("case_")) + 2
+    said = f"error: case {case_id!r} (row {row}): reading failed: Input/output error: {path}; the disk fails"
+    assert said in capsys.readouterr().err
 
 
 @covers("F32")

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import csv
 import errno
+import gzip
 import os
 import shutil
+import struct
 import sys
 import threading
 from collections.abc import Sequence
@@ -14,8 +16,9 @@ import pytest
 
 from medmtl import api, loaded
 from medmtl.cli import main
+from medmtl.data import formats
 from medmtl.data.case import Case
-from medmtl.errors import InputError, MachineError, NumericError
+from medmtl.errors import InputError, MachineError, NumericError, WorkError
 from medmtl.inference import batch
 from medmtl.inference.case_prediction import CasePrediction
 from medmtl.inference.predict import Predictor, ReadCase
@@ -70,6 +73,20 @@ def test_an_absent_file_of_several_does_not_cost_the_others(
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.covers("B041")
+def test_a_name_that_is_too_long_does_not_cost_the_others(
+    images: list[Path], trained_run: Path, tmp_path: Path
+) -> None:
+    long = "n" * 300
+    with pytest.raises(InputError, match=rf"1 of 2 cases were not predicted.*{long}: \[B041\] {long}") as raised:
+        api.predict(trained_run, [f"{long}.nii.gz", images[1]], tmp_path / "out", device="cpu")
+    assert raised.value.exit_code == 2
+    assert [row["case_id"] for row in read(tmp_path / "out" / "predictions.csv")] == ["case_001"]
+    for given in (f"{long}.nii.gz", f"image={long}.nii.gz"):
+        with pytest.raises(InputError, match=r"^n+\.nii\.gz is no file$"):
+            api.predict(trained_run, [given], tmp_path / "none", device="cpu")
+
+
 @pytest.mark.covers("B032", "B017", "B008")
 def test_bad_rows_of_a_table_are_told_and_the_rest_is_kept(
     images: list[Path], trained_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -101,6 +118,76 @@ def test_where_nothing_can_be_predicted_there_is_no_table(
     with pytest.raises(InputError, match="1 of 1 cases were not predicted, and no table was written"):
         api.predict(trained_run, [table], tmp_path / "out", device="cpu")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.covers("B054", "B065", "B073")
+def test_what_is_odd_about_files_is_told_once_per_rule(
+    images: list[Path], trained_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = [gzip.decompress(path.read_bytes()) for path in images]
+    for path, content in zip(images, whole, strict=True):
+        path.write_bytes(gzip.compress(content) + b"behind")
+    header = bytearray(whole[0])
+    struct.pack_into("<h", header, 40, 4)  # dim[0]
+    struct.pack_into("<h", header, 72, 8)  # bitpix
+    (odd := tmp_path / "odd.nii").write_bytes(header)
+    api.predict(trained_run, [*images, odd], tmp_path / "out", device="cpu")
+    said = [record.getMessage() for record in caplog.records if "read all the same" in record.getMessage()]
+    what = "cases have a file that is not quite in order and was read all the same"
+    assert said[0] == (f"[B054] 2 of 3 {what}: case_000 (6 bytes after the image); case_001 (6 bytes after the image)")
+    assert sorted(line.partition(":")[0] for line in said[1:]) == [f"[B065] 1 of 3 {what}", f"[B073] 1 of 3 {what}"]
+    assert len(read(tmp_path / "out" / "predictions.csv")) == 3
+
+
+def unread(cases: Sequence[Path], number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that the system does not open any more."""
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path in cases:
+            raise OSError(number, os.strerror(number), str(path))
+        return open(path, *arguments, **options)
+
+    monkeypatch.setattr(formats, "open", refuse, raising=False)
+
+
+@pytest.mark.covers("F27", "F31")
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE])
+def test_a_scan_that_the_system_does_not_read_does_not_cost_the_others(
+    number: int,
+    images: list[Path],
+    trained_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [("a", images[0].name), ("b", "absent.nii.gz"), ("c", images[1].name)]
+    table = write_rows(tmp_path / "new.csv", [("case_id", "image"), *rows])
+    unread(images[:1], number, monkeypatch)
+    out = tmp_path / "out"
+    assert main(["predict", str(trained_run), str(table), "--out", str(out), "--device", "cpu", "--quiet"]) == 8
+    told = f"case 'a' (row 2): reading failed: {os.strerror(number)}: {images[0]}"
+    said = capsys.readouterr().err
+    assert f"error: 2 of 3 cases were not predicted, the others are in {out / 'predictions.csv'}; {told}" in said
+    assert "[B032] row 3, case b" in said
+    assert [row["case_id"] for row in read(out / "predictions.csv")] == ["c"]
+
+
+@pytest.mark.covers("F41")
+def test_after_three_scans_in_a_row_that_are_not_read_no_other_is_tried(
+    images: list[Path], trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["a", "b", "c", "d", "e", "f", "g"]
+    paths = [Path(shutil.copy(images[0], tmp_path / f"{name}.nii.gz")) for name in names]
+    failing = [paths[number] for number in (0, 1, 3, 4, 5)]
+    unread(failing, errno.EIO, monkeypatch)
+    with pytest.raises(WorkError, match=r"; 1 of them were not tried, because 3 in a row could not be read$") as raised:
+        api.predict(trained_run, paths, tmp_path / "out", device="cpu")
+    assert str(raised.value).startswith("6 of 7 cases were not predicted, the others are in ")
+    assert str(raised.value).count("reading failed: Input/output error") == 5
+    assert [row["case_id"] for row in read(tmp_path / "out" / "predictions.csv")] == ["c"]
+    with pytest.raises(WorkError, match=r"^3 of 3 cases were not predicted, and no table was written") as raised:
+        api.predict(trained_run, failing[2:], tmp_path / "none", device="cpu")
+    assert "not tried" not in str(raised.value)
 
 
 def broken_for(name: str, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,6 +177,39 @@ def test_nothing_is_saved_into_a_run_or_beside_its_folds(trained_run: Path, tmp_
     assert sorted(run.rglob("*")) == before
 
 
+@pytest.mark.covers("B165")
+def test_nothing_is_saved_inside_a_run_but_below_its_evaluation(trained_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained_run, run)
+    before = sorted(run.rglob("*"))
+    (tmp_path / "link").symlink_to(run / "checkpoints")
+    newest = (run / "checkpoints" / "last").read_text().strip()
+    for place in (run / "checkpoints" / newest, run / "mine", run / "a" / "b", tmp_path / "link" / "new"):
+        with pytest.raises(InputError, match=r"^\[B165\] .* lies in the run .*/run, and only its evaluation/ takes"):
+            Prediction("someone", {}, {}, ()).save(place)
+    assert sorted(run.rglob("*")) == before
+    assert Prediction("someone", {}, {}, ()).save(run / "evaluation" / "mine").is_file()
+    # somebody else's file of that name makes no run
+    (tmp_path / "manifest.json").touch()
+    assert Prediction("someone", {}, {}, ()).save(tmp_path / "out").is_file()
+
+
+@pytest.mark.covers("F68")
+@pytest.mark.parametrize("link", ["masks", "masks/organ"])
+@pytest.mark.parametrize("leads", ["elsewhere", "nowhere"])
+def test_nothing_is_written_through_a_linked_folder_of_answers(tmp_path: Path, link: str, leads: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    found = Prediction("someone", prediction("someone").results, {}, ())
+    (tmp_path / "linked").symlink_to(tmp_path / "out")  # what was given may be one
+    (tmp_path / "out").mkdir()
+    found.save(tmp_path / "linked")
+    shutil.rmtree(tmp_path / "out" / link)
+    (tmp_path / "out" / link).symlink_to(tmp_path / leads)
+    with pytest.raises(InputError, match=rf"^\[B165\] .*/linked/{link} is a link, and results would be written to"):
+        found.save(tmp_path / "linked")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
 def test_boxes_are_a_private_table_the_highest_score_first(tmp_path: Path) -> None:
     box = FoundBox((1.0, 2.0, 3.0, 4.0, 5.0, 6.0), (-10.5, 0.0, 1.0, -9.0, 2.0, 3.0), 0.25)
     for case_id, boxes in (("a/b", (box,)), ("none", ())):

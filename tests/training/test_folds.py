@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from medmtl import config as configuration
+from medmtl.cli import main
 from medmtl.errors import InputError
 from medmtl.progress import silent
+from medmtl.training import folds
 from medmtl.training.folds import Start
 from medmtl.training.start import Ready, make_ready, refuse_out
 from tests.conftest import TINY
@@ -69,6 +71,25 @@ def test_folds_are_gone_on_with_and_never_started_a_second_time(
     single = Start(ready.config, out, 0, "cpu", True, False, silent, ready)
     with pytest.raises(InputError, match=r"^\[B165\] there is no run at .*: resume it with --fold all$"):
         single.run(0, 1)
+
+
+@pytest.mark.covers("B042", "B043")
+@pytest.mark.parametrize("fold", ["0", "all", "none"])
+def test_a_place_that_is_taken_is_told_before_the_cohort_is_checked(
+    fold: str,
+    tiny_cohort: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def check(*_: object, **__: object) -> None:
+        raise AssertionError("the cohort was checked")
+
+    monkeypatch.setattr(folds, "make_ready", check)
+    (tmp_path / "notes.txt").touch()
+    for place, code in ((tmp_path, "B042"), (tiny_cohort.parent, "B043")):
+        assert main(["train", str(tiny_cohort), "--out", str(place), "--fold", fold, "--quiet"]) == 2
+        assert capsys.readouterr().err.startswith(f"error: [{code}] {place} ")
 
 
 def test_the_folds_share_a_cache_beside_their_folder(tiny_cohort: Path, tmp_path: Path) -> None:

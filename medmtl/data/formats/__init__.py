@@ -20,6 +20,7 @@ from typing import Any
 
 from medmtl.data.finding import Fault
 from medmtl.data.formats.gzip_stream import GzipStream
+from medmtl.disk import why
 from medmtl.errors import InputError, WorkError
 
 CHUNK = 1 << 20
@@ -140,7 +141,11 @@ def opened(path: Path, ending: str) -> Iterator[Source]:
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise ImageError(path, "B035", found="a loop of links", expected="a file", fix="correct the link") from None
-        raise WorkError(f"reading {path.name} failed: {error.strerror}; check the disk and start again") from error
+        if error.errno == errno.ENAMETOOLONG:
+            most = "at most 255 bytes in a name and 4096 in a path"
+            raise ImageError(path, "B041", found="a longer one", expected=most, fix="shorten the name") from None
+        error.filename = error.filename or str(path)  # errors of an open file do not have it
+        raise WorkError(f"reading failed: {why(error)}") from error
 
 
 def _opened(path: Path, ending: str) -> Iterator[Source]:

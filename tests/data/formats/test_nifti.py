@@ -336,7 +336,7 @@ def test_b056_fewer_bytes_than_the_header_says(tmp_path: Path, name: str) -> Non
     assert refusal(saved(tmp_path, content_of()[:300], name)).code in ("B050", "B056")
 
 
-@pytest.mark.covers("B032", "B035", "B036", "B037")
+@pytest.mark.covers("B032", "B035", "B036", "B037", "B041")
 def test_file_system_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "folder.nii.gz").mkdir()
     os.mkfifo(tmp_path / "pipe.nii.gz")
@@ -346,6 +346,7 @@ def test_file_system_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert refusal(tmp_path / "folder.nii.gz").code == "B036"
     assert refusal(tmp_path / "pipe.nii.gz").code == "B036"
     assert refusal(tmp_path / "loop.nii.gz").code == "B035"
+    assert refusal(tmp_path / ("n" * 300 + ".nii.gz")).code == "B041"
 
     path = saved(tmp_path, content_of())
 
