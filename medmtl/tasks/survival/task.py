@@ -82,6 +82,7 @@ class Survival(PooledTask):
     options: SurvivalOptions
     default_sensitivity = ("crop",)
     ranking_metric = "c_index"
+    may_lack = frozenset({"censored"})
 
     def __init__(self, name: str, options: SurvivalOptions, fitted: Mapping[str, Any] | None = None) -> None:
         super().__init__(name, options, fitted)
@@ -167,13 +168,12 @@ class Survival(PooledTask):
         return found
 
     def strata(self, truths: Mapping[str, Any]) -> dict[str, str]:
-        """``event``, with its third of the times where there are 30, and ``censored`` where there are 10 of them."""
+        """``censored``, or ``event``, with its third of the times where there are 30."""
         events = sorted(outcome.time for outcome in truths.values() if outcome.event)
         bounds = np.quantile(events, [1 / 3, 2 / 3]) if len(events) >= 3 * MINIMUM else None
-        some_censored = len(truths) - len(events) >= MINIMUM
 
         def stratum(outcome: Outcome) -> str:
-            if not outcome.event and some_censored:
+            if not outcome.event:
                 return "censored"
             return "event" if bounds is None else f"{TERTILES[int(np.searchsorted(bounds, outcome.time))]} event"
 
