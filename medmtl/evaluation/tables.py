@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from medmtl.data.split import Splits
+from medmtl.evaluation.meanings import BETTER, METHODS, explained
 from medmtl.evaluation.score import Scores
 from medmtl.evaluation.small_groups import (
     SHARED_MINIMUM,
@@ -25,42 +26,6 @@ from medmtl.tasks.base import CaseTask, ScoredCase
 FEW = f"fewer than {SHARED_MINIMUM} patients"
 NEXT = "left out, as smaller groups would follow from it"
 KNOWN = {"value", "ci95", "ci", "n", "better", "unit", "why"}
-METHODS = {
-    "bca": "BCa bootstrap",
-    "clopper-pearson-pairs": "Clopper-Pearson on pairs",
-    "delong-logit": "DeLong, logit scale",
-    "wilson": "Wilson",
-}
-ENDINGS = {
-    "_within_site": "over pairs of cases of one site and fold",
-    "_site_alone": "of a model that sees nothing but the site",
-    "_reference_window": "around the reference's lesion, so that finding it costs nothing",
-    "_predicted_window": "on the same cases around the predicted one",
-}
-MEANINGS = {
-    "froc": "mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives per case, at an overlap (IoU) of 0.1",
-    "map": "average precision, mean over overlaps (IoU) of 0.1 to 0.5",
-    "hd95_mm": "95th percentile of the distance between the surfaces, of the two directions the larger",
-    "balanced_accuracy": "mean share of each class that is called rightly, calling the likeliest class",
-    "bias": "mean of predicted − observed",
-    "loa_lower": "lower 95 % limit of agreement, bias − 1.96 standard deviations of the differences",
-    "loa_upper": "upper 95 % limit of agreement, bias + 1.96 standard deviations of the differences",
-    "kappa_quadratic": "agreement beyond chance, where an error counts by its square",
-    "slope": "of observed on predicted; below 1 the predictions are too far apart, above 1 too close together",
-    "coverage_95": "share of values inside their predicted 95 % interval",
-    "interval_score_95": "mean width of the predicted intervals, plus 40 times how far missed values lie outside",
-    "brier": "mean squared error of the probabilities; of more than two classes summed over the classes",
-    "brier_calibrated": "the same after calibration",
-    "skill": "1 − mean absolute error / that of always answering the training median; 0 is no better",
-}
-OF_KIND = {  # where a kind means something else by a name
-    ("ordinal", "balanced_accuracy"): "mean share of each grade that is called rightly, calling the median grade",
-    (
-        "survival",
-        "skill",
-    ): "1 − integrated Brier score / that of the training fold's Kaplan-Meier curve; 0 is no better",
-}
-BETTER = {"higher": "higher", "lower": "lower", "zero": "near zero", "one": "near one", "nominal": "near 0.95"}
 
 
 @dataclass(frozen=True)
@@ -134,10 +99,8 @@ def metric_tables(metrics: Mapping[str, Mapping[str, Any]], kind: str) -> list[T
                 values = value_and_interval(metric)
                 rows.append((name, *values, method, str(metric.get("n", "–")), better, _notes(metric)))
         if rows:
-            found = {name: OF_KIND.get((kind, name), MEANINGS.get(name)) for name, *_ in rows}
-            meanings = [f"{name}: {text}" for name, text in found.items() if text]
-            meanings += [f"...{end}: {text}" for end, text in ENDINGS.items() if any(r[0].endswith(end) for r in rows)]
-            tables.append(Table(title, columns, tuple(rows), ("value", "95 % interval", "n"), _sentence(meanings)))
+            note = explained([row[0] for row in rows], kind)
+            tables.append(Table(title, columns, tuple(rows), ("value", "95 % interval", "n"), note))
     return tables
 
 
@@ -346,10 +309,6 @@ def _fold(run: RunFolder) -> str:
 
 def _site(case: ScoredCase) -> str:
     return case.site or "not stated"
-
-
-def _sentence(parts: Sequence[str]) -> str:
-    return f"{'; '.join(parts)}." if parts else ""
 
 
 def _joined(parts: Sequence[str]) -> str:
