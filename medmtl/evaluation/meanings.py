@@ -1,8 +1,10 @@
-"""What metrics and intervals mean, in words for the report."""
+"""What metrics, intervals and counts mean, in words for the report."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 METHODS = {
     "bca": "BCa bootstrap",
@@ -10,16 +12,21 @@ METHODS = {
     "delong-logit": "DeLong, logit scale",
     "wilson": "Wilson",
 }
+BETTER = {"higher": "higher", "lower": "lower", "zero": "near zero", "one": "near one", "nominal": "near 0.95"}
 ENDINGS = {
     "_within_site": "over pairs of cases of one site and fold",
     "_site_alone": "of a model that sees nothing but the site",
     "_reference_window": "around the reference's lesion, so that finding it costs nothing",
     "_predicted_window": "on the same cases around the predicted one",
+    "_present": "over the references that are not empty, missed ones included",
 }
 MEANINGS = {
+    "dice": "overlap of the masks, twice what both hold over the sum of both",
     "froc": "mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives per case, at an overlap (IoU) of 0.1",
     "map": "average precision, mean over overlaps (IoU) of 0.1 to 0.5",
     "hd95_mm": "95th percentile of the distance between the surfaces, of the two directions the larger",
+    "nsd": "share of both surfaces that lies within the tolerance of the other one",
+    "volume_error_ml": "mean of predicted − reference, above 0 where predictions are too large",
     "balanced_accuracy": "mean share of each class that is called rightly, calling the likeliest class",
     "bias": "mean of predicted − observed",
     "loa_lower": "lower 95 % limit of agreement, bias − 1.96 standard deviations of the differences",
@@ -39,12 +46,31 @@ OF_KIND = {  # where a kind means something else by a name
         "skill",
     ): "1 − integrated Brier score / that of the training fold's Kaplan-Meier curve; 0 is no better",
 }
-BETTER = {"higher": "higher", "lower": "lower", "zero": "near zero", "one": "near one", "nominal": "near 0.95"}
+EMPTY_MASKS = (
+    "Where only one of the two masks is empty, Dice and NSD are 0 and the distance is the diagonal of the scan, also "
+    "for a single false voxel; where both are, there is no value. In the notes missed masks are counted of those that "
+    "the reference holds, false and true negative ones of those that it leaves empty."
+)
+OUT_OF = {"n_missed": "n_present", "n_false": "n_empty", "n_true_negative": "n_empty"}
+"""Count -> the count that it is a part of, which is not told by itself."""
 
 
-def explained(names: Sequence[str], kind: str) -> str:
-    """What metrics of a task of a kind mean, as a sentence; nothing where none needs a word."""
-    found = {name: OF_KIND.get((kind, name), MEANINGS.get(name)) for name in names}
-    meanings = [f"{name}: {text}" for name, text in found.items() if text]
-    meanings += [f"...{end}: {text}" for end, text in ENDINGS.items() if any(name.endswith(end) for name in names)]
-    return f"{'; '.join(meanings)}." if meanings else ""
+def explained(metrics: Mapping[str, Mapping[str, Any]], kind: str) -> str:
+    """What the metrics of a task of a kind mean, as sentences; nothing where they need no word.
+
+    Args:
+        metrics: as in ``metrics.json``.
+        kind: of the task.
+    """
+    meanings = [f"{name}: {text}" for name in metrics if (text := _meaning(name, kind))]
+    meanings += [f"...{end}: {text}" for end, text in ENDINGS.items() if any(name.endswith(end) for name in metrics)]
+    sentences = [f"{'; '.join(meanings)}."] if meanings else []
+    if meanings and any("n_empty" in metric for metric in metrics.values()):
+        sentences.append(EMPTY_MASKS)
+    return " ".join(sentences)
+
+
+def _meaning(name: str, kind: str) -> str | None:
+    """Also of a name that ends in a number of the configuration, such as ``nsd_1mm``."""
+    names: Sequence[str] = (name, re.sub(r"_[0-9.]+(mm)?$", "", name))
+    return next((text for key in names if (text := OF_KIND.get((kind, key), MEANINGS.get(key)))), None)

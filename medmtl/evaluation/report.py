@@ -185,7 +185,8 @@ def _overlays(scores: Scores, name: str) -> list[Picture]:
         labelled = np.isin(reference.array, list(task.legal_values()))
         reference = replace(reference, array=np.where(labelled, reference.array, 0))
         picture = overlay(read_image(first_channel), reference, predicted, labels)
-        caption = f"{chosen[index].capitalize()}: {metric} {number(case.scores[metric])}; {picture.caption}"
+        empty = "" if reference.array.any() else "the reference is empty; "
+        caption = f"{chosen[index].capitalize()}: {metric} {number(case.scores[metric])}; {empty}{picture.caption}"
         pictures.append(replace(picture, caption=caption, case_id=case.case_id))
     return pictures
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from medmtl.data.split import Splits
-from medmtl.evaluation.meanings import BETTER, METHODS, explained
+from medmtl.evaluation.meanings import BETTER, METHODS, OUT_OF, explained
 from medmtl.evaluation.score import Scores
 from medmtl.evaluation.small_groups import (
     SHARED_MINIMUM,
@@ -25,7 +25,7 @@ from medmtl.tasks.base import CaseTask, ScoredCase
 
 FEW = f"fewer than {SHARED_MINIMUM} patients"
 NEXT = "left out, as smaller groups would follow from it"
-KNOWN = {"value", "ci95", "ci", "n", "better", "unit", "why"}
+KNOWN = {"value", "ci95", "ci", "n", "better", "unit", "why", *OUT_OF.values()}
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,13 @@ def summary_table(scores: Scores) -> Table:
         first = body.get("headline", body["primary"])
         metric = body["metrics"][first]
         within = _within_site(scores, name).get(first)
-        notes = [metric.get("why") or "", _confounded(body)]
+        notes = [metric.get("why") or "", _confounded(body), _empty_references(body, first)]
         if within is not None:
             notes.append(f"within sites {value_and_interval(within)[0]}")
-        rows.append((name, body["kind"], str(body["labelled"]), first, *value_and_interval(metric), _joined(notes)))
-    columns = ("task", "kind", "labelled", "metric", "value", "95 % interval", "notes")
-    return Table("Results", columns, tuple(rows), ("labelled", "value", "95 % interval"))
+        counts = (str(body["labelled"]), first, str(metric.get("n", "–")))
+        rows.append((name, body["kind"], *counts, *value_and_interval(metric), _joined(notes)))
+    columns = ("task", "kind", "labelled", "metric", "n", "value", "95 % interval", "notes")
+    return Table("Results", columns, tuple(rows), ("labelled", "n", "value", "95 % interval"))
 
 
 def metric_tables(metrics: Mapping[str, Mapping[str, Any]], kind: str) -> list[Table]:
@@ -99,7 +100,7 @@ def metric_tables(metrics: Mapping[str, Mapping[str, Any]], kind: str) -> list[T
                 values = value_and_interval(metric)
                 rows.append((name, *values, method, str(metric.get("n", "–")), better, _notes(metric)))
         if rows:
-            note = explained([row[0] for row in rows], kind)
+            note = explained({name: metrics[name] for name, *_ in rows}, kind)
             tables.append(Table(title, columns, tuple(rows), ("value", "95 % interval", "n"), note))
     return tables
 
@@ -257,6 +258,19 @@ def _confounded(body: Mapping[str, Any]) -> str:
     return f"confounded with the site; all pairs {pooled}; site alone {alone}"
 
 
+def _empty_references(body: Mapping[str, Any], metric: str) -> str:
+    """How much of a mean over masks is of empty references, where one false voxel decides; nothing without one."""
+    present = body["metrics"].get(f"{metric}_present")
+    if present is None:
+        return ""
+    counts = body["metrics"][metric]
+    empty, false = counts["n_empty"], counts["n_false"]
+    where = f"{metric} {value_and_interval(present)[0]} over the {present['n']} cases whose reference is not"
+    return (
+        f"{empty} of {empty + counts['n_present']} reference masks are empty, {false} of them called falsely; {where}"
+    )
+
+
 def _hidden_row(name: str, patients: int, columns: Sequence[str]) -> tuple[str, ...]:
     """The row of a group that a shared page leaves out."""
     return (name, *("–",) * (len(columns) - 2), FEW if patients < SHARED_MINIMUM else NEXT)
@@ -292,8 +306,10 @@ def _notes(metric: Mapping[str, Any]) -> str:
     extras = []
     for key, value in metric.items():
         if key not in KNOWN and value is not None:
-            shown = _shown(value)
-            extras.append(f"{key.removeprefix('n_').replace('_', ' ')} {shown}")
+            total = metric.get(OUT_OF.get(key, ""))
+            extras.append(
+                f"{key.removeprefix('n_').replace('_', ' ')} {_shown(value)}{f' of {total}' if total else ''}"
+            )
     return _joined([metric.get("why") or "", *extras])
 
 

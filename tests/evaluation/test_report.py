@@ -222,7 +222,7 @@ def test_every_metric_stands_in_the_page(page: str, scores: Scores) -> None:
     assert dice[1] == f"{metric['value']:.3f}"
     assert dice[2] == f"{metric['ci95'][0]:.3f} to {metric['ci95'][1]:.3f}"
     assert dice[4:6] == ["24", "higher"]
-    assert "missed 0; false 0" in dice[6]
+    assert "missed 0 of 48; false 0" in dice[6]
 
 
 def test_the_page_is_one_file_without_scripts_or_network(page: str) -> None:
@@ -382,3 +382,14 @@ def test_two_cases_are_the_best_and_the_worst(tmp_path: Path, scores: Scores, ru
     shutil.copytree(scores.folder / "masks", tmp_path / "masks")
     page = write_report(replace(scores, cases=cases, folder=tmp_path), [run]).read_text(encoding="utf-8")
     assert re.findall(r"</bdi></b> (\w+): dice", page) == ["Best", "Worst"]
+
+
+def test_an_overlay_says_that_its_reference_is_empty(tmp_path: Path, scores: Scores, run: RunFolder) -> None:
+    first, second, *_ = scores.cases["lesion"]
+    write_mask(tmp_path / "nothing.nii.gz", np.zeros(GRID.shape, np.uint8), GRID)
+    empty = replace(second, truth=tmp_path / "nothing.nii.gz", scores={**second.scores, "dice": 0.0})
+    shutil.copytree(scores.folder / "masks", tmp_path / "masks")
+    found = replace(scores, cases={**scores.cases, "lesion": [first, empty]}, folder=tmp_path)
+    page = write_report(found, [run]).read_text(encoding="utf-8")
+    assert "Worst: dice 0.000; the reference is empty; axial slice" in page
+    assert page.count("the reference is empty") == 2  # the caption and the picture's own text

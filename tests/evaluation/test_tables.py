@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from medmtl.data.split import Balance, Fold, Splits
@@ -22,8 +23,11 @@ from medmtl.evaluation.tables import (
     summary_table,
 )
 from medmtl.run_folder import RunFolder
-from medmtl.tasks.base import ScoredCase, Task
+from medmtl.tasks.base import Result, ScoredCase, Task
+from medmtl.tasks.segmentation import Segmentation, SegmentationOptions
 from tests.evaluation.test_site import TASK, case, confounded, learned_of
+
+MASK = Segmentation("tumour", SegmentationOptions(kind="segmentation", column="mask", labels={"core": 1}))
 
 
 class Run:
@@ -79,19 +83,50 @@ def test_a_task_confounded_with_the_site_is_headlined_by_its_within_site_score()
     scores = scores_of(TASK, cases)
     metrics = scores.metrics["tasks"]["grade"]["metrics"]
     table = summary_table(scores)
-    assert table.columns == ("task", "kind", "labelled", "metric", "value", "95 % interval", "notes")
-    ((*_, metric, value, interval, notes),) = table.rows
+    assert table.columns == ("task", "kind", "labelled", "metric", "n", "value", "95 % interval", "notes")
+    ((*_, labelled, metric, n, value, interval, notes),) = table.rows
     within, pooled, alone = (number(metrics[f"auc{end}"]["value"]) for end in ("_within_site", "", "_site_alone"))
     low, high = metrics["auc_within_site"]["ci95"]
     assert (metric, value, interval) == ("auc_within_site", within, f"{number(low)} to {number(high)}")
+    assert (labelled, n) == ("40", str(metrics["auc_within_site"]["n"]))
     assert notes == f"confounded with the site; all pairs {pooled}; site alone {alone}"
     assert within < pooled
 
 
 def test_other_tasks_are_headlined_by_their_primary_metric() -> None:
     cases = [entry for entry in confounded() if entry.site == "a"]
-    ((*_, metric, _, _, notes),) = summary_table(scores_of(TASK, cases)).rows
+    ((*_, metric, _, _, _, notes),) = summary_table(scores_of(TASK, cases)).rows
     assert (metric, "site" in notes) == ("auc", False)
+
+
+def masked(index: int, predicted: int, truth: int) -> ScoredCase:
+    """A case of so many voxels in a row."""
+    masks = [np.arange(6).reshape(6, 1, 1) < voxels for voxels in (predicted, truth)]
+    scores = MASK.mask_scores(masks[0].astype(np.uint8), masks[1].astype(np.uint8), (3.0, 4.0, 0.0))
+    return ScoredCase(f"c{index}", f"p{index}", None, 0, Path("x"), Result(), scores)
+
+
+def test_the_summary_says_how_much_of_a_dice_is_of_empty_references() -> None:
+    found = [masked(0, 2, 2), masked(1, 1, 3), masked(2, 0, 2), masked(3, 1, 0), masked(4, 2, 0), masked(5, 0, 0)]
+    scores = scores_of(MASK, found)
+    ((*_, labelled, metric, n, value, _, notes),) = summary_table(scores).rows
+    assert (labelled, metric, n, value) == ("6", "dice", "5", "0.300")
+    assert notes.endswith(
+        "3 of 6 reference masks are empty, 2 of them called falsely; dice 0.500 over the 3 cases whose reference is not"
+    )
+    metrics = scores.metrics["tasks"]["tumour"]["metrics"]
+    whole, by_label = metric_tables(metrics, "segmentation")
+    rows = {row[0]: row for row in (*whole.rows, *by_label.rows)}
+    for name in ("dice", "hd95_mm/core"):
+        assert rows[name][-1].endswith("missed 1 of 3; false 2 of 3; true negative 1 of 3")
+    for told in (
+        "diagonal of the scan, also for a single false voxel",
+        "..._present: over the references",
+        "nsd_1mm: ",
+    ):
+        assert told in whole.note
+    (full, _) = metric_tables(scores_of(MASK, found[:3]).metrics["tasks"]["tumour"]["metrics"], "segmentation")
+    assert full.rows[0][-1].endswith("missed 1 of 3; false 0; true negative 0")
 
 
 @pytest.mark.parametrize(
