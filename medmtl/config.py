@@ -48,7 +48,7 @@ LATER = {
     "training.select": "selection of a best checkpoint",
 }
 # columns of the result tables that are no task's
-RESERVED = ("calibrated", "case_id", "model_sha256", "outside_training", "patient", "site")
+RESERVED = ("calibrated", "case_id", "fold", "model_sha256", "outside_training", "patient", "site")
 PATH_KEYS = ("cohort.table", "split.file", "cache.folder", "cohort.roots", "init.run", "plan.nnunet")
 
 

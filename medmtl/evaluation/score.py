@@ -161,7 +161,7 @@ def evaluate_selection(
                 {"case_id": case_id, "fold": group.fold, "activations": prediction.activations}
                 | ({"at_reference": prediction.at_reference} if prediction.at_reference else {})
             )
-            rows[case_id] = _row(selection.scored, case, found)
+            rows[case_id] = _row(selection.scored, case, group.fold_cell, found)
             progress("evaluate", len(rows), selection.total)
     scores = _scores(_telling(selection, unfinished), scored, moved, out)
     for name, cases in scores.cases.items():
@@ -288,9 +288,12 @@ def metrics_json(
     return {**head, "tasks": body}
 
 
-def _row(tasks: Mapping[str, Task], case: Case, found: Mapping[str, ScoredCase]) -> dict[str, dict[str, Cell]]:
-    """Who it is, then one part per task."""
-    parts: dict[str, dict[str, Cell]] = {"": {"case_id": case.case_id, "patient": case.patient, "site": case.site}}
+def _row(
+    tasks: Mapping[str, Task], case: Case, fold: int | str, found: Mapping[str, ScoredCase]
+) -> dict[str, dict[str, Cell]]:
+    """Who it is and whose model answered, then one part per task."""
+    who: dict[str, Cell] = {"case_id": case.case_id, "patient": case.patient, "site": case.site, "fold": fold}
+    parts: dict[str, dict[str, Cell]] = {"": who}
     for name, entry in found.items():
         task = tasks[name]
         row: dict[str, Cell] = {}
