@@ -28,14 +28,18 @@ class Prediction(CasePrediction):
     model_sha256: str = ""
 
     def save(self, out: str | Path) -> Path:
-        """Write the masks and a one-row ``predictions.csv`` into ``out``; returns the table.
+        """Write the masks into ``out``, and a row into its ``predictions.csv``; returns the table.
+
+        Rows of other cases stay, so that a loop over cases may save into one folder; a case of the same ``case_id`` is
+        replaced.
 
         Raises:
-            InputError: if ``out`` is a run or holds masks of somebody else; see
+            InputError: if ``out`` is a run, or holds masks of somebody else or predictions of another model; see
                 :func:`medmtl.inference.write.open_output`.
         """
         open_output(Path(out))
         table = PredictionTable(Path(out) / TABLE)
+        table.keep_others(self.case_id, self.model_sha256)
         table.begin()
         write_masks(self, Path(out))
         table.add(prediction_row(self, self.model_sha256))
@@ -66,13 +70,17 @@ class Model:
 
     @freed_memory_kept()
     def predict(
-        self, images: Mapping[str, str | Path], *, case_id: str = "case", covariates: Mapping[str, Any] | None = None
+        self,
+        images: Mapping[str, str | Path],
+        *,
+        case_id: str | None = None,
+        covariates: Mapping[str, Any] | None = None,
     ) -> Prediction:
         """Predict one case.
 
         Args:
             images: channel -> file; optional channels may be left out.
-            case_id: the case's name in files that are saved.
+            case_id: the case's name in files that are saved; by default that of the first channel's file.
             covariates: name -> value of every clinical covariate in :attr:`covariates`; None is a missing value.
 
         Raises:

@@ -166,11 +166,13 @@ def _refuse_other_names(inputs: Sequence[str], channels: Sequence[str], optional
 def case_of_files(
     images: Mapping[str, str | Path],
     channels: tuple[str, ...],
-    case_id: str,
+    case_id: str | None = None,
     cells: Mapping[str, str | None] | None = None,
     optional: Sequence[str] = (),
 ) -> Case:
     """One case from a file per channel, but for optional ones that it lacks, and its covariates' cells.
+
+    By default it is named by its first channel's file.
 
     Raises:
         InputError: if a channel is missing or unknown, or a file does not exist.
@@ -180,7 +182,7 @@ def case_of_files(
     for path in paths.values():
         if not path.is_file():
             raise InputError(f"{path} is no file")
-    return _case(paths, case_id, cells or {})
+    return _case(paths, _stem(next(iter(paths.values()))) if case_id is None else case_id, cells or {})
 
 
 def _case(images: Mapping[str, Path], case_id: str, cells: Mapping[str, str | None]) -> Case:
