@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from medmtl.data.split import Splits
+from medmtl.data.split import Balance, Splits
 from medmtl.evaluation.meanings import BETTER, METHODS, OUT_OF, explained
 from medmtl.evaluation.score import Scores
 from medmtl.evaluation.small_groups import (
@@ -24,6 +24,7 @@ from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import CaseTask, ScoredCase
 
 FEW = f"fewer than {SHARED_MINIMUM} patients"
+BALANCE = "Balance of the split"
 NEXT = "left out, as smaller groups would follow from it"
 KNOWN = {"value", "ci95", "ci", "n", "better", "unit", "why", *OUT_OF.values()}
 
@@ -187,28 +188,27 @@ def finding_table(findings: Sequence[Mapping[str, Any]], share: bool) -> Table:
 
 
 def split_table(splits: Splits, share: bool) -> Table:
-    """How many patients, cases and labels each part of each fold holds.
+    """How many patients, cases and labels each fold holds, in its parts: a column per fold.
 
     On a shared page without what few patients of a part carry, and nothing where a part is of few patients itself.
     """
     balance = splits.balance
     left_out = small_families(balance) if share else ()
-    labels = tuple(label for label in (balance[0].labels if balance else ()) if family(label) not in left_out)
-    columns = ("fold", "part", "patients", "cases", *labels)
+    labels = [label for label in (balance[0].labels if balance else ()) if family(label) not in left_out]
+    folds: dict[int | None, list[Balance]] = {}
+    for row in balance:
+        folds.setdefault(row.fold, []).append(row)
+    parts = (" / ".join(row.part for row in held) for held in folds.values())
+    names = ("" if fold is None else f"fold {fold}: " for fold in folds)
+    columns = ("number of", *(f"{name}{part}" for name, part in zip(names, parts, strict=True)))
     if share and any(row.patients < SHARED_MINIMUM for row in balance):
-        return Table("Balance of the split", columns, ())
-    rows = tuple(
-        (
-            "–" if row.fold is None else str(row.fold),
-            row.part,
-            str(row.patients),
-            str(row.cases),
-            *(str(row.labels.get(label, 0)) for label in labels),
-        )
-        for row in balance
-    )
+        return Table(BALANCE, columns, ())
+    counts = {"patients": [[row.patients for row in held] for held in folds.values()]}
+    counts["cases"] = [[row.cases for row in held] for held in folds.values()]
+    counts |= {label: [[row.labels.get(label, 0) for row in held] for held in folds.values()] for label in labels}
+    rows = tuple((name, *(" / ".join(map(str, held)) for held in found)) for name, found in counts.items())
     note = f"Left out, because a part may hold {FEW} of one kind: {', '.join(left_out)}." if left_out else ""
-    return Table("Balance of the split", columns, rows, columns[2:], note)
+    return Table(BALANCE, columns, rows, columns[1:], note)
 
 
 def plan_table(plan: Plan) -> Table:

@@ -250,6 +250,12 @@ def test_equal_input_gives_equal_bytes(page: str, scores: Scores, run: RunFolder
     assert write_report(scores, [run]).read_text(encoding="utf-8") == page
 
 
+def test_print_cuts_no_table_and_leaves_no_heading_alone(page: str) -> None:
+    _, _, rules = page.partition("@media print {")
+    assert ".wide { overflow: visible; }" in rules and "h2, h3 { break-after: avoid; }" in rules
+    assert "nowrap" not in rules.partition("</style>")[0]
+
+
 def test_the_file_is_private(page: str, scores: Scores) -> None:
     assert (scores.folder / "report.html").stat().st_mode & 0o077 == 0
 
@@ -310,7 +316,8 @@ def test_training_and_plan_are_shown(page: str) -> None:
     planned = {row[0]: row[1] for row in tables["Decisions and reasons"][1:]}
     assert planned["normalisation.t1"] == "zscore"
     assert all(value not in ("", "-", "–") for value in planned.values())
-    assert tables["Balance of the split"][0][2:] == ["patients", "cases", "grade: low", "grade: high"]
+    assert [row[0] for row in tables["Balance of the split"][1:]] == ["patients", "cases", "grade: low", "grade: high"]
+    assert tables["Balance of the split"][0] == ["number of", *(f"fold {fold}: train / val" for fold in range(3))]
     assert "Intervals are conditional on the trained models." in page
 
 
@@ -361,7 +368,8 @@ def test_a_shared_page_tells_nothing_of_single_cases(tmp_path: Path, scores: Sco
     assert alternatives[0] == "grade: ROC"
     assert len(alternatives) == 3
     assert all(": loss" in text for text in alternatives[1:])
-    assert found.tables["Balance of the split"][0] == ["fold", "part", "patients", "cases"]  # 4 of each grade
+    balance = [row[0] for row in found.tables["Balance of the split"]]
+    assert balance == ["number of", "patients", "cases"]  # 4 of each grade
     assert ["Lonely", "–", "–", "–", "–", "fewer than 5 patients"] in found.tables["By site"]
 
 

@@ -215,13 +215,27 @@ def test_a_shared_page_tells_nothing_of_few_patients_in_the_split() -> None:
     val = {"site=A": 17, "site=B": 3, "grade:high": 10, "grade:low": 10}
     splits = split_of((40, 40, train), (20, 20, val))
     whole, shared = split_table(splits, share=False), split_table(splits, share=True)
-    assert whole.columns[4:] == tuple(train) and whole.note == ""
-    assert shared.columns == ("fold", "part", "patients", "cases", "grade:high", "grade:low")
-    assert shared.rows == (("0", "train", "40", "40", "20", "20"), ("0", "val", "20", "20", "10", "10"))
+    assert [row[0] for row in whole.rows] == ["patients", "cases", *train] and whole.note == ""
+    assert shared.columns == ("number of", "fold 0: train / val")
+    assert shared.rows == (
+        ("patients", "40 / 20"),
+        ("cases", "40 / 20"),
+        ("grade:high", "20 / 10"),
+        ("grade:low", "20 / 10"),
+    )
     assert shared.note == "Left out, because a part may hold fewer than 5 patients of one kind: site."
     few = split_of((40, 40, train), (4, 20, val))
     assert split_table(few, share=True).rows == ()
-    assert len(split_table(few, share=False).rows) == 2
+    assert split_table(few, share=False).rows[0] == ("patients", "40 / 4")
+
+
+def test_the_balance_has_a_column_per_fold_and_one_for_the_test_part() -> None:
+    (train, val) = split_of((40, 40, {"a": 7}), (20, 21, {"a": 3})).balance
+    rows = (train, val, replace(train, fold=1), replace(val, fold=1), Balance(None, "test", 9, 10, {"a": 2}))
+    table = split_table(Splits((Fold(("x",), ("y",)),), (), rows), share=False)
+    assert table.columns == ("number of", "fold 0: train / val", "fold 1: train / val", "test")
+    assert table.numeric == table.columns[1:]
+    assert table.rows[1:] == (("cases", "40 / 21", "40 / 21", "10"), ("a", "7 / 3", "7 / 3", "2"))
 
 
 @pytest.mark.parametrize(
