@@ -74,6 +74,7 @@ def write_report(scores: Scores, runs: Sequence[RunFolder], *, share: bool = Fal
         share=share,
         summary=tables.summary_table(scores),
         sections=[_section(scores, name, share) for name in scores.tasks],
+        first=f"fold {manifest['fold']}" if len(runs) > 1 else "",
         curves=_loss_curves(first, list(scores.tasks)),
         conflict=conflict_pictures(first.read_log()),
         training=[collapse],

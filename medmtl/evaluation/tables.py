@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from medmtl.data.split import Balance, Splits
-from medmtl.evaluation.meanings import BETTER, METHODS, OUT_OF, explained
+from medmtl.evaluation.meanings import BETTER, COUNTS, METHODS, OUT_OF, explained
 from medmtl.evaluation.score import Scores
 from medmtl.evaluation.small_groups import (
     SHARED_MINIMUM,
@@ -26,6 +26,7 @@ from medmtl.tasks.base import CaseTask, ScoredCase
 FEW = f"fewer than {SHARED_MINIMUM} patients"
 BALANCE = "Balance of the split"
 NEXT = "left out, as smaller groups would follow from it"
+SKILL = "Skill compares with one answer for everybody, learned from the training cases: 1 is perfect, 0 no better."
 KNOWN = {"value", "ci95", "ci", "n", "better", "unit", "why", *OUT_OF.values()}
 
 
@@ -38,7 +39,7 @@ class Table:
         columns: their headings.
         rows: one text per column.
         numeric: columns that are aligned as numbers.
-        note: a sentence below.
+        note: sentences below, which may be lines of their own.
     """
 
     title: str
@@ -82,10 +83,13 @@ def summary_table(scores: Scores) -> Table:
         notes = [metric.get("why") or "", _confounded(body), _empty_references(body, first)]
         if within is not None:
             notes.append(f"within sites {value_and_interval(within)[0]}")
+        if "skill" in body["metrics"]:
+            notes.append(f"skill {value_and_interval(body['metrics']['skill'])[0]}")
         counts = (str(body["labelled"]), first, str(metric.get("n", "–")))
         rows.append((name, body["kind"], *counts, *value_and_interval(metric), _joined(notes)))
     columns = ("task", "kind", "labelled", "metric", "n", "value", "95 % interval", "notes")
-    return Table("Results", columns, tuple(rows), ("labelled", "n", "value", "95 % interval"))
+    note = SKILL if any("skill" in body["metrics"] for body in scores.metrics["tasks"].values()) else ""
+    return Table("Results", columns, tuple(rows), ("labelled", "n", "value", "95 % interval"), note)
 
 
 def metric_tables(metrics: Mapping[str, Mapping[str, Any]], kind: str) -> list[Table]:
@@ -305,7 +309,9 @@ def _targets(cases: Sequence[ScoredCase], columns: Sequence[str]) -> tuple[str, 
 def _notes(metric: Mapping[str, Any]) -> str:
     extras = []
     for key, value in metric.items():
-        if key not in KNOWN and value is not None:
+        if key in COUNTS:
+            extras.append(COUNTS[key].format(value) if value else "")
+        elif key not in KNOWN and value is not None:
             total = metric.get(OUT_OF.get(key, ""))
             extras.append(
                 f"{key.removeprefix('n_').replace('_', ' ')} {_shown(value)}{f' of {total}' if total else ''}"

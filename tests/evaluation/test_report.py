@@ -321,6 +321,14 @@ def test_training_and_plan_are_shown(page: str) -> None:
     assert "Intervals are conditional on the trained models." in page
 
 
+def test_curves_and_plan_of_several_folds_say_whose_they_are(
+    page: str, tmp_path: Path, scores: Scores, run: RunFolder
+) -> None:
+    again = write_report(replace(scores, folder=tmp_path), [run, run], share=True).read_text(encoding="utf-8")
+    assert "Curves and, below, the plan are those of fold 0." in again
+    assert "are those of fold" not in page
+
+
 def test_a_collapsed_head_is_said_at_the_top(page: str) -> None:
     assert '<p class="warning">grade, fold 0: nearly constant</p>' in page.partition("<main>")[0]
 

@@ -24,6 +24,8 @@ from medmtl.evaluation.tables import (
 )
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import Result, ScoredCase, Task
+from medmtl.tasks.regression import Regression, RegressionOptions
+from medmtl.tasks.regression.task import RegressionResult
 from medmtl.tasks.segmentation import Segmentation, SegmentationOptions
 from tests.evaluation.test_site import TASK, case, confounded, learned_of
 
@@ -129,6 +131,14 @@ def test_the_summary_says_how_much_of_a_dice_is_of_empty_references() -> None:
     assert full.rows[0][-1].endswith("missed 1 of 3; false 0; true negative 0")
 
 
+EXPLAINED = [
+    *(("segmentation", name) for name in ("dice", "hd95_mm", "nsd_1mm")),
+    *(("classification", name) for name in ("average_precision", "f1_macro")),
+    *(("regression", name) for name in ("r2", "spearman")),
+    *(("survival", name) for name in ("c_index", "c_index_uno", "brier_integrated")),
+]
+
+
 @pytest.mark.parametrize(
     ("kind", "metric", "told"),
     [
@@ -139,12 +149,32 @@ def test_the_summary_says_how_much_of_a_dice_is_of_empty_references() -> None:
         ("classification", "brier", "of more than two classes summed over the classes"),
         ("survival", "c_index_within_site", "..._within_site: over pairs of cases of one site"),
         ("survival", "c_index_site_alone", "..._site_alone: of a model that sees nothing but the site"),
+        ("segmentation", "nsd_2.5mm", "nsd_2.5mm: share of both surfaces"),
+        ("segmentation", "volume_error_ml", "above 0 where predictions are too large"),
+        ("survival", "auc_1095", "auc_1095: of cases with the event by this time"),
+        ("classification", "auc", "auc: share of pairs of a positive and a negative case"),
+        *((kind, name, f"{name}: ") for kind, name in EXPLAINED),
     ],
 )
 def test_a_metric_is_explained_as_its_kind_computes_it(kind: str, metric: str, told: str) -> None:
     (table,) = metric_tables({metric: {"value": 0.5, "n": 40}}, kind)
     assert told in table.note
     assert ("median" in table.note) == ("median" in told)
+
+
+def test_counts_and_methods_are_told_in_words() -> None:
+    entry = {"value": 0.5, "n": 40, "ci95": [0.4, 0.6], "ci": "u-statistic-logit", "n_classes": 2, "n_events": 13}
+    (table,) = metric_tables({"c_index": {**entry, "n_clipped": 0, "n_lesions": 7}}, "survival")
+    assert table.rows[0][3] == "U-statistic, logit scale"
+    assert table.rows[0][-1] == "over 2 classes; 13 events; lesions 7"
+
+
+def test_the_summary_tells_the_skill_and_what_it_compares_with() -> None:
+    task = Regression("size", RegressionOptions(kind="regression", column="size"), {"median_value": 10.0})
+    cases = [ScoredCase(f"c{n}", f"p{n}", None, 0, float(n), RegressionResult(value=n + 1.0)) for n in range(12)]
+    table = summary_table(scores_of(task, cases))
+    assert table.rows[0][-1].endswith(f"; skill {number(1 - 12 / sum(abs(10 - n) for n in range(12)))}")
+    assert table.note.startswith("Skill compares with one answer for everybody")
 
 
 def of_patient(patient: str, entry: ScoredCase) -> ScoredCase:

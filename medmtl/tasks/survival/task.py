@@ -341,21 +341,23 @@ class Survival(PooledTask):
         return c_index_width(len(everybody), len({p for fold in folds for p, outcome in fold if outcome.event}))
 
     def figures(self, cases: Sequence[ScoredCase]) -> tuple[Figure, ...]:
-        """Kaplan-Meier curves of the halves of lower and of higher predicted risk; each fold is halved by itself."""
+        """Kaplan-Meier curves of the halves of lower and of higher predicted risk, by the median of each fold."""
         time_N, event_N = _arrays([case.truth for case in cases])
         risk_N, fold_N = _risks(cases)
         high_N = np.zeros(len(cases), dtype=np.bool_)
         for fold in np.unique(fold_N):
             rows = fold_N == fold
             high_N[rows] = risk_N[rows] > np.median(risk_N[rows])
-        groups = []
+        groups, followed = [], []
         for label, member_N in (("lower risk", ~high_N), ("higher risk", high_N)):
             if member_N.any():
                 curve = kaplan_meier(time_N[member_N], event_N[member_N])
                 times = (0.0, *curve.times, float(time_N[member_N].max()))
                 values = (1.0, *curve.values, (1.0, *curve.values)[-1])
                 groups.append((f"{label} ({int(member_N.sum())})", times, values))
-        return (KaplanMeierFigure(f"{self.name}: halves by predicted risk", tuple(groups)),)
+                followed.append(tuple(time_N[member_N].tolist()))
+        title = f"{self.name}: halves by predicted risk, split at the median of each fold"
+        return (KaplanMeierFigure(title, tuple(groups), tuple(followed), self.options.time),)
 
 
 def _arrays(outcomes: Sequence[Outcome]) -> tuple[FloatArray, BoolArray]:
