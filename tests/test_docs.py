@@ -128,7 +128,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that the Python blocks run in.
 
     ``config.yaml`` is the README's, but so small that it trains in seconds; its cohort is generated; ``scan.nii.gz`` is
-    its first case's image.
+    its first case's image; ``runs`` holds tables of four evaluations.
     """
     folder = tmp_path_factory.mktemp("reader")
     (text,) = (block.text for block in fenced(ROOT / "README.md") if block.text.startswith("schema:"))
@@ -140,6 +140,11 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "config.yaml").write_text(yaml.safe_dump(written), encoding="utf-8")
     write_stand_in(folder / "config.yaml", folder)
     (folder / "scan.nii.gz").write_bytes(next(folder.glob("case00_image.nii.gz")).read_bytes())
+    for place, run in enumerate(("joint-0", "joint-1", "alone-0", "alone-1")):
+        table = folder / "runs" / run / "evaluation" / "val" / "cases.csv"
+        table.parent.mkdir(parents=True)
+        rows = [f"c{n},p{n // 2},0.{5 + n % 3}{place}" for n in range(12)]
+        table.write_text("\n".join(["case_id,patient,tumour/dice", *rows, "empty,p9,"]) + "\n", encoding="utf-8")
     return folder
 
 
