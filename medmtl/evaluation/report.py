@@ -158,11 +158,16 @@ def _section(scores: Scores, name: str, share: bool) -> _Section:
     return _Section(
         name,
         body["kind"],
-        tables.metric_tables(body["metrics"], body["kind"]),
+        tables.metric_tables(body["metrics"], body["kind"], fitted_elsewhere=_has_fitted_page(scores)),
         pictures,
         [] if share else _overlays(scores, name),
         [table for table in sites if table is not None],
     )
+
+
+def _has_fitted_page(scores: Scores) -> bool:
+    """Whether another page of this run, that of all folds, is the one on which thresholds are fitted."""
+    return len(scores.folds) > 1 and scores.split != "val"
 
 
 def _overlays(scores: Scores, name: str) -> list[Picture]:

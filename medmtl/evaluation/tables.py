@@ -27,6 +27,10 @@ FEW = f"fewer than {SHARED_MINIMUM} patients"
 BALANCE = "Balance of the split"
 NEXT = "left out, as smaller groups would follow from it"
 SKILL = "Skill compares with one answer for everybody, learned from the training cases: 1 is perfect, 0 no better."
+FIXED = (
+    "Sensitivity and specificity are at probability 0.5, not at the operating point of the run's own folds; do not "
+    "compare them with theirs."
+)
 KNOWN = {"value", "ci95", "ci", "n", "better", "unit", "why", *OUT_OF.values()}
 
 
@@ -92,8 +96,16 @@ def summary_table(scores: Scores) -> Table:
     return Table("Results", columns, tuple(rows), ("labelled", "n", "value", "95 % interval"), note)
 
 
-def metric_tables(metrics: Mapping[str, Mapping[str, Any]], kind: str) -> list[Table]:
-    """Every metric of a task of a kind: those of the whole task, then those of its labels and regions."""
+def metric_tables(
+    metrics: Mapping[str, Mapping[str, Any]], kind: str, *, fitted_elsewhere: bool = False
+) -> list[Table]:
+    """Every metric of a task of a kind: those of the whole task, then those of its labels and regions.
+
+    Args:
+        metrics: as in ``metrics.json``.
+        kind: of the task.
+        fitted_elsewhere: whether the run's own folds are scored at fitted thresholds, which these cases are not.
+    """
     columns = ("metric", "value", "95 % interval", "interval by", "n", "better", "notes")
     tables = []
     for title, parts in (("Metrics", False), ("Metrics by label", True)):
@@ -106,6 +118,8 @@ def metric_tables(metrics: Mapping[str, Mapping[str, Any]], kind: str) -> list[T
                 rows.append((name, *values, method, str(metric.get("n", "–")), better, _notes(metric)))
         if rows:
             note = explained({name: metrics[name] for name, *_ in rows}, kind)
+            if fitted_elsewhere and any("threshold" in metrics[name] for name, *_ in rows):
+                note = f"{note}\n{FIXED}".lstrip()
             tables.append(Table(title, columns, tuple(rows), ("value", "95 % interval", "n"), note))
     return tables
 

@@ -356,6 +356,17 @@ def test_fitted_thresholds_are_shown_by_fold(tmp_path: Path, scores: Scores, run
     assert "brier_calibrated" in {row[0] for row in rows}
 
 
+def test_a_threshold_of_one_half_is_no_drop_from_the_fitted_one(
+    page: str, tmp_path: Path, scores: Scores, run: RunFolder
+) -> None:
+    said = "at probability 0.5, not at the operating point of the run&#39;s own folds"
+    other = replace(scores, split="all", folder=tmp_path)
+    assert write_report(other, [run, run], share=True).read_text(encoding="utf-8").count(said) == 1
+    single = replace(other, folds=(0,))
+    assert said not in write_report(single, [run], share=True).read_text(encoding="utf-8")
+    assert said not in page
+
+
 def test_training_scores_are_marked_as_resubstitution(tmp_path: Path, scores: Scores, run: RunFolder) -> None:
     note = metrics_json("train", [0], CASES, {}, {}, {})["note"]
     trained = replace(scores, split="train", metrics={**scores.metrics, "note": note}, folder=tmp_path)
