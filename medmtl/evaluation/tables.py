@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from medmtl.data.split import Balance, Splits
@@ -21,7 +21,7 @@ from medmtl.evaluation.small_groups import (
 )
 from medmtl.planning import Plan, plan_rows
 from medmtl.run_folder import RunFolder
-from medmtl.tasks.base import CaseTask, ScoredCase
+from medmtl.tasks.base import ScoredCase
 
 FEW = f"fewer than {SHARED_MINIMUM} patients"
 BALANCE = "Balance of the split"
@@ -257,14 +257,9 @@ def collapse_table(runs: Sequence[RunFolder]) -> Table:
 
 def _within_site(scores: Scores, name: str) -> dict[str, dict[str, Any]]:
     """The metrics that change when only pairs of one fold and site are compared."""
-    cases = scores.cases[name]
-    if not isinstance(scores.tasks[name], CaseTask) or len({_site(case) for case in cases}) < 2:
-        return {}
-    strata = {pair: index for index, pair in enumerate(sorted({(case.fold, _site(case)) for case in cases}))}
-    stratified = [replace(case, fold=strata[case.fold, _site(case)]) for case in cases]
     pooled = scores.metrics["tasks"][name]["metrics"]
-    found = {metric: estimate.to_json() for metric, estimate in scores.tasks[name].metrics(stratified).items()}
-    return {metric: body for metric, body in found.items() if body["value"] != pooled[metric]["value"]}
+    found = scores.within.get(name, {})
+    return {key: estimate.to_json() for key, estimate in found.items() if estimate.value != pooled[key]["value"]}
 
 
 def _confounded(body: Mapping[str, Any]) -> str:

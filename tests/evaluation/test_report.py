@@ -20,7 +20,7 @@ from medmtl.data.split import Balance, Fold, Splits
 from medmtl.data.volume import Grid, Volume
 from medmtl.evaluation.report import write_report
 from medmtl.evaluation.score import Scores, metrics_json
-from medmtl.evaluation.site import Learned
+from medmtl.evaluation.site import Learned, within_estimates
 from medmtl.evaluation.tables import number
 from medmtl.files import make_private_folder, write_json
 from medmtl.inference.write import mask_file
@@ -123,7 +123,8 @@ def make_scores(folder: Path) -> Scores:
         value = RegressionResult(value=volume + rng.normal(0, 1.5))
         cases["size"].append(ScoredCase(*who, volume, value, size.result_scores(value, volume)))
     metrics = metrics_json("val", [0, 1, 2], CASES, tasks, cases, LEARNED)
-    return Scores("val", (0, 1, 2), tasks, cases, metrics, out, images)
+    within = {name: within_estimates(task, cases[name]) for name, task in tasks.items()}
+    return Scores("val", (0, 1, 2), tasks, cases, metrics, out, images, within=within)
 
 
 def make_run(folder: Path) -> RunFolder:

@@ -13,6 +13,7 @@ import pytest
 from medmtl.data.split import Balance, Fold, Splits
 from medmtl.evaluation.report import _alerts
 from medmtl.evaluation.score import Scores, metrics_json
+from medmtl.evaluation.site import within_estimates
 from medmtl.evaluation.tables import (
     cohort_table,
     collapse_table,
@@ -72,7 +73,8 @@ def test_every_verdict_is_a_row_and_the_newest_is_what_the_page_warns_of(
 def scores_of(task: Task, cases: Sequence[ScoredCase]) -> Scores:
     learned = {task.name: learned_of(list(cases))}
     metrics = metrics_json("val", [0], len(cases), {task.name: task}, {task.name: cases}, learned)
-    return Scores("val", (0,), {task.name: task}, {task.name: cases}, metrics, Path(), {})
+    within = {task.name: within_estimates(task, cases)}
+    return Scores("val", (0,), {task.name: task}, {task.name: cases}, metrics, Path(), {}, within=within)
 
 
 def test_a_task_confounded_with_the_site_is_headlined_by_its_within_site_score() -> None:
