@@ -71,7 +71,7 @@ class Model:
     @freed_memory_kept()
     def predict(
         self,
-        images: Mapping[str, str | Path],
+        images: Mapping[str, str | Path] | str | Path,
         *,
         case_id: str | None = None,
         covariates: Mapping[str, Any] | None = None,
@@ -79,13 +79,15 @@ class Model:
         """Predict one case.
 
         Args:
-            images: channel -> file; optional channels may be left out.
+            images: channel -> file; optional channels may be left out. For a model of one channel the file alone does.
             case_id: the case's name in files that are saved; by default that of the first channel's file.
             covariates: name -> value of every clinical covariate in :attr:`covariates`; None is a missing value.
 
         Raises:
             InputError: if a channel or a covariate is missing or unknown, or a file cannot be used.
         """
+        if isinstance(images, str | Path) and len(self.channels) == 1:
+            images = {self.channels[0]: images}
         cells = cells_of(covariates or {}, self._predictor.config)
         optional = self._predictor.optional
         found = self._predictor.predict(case_of_files(images, self.channels, case_id, cells, optional))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,7 @@ def _refuse_other_names(inputs: Sequence[str], channels: Sequence[str], optional
 
 
 def case_of_files(
-    images: Mapping[str, str | Path],
+    images: object,
     channels: tuple[str, ...],
     case_id: str | None = None,
     cells: Mapping[str, str | None] | None = None,
@@ -175,9 +176,15 @@ def case_of_files(
     By default it is named by its first channel's file.
 
     Raises:
-        InputError: if a channel is missing or unknown, or a file does not exist.
+        InputError: if a channel is missing or unknown, or a file does not exist, or is no path.
     """
+    if not isinstance(images, Mapping):
+        wanted = ", ".join(f"{name!r}: FILE" for name in channels)
+        raise InputError(f"the model wants a file for each channel, {{{wanted}}}; found a {type(images).__name__}")
     refuse_other_channels(images, channels, optional)
+    for name, file in images.items():
+        if not isinstance(file, str | os.PathLike):
+            raise InputError(f"channel {name} is given by the path of a NIfTI file, found a {type(file).__name__}")
     paths = {name: Path(images[name]) for name in channels if name in images}
     for path in paths.values():
         if not path.is_file():
