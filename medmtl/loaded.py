@@ -17,7 +17,7 @@ from medmtl.inference.unfinished import open_models
 from medmtl.inference.write import TABLE, PredictionTable, open_output, prediction_row, write_masks
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction(CasePrediction):
     """What a model says of one case, by task.
 
@@ -57,6 +57,11 @@ class Model:
 
     def __init__(self, run: str | Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> None:
         self._predictor = Predictor(open_models(Path(run)), device)
+
+    def __repr__(self) -> str:
+        """Its channels, and its tasks with their kinds."""
+        tasks = ", ".join(f"{name} {task.kind}" for name, task in self._predictor.tasks.items())
+        return f"Model({', '.join(self.channels)} -> {tasks})"
 
     @property
     def channels(self) -> tuple[str, ...]:
