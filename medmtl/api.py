@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -100,7 +99,7 @@ def check_report(
     config: PathLike, *, headers: bool = False, overrides: Overrides | None = None, progress: Progress = silent
 ) -> CheckReport:
     """As :func:`check`, with what the cohort will let be said."""
-    resolved = configuration.load(_file(config), overrides)
+    resolved = configuration.load(configuration.path_of(config), overrides)
     built = build_tasks(resolved)
     checked = (check_headers if headers else check_cohort)(resolved, built, progress)
     splits = None if headers or checked.findings.rejected() else checked.splits
@@ -126,7 +125,7 @@ def plan(
         CohortError: if the check rejects anything.
     """
     refuse_fold(fold, "none")
-    ready = make_ready(configuration.load(_file(config), overrides), progress=progress)
+    ready = make_ready(configuration.load(configuration.path_of(config), overrides), progress=progress)
     planned = plan_fold(ready, fold, describe_device(device))
     if planned.case_view is None:
         return with_duration(planned, plan_towers(ready.config, ready.tasks, planned.network))
@@ -161,7 +160,7 @@ def train(
         ``out``, which :func:`evaluate`, :func:`predict` and :func:`load` take.
     """
     refuse_fold(fold, "all", "none")
-    resolved = configuration.load(_file(config), overrides)
+    resolved = configuration.load(configuration.path_of(config), overrides)
     place = Path(out)
     start = Start(resolved, place, fold, device, resume, strict, progress)
     with joined() as ranks:
@@ -195,7 +194,7 @@ def profile(
     """
     if steps < 1:
         raise InputError(f"a profile wants 1 step or more, found {steps}", code="B164")
-    ready = make_ready(configuration.load(_file(config), overrides), progress=progress)
+    ready = make_ready(configuration.load(configuration.path_of(config), overrides), progress=progress)
     with tempfile.TemporaryDirectory(prefix="medmtl-profile-") as folder:
         run = start_run(ready, Path(folder) / "run", 0, device, progress)
         return profile_steps(run, steps, progress)
@@ -243,7 +242,7 @@ def evaluate(
             raise InputError(f"all cases of another cohort are scored; leave --split {split} away")
         folder = _evaluation(runs, run, _external_name(config)) if out is None else Path(out)
         _refuse_inputs(folder, own)
-        chosen = external_selection(runs, _file(config), allow_overlap=allow_overlap, progress=progress)
+        chosen = external_selection(runs, configuration.path_of(config), allow_overlap=allow_overlap, progress=progress)
         found[chosen.split] = evaluate_selection(chosen, folder, device=device, progress=progress)
     elif allow_overlap:
         raise InputError("--allow-overlap is for another cohort; give its configuration by --config")
@@ -271,7 +270,7 @@ def report(run: PathLike, *, config: PathLike | None = None, split: str = "val",
     """
     runs = open_folds(Path(run))
     if config is not None:
-        chosen = external_selection(runs, _file(config), allow_overlap=True)
+        chosen = external_selection(runs, configuration.path_of(config), allow_overlap=True)
         return write_report(load_scores(chosen, _evaluation(runs, run, _external_name(config))), runs, share=share)
     return write_report(load_scores(own_selection(runs, split), _evaluation(runs, run, split)), runs, share=share)
 
@@ -339,9 +338,7 @@ def register(kind: type[Task]) -> type[Task]:
         InputError: if it is no subclass of :class:`medmtl.tasks.base.Task` with a ``kind`` for a name.
         ConfigError: if another class has that name.
     """
-    if not _is_kind(kind):
-        raise InputError(f"a task kind is a subclass of medmtl.tasks.base.Task with a text as its kind, found {kind!r}")
-    return tasks.kinds.add(kind)
+    return tasks.register(kind)
 
 
 def synth(
@@ -382,15 +379,4 @@ def _refuse_inputs(folder: Path, config: Config) -> None:
 
 
 def _external_name(config: PathLike) -> str:
-    return f"{safe_name(_file(config).stem)}-{EXTERNAL_SPLIT}"
-
-
-def _is_kind(given: object) -> bool:
-    return isinstance(given, type) and issubclass(given, Task) and isinstance(getattr(given, "kind", None), str)
-
-
-def _file(config: object) -> Path:
-    """The path of a configuration, of which a script may give the content by mistake."""
-    if not isinstance(config, str | os.PathLike):
-        raise InputError(f"a configuration is given by the path of its file, found a {type(config).__name__}")
-    return Path(config)
+    return f"{safe_name(configuration.path_of(config).stem)}-{EXTERNAL_SPLIT}"

@@ -251,12 +251,6 @@ def test_equal_input_gives_equal_bytes(page: str, scores: Scores, run: RunFolder
     assert write_report(scores, [run]).read_text(encoding="utf-8") == page
 
 
-def test_print_cuts_no_table_and_leaves_no_heading_alone(page: str) -> None:
-    _, _, rules = page.partition("@media print {")
-    assert ".wide { overflow: visible; }" in rules and "h2, h3 { break-after: avoid; }" in rules
-    assert "nowrap" not in rules.partition("</style>")[0]
-
-
 def test_the_file_is_private(page: str, scores: Scores) -> None:
     assert (scores.folder / "report.html").stat().st_mode & 0o077 == 0
 
@@ -322,14 +316,6 @@ def test_training_and_plan_are_shown(page: str) -> None:
     assert "Intervals are conditional on the trained models." in page
 
 
-def test_curves_and_plan_of_several_folds_say_whose_they_are(
-    page: str, tmp_path: Path, scores: Scores, run: RunFolder
-) -> None:
-    again = write_report(replace(scores, folder=tmp_path), [run, run], share=True).read_text(encoding="utf-8")
-    assert "Curves and, below, the plan are those of fold 0." in again
-    assert "are those of fold" not in page
-
-
 def test_a_collapsed_head_is_said_at_the_top(page: str) -> None:
     assert '<p class="warning">grade, fold 0: nearly constant</p>' in page.partition("<main>")[0]
 
@@ -355,17 +341,6 @@ def test_fitted_thresholds_are_shown_by_fold(tmp_path: Path, scores: Scores, run
     assert f"threshold by fold {', '.join(f'{number(by_fold[key])} ({key})' for key in '012')}" in row[6]
     assert "Youden" in row[6]
     assert "brier_calibrated" in {row[0] for row in rows}
-
-
-def test_a_threshold_of_one_half_is_no_drop_from_the_fitted_one(
-    page: str, tmp_path: Path, scores: Scores, run: RunFolder
-) -> None:
-    said = "at probability 0.5, not at the operating point of the run&#39;s own folds"
-    other = replace(scores, split="all", folder=tmp_path)
-    assert write_report(other, [run, run], share=True).read_text(encoding="utf-8").count(said) == 1
-    single = replace(other, folds=(0,))
-    assert said not in write_report(single, [run], share=True).read_text(encoding="utf-8")
-    assert said not in page
 
 
 def test_training_scores_are_marked_as_resubstitution(tmp_path: Path, scores: Scores, run: RunFolder) -> None:
@@ -410,14 +385,3 @@ def test_two_cases_are_the_best_and_the_worst(tmp_path: Path, scores: Scores, ru
     shutil.copytree(scores.folder / "masks", tmp_path / "masks")
     page = write_report(replace(scores, cases=cases, folder=tmp_path), [run]).read_text(encoding="utf-8")
     assert re.findall(r"</bdi></b> (\w+): dice", page) == ["Best", "Worst"]
-
-
-def test_an_overlay_says_that_its_reference_is_empty(tmp_path: Path, scores: Scores, run: RunFolder) -> None:
-    first, second, *_ = scores.cases["lesion"]
-    write_mask(tmp_path / "nothing.nii.gz", np.zeros(GRID.shape, np.uint8), GRID)
-    empty = replace(second, truth=tmp_path / "nothing.nii.gz", scores={**second.scores, "dice": 0.0})
-    shutil.copytree(scores.folder / "masks", tmp_path / "masks")
-    found = replace(scores, cases={**scores.cases, "lesion": [first, empty]}, folder=tmp_path)
-    page = write_report(found, [run]).read_text(encoding="utf-8")
-    assert "Worst: dice 0.000; the reference is empty; axial slice" in page
-    assert page.count("the reference is empty") == 2  # the caption and the picture's own text
