@@ -23,12 +23,11 @@ from medmtl.data.synthetic import write_cohort
 from medmtl.device import DeviceName, describe_device
 from medmtl.distributed import joined
 from medmtl.errors import InputError, not_in_this_version
-from medmtl.evaluation.external import EXTERNAL_SPLIT, external_selection
+from medmtl.evaluation.external import external_name, external_selection, refuse_part
 from medmtl.evaluation.place import own_folder, refuse_folder
 from medmtl.evaluation.report import write_report
 from medmtl.evaluation.score import Scores, evaluate_selection, load_scores, own_selection
 from medmtl.evaluation.selection import parts_of
-from medmtl.files import safe_name
 from medmtl.inference.batch import predict_all
 from medmtl.inference.inputs import cases_of, config_of
 from medmtl.inference.predict import Predictor
@@ -100,7 +99,7 @@ def check_report(
     config: PathLike, *, headers: bool = False, overrides: Overrides | None = None, progress: Progress = silent
 ) -> CheckReport:
     """As :func:`check`, with what the cohort will let be said."""
-    resolved = configuration.load(Path(config), overrides)
+    resolved = configuration.load(configuration.path_of(config), overrides)
     built = build_tasks(resolved)
     checked = (check_headers if headers else check_cohort)(resolved, built, progress)
     splits = None if headers or checked.findings.rejected() else checked.splits
@@ -126,7 +125,7 @@ def plan(
         CohortError: if the check rejects anything.
     """
     refuse_fold(fold, "none")
-    ready = make_ready(configuration.load(Path(config), overrides), progress=progress)
+    ready = make_ready(configuration.load(configuration.path_of(config), overrides), progress=progress)
     planned = plan_fold(ready, fold, describe_device(device))
     if planned.case_view is None:
         return with_duration(planned, plan_towers(ready.config, ready.tasks, planned.network))
@@ -167,7 +166,7 @@ def train(
         if given is not None:
             raise not_in_this_version(f"train(..., {name}=)")
     refuse_fold(fold, "all", "none")
-    resolved = configuration.load(Path(config), overrides)
+    resolved = configuration.load(configuration.path_of(config), overrides)
     place = Path(out)
     start = Start(resolved, place, fold, device, resume, strict, progress)
     with joined() as ranks:
@@ -201,7 +200,7 @@ def profile(
     """
     if steps < 1:
         raise InputError(f"a profile wants 1 step or more, found {steps}", code="B164")
-    ready = make_ready(configuration.load(Path(config), overrides), progress=progress)
+    ready = make_ready(configuration.load(configuration.path_of(config), overrides), progress=progress)
     with tempfile.TemporaryDirectory(prefix="medmtl-profile-") as folder:
         run = start_run(ready, Path(folder) / "run", 0, device, progress)
         return profile_steps(run, steps, progress)
@@ -246,17 +245,19 @@ def evaluate(
     found: dict[str, Scores] = {}
     own = runs[0].load_config()
     if config is not None:
-        _refuse_part(split)
-        folder = own_folder(runs, run, _external_name(config)) if out is None else Path(out)
-        refuse_folder(folder, _files_of(own, configuration.load(Path(config))), out=out)
-        chosen = external_selection(runs, Path(config), allow_overlap=allow_overlap, progress=progress)
+        refuse_part(split)
+        other = configuration.path_of(config)
+        folder = own_folder(runs, run, external_name(other)) if out is None else Path(out)
+        refuse_folder(folder, _files_of(own, configuration.load(other)), out=out)
+        chosen = external_selection(runs, other, allow_overlap=allow_overlap, progress=progress)
         found[chosen.split] = evaluate_selection(chosen, folder, device=device, progress=progress)
     elif allow_overlap:
         raise InputError("--allow-overlap is for another cohort; give its configuration by --config")
     else:
         parts = parts_of(runs) if split == "all" else [split or "val"]
-        below = {name: name if split == "all" else "" for name in parts}
-        folders = {n: own_folder(runs, run, n) if out is None else Path(out) / below[n] for n in parts}
+        folders = {name: own_folder(runs, run, name) if out is None else Path(out) for name in parts}
+        if out is not None and split == "all":
+            folders = {name: Path(out) / name for name in parts}
         for folder in folders.values():
             refuse_folder(folder, _files_of(own), out=out)
         for name, folder in folders.items():
@@ -281,9 +282,10 @@ def report(run: PathLike, *, config: PathLike | None = None, split: str | None =
     """
     runs = open_folds(Path(run))
     if config is not None:
-        _refuse_part(split)
-        chosen = external_selection(runs, Path(config), allow_overlap=True)
-        return write_report(load_scores(chosen, own_folder(runs, run, _external_name(config))), runs, share=share)
+        refuse_part(split)
+        other = configuration.path_of(config)
+        chosen = external_selection(runs, other, allow_overlap=True)
+        return write_report(load_scores(chosen, own_folder(runs, run, external_name(other))), runs, share=share)
     part = split or "val"
     return write_report(load_scores(own_selection(runs, part), own_folder(runs, run, part)), runs, share=share)
 
@@ -348,8 +350,13 @@ def kinds() -> dict[str, list[dict[str, Any]]]:
 
 
 def register(kind: type[Task]) -> type[Task]:
-    """Add a task kind of your own, from Python only; a run that uses it loads once it is registered again."""
-    return tasks.kinds.add(kind)
+    """Add a task kind of your own, from Python only; a run that uses it loads once it is registered again.
+
+    Raises:
+        InputError: if it is no subclass of :class:`medmtl.tasks.base.Task` with a ``kind`` for a name.
+        ConfigError: if another class has that name.
+    """
+    return tasks.register(kind)
 
 
 def synth(
@@ -384,12 +391,3 @@ def _files_of(*configs: Config | None) -> Iterator[Path]:
     for config in configs:
         if config is not None:
             yield from cohort_files(config, build_tasks(config))
-
-
-def _refuse_part(split: str | None) -> None:
-    if split not in (None, EXTERNAL_SPLIT):
-        raise InputError(f"all cases of another cohort are scored; leave --split {split} away")
-
-
-def _external_name(config: PathLike) -> str:
-    return f"{safe_name(Path(config).stem)}-{EXTERNAL_SPLIT}"

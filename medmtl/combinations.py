@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 # columns of the result tables that are no task's
-RESERVED = ("calibrated", "case_id", "model_sha256", "outside_training", "patient", "site")
+RESERVED = ("calibrated", "case_id", "fold", "model_sha256", "outside_training", "patient", "site")
 
 
 def check_combinations(config: Config, faults: Faults) -> None:

@@ -18,7 +18,7 @@ from medmtl.combinations import check_combinations
 from medmtl.data.case import Case
 from medmtl.data.covariates import CovariateKind
 from medmtl.data.formats import strict_yaml
-from medmtl.errors import ConfigError
+from medmtl.errors import ConfigError, InputError
 from medmtl.networks.encoder import EncoderOptions
 from medmtl.registry import Registry
 from medmtl.sections import (
@@ -80,6 +80,17 @@ class Config(Section):
     def cohort_of(self, case: Case) -> CohortSection:
         """The section that a case is from."""
         return next((section for section in self.cohorts if section.name == case.cohort), self.cohort)
+
+
+def path_of(given: object) -> Path:
+    """The path of a configuration, of which a script may give the content by mistake.
+
+    Raises:
+        InputError: it is no path.
+    """
+    if not isinstance(given, str | os.PathLike):
+        raise InputError(f"a configuration is given by the path of its file, found a {type(given).__name__}")
+    return Path(given)
 
 
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:

@@ -5,7 +5,8 @@
     MedmtlError
     ├── InputError        2  bad input, configuration or arguments
     │   ├── ConfigError      a key of the configuration
-    │   └── CohortError      rows or files of the cohort; carries its findings
+    │   ├── CohortError      rows or files of the cohort; carries its findings
+    │   └── UnknownTaskError a name that no task has; a KeyError too
     ├── MachineError      3  disk, memory, device or an extra is missing
     ├── NumericError      4  NaN or Inf where a finite number must be
     ├── InterruptedRun    5  stopped on request after a commit; resumable
@@ -120,6 +121,13 @@ class CohortError(InputError):
     def __init__(self, message: str, findings: Sequence[Finding] = ()) -> None:
         super().__init__(message)
         self.findings = tuple(findings)
+
+
+class UnknownTaskError(InputError, KeyError):
+    """A name that no task has, where one was asked for as the key of a mapping."""
+
+    # KeyError would show its message in quotation marks
+    __str__ = Exception.__str__
 
 
 class MachineError(MedmtlError):

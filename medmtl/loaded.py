@@ -17,7 +17,7 @@ from medmtl.inference.unfinished import open_models
 from medmtl.inference.write import TABLE, PredictionTable, open_output, prediction_row, write_answers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction(CasePrediction):
     """What a model says of one case, by task.
 
@@ -28,14 +28,18 @@ class Prediction(CasePrediction):
     model_sha256: str = ""
 
     def save(self, out: str | Path) -> Path:
-        """Write the masks and a one-row ``predictions.csv`` into ``out``; returns the table.
+        """Write the masks into ``out``, and a row into its ``predictions.csv``; returns the table.
+
+        Rows of other cases stay, so that a loop over cases may save into one folder; a case of the same ``case_id`` is
+        replaced.
 
         Raises:
-            InputError: if ``out`` is a run or holds masks of somebody else; see
+            InputError: if ``out`` is a run, or holds masks of somebody else or predictions of another model; see
                 :func:`medmtl.inference.write.open_output`.
         """
         open_output(Path(out))
         table = PredictionTable(Path(out) / TABLE)
+        table.keep_others(self.case_id, self.model_sha256)
         table.begin()
         write_answers(self, Path(out))
         table.add(prediction_row(self, self.model_sha256))
@@ -54,6 +58,11 @@ class Model:
     def __init__(self, run: str | Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> None:
         self._predictor = Predictor(open_models(Path(run)), device)
 
+    def __repr__(self) -> str:
+        """Its channels, and its tasks with their kinds."""
+        tasks = ", ".join(f"{name} {task.kind}" for name, task in self._predictor.tasks.items())
+        return f"Model({', '.join(self.channels)} -> {tasks})"
+
     @property
     def channels(self) -> tuple[str, ...]:
         """Names that :meth:`predict` wants."""
@@ -66,18 +75,24 @@ class Model:
 
     @freed_memory_kept()
     def predict(
-        self, images: Mapping[str, str | Path], *, case_id: str = "case", covariates: Mapping[str, Any] | None = None
+        self,
+        images: Mapping[str, str | Path] | str | Path,
+        *,
+        case_id: str | None = None,
+        covariates: Mapping[str, Any] | None = None,
     ) -> Prediction:
         """Predict one case.
 
         Args:
-            images: channel -> file; optional channels may be left out.
-            case_id: the case's name in files that are saved.
+            images: channel -> file; optional channels may be left out. For a model of one channel the file alone does.
+            case_id: the case's name in files that are saved; by default that of the first channel's file.
             covariates: name -> value of every clinical covariate in :attr:`covariates`; None is a missing value.
 
         Raises:
             InputError: if a channel or a covariate is missing or unknown, or a file cannot be used.
         """
+        if isinstance(images, str | Path) and len(self.channels) == 1:
+            images = {self.channels[0]: images}
         cells = cells_of(covariates or {}, self._predictor.config)
         optional = self._predictor.optional
         found = self._predictor.predict(case_of_files(images, self.channels, case_id, cells, optional))

@@ -96,6 +96,7 @@ def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path) -> None:
         ("column: label,", "colunm: label, column: x,", "tasks.heart.colunm", 8, "'column'", "B132"),
         ("rv: 2", "rv: 1", "tasks.heart", 8, "two labels have one value", "B141"),
         ("heart:", "Heart:", "tasks", 8, "task name must match", "B141"),
+        ("heart:", "fold:", "tasks.fold", 8, "is a column of the result tables", "B141"),
         ("lv: 1", "LV: 1", "tasks.heart.labels.LV", 8, "pattern", "B141"),
         ('"no", "1e3"', '"no", "no"', "tasks.grade.classes", 9, "differ", "B141"),
         ('"no", "1e3"', "a", "tasks.grade.classes", 9, "at least 2 items", "B141"),

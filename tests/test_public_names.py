@@ -3,13 +3,16 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import medmtl
 from medmtl import api
-from medmtl.errors import LATER
+from medmtl.errors import LATER, InputError
+from medmtl.tasks.base import Task
 
 
 def test_every_public_name_can_be_had_and_is_listed() -> None:
@@ -50,3 +53,28 @@ def test_every_public_call_is_documented(name: str) -> None:
 def test_importing_the_package_imports_no_torch() -> None:
     code = "import sys, medmtl; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("use", [medmtl.check, medmtl.plan, lambda config: medmtl.train(config, "nowhere")])
+def test_a_configuration_that_is_no_file_is_refused_in_words(use: Callable[[Any], object]) -> None:
+    with pytest.raises(InputError, match="given by the path of its file, found a dict"):
+        use({"schema": 1})
+
+
+@pytest.mark.parametrize("name", ["cases", "seed", "channels"])
+def test_numbers_of_a_synthetic_cohort_are_numbers(name: str, tmp_path: Path) -> None:
+    arguments: Any = {name: "20"}
+    with pytest.raises(InputError, match=f"{name} must be a whole number, found '20'"):
+        medmtl.synth(tmp_path / "new", **arguments)
+
+
+class NoTask:
+    kind = "bad"
+
+
+@pytest.mark.parametrize("given", [NoTask, Task, "segmentation", None])
+def test_only_a_task_with_a_name_can_be_registered(given: Any) -> None:
+    before = medmtl.kinds()
+    with pytest.raises(InputError, match="a task kind is a subclass of medmtl"):
+        medmtl.register(given)
+    assert medmtl.kinds() == before

@@ -93,8 +93,11 @@ def _trains(task: Task, splits: Splits, labelled: Mapping[str, Any], findings: F
 
 
 def _classes(task: Task, labelled: Mapping[str, Any]) -> dict[str, frozenset[str]]:
-    """Case id -> strata, for a task whose metrics compare cases of different strata; otherwise nothing."""
-    return _sets(task, labelled) if isinstance(task, CaseTask) and task.ranking_metric is not None else {}
+    """Case id -> strata that every part needs, for a task whose metrics compare cases of different strata; otherwise
+    nothing."""
+    if not isinstance(task, CaseTask) or task.ranking_metric is None:
+        return {}
+    return {name: held - task.may_lack for name, held in _sets(task, labelled).items()}
 
 
 def _sets(task: Task, labelled: Mapping[str, Any]) -> dict[str, frozenset[str]]:

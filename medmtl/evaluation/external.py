@@ -13,6 +13,7 @@ from medmtl.checking.known import inherited, whole_cohort
 from medmtl.config import Config
 from medmtl.errors import InputError
 from medmtl.evaluation.selection import Group, Selection, folds_of
+from medmtl.files import safe_name
 from medmtl.inference.inputs import matched_channels, same_covariates
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
@@ -28,6 +29,24 @@ REMEDY = (
     "remove them (or rename ids that stand for other persons), or pass --allow-overlap, which marks the result as "
     "not external"
 )
+
+
+def refuse_part(split: str | None) -> None:
+    """Refuse to take a part of another cohort, which has none.
+
+    Args:
+        split: what was asked for; None and ``all`` are all cases.
+
+    Raises:
+        InputError: if it is anything else.
+    """
+    if split not in (None, EXTERNAL_SPLIT):
+        raise InputError(f"all cases of another cohort are scored; leave --split {split} away")
+
+
+def external_name(config: Path) -> str:
+    """The name of the evaluation of another cohort, by its configuration's."""
+    return f"{safe_name(config.stem)}-{EXTERNAL_SPLIT}"
 
 
 def external_selection(

@@ -226,14 +226,34 @@ def _calibration(figure: CalibrationFigure) -> Picture:
 
 
 def _kaplan_meier(figure: KaplanMeierFigure) -> Picture:
-    canvas, axes = _axes(4.6, 3.4)
+    canvas = Canvas(figsize=(4.6, 3.4 + 0.2 * len(figure.followed)), layout="constrained")
+    heights = [17, len(figure.followed)] if figure.followed else [1]
+    axes, *below = canvas.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     legend = []
     for index, (name, times, values) in enumerate(figure.groups):
         colour, dashes = ON_WHITE[index % len(ON_WHITE)], DASHES[index % len(DASHES)]
         axes.step(times, values, where="post", color=colour, linestyle=dashes, linewidth=1.6)
         legend.append((name, colour, dashes))
     axes.set(xlim=(0, None), ylim=(-0.02, 1.02), xlabel="time", ylabel="share without the event")
-    return Picture(_uri(canvas, "svg"), f"{figure.title}; Kaplan-Meier", legend=tuple(legend))
+    caption = f"{figure.title}; Kaplan-Meier"
+    if figure.column is not None:
+        caption += f", time in the unit of the column {figure.column}"
+    if below:
+        _numbers_at_risk(below[0], axes, figure.followed)
+        caption += "; below, in the order of the legend: how many are at risk"
+    return Picture(_uri(canvas, "svg"), caption, legend=tuple(legend))
+
+
+def _numbers_at_risk(below: Axes, axes: Axes, followed: Sequence[Sequence[float]]) -> None:
+    """A row of numbers per group under the ticks of its curve's axis, in its colour."""
+    first, last = axes.get_xlim()
+    below.set_axis_off()
+    below.set(xlim=(first, last), ylim=(len(followed) - 0.5, -0.5))
+    for row, times in enumerate(followed):
+        for tick in axes.get_xticks():
+            if first <= tick <= last:
+                count = sum(time >= tick for time in times)
+                below.text(tick, row, str(count), color=ON_WHITE[row % len(ON_WHITE)], ha="center", va="center")
 
 
 def _strips(title: str, groups: Sequence[tuple[str, Sequence[float]]], unit: str | None) -> Picture:

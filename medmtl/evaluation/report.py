@@ -74,6 +74,7 @@ def write_report(scores: Scores, runs: Sequence[RunFolder], *, share: bool = Fal
         share=share,
         summary=tables.summary_table(scores),
         sections=[_section(scores, name, share) for name in scores.tasks],
+        first=f"fold {manifest['fold']}" if len(runs) > 1 else "",
         curves=_loss_curves(first, list(scores.tasks)),
         conflict=conflict_pictures(first.read_log()),
         training=[collapse],
@@ -157,11 +158,16 @@ def _section(scores: Scores, name: str, share: bool) -> _Section:
     return _Section(
         name,
         body["kind"],
-        tables.metric_tables(body["metrics"], body["kind"]),
+        tables.metric_tables(body["metrics"], body["kind"], fitted_elsewhere=_has_fitted_page(scores)),
         pictures,
         [] if share else _overlays(scores, name),
         [table for table in sites if table is not None],
     )
+
+
+def _has_fitted_page(scores: Scores) -> bool:
+    """Whether another page of this run, that of all folds, is the one on which thresholds are fitted."""
+    return len(scores.folds) > 1 and scores.split != "val"
 
 
 def _overlays(scores: Scores, name: str) -> list[Picture]:
@@ -187,7 +193,8 @@ def _overlays(scores: Scores, name: str) -> list[Picture]:
         labelled = np.isin(reference.array, list(task.legal_values()))
         reference = replace(reference, array=np.where(labelled, reference.array, 0))
         picture = overlay(read_image(first_channel), reference, predicted, labels)
-        caption = f"{chosen[index].capitalize()}: {metric} {number(case.scores[metric])}; {picture.caption}"
+        empty = "" if reference.array.any() else "the reference is empty; "
+        caption = f"{chosen[index].capitalize()}: {metric} {number(case.scores[metric])}; {empty}{picture.caption}"
         pictures.append(replace(picture, caption=caption, case_id=case.case_id))
     return pictures
 

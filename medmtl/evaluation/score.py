@@ -15,12 +15,13 @@ from medmtl.evaluation.cohorts import cohort_scores
 from medmtl.evaluation.reference_window import Moved, moved_cases, moved_json
 from medmtl.evaluation.scored_case import score_case
 from medmtl.evaluation.selection import Group, Selection, folds_of, groups_of, learned_by
-from medmtl.evaluation.site import Learned, headline, site_estimates
+from medmtl.evaluation.site import Learned, headline, site_estimates, within_estimates
 from medmtl.files import append_line, make_private_folder, read_json, write_json
 from medmtl.freed_memory import freed_memory_kept
 from medmtl.inference.case_prediction import assemble
 from medmtl.inference.predict import Predictor
 from medmtl.inference.write import answer_file, write_answers, write_table
+from medmtl.metrics.estimate import Estimate
 from medmtl.progress import Progress, silent
 from medmtl.run_cohort import read_again
 from medmtl.run_folder import RunFolder
@@ -48,6 +49,7 @@ class Scores:
         folder: where everything was written.
         images: case id -> channel -> file.
         readers: the tasks as they read the labels, where that is another cohort's.
+        within: ranking task -> its metrics over pairs of one fold and site, where there are several sites.
     """
 
     split: str
@@ -58,6 +60,7 @@ class Scores:
     folder: Path
     images: Mapping[str, Mapping[str, Path]]
     readers: Mapping[str, Task] = field(default_factory=dict)
+    within: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """The split, its number of cases, and the primary metric of each task; no id."""
@@ -136,7 +139,7 @@ def evaluate_selection(
                 {"case_id": case_id, "fold": group.fold, "activations": prediction.activations}
                 | ({"at_reference": prediction.at_reference} if prediction.at_reference else {})
             )
-            rows[case_id] = _row(selection.scored, case, found)
+            rows[case_id] = _row(selection.scored, case, group.fold_cell, found)
             progress("evaluate", len(rows), selection.total)
     scores = _scores(_telling(selection, unfinished), scored, moved, out)
     for name, cases in scores.cases.items():
@@ -205,8 +208,9 @@ def _scores(
     """Everything that is known once all cases are predicted."""
     tasks = selection.scored
     scored = {name: _told(selection, task, scored[name]) for name, task in tasks.items()}
+    within = {name: within_estimates(task, scored[name]) for name, task in tasks.items()}
     metrics = metrics_json(
-        selection.split, selection.folds, selection.total, tasks, scored, selection.learned, selection.facts
+        selection.split, selection.folds, selection.total, tasks, scored, selection.learned, selection.facts, within
     )
     for name, pairs in moved.items():
         task = tasks[name]
@@ -215,7 +219,7 @@ def _scores(
     for name, parts in cohort_scores(selection, scored).items():
         metrics["tasks"][name]["cohorts"] = parts
     images = {name: case.images for name, case in selection.cases.items()}
-    return Scores(selection.split, selection.folds, tasks, scored, metrics, folder, images, selection.readers)
+    return Scores(selection.split, selection.folds, tasks, scored, metrics, folder, images, selection.readers, within)
 
 
 def _told(selection: Selection, task: Task, cases: Sequence[ScoredCase]) -> Sequence[ScoredCase]:
@@ -247,6 +251,7 @@ def metrics_json(
     scored: Mapping[str, Sequence[ScoredCase]],
     learned: Mapping[str, Learned],
     facts: Mapping[str, Any] | None = None,
+    within: Mapping[str, Mapping[str, Estimate]] | None = None,
 ) -> dict[str, Any]:
     """The content of ``metrics.json``.
 
@@ -254,11 +259,13 @@ def metrics_json(
         split, folds, cases, tasks, scored: what was scored.
         learned: per task what each fold's model was trained on; empty for another cohort.
         facts: further keys.
+        within: per task what :func:`medmtl.evaluation.site.within_estimates` says, where that was asked before.
     """
     body: dict[str, Any] = {}
     for name, task in tasks.items():
         metrics = task.metrics(scored[name])
-        by_site = site_estimates(task, scored[name], learned.get(name)) if isinstance(task, CaseTask) else {}
+        own = (within or {}).get(name)
+        by_site = site_estimates(task, scored[name], learned.get(name), own) if isinstance(task, CaseTask) else {}
         first = headline(task, by_site) if isinstance(task, CaseTask) else None
         body[name] = {
             "kind": task.kind,
@@ -272,9 +279,12 @@ def metrics_json(
     return {**head, "tasks": body}
 
 
-def _row(tasks: Mapping[str, Task], case: Case, found: Mapping[str, ScoredCase]) -> dict[str, dict[str, Cell]]:
-    """Who it is, then one part per task."""
-    parts: dict[str, dict[str, Cell]] = {"": {"case_id": case.case_id, "patient": case.patient, "site": case.site}}
+def _row(
+    tasks: Mapping[str, Task], case: Case, fold: int | str, found: Mapping[str, ScoredCase]
+) -> dict[str, dict[str, Cell]]:
+    """Who it is and whose model answered, then one part per task."""
+    who: dict[str, Cell] = {"case_id": case.case_id, "patient": case.patient, "site": case.site, "fold": fold}
+    parts: dict[str, dict[str, Cell]] = {"": who}
     for name, entry in found.items():
         task = tasks[name]
         row: dict[str, Cell] = {}

@@ -37,6 +37,11 @@ class Group:
         """The fold as a number; 0 for ``none``."""
         return fold_number(self.fold)
 
+    @property
+    def fold_cell(self) -> int | str:
+        """The fold as ``cases.csv`` names it; ``all`` where several models answer together, by their average."""
+        return self.fold if len(self.models) == 1 else "all"
+
     def fitted(self) -> dict[str, Task]:
         """The tasks with what the model's training fold taught; of several models, the first one's."""
         return build_tasks(self.models[0].load_config(), self.models[0].load_plan().tasks)

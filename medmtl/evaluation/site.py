@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from medmtl.metrics.estimate import Estimate
-from medmtl.tasks.base import CaseTask, ScoredCase
+from medmtl.tasks.base import CaseTask, ScoredCase, Task
 
 Learned = Mapping[int, Sequence[tuple[str | None, Any]]]
 """Fold -> site and target of the labelled cases that its model was trained on."""
@@ -16,7 +16,19 @@ CHANCE = 0.5  # of every ranking metric: pairs ranked rightly by a coin
 NOTHING_WITHIN = "no site of any one fold holds cases that can be compared"
 
 
-def site_estimates(task: CaseTask, cases: Sequence[ScoredCase], learned: Learned | None) -> dict[str, Estimate]:
+def within_estimates(task: Task, cases: Sequence[ScoredCase]) -> dict[str, Estimate]:
+    """Every metric of a ranking task where cases of one fold and site only are compared.
+
+    Returns:
+        Nothing for a task without a ranking metric, or with fewer than two sites.
+    """
+    ranks = isinstance(task, CaseTask) and task.ranking_metric is not None
+    return task.metrics(within_sites(cases)) if ranks and len({case.site for case in cases}) > 1 else {}
+
+
+def site_estimates(
+    task: CaseTask, cases: Sequence[ScoredCase], learned: Learned | None, within: Mapping[str, Estimate] | None = None
+) -> dict[str, Estimate]:
     """A ranking task's score within sites, and the score of its sites.
 
     ``METRIC_within_site`` compares cases of one fold and site only, so that telling sites apart earns nothing.
@@ -27,21 +39,23 @@ def site_estimates(task: CaseTask, cases: Sequence[ScoredCase], learned: Learned
         task: the fitted task.
         cases: its labelled cases.
         learned: what each fold's model was trained on; None for another cohort, of whose sites it has seen none.
+        within: of :func:`within_estimates`, where they were computed before.
 
     Returns:
         Both by name, without ``learned`` the first alone; nothing for a task without a ranking metric, or with fewer
         than two sites.
     """
     metric = task.ranking_metric
-    if metric is None or len({case.site for case in cases}) < 2:
+    found = within_estimates(task, cases) if within is None else within
+    if metric is None or not found:
         return {}
-    within = task.metrics(within_sites(cases))[metric]
-    if within.value is None:
-        within = replace(within, why=NOTHING_WITHIN)
+    own = found[metric]
+    if own.value is None:
+        own = replace(own, why=NOTHING_WITHIN)
     if learned is None:
-        return {f"{metric}_within_site": within}
+        return {f"{metric}_within_site": own}
     alone = task.metrics(_known_by_site(task, cases, learned))[metric]
-    return {f"{metric}_within_site": within, f"{metric}_site_alone": alone}
+    return {f"{metric}_within_site": own, f"{metric}_site_alone": alone}
 
 
 def headline(task: CaseTask, estimates: Mapping[str, Estimate]) -> str | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from medmtl.data.split import Splits
+from medmtl.data.split import Balance, Splits
+from medmtl.evaluation.meanings import BETTER, COUNTS, METHODS, OUT_OF, explained
 from medmtl.evaluation.score import Scores
 from medmtl.evaluation.small_groups import (
     SHARED_MINIMUM,
@@ -20,47 +21,17 @@ from medmtl.evaluation.small_groups import (
 )
 from medmtl.planning import Plan, plan_rows
 from medmtl.run_folder import RunFolder
-from medmtl.tasks.base import CaseTask, ScoredCase
+from medmtl.tasks.base import ScoredCase
 
 FEW = f"fewer than {SHARED_MINIMUM} patients"
+BALANCE = "Balance of the split"
 NEXT = "left out, as smaller groups would follow from it"
-KNOWN = {"value", "ci95", "ci", "n", "better", "unit", "why"}
-METHODS = {
-    "bca": "BCa bootstrap",
-    "clopper-pearson-pairs": "Clopper-Pearson on pairs",
-    "delong-logit": "DeLong, logit scale",
-    "wilson": "Wilson",
-}
-ENDINGS = {
-    "_within_site": "over pairs of cases of one site and fold",
-    "_site_alone": "of a model that sees nothing but the site",
-    "_reference_window": "around the reference's lesion, so that finding it costs nothing",
-    "_predicted_window": "on the same cases around the predicted one",
-}
-MEANINGS = {
-    "froc": "mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives per case, at an overlap (IoU) of 0.1",
-    "map": "average precision, mean over overlaps (IoU) of 0.1 to 0.5",
-    "hd95_mm": "95th percentile of the distance between the surfaces, of the two directions the larger",
-    "balanced_accuracy": "mean share of each class that is called rightly, calling the likeliest class",
-    "bias": "mean of predicted − observed",
-    "loa_lower": "lower 95 % limit of agreement, bias − 1.96 standard deviations of the differences",
-    "loa_upper": "upper 95 % limit of agreement, bias + 1.96 standard deviations of the differences",
-    "kappa_quadratic": "agreement beyond chance, where an error counts by its square",
-    "slope": "of observed on predicted; below 1 the predictions are too far apart, above 1 too close together",
-    "coverage_95": "share of values inside their predicted 95 % interval",
-    "interval_score_95": "mean width of the predicted intervals, plus 40 times how far missed values lie outside",
-    "brier": "mean squared error of the probabilities; of more than two classes summed over the classes",
-    "brier_calibrated": "the same after calibration",
-    "skill": "1 − mean absolute error / that of always answering the training median; 0 is no better",
-}
-OF_KIND = {  # where a kind means something else by a name
-    ("ordinal", "balanced_accuracy"): "mean share of each grade that is called rightly, calling the median grade",
-    (
-        "survival",
-        "skill",
-    ): "1 − integrated Brier score / that of the training fold's Kaplan-Meier curve; 0 is no better",
-}
-BETTER = {"higher": "higher", "lower": "lower", "zero": "near zero", "one": "near one", "nominal": "near 0.95"}
+SKILL = "Skill compares with one answer for everybody, learned from the training cases: 1 is perfect, 0 no better."
+FIXED = (
+    "Sensitivity and specificity are at probability 0.5, not at the operating point of the run's own folds; do not "
+    "compare them with theirs."
+)
+KNOWN = {"value", "ci95", "ci", "n", "better", "unit", "why", *OUT_OF.values()}
 
 
 @dataclass(frozen=True)
@@ -72,7 +43,7 @@ class Table:
         columns: their headings.
         rows: one text per column.
         numeric: columns that are aligned as numbers.
-        note: a sentence below.
+        note: sentences below, which may be lines of their own.
     """
 
     title: str
@@ -113,16 +84,28 @@ def summary_table(scores: Scores) -> Table:
         first = body.get("headline", body["primary"])
         metric = body["metrics"][first]
         within = _within_site(scores, name).get(first)
-        notes = [metric.get("why") or "", _confounded(body)]
+        notes = [metric.get("why") or "", _confounded(body), _empty_references(body, first)]
         if within is not None:
             notes.append(f"within sites {value_and_interval(within)[0]}")
-        rows.append((name, body["kind"], str(body["labelled"]), first, *value_and_interval(metric), _joined(notes)))
-    columns = ("task", "kind", "labelled", "metric", "value", "95 % interval", "notes")
-    return Table("Results", columns, tuple(rows), ("labelled", "value", "95 % interval"))
+        if "skill" in body["metrics"]:
+            notes.append(f"skill {value_and_interval(body['metrics']['skill'])[0]}")
+        counts = (str(body["labelled"]), first, str(metric.get("n", "–")))
+        rows.append((name, body["kind"], *counts, *value_and_interval(metric), _joined(notes)))
+    columns = ("task", "kind", "labelled", "metric", "n", "value", "95 % interval", "notes")
+    note = SKILL if any("skill" in body["metrics"] for body in scores.metrics["tasks"].values()) else ""
+    return Table("Results", columns, tuple(rows), ("labelled", "n", "value", "95 % interval"), note)
 
 
-def metric_tables(metrics: Mapping[str, Mapping[str, Any]], kind: str) -> list[Table]:
-    """Every metric of a task of a kind: those of the whole task, then those of its labels and regions."""
+def metric_tables(
+    metrics: Mapping[str, Mapping[str, Any]], kind: str, *, fitted_elsewhere: bool = False
+) -> list[Table]:
+    """Every metric of a task of a kind: those of the whole task, then those of its labels and regions.
+
+    Args:
+        metrics: as in ``metrics.json``.
+        kind: of the task.
+        fitted_elsewhere: whether the run's own folds are scored at fitted thresholds, which these cases are not.
+    """
     columns = ("metric", "value", "95 % interval", "interval by", "n", "better", "notes")
     tables = []
     for title, parts in (("Metrics", False), ("Metrics by label", True)):
@@ -134,10 +117,10 @@ def metric_tables(metrics: Mapping[str, Mapping[str, Any]], kind: str) -> list[T
                 values = value_and_interval(metric)
                 rows.append((name, *values, method, str(metric.get("n", "–")), better, _notes(metric)))
         if rows:
-            found = {name: OF_KIND.get((kind, name), MEANINGS.get(name)) for name, *_ in rows}
-            meanings = [f"{name}: {text}" for name, text in found.items() if text]
-            meanings += [f"...{end}: {text}" for end, text in ENDINGS.items() if any(r[0].endswith(end) for r in rows)]
-            tables.append(Table(title, columns, tuple(rows), ("value", "95 % interval", "n"), _sentence(meanings)))
+            note = explained({name: metrics[name] for name, *_ in rows}, kind)
+            if fitted_elsewhere and any("threshold" in metrics[name] for name, *_ in rows):
+                note = f"{note}\n{FIXED}".lstrip()
+            tables.append(Table(title, columns, tuple(rows), ("value", "95 % interval", "n"), note))
     return tables
 
 
@@ -223,28 +206,27 @@ def finding_table(findings: Sequence[Mapping[str, Any]], share: bool) -> Table:
 
 
 def split_table(splits: Splits, share: bool) -> Table:
-    """How many patients, cases and labels each part of each fold holds.
+    """How many patients, cases and labels each fold holds, in its parts: a column per fold.
 
     On a shared page without what few patients of a part carry, and nothing where a part is of few patients itself.
     """
     balance = splits.balance
     left_out = small_families(balance) if share else ()
-    labels = tuple(label for label in (balance[0].labels if balance else ()) if family(label) not in left_out)
-    columns = ("fold", "part", "patients", "cases", *labels)
+    labels = [label for label in (balance[0].labels if balance else ()) if family(label) not in left_out]
+    folds: dict[int | None, list[Balance]] = {}
+    for row in balance:
+        folds.setdefault(row.fold, []).append(row)
+    parts = (" / ".join(row.part for row in held) for held in folds.values())
+    names = ("" if fold is None else f"fold {fold}: " for fold in folds)
+    columns = ("number of", *(f"{name}{part}" for name, part in zip(names, parts, strict=True)))
     if share and any(row.patients < SHARED_MINIMUM for row in balance):
-        return Table("Balance of the split", columns, ())
-    rows = tuple(
-        (
-            "–" if row.fold is None else str(row.fold),
-            row.part,
-            str(row.patients),
-            str(row.cases),
-            *(str(row.labels.get(label, 0)) for label in labels),
-        )
-        for row in balance
-    )
+        return Table(BALANCE, columns, ())
+    counts = {"patients": [[row.patients for row in held] for held in folds.values()]}
+    counts["cases"] = [[row.cases for row in held] for held in folds.values()]
+    counts |= {label: [[row.labels.get(label, 0) for row in held] for held in folds.values()] for label in labels}
+    rows = tuple((name, *(" / ".join(map(str, held)) for held in found)) for name, found in counts.items())
     note = f"Left out, because a part may hold {FEW} of one kind: {', '.join(left_out)}." if left_out else ""
-    return Table("Balance of the split", columns, rows, columns[2:], note)
+    return Table(BALANCE, columns, rows, columns[1:], note)
 
 
 def plan_table(plan: Plan) -> Table:
@@ -275,14 +257,9 @@ def collapse_table(runs: Sequence[RunFolder]) -> Table:
 
 def _within_site(scores: Scores, name: str) -> dict[str, dict[str, Any]]:
     """The metrics that change when only pairs of one fold and site are compared."""
-    cases = scores.cases[name]
-    if not isinstance(scores.tasks[name], CaseTask) or len({_site(case) for case in cases}) < 2:
-        return {}
-    strata = {pair: index for index, pair in enumerate(sorted({(case.fold, _site(case)) for case in cases}))}
-    stratified = [replace(case, fold=strata[case.fold, _site(case)]) for case in cases]
     pooled = scores.metrics["tasks"][name]["metrics"]
-    found = {metric: estimate.to_json() for metric, estimate in scores.tasks[name].metrics(stratified).items()}
-    return {metric: body for metric, body in found.items() if body["value"] != pooled[metric]["value"]}
+    found = scores.within.get(name, {})
+    return {key: estimate.to_json() for key, estimate in found.items() if estimate.value != pooled[key]["value"]}
 
 
 def _confounded(body: Mapping[str, Any]) -> str:
@@ -292,6 +269,19 @@ def _confounded(body: Mapping[str, Any]) -> str:
     metric = body["headline"].removesuffix("_within_site")
     pooled, alone = (value_and_interval(body["metrics"][key])[0] for key in (metric, f"{metric}_site_alone"))
     return f"confounded with the site; all pairs {pooled}; site alone {alone}"
+
+
+def _empty_references(body: Mapping[str, Any], metric: str) -> str:
+    """How much of a mean over masks is of empty references, where one false voxel decides; nothing without one."""
+    present = body["metrics"].get(f"{metric}_present")
+    if present is None:
+        return ""
+    counts = body["metrics"][metric]
+    empty, false = counts["n_empty"], counts["n_false"]
+    where = f"{metric} {value_and_interval(present)[0]} over the {present['n']} cases whose reference is not"
+    return (
+        f"{empty} of {empty + counts['n_present']} reference masks are empty, {false} of them called falsely; {where}"
+    )
 
 
 def _hidden_row(name: str, patients: int, columns: Sequence[str]) -> tuple[str, ...]:
@@ -328,9 +318,13 @@ def _targets(cases: Sequence[ScoredCase], columns: Sequence[str]) -> tuple[str, 
 def _notes(metric: Mapping[str, Any]) -> str:
     extras = []
     for key, value in metric.items():
-        if key not in KNOWN and value is not None:
-            shown = _shown(value)
-            extras.append(f"{key.removeprefix('n_').replace('_', ' ')} {shown}")
+        if key in COUNTS:
+            extras.append(COUNTS[key].format(value) if value else "")
+        elif key not in KNOWN and value is not None:
+            total = metric.get(OUT_OF.get(key, ""))
+            extras.append(
+                f"{key.removeprefix('n_').replace('_', ' ')} {_shown(value)}{f' of {total}' if total else ''}"
+            )
     return _joined([metric.get("why") or "", *extras])
 
 
@@ -346,10 +340,6 @@ def _fold(run: RunFolder) -> str:
 
 def _site(case: ScoredCase) -> str:
     return case.site or "not stated"
-
-
-def _sentence(parts: Sequence[str]) -> str:
-    return f"{'; '.join(parts)}." if parts else ""
 
 
 def _joined(parts: Sequence[str]) -> str:

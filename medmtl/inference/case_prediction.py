@@ -9,12 +9,14 @@ from typing import Any
 import torch
 
 from medmtl.data.volume import Volume
+from medmtl.errors import UnknownTaskError
+from medmtl.spelling import did_you_mean
 from medmtl.tasks.base import CaseTask, Result, Task
 from medmtl.tasks.box_task import BoxTask, FoundBox
 from medmtl.tasks.voxel import VoxelTask
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CasePrediction(Mapping[str, Result]):
     """What the model says of one case, by task.
 
@@ -38,7 +40,16 @@ class CasePrediction(Mapping[str, Result]):
     notes: tuple[tuple[str, str], ...] = ()
 
     def __getitem__(self, task: str) -> Result:
+        if task not in self.results:
+            hint = did_you_mean(task, self.results, "; ")
+            raise UnknownTaskError(f"no task is called {task!r}, only {', '.join(self.results)}{hint}")
         return self.results[task]
+
+    def __repr__(self) -> str:
+        """The first cell of each task; no id."""
+        cells = (next(iter(result.cells(name).items()), (name, None)) for name, result in self.results.items())
+        told = (f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in cells)
+        return f"{type(self).__name__}({', '.join(told)})"
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.results)

@@ -179,23 +179,31 @@ def _refuse_other_names(inputs: Sequence[str], channels: Sequence[str], optional
 
 
 def case_of_files(
-    images: Mapping[str, str | Path],
+    images: object,
     channels: tuple[str, ...],
-    case_id: str,
+    case_id: str | None = None,
     cells: Mapping[str, str | None] | None = None,
     optional: Sequence[str] = (),
 ) -> Case:
     """One case from a file per channel, but for optional ones that it lacks, and its covariates' cells.
 
+    By default it is named by its first channel's file.
+
     Raises:
-        InputError: if a channel is missing or unknown, or a file does not exist.
+        InputError: if a channel is missing or unknown, or a file does not exist, or is no path.
     """
+    if not isinstance(images, Mapping):
+        wanted = ", ".join(f"{name!r}: FILE" for name in channels)
+        raise InputError(f"the model wants a file for each channel, {{{wanted}}}; found a {type(images).__name__}")
     refuse_other_channels(images, channels, optional)
+    for name, file in images.items():
+        if not isinstance(file, str | os.PathLike):
+            raise InputError(f"channel {name} is given by the path of a NIfTI file, found a {type(file).__name__}")
     paths = {name: Path(images[name]) for name in channels if name in images}
     for path in paths.values():
         if not os.path.isfile(path):  # which, unlike a path's own, does not fail for a name that is too long
             raise InputError(f"{path} is no file")
-    return _case(paths, case_id, cells or {})
+    return _case(paths, _stem(next(iter(paths.values()))) if case_id is None else case_id, cells or {})
 
 
 def _case(images: Mapping[str, Path], case_id: str, cells: Mapping[str, str | None]) -> Case:

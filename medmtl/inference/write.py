@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -122,7 +123,11 @@ def csv_text(rows: Sequence[dict[str, Cell]]) -> str:
 
 def write_table(rows: Sequence[dict[str, Cell]], path: Path) -> None:
     """Write rows as a private CSV file, whole or not at all; bytes of a name that are no UTF-8 are written escaped."""
-    write_atomic(path, csv_text(rows).encode(errors="backslashreplace"))
+    write_atomic(path, _bytes(csv_text(rows)))
+
+
+class Written(str):
+    """Text of a cell as it stands in a table that was written here; it is written again unchanged."""
 
 
 class PredictionTable:
@@ -137,15 +142,37 @@ class PredictionTable:
         self._rows: list[dict[str, Cell]] = []
         self._written: float | None = None
 
+    def keep_others(self, case_id: str, model_sha256: str) -> None:
+        """Take over the rows of the file that is there, but for that of one case.
+
+        Raises:
+            InputError: if a row is of another model, or the file is no table of predictions.
+        """
+        if not self._path.exists():
+            return
+        try:
+            with self._path.open(encoding="utf-8", errors="replace", newline="") as file:
+                rows = list(csv.DictReader(file, restkey="", restval=""))
+        except csv.Error as error:
+            raise InputError(f"{self._path} cannot be read as a table ({error}); choose another folder") from None
+        if any(row.get("model_sha256") != model_sha256 for row in rows):
+            raise InputError(f"{self._path} lists predictions of another model; choose another folder, or remove it")
+        own = _bytes(_cell(case_id)).decode()
+        others = [row for row in rows if row.get("case_id") != own]
+        self._rows = [{key: Written(text) for key, text in row.items() if key} for row in others]
+
     def begin(self) -> None:
-        """Call before files of a case are written: the first call leaves the header alone in the file.
+        """Call before files of a case are written: the first call leaves the header alone in the file, or kept rows.
 
         What was predicted before has no row from then on, because its files are replaced one by one; and files of a
         process that was killed lie beside a table, by which they are known as predictions.
         """
-        if self._written is None:
+        if self._written is not None:
+            return
+        if not self._rows:
             write_atomic(self._path, b"case_id\n")
             self._written = time.monotonic()
+        self.write()
 
     def add(self, row: dict[str, Cell]) -> None:
         """Add the row of a case whose files are written; the file is brought up to date every ten seconds at most."""
@@ -165,6 +192,10 @@ class PredictionTable:
         return not self._rows
 
 
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="backslashreplace")
+
+
 def _quoted(text: str) -> str:
     # not the csv module's writer, which leaves a lone carriage return bare where lines end in a line feed
     return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
@@ -173,6 +204,8 @@ def _quoted(text: str) -> str:
 def _cell(value: Cell) -> str:
     if value is None:
         return ""
+    if isinstance(value, Written):
+        return str(value)
     if isinstance(value, float):
         return f"{value:.6g}"
     text = str(value)

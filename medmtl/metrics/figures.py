@@ -63,10 +63,20 @@ class CalibrationFigure:
 
 @dataclass(frozen=True)
 class KaplanMeierFigure:
-    """Probability to be without the event over time, in steps: (label, times from 0, values from then on) per group."""
+    """Probability to be without the event over time, in steps: (label, times from 0, values from then on) per group.
+
+    Attributes:
+        title: what is compared.
+        groups: the curves.
+        followed: per group the time of each of its cases, of the event or of the end of follow-up; without them
+            numbers at risk are not shown.
+        column: whose unit the times have.
+    """
 
     title: str
     groups: tuple[tuple[str, tuple[float, ...], tuple[float, ...]], ...]
+    followed: tuple[tuple[float, ...], ...] = ()
+    column: str | None = None
 
 
 @dataclass(frozen=True)

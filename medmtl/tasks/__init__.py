@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from medmtl.errors import InputError
 from medmtl.registry import Registry
 from medmtl.tasks.base import Task
 from medmtl.tasks.classification import Classification
@@ -23,6 +24,18 @@ kinds.add(Survival)
 kinds.add(VoxelRegression)
 kinds.add(Detection)
 
+
+def register(kind: type[Task]) -> type[Task]:
+    """Add a kind that is not of this package; see :func:`medmtl.api.register`."""
+    if not _is_kind(kind):
+        raise InputError(f"a task kind is a subclass of medmtl.tasks.base.Task with a text as its kind, found {kind!r}")
+    return kinds.add(kind)
+
+
+def _is_kind(given: object) -> bool:
+    return isinstance(given, type) and issubclass(given, Task) and isinstance(getattr(given, "kind", None), str)
+
+
 __all__ = [
     "Classification",
     "Detection",
@@ -34,4 +47,5 @@ __all__ = [
     "Task",
     "VoxelRegression",
     "kinds",
+    "register",
 ]

@@ -217,12 +217,12 @@ class Task(Learning):
     def strata(self, truths: Mapping[str, Any]) -> Mapping[str, str | frozenset[str]]:
         """Stratum of each labelled case, or the several that it belongs to, for stratified folds.
 
-        By default all are alike.
+        By default none, as all are alike.
 
         Args:
             truths: case id -> target.
         """
-        return dict.fromkeys(truths, "any")
+        return dict.fromkeys(truths, frozenset[str]())
 
     def sampling_groups(self, truths: Mapping[str, Any]) -> Mapping[str, str] | None:
         """Group of each labelled case (id -> target), where groups are to be drawn equally often; None by default."""
@@ -286,10 +286,12 @@ class CaseTask(Task):
     Attributes:
         ranking_metric: a metric that compares pairs of cases, which a site can earn; it is then also scored within
             sites. A kind that names one has :meth:`constant_result`.
+        may_lack: strata that a part may be without and be scored all the same.
     """
 
     voxel = False
     ranking_metric: ClassVar[str | None] = None
+    may_lack: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def probe_pair(self, activation_K: torch.Tensor, target: torch.Tensor) -> tuple[float, float]:

@@ -282,15 +282,15 @@ def _has_verdicts(session: Session, step: int) -> bool:
 
 def _judge_heads(session: Session, step: int, requests: Requests) -> None:
     """Say which heads are dead. As with a validation, a request to stop does not wait for it but at the last step."""
-    limit = session.plan.steps
+    limit, fold = session.plan.steps, session.run.load_manifest()["fold"]
     early = step if step != limit else 0
     verdicts = collapse_check(session, early=early, stopped=lambda: early > 0 and requests.heard is not None)
     for name, verdict in verdicts.items():
         session.run.log({"step": step, "collapse": {"task": name, **verdict}})
         if early and verdict["verdict"] == "collapsed":
-            logger.warning("task %s, after %d of %d steps: %s", name, step, limit, verdict["sentence"])
+            logger.warning("task %s, fold %s, after %d of %d steps: %s", name, fold, step, limit, verdict["sentence"])
         elif not early and verdict["verdict"] != "trained":
-            logger.warning("task %s: %s", name, verdict["sentence"])
+            logger.warning("task %s, fold %s: %s", name, fold, verdict["sentence"])
 
 
 def _tell_timing(session: Session, step: int, first: int, clock: _Clock) -> None:

@@ -186,3 +186,36 @@ def test_folds_share_the_cases_in_which_a_label_was_annotated(folder: Folder) ->
     assert splits is not None
     for fold in splits.folds:
         assert sum(folder.rows[int(case_id[4:])]["drawn"] == "rim" for case_id in fold.val) == 2
+
+
+@pytest.mark.covers("B025")
+def test_a_part_without_an_event_is_told_and_one_without_a_censored_patient_is_not(parts: Folder) -> None:
+    outcome = "  outcome: {kind: survival, time: time, event: event, horizon: 5}\nsplit: {column: part}"
+    parts.config = COLUMN.replace("split: {column: part}", outcome)
+    for index, row in enumerate(parts.rows):
+        row |= {"time": str(index + 1), "event": str(int(index in (0, 1, 2)))}
+    (finding,) = parts.headers()
+    assert (finding.code, finding.severity, finding.key) == ("B025", "warn", "tasks.outcome")
+    assert finding.found == "no case of event in val 0"
+    for row in parts.rows:
+        row["event"] = str(int(row["part"] == "val" or row["id"] in ("case0", "case1")))
+    assert parts.headers() == []
+
+
+@pytest.mark.covers("B115")
+def test_few_censored_patients_are_counted_and_are_no_class(folder: Folder) -> None:
+    folder.config = CONFIG.replace(
+        "split:", "  outcome: {kind: survival, time: time, event: event, horizon: 5}\nsplit:"
+    )
+    for index, row in enumerate(folder.rows):
+        row |= {"time": str(index + 1), "event": str(int(index != 3))}
+    checked = folder.check()
+    assert not checked.findings.rejected() and checked.splits is not None
+    held = [row.labels for row in checked.splits.balance if row.part == "val"]
+    assert sum(labels["outcome:event"] for labels in held) == 7
+    assert sum(labels["outcome:censored"] for labels in held) == 1
+    assert "organ:any" not in held[0] and held[0]["organ:labelled"] == 4
+    for row in folder.rows[1:]:
+        row["event"] = "0"
+    found = {(finding.code, finding.severity, finding.found) for finding in folder.headers()}
+    assert ("B115", "reject", "1 of event") in found

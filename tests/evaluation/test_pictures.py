@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib import image as png
+from matplotlib.figure import Figure as Canvas
 
 from medmtl.data.volume import Grid, Volume
-from medmtl.evaluation.pictures import ON_SCAN, draw, loss_curve, overlay
+from medmtl.evaluation.pictures import ON_SCAN, _numbers_at_risk, draw, loss_curve, overlay
 from medmtl.metrics.calibration import CalibrationPoint
 from medmtl.metrics.figures import (
     BlandAltmanFigure,
@@ -139,6 +140,19 @@ def test_survival_of_groups_is_drawn_in_steps_with_a_legend() -> None:
     ]
     assert picture.caption == "death: halves; Kaplan-Meier"
     assert draw(KaplanMeierFigure("death: halves", ())) is None
+    told = draw(KaplanMeierFigure("death: halves", groups, ((3.0, 9.0), (1.0, 5.0)), "days"))
+    assert told is not None
+    assert told.caption.startswith("death: halves; Kaplan-Meier, time in the unit of the column days; below, ")
+
+
+def test_who_is_at_risk_is_counted_at_each_tick_of_the_curves() -> None:
+    above, below = Canvas().subplots(2, 1)
+    above.set_xticks([0, 5, 10, 15])
+    above.set_xlim(0, 10)
+    _numbers_at_risk(below, above, ((3.0, 5.0, 9.0), (1.0, 10.0)))
+    found = [(*text.get_position(), text.get_text()) for text in below.texts]
+    assert found == [(0, 0, "3"), (5, 0, "2"), (10, 0, "0"), (0, 1, "2"), (5, 1, "1"), (10, 1, "1")]
+    assert below.get_xlim() == above.get_xlim()
 
 
 def test_a_froc_curve_is_drawn_and_one_without_points_is_not() -> None:

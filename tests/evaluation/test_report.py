@@ -20,7 +20,7 @@ from medmtl.data.split import Balance, Fold, Splits
 from medmtl.data.volume import Grid, Volume
 from medmtl.evaluation.report import write_report
 from medmtl.evaluation.score import Scores, metrics_json
-from medmtl.evaluation.site import Learned
+from medmtl.evaluation.site import Learned, within_estimates
 from medmtl.evaluation.tables import number
 from medmtl.files import make_private_folder, write_json
 from medmtl.metrics.ranking import auc
@@ -122,7 +122,8 @@ def make_scores(folder: Path) -> Scores:
         value = RegressionResult(value=volume + rng.normal(0, 1.5))
         cases["size"].append(ScoredCase(*who, volume, value, size.result_scores(value, volume)))
     metrics = metrics_json("val", [0, 1, 2], CASES, tasks, cases, LEARNED)
-    return Scores("val", (0, 1, 2), tasks, cases, metrics, out, images)
+    within = {name: within_estimates(task, cases[name]) for name, task in tasks.items()}
+    return Scores("val", (0, 1, 2), tasks, cases, metrics, out, images, within=within)
 
 
 def make_run(folder: Path) -> RunFolder:
@@ -221,7 +222,7 @@ def test_every_metric_stands_in_the_page(page: str, scores: Scores) -> None:
     assert dice[1] == f"{metric['value']:.3f}"
     assert dice[2] == f"{metric['ci95'][0]:.3f} to {metric['ci95'][1]:.3f}"
     assert dice[4:6] == ["24", "higher"]
-    assert "missed 0; false 0" in dice[6]
+    assert "missed 0 of 48; false 0" in dice[6]
 
 
 def test_the_page_is_one_file_without_scripts_or_network(page: str) -> None:
@@ -309,7 +310,8 @@ def test_training_and_plan_are_shown(page: str) -> None:
     planned = {row[0]: row[1] for row in tables["Decisions and reasons"][1:]}
     assert planned["normalisation.t1"] == "zscore"
     assert all(value not in ("", "-", "–") for value in planned.values())
-    assert tables["Balance of the split"][0][2:] == ["patients", "cases", "grade: low", "grade: high"]
+    assert [row[0] for row in tables["Balance of the split"][1:]] == ["patients", "cases", "grade: low", "grade: high"]
+    assert tables["Balance of the split"][0] == ["number of", *(f"fold {fold}: train / val" for fold in range(3))]
     assert "Intervals are conditional on the trained models." in page
 
 
@@ -360,7 +362,8 @@ def test_a_shared_page_tells_nothing_of_single_cases(tmp_path: Path, scores: Sco
     assert alternatives[0] == "grade: ROC"
     assert len(alternatives) == 3
     assert all(": loss" in text for text in alternatives[1:])
-    assert found.tables["Balance of the split"][0] == ["fold", "part", "patients", "cases"]  # 4 of each grade
+    balance = [row[0] for row in found.tables["Balance of the split"]]
+    assert balance == ["number of", "patients", "cases"]  # 4 of each grade
     assert ["Lonely", "–", "–", "–", "–", "fewer than 5 patients"] in found.tables["By site"]
 
 

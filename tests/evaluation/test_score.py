@@ -36,6 +36,7 @@ METRICS = {
     "risk": {"mae", "rmse", "r2", "spearman", "skill", "slope", "bias", "loa_lower", "loa_upper"},
 }
 SITE = {"auc_within_site", "auc_site_alone"}  # where there is more than one site
+EMPTY = {f"{name}_present{end}" for name in ("dice", "hd95_mm") for end in ("", "/lesion")}  # where a mask is empty
 
 
 def copied(run: Path, config: Path, place: Path) -> tuple[Path, Path]:
@@ -102,7 +103,7 @@ def test_metrics_json_is_as_in_the_contract(run: Path) -> None:
     assert list(body["tasks"]) == list(METRICS)
     for name, task in body["tasks"].items():
         assert set(task) - {"headline"} == {"kind", "labelled", "primary", "metrics"}
-        assert set(task["metrics"]) - SITE == METRICS[name]
+        assert set(task["metrics"]) - SITE - EMPTY == METRICS[name]
         assert task["primary"] == next(iter(task["metrics"]))
         assert 0 < task["labelled"] <= body["cases"]
     kinds = [task["kind"] for task in body["tasks"].values()]
@@ -131,7 +132,7 @@ def test_cases_csv_has_a_row_per_case_and_its_columns_task_by_task(run: Path, ti
     kinds = ("dice", "hd95_mm", "nsd_1mm", "volume_error_ml")
     per_label = [f"lesion/{kind}/lesion" for kind in (*kinds, "missed", "false", "true_negative")]
     assert list(rows[0]) == [
-        *("case_id", "patient", "site"),
+        *("case_id", "patient", "site", "fold"),
         *("lesion_true", "lesion", "lesion_lesion_ml"),
         *(f"lesion/{kind}" for kind in kinds),
         *per_label,
@@ -263,6 +264,7 @@ def test_a_run_without_folds_has_no_validation(tiny_cohort: Path, tmp_path: Path
     assert list(medmtl.evaluate(run, split="all", device="cpu")) == ["train"]
     assert {path.name for path in (run / "evaluation").iterdir()} == {"train"}
     scores = evaluate_selection(own_selection(open_folds(run), "train"), tmp_path / "scores", device="cpu")
+    assert {row["fold"] for row in rows_of(scores.folder)} == {"none"}
     assert scores.folds == ("none",)
     assert scores.metrics["cases"] == 12
     assert "resubstitution" in scores.metrics["note"]
@@ -311,6 +313,7 @@ def test_folds_are_pooled_out_of_fold(folds: Path) -> None:
     assert len(set(held_out)) == len(rows) == body["cases"] == 12 - len(splits["test"])
     answers = json.loads((scores.folder / "activations.json").read_text())
     assert [(answer["case_id"], answer["fold"]) for answer in answers] == held_out
+    assert [(row["case_id"], int(row["fold"])) for row in rows] == held_out
     risks = [row["risk"] for row in rows]
     models = [medmtl.load(folds / f"fold-{fold}", device="cpu") for fold in (0, 1)]
     for chosen in (0, len(rows) - 1):
@@ -360,7 +363,7 @@ def test_columns_stand_task_by_task_also_where_the_first_case_has_no_label(folds
     medmtl.evaluate(folds, out=tmp_path / "out", device="cpu")
     rows = rows_of(tmp_path / "out")
     assert rows[0]["lesion_true"] == ""
-    columns = [column for column in rows[0] if column not in ("case_id", "patient", "site")]
+    columns = [column for column in rows[0] if column not in ("case_id", "patient", "site", "fold")]
     tasks = [column.replace("/", "_").partition("_")[0] for column in columns]
     assert [task for task, _ in itertools.groupby(tasks)] == ["lesion", "malignancy", "risk"]
     assert "lesion/dice" in columns
@@ -376,6 +379,7 @@ def test_the_test_split_is_predicted_by_all_folds_and_each_access_is_logged(fold
     body, rows = metrics_of(scores.folder), rows_of(scores.folder)
     assert (body["split"], body["folds"], body["cases"]) == ("test", [0, 1], len(test))
     assert [row["case_id"] for row in rows] == test
+    assert {row["fold"] for row in rows} == {"all"}
     image = scores.images[test[0]]
     single = [medmtl.load(folds / f"fold-{fold}", device="cpu").predict(image) for fold in (0, 1)]
     both = medmtl.load(folds, device="cpu").predict(image)

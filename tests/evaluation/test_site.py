@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import pytest
 
-from medmtl.evaluation.score import metrics_json
-from medmtl.evaluation.site import NOTHING_WITHIN, headline, site_estimates
+from medmtl.evaluation.score import Scores, metrics_json
+from medmtl.evaluation.site import NOTHING_WITHIN, headline, site_estimates, within_estimates
+from medmtl.evaluation.tables import summary_table, within_site_table
+from medmtl.metrics.estimate import Estimate
 from medmtl.tasks.base import ScoredCase
 from medmtl.tasks.classification import Classification, ClassificationOptions, ClassificationResult
 from medmtl.tasks.regression.task import Regression, RegressionOptions
@@ -123,3 +128,26 @@ def test_metrics_json_names_the_headline_and_keeps_the_primary_metric() -> None:
     entry = metrics_json("val", [0], 40, {"grade": TASK}, {"grade": cases}, learned)["tasks"]["grade"]
     assert (entry["primary"], entry["headline"]) == ("auc", "auc_within_site")
     assert {"auc", "auc_within_site", "auc_site_alone"} <= entry["metrics"].keys()
+
+
+def test_the_score_within_sites_is_computed_once_and_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = confounded()
+    learned = {"grade": learned_of(cases)}
+    within = {"grade": within_estimates(TASK, cases)}
+    fresh = metrics_json("val", [0], 40, {"grade": TASK}, {"grade": cases}, learned)
+    calls = []
+    whole = Classification.metrics
+
+    def counted(self: Classification, scored: Sequence[ScoredCase]) -> dict[str, Estimate]:
+        calls.append(len(scored))
+        return whole(self, scored)
+
+    monkeypatch.setattr(Classification, "metrics", counted)
+    metrics = metrics_json("val", [0], 40, {"grade": TASK}, {"grade": cases}, learned, within=within)
+    assert metrics == fresh
+    assert len(calls) == 2  # of all pairs, and of the site alone
+    scores = Scores("val", (0,), {"grade": TASK}, {"grade": cases}, metrics, Path(), {}, within=within)
+    table = within_site_table(scores, "grade")
+    summary_table(scores)
+    assert table is not None and table.rows[0][3] == "0.500"
+    assert len(calls) == 2

@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from medmtl.data.split import Balance, Fold, Splits
 from medmtl.evaluation.report import _alerts
 from medmtl.evaluation.score import Scores, metrics_json
+from medmtl.evaluation.site import within_estimates
 from medmtl.evaluation.tables import (
     cohort_table,
     collapse_table,
@@ -22,8 +24,13 @@ from medmtl.evaluation.tables import (
     summary_table,
 )
 from medmtl.run_folder import RunFolder
-from medmtl.tasks.base import ScoredCase, Task
+from medmtl.tasks.base import Result, ScoredCase, Task
+from medmtl.tasks.regression import Regression, RegressionOptions
+from medmtl.tasks.regression.task import RegressionResult
+from medmtl.tasks.segmentation import Segmentation, SegmentationOptions
 from tests.evaluation.test_site import TASK, case, confounded, learned_of
+
+MASK = Segmentation("tumour", SegmentationOptions(kind="segmentation", column="mask", labels={"core": 1}))
 
 
 class Run:
@@ -66,7 +73,8 @@ def test_every_verdict_is_a_row_and_the_newest_is_what_the_page_warns_of(
 def scores_of(task: Task, cases: Sequence[ScoredCase]) -> Scores:
     learned = {task.name: learned_of(list(cases))}
     metrics = metrics_json("val", [0], len(cases), {task.name: task}, {task.name: cases}, learned)
-    return Scores("val", (0,), {task.name: task}, {task.name: cases}, metrics, Path(), {})
+    within = {task.name: within_estimates(task, cases)}
+    return Scores("val", (0,), {task.name: task}, {task.name: cases}, metrics, Path(), {}, within=within)
 
 
 def test_a_task_confounded_with_the_site_is_headlined_by_its_within_site_score() -> None:
@@ -79,19 +87,58 @@ def test_a_task_confounded_with_the_site_is_headlined_by_its_within_site_score()
     scores = scores_of(TASK, cases)
     metrics = scores.metrics["tasks"]["grade"]["metrics"]
     table = summary_table(scores)
-    assert table.columns == ("task", "kind", "labelled", "metric", "value", "95 % interval", "notes")
-    ((*_, metric, value, interval, notes),) = table.rows
+    assert table.columns == ("task", "kind", "labelled", "metric", "n", "value", "95 % interval", "notes")
+    ((*_, labelled, metric, n, value, interval, notes),) = table.rows
     within, pooled, alone = (number(metrics[f"auc{end}"]["value"]) for end in ("_within_site", "", "_site_alone"))
     low, high = metrics["auc_within_site"]["ci95"]
     assert (metric, value, interval) == ("auc_within_site", within, f"{number(low)} to {number(high)}")
+    assert (labelled, n) == ("40", str(metrics["auc_within_site"]["n"]))
     assert notes == f"confounded with the site; all pairs {pooled}; site alone {alone}"
     assert within < pooled
 
 
 def test_other_tasks_are_headlined_by_their_primary_metric() -> None:
     cases = [entry for entry in confounded() if entry.site == "a"]
-    ((*_, metric, _, _, notes),) = summary_table(scores_of(TASK, cases)).rows
+    ((*_, metric, _, _, _, notes),) = summary_table(scores_of(TASK, cases)).rows
     assert (metric, "site" in notes) == ("auc", False)
+
+
+def masked(index: int, predicted: int, truth: int) -> ScoredCase:
+    """A case of so many voxels in a row."""
+    masks = [np.arange(6).reshape(6, 1, 1) < voxels for voxels in (predicted, truth)]
+    scores = MASK.mask_scores(masks[0].astype(np.uint8), masks[1].astype(np.uint8), (3.0, 4.0, 0.0))
+    return ScoredCase(f"c{index}", f"p{index}", None, 0, Path("x"), Result(), scores)
+
+
+def test_the_summary_says_how_much_of_a_dice_is_of_empty_references() -> None:
+    found = [masked(0, 2, 2), masked(1, 1, 3), masked(2, 0, 2), masked(3, 1, 0), masked(4, 2, 0), masked(5, 0, 0)]
+    scores = scores_of(MASK, found)
+    ((*_, labelled, metric, n, value, _, notes),) = summary_table(scores).rows
+    assert (labelled, metric, n, value) == ("6", "dice", "5", "0.300")
+    assert notes.endswith(
+        "3 of 6 reference masks are empty, 2 of them called falsely; dice 0.500 over the 3 cases whose reference is not"
+    )
+    metrics = scores.metrics["tasks"]["tumour"]["metrics"]
+    whole, by_label = metric_tables(metrics, "segmentation")
+    rows = {row[0]: row for row in (*whole.rows, *by_label.rows)}
+    for name in ("dice", "hd95_mm/core"):
+        assert rows[name][-1].endswith("missed 1 of 3; false 2 of 3; true negative 1 of 3")
+    for told in (
+        "diagonal of the scan, also for a single false voxel",
+        "..._present: over the references",
+        "nsd_1mm: ",
+    ):
+        assert told in whole.note
+    (full, _) = metric_tables(scores_of(MASK, found[:3]).metrics["tasks"]["tumour"]["metrics"], "segmentation")
+    assert full.rows[0][-1].endswith("missed 1 of 3; false 0; true negative 0")
+
+
+EXPLAINED = [
+    *(("segmentation", name) for name in ("dice", "hd95_mm", "nsd_1mm")),
+    *(("classification", name) for name in ("average_precision", "f1_macro")),
+    *(("regression", name) for name in ("r2", "spearman")),
+    *(("survival", name) for name in ("c_index", "c_index_uno", "brier_integrated")),
+]
 
 
 @pytest.mark.parametrize(
@@ -104,12 +151,32 @@ def test_other_tasks_are_headlined_by_their_primary_metric() -> None:
         ("classification", "brier", "of more than two classes summed over the classes"),
         ("survival", "c_index_within_site", "..._within_site: over pairs of cases of one site"),
         ("survival", "c_index_site_alone", "..._site_alone: of a model that sees nothing but the site"),
+        ("segmentation", "nsd_2.5mm", "nsd_2.5mm: share of both surfaces"),
+        ("segmentation", "volume_error_ml", "above 0 where predictions are too large"),
+        ("survival", "auc_1095", "auc_1095: of cases with the event by this time"),
+        ("classification", "auc", "auc: share of pairs of a positive and a negative case"),
+        *((kind, name, f"{name}: ") for kind, name in EXPLAINED),
     ],
 )
 def test_a_metric_is_explained_as_its_kind_computes_it(kind: str, metric: str, told: str) -> None:
     (table,) = metric_tables({metric: {"value": 0.5, "n": 40}}, kind)
     assert told in table.note
     assert ("median" in table.note) == ("median" in told)
+
+
+def test_counts_and_methods_are_told_in_words() -> None:
+    entry = {"value": 0.5, "n": 40, "ci95": [0.4, 0.6], "ci": "u-statistic-logit", "n_classes": 2, "n_events": 13}
+    (table,) = metric_tables({"c_index": {**entry, "n_clipped": 0, "n_lesions": 7}}, "survival")
+    assert table.rows[0][3] == "U-statistic, logit scale"
+    assert table.rows[0][-1] == "over 2 classes; 13 events; lesions 7"
+
+
+def test_the_summary_tells_the_skill_and_what_it_compares_with() -> None:
+    task = Regression("size", RegressionOptions(kind="regression", column="size"), {"median_value": 10.0})
+    cases = [ScoredCase(f"c{n}", f"p{n}", None, 0, float(n), RegressionResult(value=n + 1.0)) for n in range(12)]
+    table = summary_table(scores_of(task, cases))
+    assert table.rows[0][-1].endswith(f"; skill {number(1 - 12 / sum(abs(10 - n) for n in range(12)))}")
+    assert table.note.startswith("Skill compares with one answer for everybody")
 
 
 def of_patient(patient: str, entry: ScoredCase) -> ScoredCase:
@@ -180,13 +247,27 @@ def test_a_shared_page_tells_nothing_of_few_patients_in_the_split() -> None:
     val = {"site=A": 17, "site=B": 3, "grade:high": 10, "grade:low": 10}
     splits = split_of((40, 40, train), (20, 20, val))
     whole, shared = split_table(splits, share=False), split_table(splits, share=True)
-    assert whole.columns[4:] == tuple(train) and whole.note == ""
-    assert shared.columns == ("fold", "part", "patients", "cases", "grade:high", "grade:low")
-    assert shared.rows == (("0", "train", "40", "40", "20", "20"), ("0", "val", "20", "20", "10", "10"))
+    assert [row[0] for row in whole.rows] == ["patients", "cases", *train] and whole.note == ""
+    assert shared.columns == ("number of", "fold 0: train / val")
+    assert shared.rows == (
+        ("patients", "40 / 20"),
+        ("cases", "40 / 20"),
+        ("grade:high", "20 / 10"),
+        ("grade:low", "20 / 10"),
+    )
     assert shared.note == "Left out, because a part may hold fewer than 5 patients of one kind: site."
     few = split_of((40, 40, train), (4, 20, val))
     assert split_table(few, share=True).rows == ()
-    assert len(split_table(few, share=False).rows) == 2
+    assert split_table(few, share=False).rows[0] == ("patients", "40 / 4")
+
+
+def test_the_balance_has_a_column_per_fold_and_one_for_the_test_part() -> None:
+    (train, val) = split_of((40, 40, {"a": 7}), (20, 21, {"a": 3})).balance
+    rows = (train, val, replace(train, fold=1), replace(val, fold=1), Balance(None, "test", 9, 10, {"a": 2}))
+    table = split_table(Splits((Fold(("x",), ("y",)),), (), rows), share=False)
+    assert table.columns == ("number of", "fold 0: train / val", "fold 1: train / val", "test")
+    assert table.numeric == table.columns[1:]
+    assert table.rows[1:] == (("cases", "40 / 21", "40 / 21", "10"), ("a", "7 / 3", "7 / 3", "2"))
 
 
 @pytest.mark.parametrize(

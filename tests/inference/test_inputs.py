@@ -4,7 +4,9 @@ import csv
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from medmtl import api
@@ -177,3 +179,19 @@ def test_from_python_no_input_is_not_the_cohort_of_the_training(trained_run: Pat
     with pytest.raises(InputError, match="nothing to predict"):
         api.predict(trained_run, [], tmp_path / "out", device="cpu")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_path_is_refused_by_its_channel(images: list[Path]) -> None:
+    volume: Any = np.zeros((3, 3, 3))
+    with pytest.raises(InputError, match="channel image is given by the path of a NIfTI file, found a ndarray"):
+        case_of_files({"image": volume}, ONE)
+    for given in (str(images[0]), [images[0]], volume):
+        with pytest.raises(InputError, match=r"a file for each channel, \{'ed': FILE, 'es': FILE\}; found a"):
+            case_of_files(given, TWO)
+
+
+def test_a_model_of_one_channel_takes_the_file_alone(images: list[Path], trained_run: Path) -> None:
+    model = api.load(trained_run, device="cpu")
+    alone, named = model.predict(images[0]), model.predict({"image": images[0]})
+    assert alone.case_id == named.case_id == "case_000"
+    assert alone["risk"] == named["risk"]

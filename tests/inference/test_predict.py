@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ from medmtl import checkpoint
 from medmtl.data.case import Case
 from medmtl.data.formats.nifti import read_image, write_mask
 from medmtl.data.volume import Grid
-from medmtl.errors import ArtefactError, InputError, NumericError
+from medmtl.errors import ArtefactError, InputError, MedmtlError, NumericError
 from medmtl.inference import predict as predict_module
+from medmtl.inference.case_prediction import CasePrediction
 from medmtl.inference.forward import stream
 from medmtl.inference.planes import Stream
 from medmtl.inference.predict import Predictor
 from medmtl.run_folder import RunFolder
+from medmtl.tasks.regression.task import RegressionResult
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +100,20 @@ def test_the_range_of_an_ensemble_is_that_of_its_folds(trained_run: Path, tmp_pa
     wider = {**other.plan.training_range, "spacing_2": (1.0, 5.0)}
     both._members[1] = replace(other, plan=replace(other.plan, training_range=wider))
     assert "spacing_2" not in both.predict(case(tmp_path / "coarse.nii.gz")).outside_training
+
+
+def test_a_prediction_and_a_model_are_shown_in_one_line_without_an_id(trained_run: Path, tiny_cohort: Path) -> None:
+    model = medmtl.load(trained_run, device="cpu")
+    assert repr(model) == "Model(image -> lesion segmentation, malignancy classification, risk regression)"
+    found = model.predict(tiny_cohort.parent / "images" / "case_000.nii.gz")
+    told = re.fullmatch(r"Prediction\(lesion_lesion_ml (\S+), malignancy (\w+), risk (\S+)\)", repr(found))
+    assert told is not None and told[3] == f"{found['risk'].cells('risk')['risk']:.4g}"
+
+
+def test_a_task_that_there_is_not_is_a_key_error_that_says_which_there_are() -> None:
+    found = CasePrediction("c", {"risk": RegressionResult(value=1.0), "organ": RegressionResult(value=2.0)}, {}, ())
+    with pytest.raises(MedmtlError) as raised:
+        found["rsk"]
+    assert isinstance(raised.value, KeyError)
+    assert str(raised.value) == "no task is called 'rsk', only risk, organ; did you mean 'risk'?"
+    assert "rsk" not in found and found.get("rsk") is None and raised.value.exit_code == 2

@@ -166,6 +166,41 @@ def test_a_saved_prediction_is_a_table_of_one_row_beside_its_masks(
     assert row["model_sha256"] == sha256_file(trained_run / "checkpoints" / newest / "average.safetensors")
 
 
+def saved(place: Path, case_id: str, low: float, model: str = "a") -> list[dict[str, str]]:
+    results = {"grade": ClassificationResult(label="-low", probabilities={"low": low, "high": 1 - low})}
+    return read(Prediction(case_id, results, {}, (), model_sha256=model * 64).save(place).read_text(encoding="utf-8"))
+
+
+def test_saving_case_after_case_keeps_their_rows(tmp_path: Path) -> None:
+    names = ("p1", "=2", "\udcff", "007")
+    for case_id in names:
+        first = saved(tmp_path, case_id, -1.5e-7)
+    assert [row["case_id"] for row in first] == ["p1", "'=2", "\\udcff", "007"]
+    for case_id in names:
+        again = saved(tmp_path, case_id, -1.5e-7)
+    assert again == first  # cells of rows that stay are not quoted or rounded once more
+    assert (again[0]["grade"], again[0]["grade_p_low"]) == ("'-low", "-1.5e-07")
+    assert [row["grade_p_low"] for row in saved(tmp_path, "p1", 0.25)] == ["-1.5e-07"] * 3 + ["0.25"]
+
+
+def test_a_table_of_another_model_is_not_saved_into(tmp_path: Path) -> None:
+    saved(tmp_path, "p1", 0.25)
+    table = tmp_path / "predictions.csv"
+    for text in (None, "name,age\nx,1\n", "case_id,model_sha256\nx\n", "a\0b\n1\n"):
+        table.write_text(table.read_text() if text is None else text)
+        before = table.read_bytes()
+        with pytest.raises(InputError, match=r"of another model|cannot be read"):
+            saved(tmp_path, "p2", 0.5, model="b")
+        assert table.read_bytes() == before
+    table.write_text("case_id\n")  # all that a killed process left
+    assert len(saved(tmp_path, "p2", 0.5, model="b")) == 1
+
+
+def test_a_prediction_is_named_by_its_file(trained_run: Path, tiny_cohort: Path) -> None:
+    model = medmtl.load(trained_run, device="cpu")
+    assert model.predict({"image": tiny_cohort.parent / "images" / "case_003.nii.gz"}).case_id == "case_003"
+
+
 @pytest.mark.covers("B165")
 def test_nothing_is_saved_into_a_run_or_beside_its_folds(trained_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"

@@ -228,8 +228,8 @@ def test_only_a_collapsed_head_is_worth_a_warning_before_the_end(
         api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=TINY)
     messages = [record.getMessage() for record in caplog.records if "so it is" in record.getMessage()]
     assert len(messages) == told
-    assert messages[-1] == f"task risk: {word}: so it is"
-    assert told == 1 or messages[0] == f"task risk, after 2 of 6 steps: {word}: so it is"
+    assert messages[-1] == f"task risk, fold 0: {word}: so it is"
+    assert told == 1 or messages[0] == f"task risk, fold 0, after 2 of 6 steps: {word}: so it is"
 
 
 @pytest.mark.parametrize(("limit", "step"), [(None, None), (59, None), (60, 20), (450, 150)])

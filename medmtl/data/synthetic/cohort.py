@@ -9,6 +9,7 @@ import csv
 import gzip
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,9 @@ def write_cohort(out: Path, *, cases: int = 60, seed: int = 0, preset: PresetNam
 
 
 def _check_arguments(out: Path, cases: int, seed: int, preset: str, channels: int) -> None:
+    for name, value in (("cases", cases), ("seed", seed), ("channels", channels)):
+        if not isinstance(value, Integral):
+            raise InputError(f"{name} must be a whole number, found {value!r}")
     if cases < MIN_CASES:
         raise InputError(f"a synthetic cohort needs at least {MIN_CASES} cases, found {cases}")
     if channels < 1:

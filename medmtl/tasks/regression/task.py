@@ -341,9 +341,8 @@ class Regression(PooledTask):
             observed = tuple(float(truth) for named, truth, _ in pairs if named == source)
             predicted = tuple(value for named, _, value in pairs if named == source)
             figures.append(ScatterFigure(f"{self.name}: {source}", observed, predicted, self.options.unit))
-            figures.append(
-                agreement.bland_altman_figure(f"{self.name}: {source}", observed, predicted, self.options.unit)
-            )
+            title = f"{self.name}: {source} − observed"
+            figures.append(agreement.bland_altman_figure(title, observed, predicted, self.options.unit))
         return tuple(figures)
 
 

@@ -18,6 +18,7 @@ from medmtl.tasks.base import ScoredCase
 from medmtl.tasks.segmentation.options import SegmentationOptions
 
 OUTCOMES = ("missed", "false", "true_negative")
+EMPTY = ("false", "true_negative")  # the outcomes of a reference that holds no voxel
 LESION_COUNTS = ("lesions", "lesions_found", "lesions_false")
 
 Scores = dict[str, float | None]
@@ -87,23 +88,50 @@ def without_labels(
 def estimates(cases: Sequence[ScoredCase], options: SegmentationOptions) -> dict[str, Estimate]:
     """Means over cases with BCa intervals over patients.
 
-    They carry how many masks were missed or false, or how many lesions there were, were found and were false, and where
-    cases may be annotated for some labels only, in how many cases a label or region was not.
+    They carry how many masks were missed or false, of how many that hold the label or are empty in the reference, or
+    how many lesions there were, were found and were false, and where cases may be annotated for some labels only, in
+    how many cases a label or region was not. Where a reference is empty, ``dice_present`` and ``hd95_mm_present`` are
+    the means over the references that are not.
     """
     patients = [case.patient for case in cases]
     found: dict[str, Estimate] = {}
     for name in ("", *options.labels, *options.regions):
-        members = (name,) if name else _trained(options)
+        members, end = ((name,), f"/{name}") if name else (_trained(options), "")
+        masks = _mask_counts(cases, members)
         for metric, (better, unit) in _metrics(options).items():
-            key = f"{metric}/{name}" if name else metric
-            kinds = LESION_COUNTS if metric.startswith("lesion_") else OUTCOMES
-            counts = {f"n_{kind}": _total(cases, kind, members) for kind in kinds}
+            key = f"{metric}{end}"
+            counts = masks
+            if metric.startswith("lesion_"):
+                counts = {f"n_{kind}": _total(cases, kind, members) for kind in LESION_COUNTS}
             if options.annotated is not None and name:
-                counts["n_not_annotated"] = sum(case.scores[f"{OUTCOMES[0]}/{name}"] is None for case in cases)
+                counts = {**counts, "n_not_annotated": sum(not _is_known(case, name) for case in cases)}
             found[key] = mean_estimate([case.scores[key] for case in cases], patients, better, unit, counts)
             if cases and counts.get("n_not_annotated") == len(cases):
                 found[key] = replace(found[key], why=f"{name} is annotated in no case")
+        for metric in ("dice", "hd95_mm") if masks["n_empty"] else ():
+            values = [_mean_where_present(case, metric, members) for case in cases]
+            found[f"{metric}_present{end}"] = mean_estimate(values, patients, *_metrics(options)[metric])
     return found
+
+
+def _mask_counts(cases: Sequence[ScoredCase], members: Sequence[str]) -> dict[str, int]:
+    """Masks by outcome, and how many references hold the label and are empty."""
+    counts = {f"n_{kind}": _total(cases, kind, members) for kind in OUTCOMES}
+    empty = sum(counts[f"n_{kind}"] for kind in EMPTY)
+    known = sum(_is_known(case, member) for case in cases for member in members)
+    return {**counts, "n_present": known - empty, "n_empty": empty}
+
+
+def _is_known(case: ScoredCase, member: str) -> bool:
+    """Whether a label or region was annotated."""
+    return case.scores[f"{OUTCOMES[0]}/{member}"] is not None
+
+
+def _mean_where_present(case: ScoredCase, metric: str, members: Sequence[str]) -> float | None:
+    """Over the labels that the case's reference holds."""
+    held = [member for member in members if not any(case.scores[f"{kind}/{member}"] for kind in EMPTY)]
+    values = [value for member in held if (value := case.scores[f"{metric}/{member}"]) is not None]
+    return float(np.mean(values)) if values else None
 
 
 def _means(scores: Mapping[str, float | None], options: SegmentationOptions) -> Scores:

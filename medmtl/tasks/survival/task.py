@@ -82,6 +82,7 @@ class Survival(PooledTask):
     options: SurvivalOptions
     default_sensitivity = ("crop",)
     ranking_metric = "c_index"
+    may_lack = frozenset({"censored"})
 
     def __init__(self, name: str, options: SurvivalOptions, fitted: Mapping[str, Any] | None = None) -> None:
         super().__init__(name, options, fitted)
@@ -172,13 +173,12 @@ class Survival(PooledTask):
         return found
 
     def strata(self, truths: Mapping[str, Any]) -> dict[str, str]:
-        """``event``, with its third of the times where there are 30, and ``censored`` where there are 10 of them."""
+        """``censored``, or ``event``, with its third of the times where there are 30."""
         events = sorted(outcome.time for outcome in truths.values() if outcome.event)
         bounds = np.quantile(events, [1 / 3, 2 / 3]) if len(events) >= 3 * MINIMUM else None
-        some_censored = len(truths) - len(events) >= MINIMUM
 
         def stratum(outcome: Outcome) -> str:
-            if not outcome.event and some_censored:
+            if not outcome.event:
                 return "censored"
             return "event" if bounds is None else f"{TERTILES[int(np.searchsorted(bounds, outcome.time))]} event"
 
@@ -346,21 +346,23 @@ class Survival(PooledTask):
         return c_index_width(len(everybody), len({p for fold in folds for p, outcome in fold if outcome.event}))
 
     def figures(self, cases: Sequence[ScoredCase]) -> tuple[Figure, ...]:
-        """Kaplan-Meier curves of the halves of lower and of higher predicted risk; each fold is halved by itself."""
+        """Kaplan-Meier curves of the halves of lower and of higher predicted risk, by the median of each fold."""
         time_N, event_N = _arrays([case.truth for case in cases])
         risk_N, fold_N = _risks(cases)
         high_N = np.zeros(len(cases), dtype=np.bool_)
         for fold in np.unique(fold_N):
             rows = fold_N == fold
             high_N[rows] = risk_N[rows] > np.median(risk_N[rows])
-        groups = []
+        groups, followed = [], []
         for label, member_N in (("lower risk", ~high_N), ("higher risk", high_N)):
             if member_N.any():
                 curve = kaplan_meier(time_N[member_N], event_N[member_N])
                 times = (0.0, *curve.times, float(time_N[member_N].max()))
                 values = (1.0, *curve.values, (1.0, *curve.values)[-1])
                 groups.append((f"{label} ({int(member_N.sum())})", times, values))
-        return (KaplanMeierFigure(f"{self.name}: halves by predicted risk", tuple(groups)),)
+                followed.append(tuple(time_N[member_N].tolist()))
+        title = f"{self.name}: halves by predicted risk, split at the median of each fold"
+        return (KaplanMeierFigure(title, tuple(groups), tuple(followed), self.options.time),)
 
 
 def _arrays(outcomes: Sequence[Outcome]) -> tuple[FloatArray, BoolArray]:

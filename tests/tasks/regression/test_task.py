@@ -291,9 +291,9 @@ def test_the_derived_value_is_scored_beside_the_head() -> None:
     assert metrics["bias_derived"].value == pytest.approx(-5.0)
     figures = task.figures(cases)
     assert [(type(figure), figure.title) for figure in figures] == [
-        (kind, f"share: {source}")
+        (kind, f"share: {source}{end}")
         for source in ("predicted", "from the predicted mask")
-        for kind in (ScatterFigure, BlandAltmanFigure)
+        for kind, end in ((ScatterFigure, ""), (BlandAltmanFigure, " − observed"))
     ]
     assert task.metrics([])["mae_derived"].value is None
 

@@ -193,11 +193,30 @@ def test_means_carry_their_counts_and_leave_true_negatives_out() -> None:
         "n_false": 1,
         "n_true_negative": 1,
     }
+    assert (left.extra["n_present"], left.extra["n_empty"]) == (2, 2)
     assert metrics["dice"].value == pytest.approx((1 + 0.5 + 0.5 + 1) / 4)
     assert metrics["dice"].extra["n_missed"] == 1
     assert "nsd_2.5mm/right" in metrics
     assert metrics["volume_error_ml/left"].better == "zero"
     assert metrics["volume_error_ml/left"].value == pytest.approx(0.0)
+
+
+def test_means_over_the_references_that_hold_a_label_stand_beside_those_with_empty_ones() -> None:
+    segmentation = two()
+    pairs = [((1, 1), (1, 1)), ((0, 1), (1, 1)), ((1, 1), (0, 1)), ((1, 0), (0, 0))]
+    cases = []
+    for index, (predicted, truth) in enumerate(pairs):
+        scores = segmentation.mask_scores(halves(*predicted), halves(*truth), (1, 1, 1))
+        result = segmentation.result(volume(halves(*predicted)))
+        cases.append(ScoredCase(f"c{index}", f"p{index}", None, 0, Path("x"), result, scores))
+    metrics = segmentation.metrics(cases)
+    # case 1 misses left, case 2 has right alone, and the reference of case 3 is empty
+    present, left = metrics["dice_present"], metrics["dice_present/left"]
+    assert (present.value, present.n) == (pytest.approx((1 + 0.5 + 1) / 3), 3)
+    assert (left.value, left.n) == (pytest.approx(0.5), 2)
+    assert metrics["hd95_mm_present/left"].value == pytest.approx(math.hypot(4, 2, 2) / 2)
+    assert metrics["dice"].extra["n_present"] == 5 and metrics["dice"].extra["n_empty"] == 3
+    assert not any("_present" in name for name in segmentation.metrics(cases[:2]))
 
 
 def test_volumes_are_in_ml_on_the_masks_own_grid() -> None:

@@ -238,7 +238,7 @@ def test_strata_spread_events_over_time_and_censored_cases() -> None:
         "censored": 30,
     }
     few = {f"c{i}": Outcome(float(i + 1), i % 3 > 0) for i in range(12)}
-    assert set(task.strata(few).values()) == {"event"}
+    assert task.strata(few) == {name: "event" if outcome.event else "censored" for name, outcome in few.items()}
 
 
 def test_another_horizon_is_another_target() -> None:
@@ -258,6 +258,11 @@ def test_the_figure_shows_halves_of_each_fold() -> None:
     (figure,) = task.figures(cases)
     assert isinstance(figure, KaplanMeierFigure)
     assert [name for name, _, _ in figure.groups] == ["lower risk (30)", "higher risk (30)"]
+    assert (figure.title, figure.column) == (
+        "outcome: halves by predicted risk, split at the median of each fold",
+        task.options.time,
+    )
+    assert sorted(time for times in figure.followed for time in times) == sorted(case.truth.time for case in cases)
     assert all((times[0], values[0]) == (0.0, 1.0) for _, times, values in figure.groups)
     at_20 = [values[int(np.searchsorted(times, 20, side="right")) - 1] for _, times, values in figure.groups]
     assert at_20[0] > at_20[1]
