@@ -20,12 +20,13 @@ from medmtl.losses.terms import FOCAL_GAMMA
 from medmtl.metrics import calibration, probabilities, ranking
 from medmtl.metrics.estimate import Estimate
 from medmtl.metrics.expected_width import ExpectedWidth, auc_width
-from medmtl.metrics.figures import CalibrationFigure, Figure, RocFigure
+from medmtl.metrics.figures import Figure
 from medmtl.networks.features import FeatureSpec
 from medmtl.tasks.base import Cell, Result, ScoredCase, Task
 from medmtl.tasks.class_cell import read_class, refuse_absent, refuse_doubled
 from medmtl.tasks.label_words import counted
 from medmtl.tasks.pooled import PooledOptions, PooledTask
+from medmtl.tasks.ranked import Ranked, ranked_figures
 
 FIXED = "fixed, not fitted"
 FITTED = "Youden's J on the other folds' out-of-fold predictions"
@@ -280,36 +281,28 @@ class Classification(PooledTask):
             ]
         )
 
+    def ranked(self, cases: Sequence[ScoredCase]) -> list[Ranked]:
+        """The positive class, or each of several classes against the rest."""
+        class_N, probability_NK, _ = self._arrays(cases)
+        calibrated_NK = self._calibrated(cases)
+        return [
+            Ranked(
+                name,
+                cases,
+                class_N == index,
+                probability_NK[:, index],
+                None if calibrated_NK is None else calibrated_NK[:, index],
+            )
+            for index, name in enumerate(self.options.classes)
+            if index > 0 or len(self.options.classes) > 2
+        ]
+
     def figures(self, cases: Sequence[ScoredCase]) -> tuple[Figure, ...]:
         """A ROC curve per fold, and the calibration over all folds where there are cases enough.
 
-        Of the positive class, or of each of several classes against the rest.
+        Of what :meth:`ranked` gives.
         """
-        class_N, probability_NK, fold_N = self._arrays(cases)
-        folds = np.unique(fold_N)
-        shown = range(1 if len(self.options.classes) == 2 else 0, len(self.options.classes))
-        curves = []
-        for index in shown:
-            for fold in folds:
-                rows = fold_N == fold
-                rates = ranking.roc_curve_points(class_N[rows] == index, probability_NK[rows, index])
-                suffix = f", fold {fold}" if len(folds) > 1 else ""
-                curves.append((f"{self.options.classes[index]}{suffix}", *rates))
-        roc = RocFigure(f"{self.name}: ROC", tuple(curve for curve in curves if curve[1]))
-        calibrated_NK = self._calibrated(cases)
-        answers = {"": probability_NK, **({} if calibrated_NK is None else {", calibrated": calibrated_NK})}
-        patients = [case.patient for case in cases]
-        reliability = [
-            (
-                f"{self.options.classes[index]}{suffix}",
-                calibration.calibration_curve(class_N == index, answer_NK[:, index], patients),
-            )
-            for index in shown
-            for suffix, answer_NK in answers.items()
-        ]
-        if not all(points for _, points in reliability):
-            return (roc,)
-        return (roc, CalibrationFigure(f"{self.name}: calibration", tuple(reliability)))
+        return ranked_figures(self.name, self.ranked(cases))
 
     def _calibrated(self, cases: Sequence[ScoredCase]) -> npt.NDArray[np.float64] | None:
         """Calibrated probabilities (N, K), or None where a case has none."""

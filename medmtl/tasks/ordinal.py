@@ -16,14 +16,15 @@ from medmtl.data.case import Case
 from medmtl.data.volume import Volume
 from medmtl.losses.cross_entropy import best_constant_cross_entropy
 from medmtl.losses.ordinal import best_constant_chain, chain_probabilities, corn_loss
-from medmtl.metrics import calibration, ordinal, probabilities, ranking, regression
+from medmtl.metrics import ordinal, probabilities, ranking, regression
 from medmtl.metrics.estimate import Estimate
-from medmtl.metrics.figures import CalibrationFigure, Figure, RocFigure
+from medmtl.metrics.figures import Figure
 from medmtl.networks.features import FeatureSpec
 from medmtl.tasks.base import Cell, Result, ScoredCase, Task
 from medmtl.tasks.class_cell import read_class, refuse_absent, refuse_doubled
 from medmtl.tasks.label_words import counted
 from medmtl.tasks.pooled import PooledOptions, PooledTask
+from medmtl.tasks.ranked import Ranked, ranked_figures
 
 
 class OrdinalOptions(PooledOptions):
@@ -177,25 +178,15 @@ class Ordinal(PooledTask):
 
     def figures(self, cases: Sequence[ScoredCase]) -> tuple[Figure, ...]:
         """A ROC curve per threshold and fold, and the calibration of each threshold where there are cases enough."""
-        grade_N, probability_NK, fold_N = self._arrays(cases)
+        grade_N, probability_NK, _ = self._arrays(cases)
         above_NT, score_NT = _above(grade_N, probability_NK)
-        names = [f"above {name}" for name in self.options.grades[:-1]]
-        folds = np.unique(fold_N)
-        curves = []
-        for index, name in enumerate(names):
-            for fold in folds:
-                rows = fold_N == fold
-                rates = ranking.roc_curve_points(above_NT[rows, index], score_NT[rows, index])
-                curves.append((f"{name}, fold {fold}" if len(folds) > 1 else name, *rates))
-        roc = RocFigure(f"{self.name}: ROC", tuple(curve for curve in curves if curve[1]))
-        patients = [case.patient for case in cases]
-        reliability = tuple(
-            (name, calibration.calibration_curve(above_NT[:, index], score_NT[:, index], patients))
-            for index, name in enumerate(names)
+        return ranked_figures(
+            self.name,
+            [
+                Ranked(f"above {name}", cases, above_NT[:, index], score_NT[:, index])
+                for index, name in enumerate(self.options.grades[:-1])
+            ],
         )
-        if not all(points for _, points in reliability):
-            return (roc,)
-        return (roc, CalibrationFigure(f"{self.name}: calibration", reliability))
 
     def _arrays(
         self, cases: Sequence[ScoredCase]
