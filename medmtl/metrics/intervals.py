@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr, ndtri
+from scipy.special import expit, logit, ndtr, ndtri
 
 from medmtl.metrics.estimate import Better, Estimate
 from medmtl.rng import generator
@@ -124,6 +124,25 @@ def wilson(successes: float, n: float) -> tuple[float, float]:
     lower = 0.0 if successes == 0 else (centre - half) / scale
     upper = 1.0 if successes == n else (centre + half) / scale
     return lower, upper
+
+
+def logit_interval(value: float, influence_N: FloatArray, patient_N: IntArray, method: str) -> Interval:
+    """Symmetric on the logit scale, by the delta method: d logit(A) = dA / (A (1 - A)).
+
+    Args:
+        value: A, in 0 to 1.
+        influence_N: how far each case moves it; the variance is the sum of squares of the patients' sums.
+        patient_N: as in :func:`bca`.
+        method: its name.
+
+    Returns:
+        An interval; without bounds where the variance is zero, and of 0 and 1, which have no logit.
+    """
+    error = float(np.sqrt((np.bincount(patient_N, weights=influence_N) ** 2).sum()))
+    if error < 1e-12 or value in (0.0, 1.0):
+        return Interval(why="its estimated variance is zero")
+    half = Z95 * error / (value * (1 - value))
+    return Interval((float(expit(logit(value) - half)), float(expit(logit(value) + half))), method)
 
 
 def patient_codes(patients: Sequence[str] | None, n: int) -> npt.NDArray[np.intp]:
