@@ -227,3 +227,27 @@ def mean_estimate(
     value_N = np.array([value for value, _ in pairs], dtype=np.float64)
     patient_N = patient_codes([patient for _, patient in pairs], len(pairs))
     return bootstrap_estimate(weighted_mean(value_N), patient_N, better, unit, extra)
+
+
+def proportion_estimate(right_N: BoolArray, patient_N: IntArray, better: Better, none: str) -> Estimate:
+    """Share of cases of which something is so, with its Wilson interval.
+
+    Where a patient has several cases, the interval is that of the same share of as many patients: as if a patient's
+    cases said nothing new, which is safe.
+
+    Args:
+        right_N: of which cases it is so.
+        patient_N: patient of each case.
+        better: which direction is better.
+        none: why there is no value without a case.
+
+    Returns:
+        The share; no interval below 10 patients.
+    """
+    n, n_patients = len(right_N), len(np.unique(patient_N))
+    if n == 0:
+        return Estimate(None, better, why=none)
+    share = float(np.count_nonzero(right_N) / n)
+    if n_patients < MINIMUM:
+        return Estimate(share, better, n=n, why=TOO_FEW_PATIENTS)
+    return Estimate(share, better, n=n, ci95=wilson(share * n_patients, n_patients), ci="wilson")
