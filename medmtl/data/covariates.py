@@ -17,6 +17,7 @@ import torch
 from medmtl.data.case import Case
 from medmtl.data.cell import number, number_fault
 from medmtl.data.finding import Fault
+from medmtl.data.training_range import is_alike
 
 CovariateKind = Literal["number", "category"]
 Value = float | str | None
@@ -25,7 +26,6 @@ Kinds = Mapping[str, CovariateKind]
 LIMIT = 10.0  # interquartile ranges from the median; what is farther counts as that far
 MIN_CASES = 2  # of a level
 LARGEST = 1e30  # what fp32 holds with room to spare
-MARGIN = 0.1  # beyond the training range, relative to its ends: what a few cases happen to span is no border
 
 
 class CovariateFault(Fault, ValueError):
@@ -87,8 +87,7 @@ class NumberCovariate:
         """Whether the training fold held something alike: a value in its range and a tenth beyond, or a missing one."""
         if not isinstance(value, float):
             return self.missing > 0
-        margin = MARGIN * max(abs(self.low), abs(self.high))
-        return self.low - margin <= value <= self.high + margin
+        return is_alike(value, self.low, self.high)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from medmtl.data.crop import Triple
 from medmtl.data.lesion import lesion_centre, marked
 from medmtl.data.preparation import normalise, prepare_case
 from medmtl.data.prepared import Intensity, Preparation, Prepared
+from medmtl.data.training_range import is_alike
 from medmtl.device import describe_device
 from medmtl.errors import ArtefactError, InputError, NumericError
 from medmtl.files import sha256_bytes
@@ -42,8 +43,6 @@ from medmtl.tasks.learning import load_states
 from medmtl.tasks.voxel import VoxelTask
 
 logger = logging.getLogger(__name__)
-
-RANGE_MARGIN = 0.1  # beyond the training range, relative to its ends: what a few cases happen to span is no border
 
 
 @dataclass(frozen=True)
@@ -345,8 +344,6 @@ class Predictor:
         outside = []
         for name, value in observed_range(prepared, self.channels).items():
             ranges = [member.plan.training_range[name] for member in self._members]
-            low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
-            margin = RANGE_MARGIN * max(abs(low), abs(high))
-            if not low - margin <= value <= high + margin:
+            if not is_alike(value, min(low for low, _ in ranges), max(high for _, high in ranges)):
                 outside.append(name)
         return tuple(outside)

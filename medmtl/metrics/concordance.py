@@ -18,18 +18,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.special import expit, logit
 
 from medmtl.metrics.estimate import Estimate
 from medmtl.metrics.intervals import (
     MINIMUM,
     TOO_FEW_EVENTS,
     TOO_FEW_PATIENTS,
-    Z95,
     BoolArray,
     FloatArray,
     IntArray,
     Interval,
+    logit_interval,
     patient_codes,
     too_few,
 )
@@ -171,14 +170,6 @@ def _concordance(
         return Estimate(None, "higher", n=n, why=nothing)
     value = min(1.0, float(right_N.sum()) / 2 / total)
     influence_N = (right_N - value * all_N) / total
-    interval = Interval(why=few) if few else _interval(value, influence_N, patient_N)
+    interval = Interval(why=few) if few else logit_interval(value, influence_N, patient_N, METHOD)
     used = int(np.count_nonzero(all_N))
     return Estimate(value, "higher", None, used, interval.ci95, interval.method, interval.why)
-
-
-def _interval(value: float, influence_N: FloatArray, patient_N: IntArray) -> Interval:
-    error = float(np.sqrt((np.bincount(patient_N, weights=influence_N) ** 2).sum()))
-    if error < 1e-12 or value in (0.0, 1.0):
-        return Interval(why="its estimated variance is zero")
-    half = Z95 * error / (value * (1 - value))
-    return Interval((float(expit(logit(value) - half)), float(expit(logit(value) + half))), METHOD)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr, ndtri
+from scipy.special import expit, logit, ndtr, ndtri
 
 from medmtl.metrics.estimate import Better, Estimate
 from medmtl.rng import generator
@@ -126,6 +126,25 @@ def wilson(successes: float, n: float) -> tuple[float, float]:
     return lower, upper
 
 
+def logit_interval(value: float, influence_N: FloatArray, patient_N: IntArray, method: str) -> Interval:
+    """Symmetric on the logit scale, by the delta method: d logit(A) = dA / (A (1 - A)).
+
+    Args:
+        value: A, in 0 to 1.
+        influence_N: how far each case moves it; the variance is the sum of squares of the patients' sums.
+        patient_N: as in :func:`bca`.
+        method: its name.
+
+    Returns:
+        An interval; without bounds where the variance is zero, and of 0 and 1, which have no logit.
+    """
+    error = float(np.sqrt((np.bincount(patient_N, weights=influence_N) ** 2).sum()))
+    if error < 1e-12 or value in (0.0, 1.0):
+        return Interval(why="its estimated variance is zero")
+    half = Z95 * error / (value * (1 - value))
+    return Interval((float(expit(logit(value) - half)), float(expit(logit(value) + half))), method)
+
+
 def patient_codes(patients: Sequence[str] | None, n: int) -> npt.NDArray[np.intp]:
     """Number of each case's patient, from 0 without gaps; None means that each of ``n`` cases is a patient.
 
@@ -208,3 +227,27 @@ def mean_estimate(
     value_N = np.array([value for value, _ in pairs], dtype=np.float64)
     patient_N = patient_codes([patient for _, patient in pairs], len(pairs))
     return bootstrap_estimate(weighted_mean(value_N), patient_N, better, unit, extra)
+
+
+def proportion_estimate(right_N: BoolArray, patient_N: IntArray, better: Better, none: str) -> Estimate:
+    """Share of cases of which something is so, with its Wilson interval.
+
+    Where a patient has several cases, the interval is that of the same share of as many patients: as if a patient's
+    cases said nothing new, which is safe.
+
+    Args:
+        right_N: of which cases it is so.
+        patient_N: patient of each case.
+        better: which direction is better.
+        none: why there is no value without a case.
+
+    Returns:
+        The share; no interval below 10 patients.
+    """
+    n, n_patients = len(right_N), len(np.unique(patient_N))
+    if n == 0:
+        return Estimate(None, better, why=none)
+    share = float(np.count_nonzero(right_N) / n)
+    if n_patients < MINIMUM:
+        return Estimate(share, better, n=n, why=TOO_FEW_PATIENTS)
+    return Estimate(share, better, n=n, ci95=wilson(share * n_patients, n_patients), ci="wilson")

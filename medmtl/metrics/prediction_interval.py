@@ -8,13 +8,11 @@ import numpy as np
 
 from medmtl.metrics.estimate import NO_CASE, Estimate
 from medmtl.metrics.intervals import (
-    MINIMUM,
-    TOO_FEW_PATIENTS,
     FloatArray,
     bootstrap_estimate,
     patient_codes,
+    proportion_estimate,
     weighted_mean,
-    wilson,
 )
 
 MISS_RATE = 0.05
@@ -23,8 +21,7 @@ MISS_RATE = 0.05
 def coverage(observed_N: FloatArray, lower_N: FloatArray, upper_N: FloatArray, patients: Sequence[str]) -> Estimate:
     """Share of the cases whose value lies in its predicted interval, bounds included; it should be near 0.95.
 
-    The Wilson interval is over patients: where a patient has several cases it is that of the same share of as many
-    patients, as if a patient's cases said nothing new.
+    The Wilson interval is over patients; see :func:`medmtl.metrics.intervals.proportion_estimate`.
 
     Args:
         observed_N: observed values.
@@ -36,13 +33,8 @@ def coverage(observed_N: FloatArray, lower_N: FloatArray, upper_N: FloatArray, p
         The share; no interval below 10 patients.
     """
     patient_N = patient_codes(patients, len(observed_N))
-    n, n_patients = len(observed_N), int(patient_N.max(initial=-1)) + 1
-    if n == 0:
-        return Estimate(None, "nominal", why=NO_CASE)
-    share = float(np.mean((lower_N <= observed_N) & (observed_N <= upper_N)))
-    if n_patients < MINIMUM:
-        return Estimate(share, "nominal", n=n, why=TOO_FEW_PATIENTS)
-    return Estimate(share, "nominal", n=n, ci95=wilson(share * n_patients, n_patients), ci="wilson")
+    inside_N = (lower_N <= observed_N) & (observed_N <= upper_N)
+    return proportion_estimate(inside_N, patient_N, "nominal", NO_CASE)
 
 
 def interval_score(

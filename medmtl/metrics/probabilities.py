@@ -9,17 +9,15 @@ import numpy.typing as npt
 
 from medmtl.metrics.estimate import NO_CASE, Estimate
 from medmtl.metrics.intervals import (
-    MINIMUM,
-    TOO_FEW_PATIENTS,
     BoolArray,
     FloatArray,
     IntArray,
     bootstrap_estimate,
     divide,
     patient_codes,
+    proportion_estimate,
     too_few,
     weighted_mean,
-    wilson,
 )
 
 
@@ -76,8 +74,7 @@ def sensitivity_specificity(
 ) -> tuple[Estimate, Estimate]:
     """Share of the positives that are found, and of the negatives that are left alone, with Wilson intervals.
 
-    Where a patient has several cases, the interval is that of the same share of as many patients: as if a patient's
-    cases said nothing new, which is safe.
+    The intervals are over patients; see :func:`medmtl.metrics.intervals.proportion_estimate`.
 
     Args:
         positive_N: which cases are positive.
@@ -89,19 +86,9 @@ def sensitivity_specificity(
     """
     patient_N = patient_codes(patients, len(positive_N))
     return (
-        _proportion(predicted_positive_N[positive_N], patient_N[positive_N], "no positive case"),
-        _proportion(~predicted_positive_N[~positive_N], patient_N[~positive_N], "no negative case"),
+        proportion_estimate(predicted_positive_N[positive_N], patient_N[positive_N], "higher", "no positive case"),
+        proportion_estimate(~predicted_positive_N[~positive_N], patient_N[~positive_N], "higher", "no negative case"),
     )
-
-
-def _proportion(right_N: BoolArray, patient_N: IntArray, none: str) -> Estimate:
-    n, n_patients = len(right_N), len(np.unique(patient_N))
-    if n == 0:
-        return Estimate(None, "higher", why=none)
-    share = float(np.count_nonzero(right_N) / n)
-    if n_patients < MINIMUM:
-        return Estimate(share, "higher", n=n, why=TOO_FEW_PATIENTS)
-    return Estimate(share, "higher", n=n, ci95=wilson(share * n_patients, n_patients), ci="wilson")
 
 
 def brier(class_N: IntArray, probability_NK: FloatArray, patients: Sequence[str] | None = None) -> Estimate:

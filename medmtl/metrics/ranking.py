@@ -12,18 +12,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, logit
 from scipy.stats import rankdata
 
 from medmtl.metrics.estimate import Estimate
 from medmtl.metrics.intervals import (
-    Z95,
     BoolArray,
     FloatArray,
     IntArray,
     Interval,
     bootstrap_estimate,
     divide,
+    logit_interval,
     patient_codes,
     too_few,
 )
@@ -288,9 +287,4 @@ def _area_interval(value: float, areas: Sequence[_Area], patient_N: IntArray) ->
         slack = float(np.mean([1 - rate ** (1 / area.separate_pairs) for area in areas]))
         return Interval((1 - slack, 1.0) if value else (0.0, slack), "clopper-pearson-pairs")
     influence_N = np.mean([area.influence_N for area in areas], axis=0)
-    error = float(np.sqrt((np.bincount(patient_N, weights=influence_N) ** 2).sum()))
-    if error < 1e-12:
-        return Interval(why="its estimated variance is zero")
-    # The delta method: d logit(A) = dA / (A (1 - A)).
-    half = Z95 * error / (value * (1 - value))
-    return Interval((float(expit(logit(value) - half)), float(expit(logit(value) + half))), "delong-logit")
+    return logit_interval(value, influence_N, patient_N, "delong-logit")

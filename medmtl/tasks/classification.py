@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -12,7 +12,6 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import nn
 
-from medmtl.data.case import Case
 from medmtl.data.volume import Volume
 from medmtl.losses.cross_entropy import best_constant_cross_entropy, best_constant_distribution, cross_entropy_loss
 from medmtl.losses.focal import best_constant_focal, focal_loss
@@ -20,12 +19,11 @@ from medmtl.losses.terms import FOCAL_GAMMA
 from medmtl.metrics import calibration, probabilities, ranking
 from medmtl.metrics.estimate import Estimate
 from medmtl.metrics.expected_width import ExpectedWidth, auc_width
-from medmtl.metrics.figures import CalibrationFigure, Figure, RocFigure
 from medmtl.networks.features import FeatureSpec
-from medmtl.tasks.base import Cell, Result, ScoredCase, Task
-from medmtl.tasks.class_cell import read_class, refuse_absent, refuse_doubled
-from medmtl.tasks.label_words import counted
-from medmtl.tasks.pooled import PooledOptions, PooledTask
+from medmtl.tasks.base import ScoredCase
+from medmtl.tasks.class_cell import refuse_absent, refuse_doubled
+from medmtl.tasks.one_of_several import OneOfSeveral, OneOfSeveralOptions, OneOfSeveralResult
+from medmtl.tasks.ranked import Ranked
 
 FIXED = "fixed, not fitted"
 FITTED = "Youden's J on the other folds' out-of-fold predictions"
@@ -33,11 +31,10 @@ CALIBRATED = "Platt scaling fitted on the other folds' out-of-fold predictions"
 CALIBRATED_P = "calibrated_p_"
 
 
-class ClassificationOptions(PooledOptions):
+class ClassificationOptions(OneOfSeveralOptions):
     """Options of a classification.
 
     Attributes:
-        column: holds the class as text; an empty cell means that the case is not labelled.
         classes: the classes, as written in the table; the order is kept, and the last of two is the positive one.
         class_weights: ``none``: every case counts alike, so that probabilities mean what they say. ``balanced``: class
             k has the weight n / (K n_k), so that rare classes are called more often and their probabilities are too
@@ -53,7 +50,6 @@ class ClassificationOptions(PooledOptions):
             count rare classes twice.
     """
 
-    column: str
     classes: tuple[str, ...] = Field(min_length=2)
     class_weights: Literal["none", "balanced"] = "none"
     loss: Literal["cross_entropy", "focal"] = "cross_entropy"
@@ -84,51 +80,23 @@ class ClassificationOptions(PooledOptions):
         return self
 
 
-@dataclass(frozen=True)
-class ClassificationResult(Result):
-    """A class with the probability of each.
-
-    Attributes:
-        label: the likeliest class.
-        probabilities: class -> probability, in the declared order.
-    """
-
-    label: str = ""
-    probabilities: Mapping[str, float] = field(default_factory=dict)
-
-    def cells(self, name: str) -> dict[str, Cell]:
-        """``NAME`` and ``NAME_p_CLASS`` per class."""
-        return {name: self.label, **{f"{name}_p_{key}": value for key, value in self.probabilities.items()}}
+class ClassificationResult(OneOfSeveralResult):
+    """The likeliest class, with the probability of each."""
 
 
-class Classification(PooledTask):
+class Classification(OneOfSeveral):
     """One class per case, trained by cross-entropy or the focal loss, with a head that pools several scales."""
 
     kind = "classification"
     Options = ClassificationOptions
     options: ClassificationOptions
-    default_sensitivity = ("crop",)
-    ranking_metric = "auc"
+    classes_option = "classes"
     sampling_option = "class_sampling"
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """The column of the class."""
-        return (self.options.column,)
-
-    @property
-    def answer_columns(self) -> tuple[str, ...]:
-        """As :meth:`ClassificationResult.cells`."""
-        return (self.name, *(f"{self.name}_p_{key}" for key in self.options.classes))
-
-    def read(self, case: Case) -> str | None:
-        """The class of a case, exactly as declared.
-
-        Raises:
-            CellError: B113 for another spelling of a class that is a number, B116 for a word that means "missing", B118
-                for several classes, B112 for any other text.
-        """
-        return read_class(case.cells[self.options.column], self.options.classes, self.options.column)
+    def classes(self) -> tuple[str, ...]:
+        """As declared; the last of two is the positive one."""
+        return self.options.classes
 
     def fit(self, truths: Sequence[str]) -> dict[str, Any]:
         """Counts, weights, the best constant distribution, and its loss as ``loss_scale``.
@@ -151,31 +119,9 @@ class Classification(PooledTask):
             scale = best_constant_cross_entropy(drawn, weights, smoothing)
         return {"counts": counts, "weights": weights, "constant": constant, "loss_scale": scale}
 
-    def in_words(self, truths: Sequence[str]) -> str:
-        """Cases of each class."""
-        return counted(truths, self.options.classes)
-
-    def strata(self, truths: Mapping[str, Any]) -> dict[str, str]:
-        """Each case's class."""
-        return dict(truths)
-
     def sampling_groups(self, truths: Mapping[str, Any]) -> dict[str, str] | None:
         """Each case's class, where classes are drawn equally often."""
         return dict(truths) if self.options.class_sampling == "balanced" else None
-
-    def same_target(self, other: Task) -> None:
-        """The classes must be the same, in the same order, whose last of two is the positive one."""
-        super().same_target(other)
-        assert isinstance(other, Classification)
-        if other.options.classes != self.options.classes:
-            raise ValueError(
-                f"its classes are {', '.join(other.options.classes)}, and the model's are "
-                f"{', '.join(self.options.classes)}"
-            )
-
-    def encode(self, truth: str | None) -> torch.Tensor:
-        """The index of the class, int64, shape ()."""
-        return torch.tensor(0 if truth is None else self.options.classes.index(truth))
 
     def head(self, spec: FeatureSpec) -> nn.Module:
         """Logits (B, K); at first those of the best constant distribution, whatever the image."""
@@ -196,19 +142,10 @@ class Classification(PooledTask):
         """Probabilities (B, K)."""
         return output.float().softmax(dim=1)
 
-    def probe_pair(self, activation_K: torch.Tensor, target: torch.Tensor) -> tuple[float, float]:
-        """Expected and true class index; for two classes the probability of the last one, and whether it is."""
-        return float(activation_K @ torch.arange(len(activation_K)).to(activation_K)), float(target)
-
     def result(self, activation_K: torch.Tensor, masks: Mapping[str, Volume]) -> ClassificationResult:
         """The likeliest class; the first of equals."""
         values = dict(zip(self.options.classes, activation_K.tolist(), strict=True))
         return ClassificationResult(label=max(values, key=values.__getitem__), probabilities=values)
-
-    def constant_result(self, truths: Sequence[str]) -> ClassificationResult:
-        """The share of each class as its probability."""
-        shares = torch.tensor([truths.count(name) / len(truths) for name in self.options.classes])
-        return self.result(shares, {})
 
     def out_of_fold(self, cases: Sequence[ScoredCase]) -> list[ScoredCase]:
         """Each case with its ``calibrated_p_CLASS`` and, for two classes, the ``threshold`` of its fold.
@@ -216,7 +153,7 @@ class Classification(PooledTask):
         Both are fitted on the other folds' predictions, without the fold's own patients; see
         :mod:`medmtl.metrics.calibration`. Where that cannot be done for every fold it is done for none.
         """
-        class_N, probability_NK, fold_N = self._arrays(cases)
+        class_N, probability_NK, fold_N = self.arrays(cases)
         patient_N = np.array([case.patient for case in cases], dtype=np.str_)
         found = list(cases)
         for fold in np.unique(fold_N):
@@ -244,7 +181,7 @@ class Classification(PooledTask):
         say which; balanced accuracy and F1 are of the likeliest class. ``brier_calibrated`` is there where
         :meth:`out_of_fold` calibrated.
         """
-        class_N, probability_NK, fold_N = self._arrays(cases)
+        class_N, probability_NK, fold_N = self.arrays(cases)
         patients = [case.patient for case in cases]
         n_classes = len(self.options.classes)
         decided_N = probability_NK.argmax(axis=1)
@@ -280,36 +217,21 @@ class Classification(PooledTask):
             ]
         )
 
-    def figures(self, cases: Sequence[ScoredCase]) -> tuple[Figure, ...]:
-        """A ROC curve per fold, and the calibration over all folds where there are cases enough.
-
-        Of the positive class, or of each of several classes against the rest.
-        """
-        class_N, probability_NK, fold_N = self._arrays(cases)
-        folds = np.unique(fold_N)
-        shown = range(1 if len(self.options.classes) == 2 else 0, len(self.options.classes))
-        curves = []
-        for index in shown:
-            for fold in folds:
-                rows = fold_N == fold
-                rates = ranking.roc_curve_points(class_N[rows] == index, probability_NK[rows, index])
-                suffix = f", fold {fold}" if len(folds) > 1 else ""
-                curves.append((f"{self.options.classes[index]}{suffix}", *rates))
-        roc = RocFigure(f"{self.name}: ROC", tuple(curve for curve in curves if curve[1]))
+    def ranked(self, cases: Sequence[ScoredCase]) -> list[Ranked]:
+        """The positive class, or each of several classes against the rest."""
+        class_N, probability_NK, _ = self.arrays(cases)
         calibrated_NK = self._calibrated(cases)
-        answers = {"": probability_NK, **({} if calibrated_NK is None else {", calibrated": calibrated_NK})}
-        patients = [case.patient for case in cases]
-        reliability = [
-            (
-                f"{self.options.classes[index]}{suffix}",
-                calibration.calibration_curve(class_N == index, answer_NK[:, index], patients),
+        return [
+            Ranked(
+                name,
+                cases,
+                class_N == index,
+                probability_NK[:, index],
+                None if calibrated_NK is None else calibrated_NK[:, index],
             )
-            for index in shown
-            for suffix, answer_NK in answers.items()
+            for index, name in enumerate(self.options.classes)
+            if index > 0 or len(self.options.classes) > 2
         ]
-        if not all(points for _, points in reliability):
-            return (roc,)
-        return (roc, CalibrationFigure(f"{self.name}: calibration", tuple(reliability)))
 
     def _calibrated(self, cases: Sequence[ScoredCase]) -> npt.NDArray[np.float64] | None:
         """Calibrated probabilities (N, K), or None where a case has none."""
@@ -317,16 +239,6 @@ class Classification(PooledTask):
         if not cases or any(name not in case.reference for case in cases for name in names):
             return None
         return np.array([[case.reference[name] for name in names] for case in cases], dtype=np.float64)
-
-    def _arrays(
-        self, cases: Sequence[ScoredCase]
-    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64], npt.NDArray[np.intp]]:
-        classes = self.options.classes
-        class_N = np.array([classes.index(case.truth) for case in cases], dtype=np.intp)
-        results = [case.result for case in cases]
-        rows = [list(r.probabilities.values()) for r in results if isinstance(r, ClassificationResult)]
-        fold_N = np.array([case.fold for case in cases], dtype=np.intp)
-        return class_N, np.array(rows, dtype=np.float64).reshape(-1, len(classes)), fold_N
 
 
 def _at_threshold(

@@ -19,12 +19,13 @@ from medmtl.losses.masked_bce import UNKNOWN, best_constant_findings, masked_bce
 from medmtl.metrics import ranking
 from medmtl.metrics.estimate import Estimate
 from medmtl.metrics.expected_width import ExpectedWidth
-from medmtl.metrics.figures import CalibrationFigure, Figure, RocFigure
+from medmtl.metrics.figures import Figure
 from medmtl.networks.features import FeatureSpec
 from medmtl.tasks.base import Cell, Result, ScoredCase, Task
 from medmtl.tasks.class_cell import read_class, refuse_absent, refuse_doubled
 from medmtl.tasks.classification import Classification, ClassificationOptions, ClassificationResult
 from medmtl.tasks.pooled import PooledOptions, PooledTask
+from medmtl.tasks.ranked import ranked_figures
 from medmtl.validation import Name
 
 Truth = tuple[bool | None, ...]
@@ -226,17 +227,14 @@ class Multilabel(PooledTask):
 
     def figures(self, cases: Sequence[ScoredCase]) -> tuple[Figure, ...]:
         """A ROC curve per finding and fold, and the calibration of each where there are cases enough."""
-        curves: list[tuple[str, tuple[float, ...], tuple[float, ...]]] = []
-        reliability: list[tuple[str, Any]] = []
-        present = self.options.values[1]
-        for finding in self.options.findings:
-            for figure in self._part(finding).figures(self._known(finding, cases)[1]):
-                if isinstance(figure, RocFigure):
-                    curves += [(finding + label.removeprefix(present), x, y) for label, x, y in figure.curves]
-                elif isinstance(figure, CalibrationFigure):
-                    reliability += [(finding + label.removeprefix(present), points) for label, points in figure.curves]
-        roc = RocFigure(f"{self.name}: ROC", tuple(curves))
-        return (roc, CalibrationFigure(f"{self.name}: calibration", tuple(reliability))) if reliability else (roc,)
+        return ranked_figures(
+            self.name,
+            [
+                replace(ranked, label=finding)
+                for finding in self.options.findings
+                for ranked in self._part(finding).ranked(self._known(finding, cases)[1])
+            ],
+        )
 
     def _part(self, finding: str) -> Classification:
         """One finding as a classification; it scores, and is not trained."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,21 +11,19 @@ import torch
 from pydantic import Field, field_validator
 from torch import nn
 
-from medmtl.data.case import Case
 from medmtl.data.volume import Volume
 from medmtl.losses.cross_entropy import best_constant_cross_entropy
 from medmtl.losses.ordinal import best_constant_chain, chain_probabilities, corn_loss
-from medmtl.metrics import calibration, ordinal, probabilities, ranking, regression
+from medmtl.metrics import ordinal, probabilities, ranking, regression
 from medmtl.metrics.estimate import Estimate
-from medmtl.metrics.figures import CalibrationFigure, Figure, RocFigure
 from medmtl.networks.features import FeatureSpec
-from medmtl.tasks.base import Cell, Result, ScoredCase, Task
-from medmtl.tasks.class_cell import read_class, refuse_absent, refuse_doubled
-from medmtl.tasks.label_words import counted
-from medmtl.tasks.pooled import PooledOptions, PooledTask
+from medmtl.tasks.base import Result, ScoredCase
+from medmtl.tasks.class_cell import refuse_absent, refuse_doubled
+from medmtl.tasks.one_of_several import OneOfSeveral, OneOfSeveralOptions, OneOfSeveralResult
+from medmtl.tasks.ranked import Ranked
 
 
-class OrdinalOptions(PooledOptions):
+class OrdinalOptions(OneOfSeveralOptions):
     """Options of an ordinal.
 
     Attributes:
@@ -34,7 +31,6 @@ class OrdinalOptions(PooledOptions):
         grades: the grades, as written in the table, from the lowest to the highest.
     """
 
-    column: str
     grades: tuple[str, ...] = Field(min_length=3)
 
     @field_validator("grades")
@@ -44,24 +40,11 @@ class OrdinalOptions(PooledOptions):
         return grades
 
 
-@dataclass(frozen=True)
-class OrdinalResult(Result):
-    """A grade with the probability of each.
-
-    Attributes:
-        label: the median grade, the highest k with P(grade >= k) > 0.5.
-        probabilities: grade -> probability, in the declared order.
-    """
-
-    label: str = ""
-    probabilities: Mapping[str, float] = field(default_factory=dict)
-
-    def cells(self, name: str) -> dict[str, Cell]:
-        """``NAME`` and ``NAME_p_GRADE`` per grade."""
-        return {name: self.label, **{f"{name}_p_{key}": value for key, value in self.probabilities.items()}}
+class OrdinalResult(OneOfSeveralResult):
+    """The median grade, the highest k with P(grade >= k) > 0.5, with the probability of each."""
 
 
-class Ordinal(PooledTask):
+class Ordinal(OneOfSeveral):
     """One of several ordered grades per case, trained by CORN: each threshold on the cases that reached it.
 
     The grade that is called is the median of the predicted distribution, as in the paper (see
@@ -72,22 +55,12 @@ class Ordinal(PooledTask):
     kind = "ordinal"
     Options = OrdinalOptions
     options: OrdinalOptions
-    default_sensitivity = ("crop",)
-    ranking_metric = "auc"
+    classes_option = "grades"
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """The column of the grade."""
-        return (self.options.column,)
-
-    @property
-    def answer_columns(self) -> tuple[str, ...]:
-        """As :meth:`OrdinalResult.cells`."""
-        return (self.name, *(f"{self.name}_p_{key}" for key in self.options.grades))
-
-    def read(self, case: Case) -> str | None:
-        """The grade of a case, exactly as declared; see :func:`medmtl.tasks.class_cell.read_class`."""
-        return read_class(case.cells[self.options.column], self.options.grades, self.options.column)
+    def classes(self) -> tuple[str, ...]:
+        """The grades, from the lowest to the highest."""
+        return self.options.grades
 
     def fit(self, truths: Sequence[str]) -> dict[str, Any]:
         """Counts, the best constant chain, and its loss, the entropy of the grades' shares, as ``loss_scale``.
@@ -101,26 +74,6 @@ class Ordinal(PooledTask):
         scale = best_constant_cross_entropy(counts, [1.0] * len(grades))
         return {"counts": counts, "constant": best_constant_chain(counts), "loss_scale": scale}
 
-    def in_words(self, truths: Sequence[str]) -> str:
-        """Cases of each grade."""
-        return counted(truths, self.options.grades)
-
-    def strata(self, truths: Mapping[str, Any]) -> dict[str, str]:
-        """Each case's grade."""
-        return dict(truths)
-
-    def same_target(self, other: Task) -> None:
-        """The grades must be the same, in the same order."""
-        super().same_target(other)
-        assert isinstance(other, Ordinal)
-        mine, theirs = self.options.grades, other.options.grades
-        if theirs != mine:
-            raise ValueError(f"its grades are {', '.join(theirs)}, and the model's are {', '.join(mine)}")
-
-    def encode(self, truth: str | None) -> torch.Tensor:
-        """The index of the grade, int64, shape ()."""
-        return torch.tensor(0 if truth is None else self.options.grades.index(truth))
-
     def head(self, spec: FeatureSpec) -> nn.Module:
         """Conditional logits (B, K - 1); at first those of the grades' shares, whatever the image."""
         return self.pooled_head(spec, self.fitted["constant"])
@@ -133,20 +86,12 @@ class Ordinal(PooledTask):
         """Probabilities of the grades (B, K)."""
         return chain_probabilities(output)
 
-    def probe_pair(self, activation_K: torch.Tensor, target: torch.Tensor) -> tuple[float, float]:
-        """Expected and true index of the grade."""
-        return float(activation_K @ torch.arange(len(activation_K)).to(activation_K)), float(target)
-
     def result(self, activation_K: torch.Tensor, masks: Mapping[str, Volume]) -> OrdinalResult:
         """The median grade."""
         grades = self.options.grades
         above_T = activation_K.flip(0).cumsum(dim=0).flip(0)[1:]  # from the highest grade down, as in _above
         label = grades[int((above_T > 0.5).sum())]
         return OrdinalResult(label=label, probabilities=dict(zip(grades, activation_K.tolist(), strict=True)))
-
-    def constant_result(self, truths: Sequence[str]) -> OrdinalResult:
-        """The share of each grade as its probability."""
-        return self.result(torch.tensor([truths.count(name) / len(truths) for name in self.options.grades]), {})
 
     def result_scores(self, result: Result, truth: Any) -> dict[str, float | None]:
         """``absolute_error``, in grades."""
@@ -160,7 +105,7 @@ class Ordinal(PooledTask):
         ``mae`` is in grades; ``auc`` is the mean over the thresholds of the area of P(grade > k), which needs no
         decision; ``balanced_accuracy`` and ``brier`` take the grades as classes.
         """
-        grade_N, probability_NK, fold_N = self._arrays(cases)
+        grade_N, probability_NK, fold_N = self.arrays(cases)
         patients = [case.patient for case in cases]
         n_grades = len(self.options.grades)
         called = [case.result.label for case in cases if isinstance(case.result, OrdinalResult)]
@@ -175,36 +120,14 @@ class Ordinal(PooledTask):
             "brier": probabilities.brier(grade_N, probability_NK, patients),
         }
 
-    def figures(self, cases: Sequence[ScoredCase]) -> tuple[Figure, ...]:
-        """A ROC curve per threshold and fold, and the calibration of each threshold where there are cases enough."""
-        grade_N, probability_NK, fold_N = self._arrays(cases)
+    def ranked(self, cases: Sequence[ScoredCase]) -> list[Ranked]:
+        """Whether the grade is above each threshold."""
+        grade_N, probability_NK, _ = self.arrays(cases)
         above_NT, score_NT = _above(grade_N, probability_NK)
-        names = [f"above {name}" for name in self.options.grades[:-1]]
-        folds = np.unique(fold_N)
-        curves = []
-        for index, name in enumerate(names):
-            for fold in folds:
-                rows = fold_N == fold
-                rates = ranking.roc_curve_points(above_NT[rows, index], score_NT[rows, index])
-                curves.append((f"{name}, fold {fold}" if len(folds) > 1 else name, *rates))
-        roc = RocFigure(f"{self.name}: ROC", tuple(curve for curve in curves if curve[1]))
-        patients = [case.patient for case in cases]
-        reliability = tuple(
-            (name, calibration.calibration_curve(above_NT[:, index], score_NT[:, index], patients))
-            for index, name in enumerate(names)
-        )
-        if not all(points for _, points in reliability):
-            return (roc,)
-        return (roc, CalibrationFigure(f"{self.name}: calibration", reliability))
-
-    def _arrays(
-        self, cases: Sequence[ScoredCase]
-    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64], npt.NDArray[np.intp]]:
-        grades = self.options.grades
-        grade_N = np.array([grades.index(case.truth) for case in cases], dtype=np.intp)
-        rows = [list(case.result.probabilities.values()) for case in cases if isinstance(case.result, OrdinalResult)]
-        fold_N = np.array([case.fold for case in cases], dtype=np.intp)
-        return grade_N, np.array(rows, dtype=np.float64).reshape(-1, len(grades)), fold_N
+        return [
+            Ranked(f"above {name}", cases, above_NT[:, index], score_NT[:, index])
+            for index, name in enumerate(self.options.grades[:-1])
+        ]
 
 
 def _above(
