@@ -39,7 +39,7 @@ def read_again(config: Config, run: RunFolder) -> tuple[Cohort, Mapping[str, Map
         raise CohortError(
             "[B031] the cohort's table changed since this run was trained; restore it, or train a new run"
         )
-    return with_hashes(cohort, manifest.get("files_sha256", {})), truths
+    return with_hashes(cohort, manifest["files_sha256"]), truths
 
 
 def other_data(run: RunFolder, table: str, files: Mapping[str, str], splits: Splits) -> dict[str, str]:
@@ -56,7 +56,7 @@ def other_data(run: RunFolder, table: str, files: Mapping[str, str], splits: Spl
     """
     manifest, own = run.load_manifest(), run.load_splits()
     found = {} if manifest["table_sha256"] == table else {"B031": "the table"}
-    then = manifest.get("files_sha256", {})
+    then = manifest["files_sha256"]
     if then and files and {*then.values()} != {*files.values()}:  # by value: a cohort that was moved is the same one
         names = [Path(name).name for name in sorted(then) if files.get(name, then[name]) != then[name]]
         found["B093"] = f"the files{': ' if names else ''}{', '.join(names[:SHOWN])}"
@@ -73,7 +73,7 @@ def refuse_mixed(runs: Sequence[RunFolder]) -> None:
     """
     for run in runs[1:]:
         manifest, then, now = run.load_manifest(), runs[0].decisive_settings(), run.decisive_settings()
-        other = other_data(runs[0], manifest["table_sha256"], manifest.get("files_sha256", {}), run.load_splits())
+        other = other_data(runs[0], manifest["table_sha256"], manifest["files_sha256"], run.load_splits())
         found = [*other.values(), *(key for key in sorted({*then, *now}) if then.get(key) != now.get(key))]
         if found:
             raise ArtefactError(

@@ -44,6 +44,7 @@ from medmtl.run_log import RunLog
 from medmtl.run_place import folds_in, is_taken, refuse_model_file, warn_of_others
 
 MAX_JSON_BYTES = 1 << 28
+MANIFEST_KEYS = {"fold", "table_sha256", "files_sha256", "voxels_sha256", "patients", "trained"}
 PACKAGES = ("medmtl", "torch", "monai", "numpy", "nibabel", "scipy", "scikit-learn", "safetensors")
 
 # What a checkpoint may differ in from its run's config.yaml: places, the machine's share, length and use.
@@ -170,8 +171,7 @@ class RunFolder:
 
     def load_config(self) -> Config:
         """The resolved configuration."""
-        # earlier versions took this limit and kept none: their runs may name it
-        return configuration.load(self.config, {"cache.max_gb": None})
+        return configuration.load(self.config)
 
     def load_plan(self) -> Plan:
         """The plan."""
@@ -184,8 +184,8 @@ class RunFolder:
     def load_manifest(self) -> dict[str, Any]:
         """Fold, hashes and versions."""
         data = read_json(self.manifest, limit_bytes=MAX_JSON_BYTES)
-        if not isinstance(data, dict) or "fold" not in data or "table_sha256" not in data:
-            raise ArtefactError(f"{self.manifest} is not a manifest of this version")
+        if not isinstance(data, dict) or not data.keys() >= MANIFEST_KEYS:
+            raise ArtefactError(f"{self.manifest} is not a manifest of this version; train the run again")
         return data
 
     def made_with(self) -> dict[str, Any]:
@@ -227,8 +227,7 @@ class RunFolder:
         found = stored.state.get("made_with")
         if not isinstance(found, dict):
             raise ArtefactError(f"step {stored.step} does not say what it was made with; train again", code="B155")
-        # checkpoints of earlier versions do not vouch for the plan
-        other = [name for name in own if found.get(name) != own[name] and (name in found or name != "plan")]
+        other = [name for name in own if found.get(name) != own[name]]
         if other:
             raise ArtefactError(
                 f"step {stored.step} in {self.checkpoints} was made with another {' and another '.join(other)} than "

@@ -35,6 +35,7 @@ FILES = {
     "checkpoints",
     ".lock",
 }
+NOBODY = {"table_sha256": "0" * 64, "files_sha256": {}, "voxels_sha256": {}, "patients": [], "trained": {}}
 
 
 def configured(folder: Path) -> config.Config:
@@ -51,7 +52,7 @@ def create(out: Path, cohort: Path) -> RunFolder:
         plan={"steps": 10},
         splits={"folds": [{"train": ["a"], "val": ["b"]}], "test": []},
         findings=[{"code": "B003", "severity": "fixed"}],
-        manifest={"fold": 0, "seed": 0, "device": "cpu", "table_sha256": "0" * 64, "files_sha256": {}},
+        manifest={"fold": 0, "seed": 0, "device": "cpu", **NOBODY},
     )
 
 
@@ -71,13 +72,6 @@ def test_a_run_is_whole_and_private(run: RunFolder, tmp_path: Path) -> None:
     assert run.read_log() == []
     assert run.evaluation("val") == run.path / "evaluation" / "val"
     assert RunFolder.open(run.path).path == run.path
-
-
-def test_a_run_of_a_version_that_took_a_limit_of_the_cache_is_still_read(run: RunFolder) -> None:
-    expected, text = run.load_config(), run.config.read_text()
-    assert "cache: {}" in text
-    run.config.write_text(text.replace("cache: {}", "cache: {max_gb: 5.0}"))
-    assert run.load_config() == expected
 
 
 def test_the_manifest_names_what_the_run_was_made_with(run: RunFolder) -> None:

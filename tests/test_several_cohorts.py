@@ -135,7 +135,7 @@ def test_a_donor_of_the_same_tables_may_hold_equal_ids_of_other_persons(made: Pa
     train, val = ready.members(0)
     assert {case.person for case in train} & {case.person for case in val}
     donor = RunFolder.open(run)
-    seen = seen_by(donor, ready.checked)
+    seen = seen_by(donor)
     refuse_leak(donor, seen, val, ready.checked)
     with pytest.raises(InputError, match="may have been trained on 1 of the cases"):
         refuse_leak(donor, seen, [val[0], train[0]], ready.checked)

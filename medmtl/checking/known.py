@@ -7,7 +7,7 @@ A run writes into its manifest whom it was ``trained`` on and, of the run that i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -90,38 +90,35 @@ def known_of(checked: Checked, cases: Iterable[Case]) -> Known:
 
 
 def whole_cohort(manifest: Mapping[str, Any]) -> Known:
-    """Everybody and everything of a run's own cohort, whatever part it is in; nothing of what older runs lack."""
-    files = {*manifest.get("files_sha256", {}).values()}
-    voxels = {*manifest.get("voxels_sha256", {}).values()}
-    return Known({ANY_TABLE: tuple(manifest.get("patients", ()))}, tuple(sorted(files)), tuple(sorted(voxels)))
+    """Everybody and everything of a run's own cohort, whatever part it is in."""
+    files, voxels = {*manifest["files_sha256"].values()}, {*manifest["voxels_sha256"].values()}
+    return Known({ANY_TABLE: tuple(manifest["patients"])}, tuple(sorted(files)), tuple(sorted(voxels)))
 
 
-def trained_on(manifest: Mapping[str, Any]) -> Known | None:
-    """A run's training part; None of a run that is older than this record.
-
-    Raises:
-        ArtefactError: if the manifest holds something else there.
-    """
-    return _read([manifest["trained"]])[0] if "trained" in manifest else None
-
-
-def inherited(manifest: Mapping[str, Any]) -> list[Known] | None:
-    """What the run that this one started from had seen, and those before it; None if this one is older than the record.
+def trained_on(manifest: Mapping[str, Any]) -> Known:
+    """A run's training part.
 
     Raises:
         ArtefactError: if the manifest holds something else there.
     """
-    if "init" not in manifest:
-        return []
-    record = manifest["init"]
-    return _read(record["seen"]) if isinstance(record, dict) and "seen" in record else None
+    return _read([manifest["trained"]])[0]
 
 
-def _read(data: Sequence[Any]) -> list[Known]:
+def inherited(manifest: Mapping[str, Any]) -> list[Known]:
+    """What the run that this one started from had seen, and those before it.
+
+    Raises:
+        ArtefactError: if the manifest holds something else there.
+    """
+    record = manifest.get("init", {"seen": []})
+    return _read(record.get("seen") if isinstance(record, dict) else record)
+
+
+def _read(data: Any) -> list[Known]:
     try:
         return TypeAdapter(list[Known]).validate_python(data)
     except ValidationError as error:
-        place = "/".join(map(str, error.errors()[0]["loc"]))
+        place = "/".join(map(str, error.errors()[0]["loc"])) or "the list"
         raise ArtefactError(f"manifest.json was refused: of what the run has seen, {place} is unreadable") from None
 
 

@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 EXTERNAL_SPLIT = "all"
 EXTERNAL_NOTE = "external validation: no patient and no image is also in the run's own cohort"
-FILES_NOTE = "images were compared by their files alone, because the run is older than the record of their voxels"
 SHOWN = 3  # overlapping patients that an error names
 REMEDY = (
     "remove them (or rename ids that stand for other persons), or pass --allow-overlap, which marks the result as "
@@ -84,7 +83,7 @@ def external_selection(
         more = ", ..." if len(patients) > SHOWN else ""
         named = f" (patients {', '.join(patients[:SHOWN])}{more})" if patients else ""
         raise InputError(f"{config.name} is no external cohort: {shared}{named}; {REMEDY}")
-    note = f"not external: {shared}" if shared else _external_note(runs)
+    note = f"not external: {shared}" if shared else EXTERNAL_NOTE
     folds = folds_of(runs)
     cases = {case.case_id: case for case in checked.cohort.cases}
     return Selection(
@@ -122,11 +121,6 @@ def _matched(other: Config, path: Path, own: Config, tasks: Mapping[str, Task]) 
     return other.model_copy(update={**found, "tasks": common, "split": split}), skipped
 
 
-def _external_note(runs: Sequence[RunFolder]) -> str:
-    whole = all("voxels_sha256" in run.load_manifest() for run in runs)
-    return EXTERNAL_NOTE if whole else f"{EXTERNAL_NOTE}; {FILES_NOTE}"
-
-
 def _overlap(runs: Sequence[RunFolder], checked: Checked) -> tuple[str, list[str]]:
     """In words and without ids, what both cohorts hold, empty for nothing; and the ids of the patients.
 
@@ -134,8 +128,7 @@ def _overlap(runs: Sequence[RunFolder], checked: Checked) -> tuple[str, list[str
     what the run that it started from had seen.
     """
     manifests = [run.load_manifest() for run in runs]
-    before = [inherited(manifest) for manifest in manifests]
-    earlier = [record for records in before for record in records or ()]
+    earlier = [record for manifest in manifests for record in inherited(manifest)]
     known, cohort = [*map(whole_cohort, manifests), *earlier], checked.cohort
     patients = sorted(
         {case.person for case in cohort.cases if any(record.has_patient(case, cohort) for record in known)}
@@ -150,11 +143,4 @@ def _overlap(runs: Sequence[RunFolder], checked: Checked) -> tuple[str, list[str
     if parts:
         place = "the run's own cohort" + (", or in what its init.run had seen" if earlier else "")
         return f"{' and '.join(parts)} of it in {place}", patients
-    if any("patients" not in manifest for manifest in manifests):
-        return "the run is older than the record of its patients, so that a common one cannot be excluded", []
-    if None in before:
-        return (
-            "the run started from another one and is older than the record of whom that one was trained on, so that a "
-            "common patient cannot be excluded"
-        ), []
     return "", []

@@ -203,7 +203,7 @@ def _donor(ready: Ready, fold: FoldName) -> tuple[RunFolder, list[Known]] | None
     # a cross-validated donor is one run per fold, of which the same one held out the same cases
     donor = RunFolder.open(own if (own := place / f"fold-{fold}").is_dir() else place)
     held_out = {*(case.case_id for case in ready.members(fold)[1]), *ready.splits.test}
-    seen = seen_by(donor, ready.checked)
+    seen = seen_by(donor)
     refuse_leak(donor, seen, [case for case in ready.checked.cohort.cases if case.case_id in held_out], ready.checked)
     return donor, seen
 

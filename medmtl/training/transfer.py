@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from medmtl.checking import Checked
-from medmtl.checking.known import Known, inherited, known_of, trained_on, whole_cohort
+from medmtl.checking.known import Known, inherited, trained_on
 from medmtl.data.case import Case, named
 from medmtl.errors import ArtefactError, InputError
 from medmtl.model import MultiTaskModel
@@ -81,29 +80,15 @@ def take_trunk(donor: RunFolder, model: MultiTaskModel) -> Initial:
     return Initial(matched, record)
 
 
-def seen_by(donor: RunFolder, checked: Checked) -> list[Known]:
-    """What a donor was trained on, and what those had seen from whose trunks it comes.
-
-    A donor that is older than the record of its training part is taken to have been trained on its whole cohort, unless
-    that is this run's own table, whose rows tell whom it held out.
-
-    Args:
-        donor: the other run.
-        checked: this run's cohort.
+def seen_by(donor: RunFolder) -> list[Known]:
+    """What a donor was trained on, and what those had seen from whose trunks it comes; nothing twice.
 
     Raises:
-        InputError: if the donor is so old that this cannot be told.
         ArtefactError: if its manifest is damaged.
     """
     manifest = donor.load_manifest()
-    before = inherited(manifest)
-    if before is None:
-        raise InputError(
-            f"init.run {donor.path.name} started from another run, and is older than the record of whom that one was "
-            "trained on; start from a run without init.run, or train it anew"
-        )
     found: list[Known] = []
-    for record in (trained_on(manifest) or _trained_before(donor, manifest, checked), *before):
+    for record in (trained_on(manifest), *inherited(manifest)):
         if record not in found:
             found.append(record)
     return found
@@ -150,23 +135,3 @@ def _fits(own: torch.Tensor, other: torch.Tensor) -> bool:
 
 def _is_known(case: Case, seen: Known, checked: Checked) -> bool:
     return seen.has_patient(case, checked.cohort) or any(seen.has_image(path, checked) for path in case.images.values())
-
-
-def _trained_before(donor: RunFolder, manifest: Mapping[str, Any], checked: Checked) -> Known:
-    """What a donor was trained on whose manifest says only whom its cohort holds."""
-    cohort = checked.cohort
-    if manifest["table_sha256"] != cohort.sha256:
-        if "patients" not in manifest:
-            raise InputError(
-                f"init.run {donor.path.name} is older than the record of its patients, so that none of this run's can "
-                "be excluded; train it anew"
-            )
-        return whole_cohort(manifest)
-    splits, fold = donor.load_splits(), manifest["fold"]
-    spared = {*splits.test, *(() if isinstance(fold, str) else splits.folds[fold].val)}
-    trained = [case for case in cohort.cases if case.case_id not in spared]
-    found = known_of(checked, trained)
-    # a file may have been another one then
-    names = {os.path.relpath(path, cohort.table.parent) for case in trained for path in case.images.values()}
-    then = {digest for name, digest in manifest.get("files_sha256", {}).items() if name in names}
-    return replace(found, files_sha256=tuple(sorted({*found.files_sha256, *then})))

@@ -26,7 +26,7 @@ from medmtl.files import make_private_folder, write_json
 from medmtl.metrics.ranking import auc
 from medmtl.networks.shape import NetworkShape
 from medmtl.planning import Plan
-from medmtl.run_folder import RunFolder
+from medmtl.run_folder import MANIFEST_KEYS, RunFolder
 from medmtl.tasks.base import CaseTask, ScoredCase, Task
 from medmtl.tasks.classification import Classification, ClassificationOptions, ClassificationResult
 from medmtl.tasks.regression import Regression
@@ -139,7 +139,7 @@ def make_run(folder: Path) -> RunFolder:
     folds = tuple(Fold(tuple(sorted({*ids} - {*ids[k::3]})), ids[k::3]) for k in range(3))
     write_json(run.plan, PLAN.to_json())
     write_json(run.splits, Splits(folds, (), balance).to_json())
-    write_json(run.manifest, {"fold": 0, "table_sha256": "", "files_sha256": {}, "versions": {"medmtl": "9.9"}})
+    write_json(run.manifest, {**dict.fromkeys(MANIFEST_KEYS, ""), "fold": 0, "versions": {"medmtl": "9.9"}})
     blank = dict.fromkeys(("case", "row", "column", "key", "line", "file", "found", "expected", "fix"))
     warning = {
         **blank,

@@ -57,6 +57,7 @@ def kinds_of_input(folder: Path) -> list[tuple[int, Feed, Make]]:
     commit, state = (json.loads((step / name).read_text()) for name in ("commit.json", "state.json"))
     meta = json.loads((entry / "meta.json").read_text())["content"]
     manifest = {"fold": 0, "seed": 0, "table_sha256": "0" * 64, "files_sha256": {"a": "0" * 64}}
+    manifest |= {"voxels_sha256": {"a": "0" * 64}, "patients": ["a"], "trained": {"patients": {"0": ["a"]}}}
     volume = content_of()
     packed = gzip.compress(volume, 6, mtime=0)
     floats = content_of(VOXELS.astype(np.float64))
