@@ -20,6 +20,7 @@ ENDINGS = {
     "_reference_window": "around the reference's lesion, so that finding it costs nothing",
     "_predicted_window": "on the same cases around the predicted one",
     "_present": "over the references that are not empty, missed ones included",
+    "_derived": "of the value that is measured on the predicted masks",
 }
 MEANINGS = {
     "dice": "overlap of the masks, twice what both hold over the sum of both",
@@ -28,6 +29,16 @@ MEANINGS = {
     "hd95_mm": "95th percentile of the distance between the surfaces, of the two directions the larger",
     "nsd": "share of both surfaces that lies within the tolerance of the other one",
     "volume_error_ml": "mean of predicted − reference, above 0 where predictions are too large",
+    "lesion_f1": "2 x lesions found / (reference lesions + predicted ones), found at an overlap (IoU) above 0.1",
+    "lesion_sensitivity": "share of the reference lesions that are found, at an overlap (IoU) above 0.1",
+    "lesion_false_positives": "predicted lesions per case that are none of the reference",
+    "ap": "average precision where a box is right that overlaps a lesion (IoU) by this many per cent",
+    "mae": "mean absolute difference of predicted and observed",
+    "rmse": "root of the mean squared difference of predicted and observed",
+    "psnr": "20 log10 of the reference's range over the root mean squared error",
+    "ssim": "structural similarity of the maps; 1 is equality",
+    "sensitivity": "share of the positive cases that are called positive",
+    "specificity": "share of the negative cases that are called negative",
     "auc": "share of pairs of a positive and a negative case that are ranked rightly, of several classes the mean "
     "of each against the rest; 0.5 is chance",
     "average_precision": "area under precision over recall; chance is the share of positive cases",
@@ -80,11 +91,12 @@ def explained(metrics: Mapping[str, Mapping[str, Any]], kind: str) -> str:
     """What the metrics of a task of a kind mean, a line each; nothing where they need no word.
 
     Args:
-        metrics: as in ``metrics.json``.
+        metrics: as in ``metrics.json``; those of a part, ``METRIC/PART``, mean the same for all parts.
         kind: of the task.
     """
-    meanings = [f"{name}: {text}" for name in metrics if (text := _meaning(name, kind))]
-    meanings += [f"...{end}: {text}" for end, text in ENDINGS.items() if any(name.endswith(end) for name in metrics)]
+    named = {name.partition("/")[0]: _meaning(name, kind) for name in metrics}
+    meanings = [f"{name}: {text}" for name, text in named.items() if text]
+    meanings += [f"...{end}: {text}" for end, text in ENDINGS.items() if any(name.endswith(end) for name in named)]
     lines = [f"{meaning}." for meaning in meanings]
     if meanings and any("n_empty" in metric for metric in metrics.values()):
         lines.append(EMPTY_MASKS)
@@ -93,5 +105,8 @@ def explained(metrics: Mapping[str, Mapping[str, Any]], kind: str) -> str:
 
 def _meaning(name: str, kind: str) -> str | None:
     """Also of a name that ends in a number of the configuration, such as ``nsd_1mm``."""
-    names: Sequence[str] = (name, re.sub(r"_[0-9.]+(mm)?$", "", name))
+    own, _, part = name.partition("/")
+    if part and kind == "multilabel":
+        kind = "classification"  # which each finding is
+    names: Sequence[str] = (own, re.sub(r"_(iou)?[0-9.]+(mm)?$", "", own))
     return next((text for key in names if (text := OF_KIND.get((kind, key), MEANINGS.get(key)))), None)

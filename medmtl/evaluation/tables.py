@@ -107,7 +107,7 @@ def metric_tables(
         fitted_elsewhere: whether the run's own folds are scored at fitted thresholds, which these cases are not.
     """
     columns = ("metric", "value", "95 % interval", "interval by", "n", "better", "notes")
-    tables = []
+    tables: list[Table] = []
     for title, parts in (("Metrics", False), ("Metrics by label", True)):
         rows = []
         for name, metric in metrics.items():
@@ -117,7 +117,9 @@ def metric_tables(
                 values = value_and_interval(metric)
                 rows.append((name, *values, method, str(metric.get("n", "–")), better, _notes(metric)))
         if rows:
-            note = explained({name: metrics[name] for name, *_ in rows}, kind)
+            said = [line for table in tables for line in table.note.splitlines()]
+            lines = explained({name: metrics[name] for name, *_ in rows}, kind).splitlines()
+            note = "\n".join(line for line in lines if line not in said)
             if fitted_elsewhere and any("threshold" in metrics[name] for name, *_ in rows):
                 note = f"{note}\n{FIXED}".lstrip()
             tables.append(Table(title, columns, tuple(rows), ("value", "95 % interval", "n"), note))
@@ -278,7 +280,7 @@ def _empty_references(body: Mapping[str, Any], metric: str) -> str:
         return ""
     counts = body["metrics"][metric]
     empty, false = counts["n_empty"], counts["n_false"]
-    where = f"{metric} {value_and_interval(present)[0]} over the {present['n']} cases whose reference is not"
+    where = f"{metric} {value_and_interval(present)[0]} over those that are not, in {present['n']} cases"
     return (
         f"{empty} of {empty + counts['n_present']} reference masks are empty, {false} of them called falsely; {where}"
     )

@@ -52,7 +52,7 @@ class Soft(Sharing):
 
     That is so whatever ``network.decoder`` says. All start as copies of one encoder and one decoder. Nothing is shared,
     so that each task's network is a clipping group of its own, and with ``mu: 0`` each is trained, on the
-    same batches and draws, to the bytes of a model with this task alone. A step's pull is
+    same batches and draws, to the bytes of a model with this task alone. Under ``l2`` a step's pull is
 
         theta_t <- mean + (theta_t - mean) / (1 + 2 rate mu T / (T - 1)),    mean over all T towers,
 
@@ -117,7 +117,7 @@ class Soft(Sharing):
 
     @torch.no_grad()
     def after_step(self, rate: float) -> None:
-        """Pull the encoders of the tasks that had a gradient in this step towards the mean of all encoders.
+        """Pull the encoders of the tasks that had a gradient in this step towards those of the others.
 
         Args:
             rate: the trunk's learning rate of that step.
@@ -144,7 +144,7 @@ def _l2(held: Sequence[torch.Tensor], moved: Sequence[torch.Tensor], pull: float
 def _l1(held: Sequence[torch.Tensor], moved: Sequence[torch.Tensor], pull: float) -> None:
     # Of T towers each goes pull / (T - 1) towards each other one: in order, the lowest by pull up, the highest by pull
     # down. That is the exact implicit step but for those that would cross, which meet in their mean: the nearest values
-    # that keep the order, by the formula of isotonic regression. The mean of all stays.
+    # that keep the order, by the formula of isotonic regression. The mean of all stays, where all have a gradient.
     value_TN, order_TN = torch.stack(list(held)).sort(dim=0, stable=True)
     count = len(held)
     step_T = torch.linspace(pull, -pull, count, dtype=value_TN.dtype, device=value_TN.device)

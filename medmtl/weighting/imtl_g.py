@@ -16,8 +16,9 @@ class ImtlG(GramMethod):
     """The direction with the same projection onto every g_t / ||g_t||, with weights that sum to the number of tasks.
 
     Liu et al. 2021, https://openreview.net/forum?id=IMPnRXEWpvr, with the pseudo-inverse of the cosines for rows that
-    depend on each other; 0 where rows are opposite, or where the weights of that direction sum to 0. The paper's
-    weights sum to 1, a mean; here a task does not weigh less where more tasks are present.
+    depend on each other; 0 where the unit rows cancel out, as two opposite ones do, or where the weights of that
+    direction sum to 0. The paper's weights sum to 1, a mean; here a task does not weigh less where more tasks are
+    present.
     """
 
     kind = "imtl_g"

@@ -88,7 +88,7 @@ def nearest_above(units: Array, point: Array, least: Array) -> Array | None:
 
 
 def equal_cosines(units: Array) -> tuple[Array, Array]:
-    """d = sum_t v_t u_t with the same u_t . d for every t, or as nearly as there is; 0 where rows are opposite.
+    """d = sum_t v_t u_t with the same u_t . d for every t, or as nearly as there is; 0 where the rows cancel out.
 
     Args:
         units: unit columns, (D, T).

@@ -116,7 +116,7 @@ def test_the_summary_says_how_much_of_a_dice_is_of_empty_references() -> None:
     ((*_, labelled, metric, n, value, _, notes),) = summary_table(scores).rows
     assert (labelled, metric, n, value) == ("6", "dice", "5", "0.300")
     assert notes.endswith(
-        "3 of 6 reference masks are empty, 2 of them called falsely; dice 0.500 over the 3 cases whose reference is not"
+        "3 of 6 reference masks are empty, 2 of them called falsely; dice 0.500 over those that are not, in 3 cases"
     )
     metrics = scores.metrics["tasks"]["tumour"]["metrics"]
     whole, by_label = metric_tables(metrics, "segmentation")
@@ -162,6 +162,15 @@ def test_a_metric_is_explained_as_its_kind_computes_it(kind: str, metric: str, t
     (table,) = metric_tables({metric: {"value": 0.5, "n": 40}}, kind)
     assert told in table.note
     assert ("median" in table.note) == ("median" in told)
+
+
+def test_parts_are_explained_once_and_a_finding_as_a_class() -> None:
+    entry = {"value": 0.5, "n": 40}
+    whole, parts = metric_tables({name: entry for name in ("dice", "dice/lv", "dice/rv", "nsd_1mm/lv")}, "segmentation")
+    assert whole.note.startswith("dice: ") and parts.note.startswith("nsd_1mm: ")
+    assert "dice: " not in parts.note
+    whole, parts = metric_tables({name: entry for name in ("auc", "auc/a", "auc/b", "brier/a")}, "multilabel")
+    assert whole.note.startswith("auc: mean of the findings") and parts.note.count("auc: share of pairs") == 1
 
 
 def test_counts_and_methods_are_told_in_words() -> None:

@@ -18,6 +18,7 @@ from torch import nn
 from medmtl import tasks
 from medmtl.data.case import Case
 from medmtl.data.volume import Grid, Volume
+from medmtl.evaluation.meanings import explained
 from medmtl.networks.features import Features, FeatureSpec
 from medmtl.tasks.base import CaseTask, ScoredCase, Task
 from medmtl.tasks.learning import Samples, load_states, states_of
@@ -189,6 +190,10 @@ class TaskContract:
             assert estimate.n == 0
             json.dumps(estimate.to_json(), allow_nan=False)
         task.figures([])
+
+    def test_the_report_explains_each_metric(self) -> None:
+        task = self.fitted()
+        assert [name for name in task.metrics([]) if not explained({name: {}}, task.kind)] == []
 
     def test_the_same_configuration_elsewhere_is_the_same_target(self) -> None:
         self.fitted().same_target(self.unfitted())
