@@ -51,13 +51,12 @@ def refuse_folder(folder: Path, inputs: Iterable[Path], *, out: str | Path | Non
             "folder",
             code="B042",
         )
-    # the first thing that an evaluation writes, and the last one that earlier versions did
-    if (folder / ACTIVATIONS).exists() or (folder / METRICS).exists():
+    if (folder / ACTIVATIONS).exists():  # the first thing that an evaluation writes
         return
     taken = next((name for name in (*ANSWERS, *RESULTS) if os.path.lexists(folder / name)), None)
     if taken is not None:
         raise InputError(
-            f"{folder} holds {taken} but no {METRICS}, so this is no evaluation and may be somebody's work; choose "
+            f"{folder} holds {taken} but no {ACTIVATIONS}, so this is no evaluation and may be somebody's work; choose "
             "another folder",
             code="B042",
         )

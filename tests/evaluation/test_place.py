@@ -23,7 +23,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 @pytest.mark.covers("B042")
 @pytest.mark.parametrize(
-    "file", ["masks/lesion/case_004.nii.gz", "boxes/a.csv", "cases.csv", "findings.json", "report.html"]
+    "file", ["masks/lesion/case_004.nii.gz", "boxes/a.csv", "cases.csv", "metrics.json", "findings.json", "report.html"]
 )
 @pytest.mark.parametrize("split", ["val", "all"])
 def test_what_is_no_evaluation_is_not_written_over(
@@ -34,7 +34,7 @@ def test_what_is_no_evaluation_is_not_written_over(
     (folder / file).write_bytes(b"mine")
     words = ["evaluate", str(trained_run), "--split", split, "--out", str(tmp_path), "--device", "cpu", "--quiet"]
     assert main(words) == 2
-    said = f"error: [B042] {folder} holds {Path(file).parts[0]} but no metrics.json, so this is no evaluation"
+    said = f"error: [B042] {folder} holds {Path(file).parts[0]} but no activations.json, so this is no evaluation"
     assert capsys.readouterr().err.startswith(said)
     assert contents(tmp_path) == {folder / file: b"mine"}
 
