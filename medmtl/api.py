@@ -240,7 +240,7 @@ def evaluate(
         CohortError: if the check rejects another cohort, or the run's own changed since training.
     """
     if out is not None:
-        refuse_run(Path(out))
+        refuse_run(Path(out), evaluation=True)
     runs = open_models(Path(run))
     found: dict[str, Scores] = {}
     own = runs[0].load_config()

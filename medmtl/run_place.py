@@ -42,20 +42,26 @@ def holds_folds(path: Path) -> bool:
     return any(map(is_run, folds_in(path)))
 
 
-def refuse_run(out: Path) -> None:
+def refuse_run(out: Path, *, evaluation: bool = False) -> None:
     """Refuse a run, a folder of a run's folds, or a file as the place of anything else's results.
 
+    Args:
+        out: where the results would lie.
+        evaluation: whether they are an evaluation's, which may lie in the ``evaluation/`` of a run.
+
     Raises:
-        InputError: if it is one, or lies in a run but not in its ``evaluation/``.
+        InputError: if it is one, or lies in one.
     """
     refuse_file(out)
     if is_run(out) or holds_folds(out):
         raise InputError(f"{out} is a run, and nothing is merged into one; choose another --out", code="B165")
     place = out.resolve()
     for run in place.parents:
-        if is_run(run) and (run / "checkpoints").is_dir() and not place.is_relative_to(run / "evaluation"):
+        allowed = evaluation and place.is_relative_to(run / "evaluation")
+        if is_run(run) and (run / "checkpoints").is_dir() and not allowed:
             raise InputError(
-                f"{out} lies in the run {run}, and only its evaluation/ takes results; choose another --out",
+                f"{out} lies in the run {run}, and only its evaluation/ takes results, those of evaluate; choose "
+                "another --out",
                 code="B165",
             )
 

@@ -20,7 +20,7 @@ from medmtl.files import append_line, make_private_folder, read_json, write_json
 from medmtl.freed_memory import freed_memory_kept
 from medmtl.inference.case_prediction import assemble
 from medmtl.inference.predict import Predictor
-from medmtl.inference.write import answer_file, write_answers, write_table
+from medmtl.inference.write import ACTIVATIONS, answer_file, write_answers, write_table
 from medmtl.metrics.estimate import Estimate
 from medmtl.progress import Progress, silent
 from medmtl.run_cohort import read_again
@@ -30,7 +30,6 @@ from medmtl.tasks.box_task import BoxTask
 from medmtl.tasks.voxel import LabelTask, VoxelTask
 
 METRICS = "metrics.json"
-ACTIVATIONS = "activations.json"  # of the case tasks; with the masks beside it the page can be written again
 MAX_ACTIVATIONS_BYTES = 1 << 28
 FINDINGS = "findings.json"  # of the check of another cohort
 CONDITIONAL = "intervals are conditional on the trained models"

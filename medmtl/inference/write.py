@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from medmtl.tasks.box_task import BoxResult, BoxTask
 from medmtl.tasks.voxel import LabelTask, MapTask
 
 TABLE = "predictions.csv"
+ACTIVATIONS = "activations.json"  # of an evaluation: of the case tasks; with the masks its page can be written again
 ANSWERS = {"masks": ".nii.gz", "maps": ".nii.gz", "boxes": ".csv"}  # folder of answers -> what their names end in
 ENDS = [f"{axis}_{end}" for end in ("min", "max") for axis in "xyz"]
 BOX_COLUMNS = ("score", *(f"{name}_mm" for name in ENDS), *(f"{name}_voxel" for name in ENDS))
@@ -31,11 +33,16 @@ def open_output(out: Path) -> None:
     names the model of each row, lists what was predicted last. Masks of other cases stay where they are.
 
     Raises:
-        InputError: B042 if the folder has ``masks``, ``maps`` or ``boxes`` that were not written here, B165 if one of
-            these is a link, or ``out`` is a run, lies in one, or holds the folds of one.
+        InputError: B042 if the folder holds an evaluation, or ``masks``, ``maps`` or ``boxes`` that were not written
+            here, B165 if one of these is a link, or ``out`` is a run, lies in one, or holds the folds of one.
     """
     refuse_run(out)
     refuse_links(out, answer_folders(out))
+    if os.path.lexists(out / ACTIVATIONS):
+        raise InputError(
+            f"{out} holds {ACTIVATIONS}, and predictions would mix with this evaluation; choose another folder",
+            code="B042",
+        )
     for folder in ANSWERS:
         if (out / folder).exists() and not (out / TABLE).exists():
             raise InputError(

@@ -49,8 +49,26 @@ def test_an_evaluation_and_predictions_do_not_mix(trained_run: Path, tiny_cohort
             api.evaluate(trained_run, config=config, out=tmp_path / "out", allow_overlap=config is not None)
     assert contents(tmp_path) == before
     api.evaluate(trained_run, out=tmp_path / "scores", device="cpu")
-    with pytest.raises(InputError, match="B042"):
+    shutil.rmtree(tmp_path / "scores" / "masks")  # a run without voxel tasks has none
+    with pytest.raises(InputError, match=r"^\[B042\] .*/scores holds activations\.json, and predictions would mix"):
         api.predict(trained_run, [image], tmp_path / "scores", device="cpu")
+    assert not (tmp_path / "scores" / "predictions.csv").exists()
+
+
+@pytest.mark.covers("B042", "B165")
+def test_a_runs_own_evaluations_and_predictions_do_not_mix(
+    trained_run: Path, tiny_cohort: Path, tmp_path: Path
+) -> None:
+    image = tiny_cohort.parent / "images" / "case_000.nii.gz"
+    shutil.copytree(trained_run, run := tmp_path / "run")
+    with pytest.raises(InputError, match=r"^\[B165\] .* and only its evaluation/ takes results, those of evaluate"):
+        api.predict(run, [image], run / "evaluation" / "val", device="cpu")
+    assert not (run / "evaluation" / "val").exists()
+    (run / "evaluation" / "val").mkdir(parents=True)
+    (run / "evaluation" / "val" / "predictions.csv").write_text("case_id\n")
+    with pytest.raises(InputError, match=r"^\[B042\] .*/val holds predictions\.csv, and an evaluation would mix"):
+        api.evaluate(run, device="cpu")
+    assert api.evaluate(run, out=run / "evaluation" / "mine", device="cpu")["val"].cases
 
 
 @pytest.mark.covers("F68")

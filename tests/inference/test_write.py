@@ -213,17 +213,22 @@ def test_nothing_is_saved_into_a_run_or_beside_its_folds(trained_run: Path, tmp_
 
 
 @pytest.mark.covers("B165")
-def test_nothing_is_saved_inside_a_run_but_below_its_evaluation(trained_run: Path, tmp_path: Path) -> None:
+def test_nothing_is_saved_inside_a_run(trained_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained_run, run)
     before = sorted(run.rglob("*"))
     (tmp_path / "link").symlink_to(run / "checkpoints")
     newest = (run / "checkpoints" / "last").read_text().strip()
-    for place in (run / "checkpoints" / newest, run / "mine", run / "a" / "b", tmp_path / "link" / "new"):
+    for place in (
+        run / "checkpoints" / newest,
+        run / "mine",
+        run / "a" / "b",
+        run / "evaluation" / "val",
+        tmp_path / "link" / "new",
+    ):
         with pytest.raises(InputError, match=r"^\[B165\] .* lies in the run .*/run, and only its evaluation/ takes"):
             Prediction("someone", {}, {}, ()).save(place)
     assert sorted(run.rglob("*")) == before
-    assert Prediction("someone", {}, {}, ()).save(run / "evaluation" / "mine").is_file()
     # somebody else's file of that name makes no run
     (tmp_path / "manifest.json").touch()
     assert Prediction("someone", {}, {}, ()).save(tmp_path / "out").is_file()
