@@ -149,11 +149,16 @@ class PredictionTable:
         self._rows: list[dict[str, Cell]] = []
         self._written: float | None = None
 
-    def keep_others(self, case_id: str, model_sha256: str) -> None:
+    def keep_others(self, case_id: str, model_sha256: str, *, replace: bool = True) -> None:
         """Take over the rows of the file that is there, but for that of one case.
 
+        Args:
+            case_id: of that case.
+            model_sha256: of the model of all rows.
+            replace: whether that case may have a row.
+
         Raises:
-            InputError: if a row is of another model, or the file is no table of predictions.
+            InputError: if a row is of another model or must not be replaced, or the file is no table of predictions.
         """
         if not self._path.exists():
             return
@@ -166,6 +171,11 @@ class PredictionTable:
             raise InputError(f"{self._path} lists predictions of another model; choose another folder, or remove it")
         own = _bytes(_cell(case_id)).decode()
         others = [row for row in rows if row.get("case_id") != own]
+        if len(others) < len(rows) and not replace:
+            raise InputError(
+                f"{self._path} already has a row for this file's name, which stands for an id where none is given; "
+                "give case_id= to predict: an id of its own, or the same one to replace the row"
+            )
         self._rows = [{key: Written(text) for key, text in row.items() if key} for row in others]
 
     def begin(self) -> None:
