@@ -110,7 +110,9 @@ def evaluate_selection(
 
     Raises:
         InputError: if a file changed since training.
+        ArtefactError: if a checkpoint is damaged; ``out`` stays as it was if that is one of the first group's.
     """
+    predictor = Predictor(selection.groups[0].models, device)  # refused before anything of the last evaluation goes
     make_private_folder(out)
     # empty until this evaluation is whole: nobody may write a page from its masks and the last one's answers, and after
     # a kill the masks are known as an evaluation's
@@ -122,8 +124,8 @@ def evaluate_selection(
     rows: dict[str, dict[str, dict[str, Cell]]] = {}
     entries: list[dict[str, Any]] = []
     unfinished: list[dict[str, Any]] = []
-    for group in selection.groups:
-        predictor = Predictor(group.models, device)
+    for number, group in enumerate(selection.groups):
+        predictor = Predictor(group.models, device) if number else predictor
         unfinished += predictor.unfinished
         reference, fitted = group.reference(), group.fitted()
         _note_test_access(selection, group)

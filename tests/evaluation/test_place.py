@@ -11,7 +11,7 @@ import pytest
 
 from medmtl import api
 from medmtl.cli import main
-from medmtl.errors import InputError
+from medmtl.errors import ArtefactError, InputError
 from medmtl.evaluation import score
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -118,3 +118,15 @@ def test_an_evaluation_is_made_again_whether_it_ended_or_not(
     assert not (tmp_path / "metrics.json").exists() and list((tmp_path / "masks").iterdir())
     for _ in range(2):
         assert api.evaluate(trained_run, out=tmp_path, device="cpu")["val"].folder == tmp_path
+
+
+def test_a_damaged_checkpoint_leaves_the_last_evaluation_as_it_was(trained_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained_run, run := tmp_path / "run")
+    api.evaluate(run, device="cpu")
+    before = contents(run / "evaluation")
+    for file in (run / "checkpoints").glob("step-*/*.safetensors"):
+        file.write_bytes(bytes(50))
+    with pytest.raises(ArtefactError):
+        api.evaluate(run, device="cpu")
+    assert contents(run / "evaluation") == before
+    assert api.report(run) == run / "evaluation" / "val" / "report.html"
