@@ -85,6 +85,19 @@ def test_no_evaluation_is_written_through_a_link_in_the_run(trained_run: Path, t
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
+@pytest.mark.covers("F68")
+@pytest.mark.parametrize("link", ["evaluation", "evaluation/val"])
+def test_no_page_is_written_through_a_link_in_the_run(trained_run: Path, tmp_path: Path, link: str) -> None:
+    shutil.copytree(trained_run, run := tmp_path / "run")
+    api.evaluate(run, device="cpu")
+    (run / link).rename(tmp_path / "elsewhere")
+    (run / link).symlink_to(tmp_path / "elsewhere")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "elsewhere").rglob("*")}
+    with pytest.raises(InputError, match=rf"^\[B165\] .*/run/{link} is a link"):
+        api.report(run)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "elsewhere").rglob("*")} == before
+
+
 @pytest.mark.covers("B165", "F68")
 def test_a_place_is_no_part_of_a_run_and_may_lie_behind_a_link(trained_run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^\[B165\] .* lies in the run "):
