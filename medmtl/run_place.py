@@ -119,6 +119,9 @@ def refuse_taken(out: Path, *inputs: Path, folds: bool = False) -> None:
         InputError: if it is a link, exists and is not empty, would lie in a file, holds an input or the home folder,
             or is a repository.
     """
+    if out.is_symlink():
+        raise InputError(f"{out} is a link; give the folder itself as --out", code="B043")
+    refuse_file(out.parent)
     place = out.resolve()
     folders = [path if path.is_dir() else path.parent for path in (path.resolve() for path in inputs)]
     if any(folder.is_relative_to(place) for folder in (*folders, Path.home().resolve())) or (place / ".git").exists():
@@ -127,14 +130,11 @@ def refuse_taken(out: Path, *inputs: Path, folds: bool = False) -> None:
             "folder as --out",
             code="B043",
         )
-    if out.is_symlink():
-        raise InputError(f"{out} is a link; give the folder itself as --out", code="B043")
     if is_taken(place, hidden=not folds):
         way = ", or --resume it" if is_run(place) else ""
         if holds_folds(place):
             way = ", or resume its folds with --fold all --resume"
         raise InputError(f"{out} exists and is not empty; choose another --out{way}", code="B042")
-    refuse_file(place.parent)
 
 
 def refuse_model_file(path: Path) -> None:
