@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from medmtl.disk import is_open_to_others, probe, refuse_file
+from medmtl.disk import is_open_to_others, probe, refuse_file, refuse_long
 from medmtl.errors import ArtefactError, InputError
 
 MAGIC_BYTES = 8
@@ -119,6 +119,7 @@ def refuse_taken(out: Path, *inputs: Path, folds: bool = False) -> None:
         InputError: if it is a link, exists and is not empty, would lie in a file, holds an input or the home folder,
             or is a repository.
     """
+    refuse_long(out)
     if out.is_symlink():
         raise InputError(f"{out} is a link; give the folder itself as --out", code="B043")
     refuse_file(out.parent)
