@@ -37,7 +37,7 @@ from medmtl.loaded import Model
 from medmtl.planning import Plan, plan_towers, towers_by_view, with_duration
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder, open_folds
-from medmtl.run_place import refuse_run
+from medmtl.run_place import refuse_links, refuse_run
 from medmtl.studies import StepProfile, profile_steps
 from medmtl.tasks.base import Task
 from medmtl.training.folds import Start
@@ -240,7 +240,7 @@ def evaluate(
         CohortError: if the check rejects another cohort, or the run's own changed since training.
     """
     if out is not None:
-        refuse_run(Path(out))
+        refuse_run(Path(out), evaluation=True)
     runs = open_models(Path(run))
     found: dict[str, Scores] = {}
     own = runs[0].load_config()
@@ -278,16 +278,19 @@ def report(run: PathLike, *, config: PathLike | None = None, split: str | None =
         share: leave out ids, images and per-case values.
 
     Raises:
-        InputError: if it was not evaluated yet.
+        InputError: if it was not evaluated yet, or its folder is a link.
     """
     runs = open_folds(Path(run))
     if config is not None:
         refuse_part(split)
         other = configuration.path_of(config)
-        chosen = external_selection(runs, other, allow_overlap=True)
-        return write_report(load_scores(chosen, own_folder(runs, run, external_name(other))), runs, share=share)
+        folder = own_folder(runs, run, external_name(other))
+        refuse_links(folder.parents[1], (folder,))
+        return write_report(load_scores(external_selection(runs, other, allow_overlap=True), folder), runs, share=share)
     part = split or "val"
-    return write_report(load_scores(own_selection(runs, part), own_folder(runs, run, part)), runs, share=share)
+    folder = own_folder(runs, run, part)
+    refuse_links(folder.parents[1], (folder,))
+    return write_report(load_scores(own_selection(runs, part), folder), runs, share=share)
 
 
 def load(run: PathLike, device: DeviceName = "auto") -> Model:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import typer
 from typer.core import TyperCommand
 
+from medmtl.disk import refuse_long
 from medmtl.errors import InputError
 from medmtl.files import is_special
 
@@ -59,10 +60,11 @@ def check_place(file: Path | None, option: str) -> None:
     """Refuse a place for a file before the work whose answer is to lie there.
 
     Raises:
-        InputError: it is a folder, a link, a pipe or a device, or its folder does not exist.
+        InputError: its name is too long, it is a folder, a link, a pipe or a device, or its folder does not exist.
     """
     if file is None:
         return
+    refuse_long(file)
     if file.is_dir():
         raise InputError(f"{option} {file} is a folder; give a file's name", code="B164")
     if is_special(file):

@@ -148,7 +148,12 @@ def _check_result_columns(built: Mapping[str, Task], faults: Faults) -> None:
                 owners[column] = name
                 continue
             message = f"{column!r} is a column of the result tables; give the task another name"
-            if owners[column]:
+            if owners[column] == name:
+                message = (
+                    f"the result tables would have the column {column!r} twice, both of this task; rename one of its "
+                    "findings, classes or labels"
+                )
+            elif owners[column]:
                 message = (
                     f"the result tables would have the column {column!r} twice, of tasks.{owners[column]} and of "
                     f"tasks.{name}; rename one of the two"

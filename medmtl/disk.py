@@ -19,6 +19,9 @@ if sys.platform != "win32":
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is well, but takes no more of this
 
+MAX_NAME = 240  # bytes: file systems take 255, and what is staged beside a run has a longer name than it
+MAX_PATH = 3072  # bytes: systems take 4096, and results lie below it
+
 _ADVICE = {
     errno.ENOSPC: "free space or inodes on that disk",
     errno.EDQUOT: "free space, or have your quota on that disk raised",
@@ -75,12 +78,34 @@ def room_at(path: Path) -> Room:
     return Room(os.stat(folder).st_dev, found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None)
 
 
-def refuse_file(folder: Path) -> None:
-    """Refuse a file, or what would lie inside one, where a folder of results is to be made.
+def refuse_long(path: Path) -> None:
+    """Refuse a path of results that is too long, or has a name too long in it of something that does not exist yet.
 
     Raises:
-        InputError: naming the file.
+        InputError: naming the beginning of the name.
     """
+    whole = _bytes(str(path.absolute()))
+    for part in (path, *path.parents):
+        name = _bytes(part.name)
+        if whole > MAX_PATH or (name > MAX_NAME and not os.path.lexists(part)):
+            raise InputError(
+                f"{part.name[:40]}... is too long: {name} bytes of at most {MAX_NAME}, in a path of {whole} bytes of "
+                f"at most {MAX_PATH}; choose a shorter place",
+                code="B164",
+            )
+
+
+def _bytes(name: str) -> int:
+    return len(name.encode(errors="replace"))
+
+
+def refuse_file(folder: Path) -> None:
+    """Refuse a file, or what would lie inside one, where a folder of results is to be made, or a name that is too long.
+
+    Raises:
+        InputError: naming the file or folder.
+    """
+    refuse_long(folder)
     for path in (folder, *folder.parents):
         if os.path.lexists(path) and not path.is_dir():
             raise InputError(f"{path} is a file; name a new or an empty folder")

@@ -23,23 +23,26 @@ class Prediction(CasePrediction):
 
     Attributes:
         model_sha256: of the weights that said it.
+        named: whether ``case_id`` was given; otherwise it is a file's name, which another case may have too.
     """
 
     model_sha256: str = ""
+    named: bool = True
 
     def save(self, out: str | Path) -> Path:
         """Write the masks into ``out``, and a row into its ``predictions.csv``; returns the table.
 
-        Rows of other cases stay, so that a loop over cases may save into one folder; a case of the same ``case_id`` is
-        replaced.
+        Rows of other cases stay, so that a loop over cases may save into one folder; one of the same ``case_id`` is
+        replaced if that was given to :meth:`Model.predict`.
 
         Raises:
-            InputError: if ``out`` is a run, or holds masks of somebody else or predictions of another model; see
-                :func:`medmtl.inference.write.open_output`.
+            InputError: if ``out`` is a run, or holds an evaluation, masks of somebody else or predictions of another
+                model, see :func:`medmtl.inference.write.open_output`; or if it has a row of the same ``case_id`` and
+                none was given.
         """
         open_output(Path(out))
         table = PredictionTable(Path(out) / TABLE)
-        table.keep_others(self.case_id, self.model_sha256)
+        table.keep_others(self.case_id, self.model_sha256, replace=self.named)
         table.begin()
         write_answers(self, Path(out))
         table.add(prediction_row(self, self.model_sha256))
@@ -96,7 +99,7 @@ class Model:
         cells = cells_of(covariates or {}, self._predictor.config)
         optional = self._predictor.optional
         found = self._predictor.predict(case_of_files(images, self.channels, case_id, cells, optional))
-        return Prediction(**vars(found), model_sha256=self._predictor.model_sha256)
+        return Prediction(**vars(found), model_sha256=self._predictor.model_sha256, named=case_id is not None)
 
     def training_cohort(self) -> tuple[Case, ...]:
         """The cases of the cohort that the model was trained on, where its table is still in place."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from medmtl.disk import is_open_to_others, probe, refuse_file
+from medmtl.disk import is_open_to_others, probe, refuse_file, refuse_long
 from medmtl.errors import ArtefactError, InputError
 
 MAGIC_BYTES = 8
@@ -42,20 +42,26 @@ def holds_folds(path: Path) -> bool:
     return any(map(is_run, folds_in(path)))
 
 
-def refuse_run(out: Path) -> None:
+def refuse_run(out: Path, *, evaluation: bool = False) -> None:
     """Refuse a run, a folder of a run's folds, or a file as the place of anything else's results.
 
+    Args:
+        out: where the results would lie.
+        evaluation: whether they are an evaluation's, which may lie in the ``evaluation/`` of a run.
+
     Raises:
-        InputError: if it is one, or lies in a run but not in its ``evaluation/``.
+        InputError: if it is one, or lies in one.
     """
     refuse_file(out)
     if is_run(out) or holds_folds(out):
         raise InputError(f"{out} is a run, and nothing is merged into one; choose another --out", code="B165")
     place = out.resolve()
     for run in place.parents:
-        if is_run(run) and (run / "checkpoints").is_dir() and not place.is_relative_to(run / "evaluation"):
+        allowed = evaluation and place.is_relative_to(run / "evaluation")
+        if is_run(run) and (run / "checkpoints").is_dir() and not allowed:
             raise InputError(
-                f"{out} lies in the run {run}, and only its evaluation/ takes results; choose another --out",
+                f"{out} lies in the run {run}, and only its evaluation/ takes results, those of evaluate; choose "
+                "another --out",
                 code="B165",
             )
 
@@ -113,6 +119,10 @@ def refuse_taken(out: Path, *inputs: Path, folds: bool = False) -> None:
         InputError: if it is a link, exists and is not empty, would lie in a file, holds an input or the home folder,
             or is a repository.
     """
+    refuse_long(out)
+    if out.is_symlink():
+        raise InputError(f"{out} is a link; give the folder itself as --out", code="B043")
+    refuse_file(out.parent)
     place = out.resolve()
     folders = [path if path.is_dir() else path.parent for path in (path.resolve() for path in inputs)]
     if any(folder.is_relative_to(place) for folder in (*folders, Path.home().resolve())) or (place / ".git").exists():
@@ -121,14 +131,11 @@ def refuse_taken(out: Path, *inputs: Path, folds: bool = False) -> None:
             "folder as --out",
             code="B043",
         )
-    if out.is_symlink():
-        raise InputError(f"{out} is a link; give the folder itself as --out", code="B043")
     if is_taken(place, hidden=not folds):
         way = ", or --resume it" if is_run(place) else ""
         if holds_folds(place):
             way = ", or resume its folds with --fold all --resume"
         raise InputError(f"{out} exists and is not empty; choose another --out{way}", code="B042")
-    refuse_file(place.parent)
 
 
 def refuse_model_file(path: Path) -> None:

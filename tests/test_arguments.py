@@ -107,6 +107,23 @@ def test_the_place_of_an_answer_is_looked_at_before_the_work(tmp_path: Path) -> 
 
 
 @pytest.mark.covers("B164")
+@pytest.mark.parametrize(
+    "name", [300 * "n", f"new/{300 * 'n'}/new", 400 * "newfolder/"], ids=["name", "inside", "path"]
+)
+@pytest.mark.parametrize(
+    "command",
+    ["check COHORT --json", "train COHORT --out", "evaluate RUN --out", "predict RUN x.nii.gz --out", "synth --out"],
+)
+def test_a_name_that_is_too_long_is_refused(
+    command: str, name: str, tiny_cohort: Path, trained_run: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    words = [{"COHORT": str(tiny_cohort), "RUN": str(trained_run)}.get(word, word) for word in command.split()]
+    assert main([*words, str(tmp_path / name)]) == 2
+    assert "error: [B164] " in (told := capsys.readouterr().err) and "is too long: " in told
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.covers("B164")
 @pytest.mark.parametrize("command", [["check", "--json"], ["plan", "--out"]])
 def test_an_answer_does_not_take_the_place_of_a_pipe(
     command: list[str], tiny_cohort: Path, tmp_path: Path, capsys: Captured

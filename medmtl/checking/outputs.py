@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from contextlib import suppress
 from pathlib import Path
 
 from medmtl.checking.targets import layout
 from medmtl.config import Config
-from medmtl.data.cohort import read_cohort
+from medmtl.data.cell import folded
 from medmtl.data.finding import Findings
+from medmtl.data.table import read_table
+from medmtl.data.table_files import FileFault, TableFiles
 from medmtl.errors import CohortError, InputError
 from medmtl.tasks.base import Task
 
@@ -35,19 +37,25 @@ def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
 
 
 def cohort_files(config: Config, tasks: Mapping[str, Task]) -> Iterator[Path]:
-    """The tables of an experiment, and the images and labels that their readable rows name."""
+    """The tables of an experiment, and the images and labels that cells of their rows name.
+
+    Every cell below a name of a column of files counts, whatever else is wrong with the header or the row: a fault that
+    the check is going to tell must hide no file from it.
+    """
     for section in config.cohorts or (config.cohort,):
         yield section.table
         declared = layout(config, tasks, section)
-        # not every command needs every column, and one that is absent hides no file that another one names
-        lenient = replace(declared, patient=declared.case, may_lack=frozenset(declared.columns))
         try:
-            cohort = read_cohort(lenient, Findings())
+            table = read_table(declared.table, declared.columns, Findings())
         except CohortError:
-            continue  # the check says what is wrong with it
-        for case in cohort.identified:
-            yield from case.images.values()
-            yield from case.files.values()
+            continue  # it has no cells; the check says why
+        files = TableFiles(declared.table.parent, declared.roots)
+        wanted = {folded(column) for column in (*declared.channels.values(), *declared.file_columns)}
+        places = [place for place, name in enumerate(table.names) if folded(name) in wanted]
+        for _, cells in table.rows():
+            for cell in (cells[place] for place in places if cells[place] not in declared.missing):
+                with suppress(FileFault):  # an empty cell's too, which would be a folder
+                    yield files.find(cell)[0]
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from medmtl.checking.outputs import refuse_overwriting
 from medmtl.errors import InputError
-from medmtl.evaluation.score import ACTIVATIONS, FINDINGS, METRICS
-from medmtl.inference.write import ANSWERS, TABLE, answer_folders
+from medmtl.evaluation.score import FINDINGS, METRICS
+from medmtl.inference.write import ACTIVATIONS, ANSWERS, TABLE, answer_folders
 from medmtl.run_folder import RunFolder
 from medmtl.run_place import refuse_links
 
@@ -34,7 +34,7 @@ def refuse_folder(folder: Path, inputs: Iterable[Path], *, out: str | Path | Non
         folder: where the evaluation would lie.
         inputs: files of the cohorts; looked at only if a file has the name of a result.
         out: what was given as the place: the folder or, of several splits, the folder above it. None for the run's own
-            folder of evaluations, which only evaluations lie in.
+            folder of evaluations, in which somebody else's files are not looked for.
 
     Raises:
         InputError: B048 if a result would replace an input; B165 if a folder is a link that medmtl would make itself;
@@ -43,21 +43,20 @@ def refuse_folder(folder: Path, inputs: Iterable[Path], *, out: str | Path | Non
     answers = (file for name in ANSWERS for file in folder.glob(f"{name}/*/*"))
     refuse_overwriting((*(folder / name for name in RESULTS), *answers), inputs)
     refuse_links(folder.parents[1] if out is None else Path(out), (folder, *answer_folders(folder)))
-    if out is None:
-        return
     if os.path.lexists(folder / TABLE):
         raise InputError(
             f"{folder} holds {TABLE}, and an evaluation would mix its masks with these predictions; choose another "
             "folder",
             code="B042",
         )
-    # the first thing that an evaluation writes, and the last one that earlier versions did
-    if (folder / ACTIVATIONS).exists() or (folder / METRICS).exists():
+    if out is None:
+        return
+    if (folder / ACTIVATIONS).exists():  # the first thing that an evaluation writes
         return
     taken = next((name for name in (*ANSWERS, *RESULTS) if os.path.lexists(folder / name)), None)
     if taken is not None:
         raise InputError(
-            f"{folder} holds {taken} but no {METRICS}, so this is no evaluation and may be somebody's work; choose "
+            f"{folder} holds {taken} but no {ACTIVATIONS}, so this is no evaluation and may be somebody's work; choose "
             "another folder",
             code="B042",
         )

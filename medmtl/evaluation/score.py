@@ -20,7 +20,7 @@ from medmtl.files import append_line, make_private_folder, read_json, write_json
 from medmtl.freed_memory import freed_memory_kept
 from medmtl.inference.case_prediction import assemble
 from medmtl.inference.predict import Predictor
-from medmtl.inference.write import answer_file, write_answers, write_table
+from medmtl.inference.write import ACTIVATIONS, answer_file, write_answers, write_table
 from medmtl.metrics.estimate import Estimate
 from medmtl.progress import Progress, silent
 from medmtl.run_cohort import read_again
@@ -30,7 +30,6 @@ from medmtl.tasks.box_task import BoxTask
 from medmtl.tasks.voxel import LabelTask, VoxelTask
 
 METRICS = "metrics.json"
-ACTIVATIONS = "activations.json"  # of the case tasks; with the masks beside it the page can be written again
 MAX_ACTIVATIONS_BYTES = 1 << 28
 FINDINGS = "findings.json"  # of the check of another cohort
 CONDITIONAL = "intervals are conditional on the trained models"
@@ -111,7 +110,9 @@ def evaluate_selection(
 
     Raises:
         InputError: if a file changed since training.
+        ArtefactError: if a checkpoint is damaged; ``out`` stays as it was if that is one of the first group's.
     """
+    predictor = Predictor(selection.groups[0].models, device)  # refused before anything of the last evaluation goes
     make_private_folder(out)
     # empty until this evaluation is whole: nobody may write a page from its masks and the last one's answers, and after
     # a kill the masks are known as an evaluation's
@@ -123,8 +124,8 @@ def evaluate_selection(
     rows: dict[str, dict[str, dict[str, Cell]]] = {}
     entries: list[dict[str, Any]] = []
     unfinished: list[dict[str, Any]] = []
-    for group in selection.groups:
-        predictor = Predictor(group.models, device)
+    for number, group in enumerate(selection.groups):
+        predictor = Predictor(group.models, device) if number else predictor
         unfinished += predictor.unfinished
         reference, fitted = group.reference(), group.fitted()
         _note_test_access(selection, group)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from medmtl.tasks.box_task import BoxResult, BoxTask
 from medmtl.tasks.voxel import LabelTask, MapTask
 
 TABLE = "predictions.csv"
+ACTIVATIONS = "activations.json"  # of an evaluation: of the case tasks; with the masks its page can be written again
 ANSWERS = {"masks": ".nii.gz", "maps": ".nii.gz", "boxes": ".csv"}  # folder of answers -> what their names end in
 ENDS = [f"{axis}_{end}" for end in ("min", "max") for axis in "xyz"]
 BOX_COLUMNS = ("score", *(f"{name}_mm" for name in ENDS), *(f"{name}_voxel" for name in ENDS))
@@ -31,11 +33,16 @@ def open_output(out: Path) -> None:
     names the model of each row, lists what was predicted last. Masks of other cases stay where they are.
 
     Raises:
-        InputError: B042 if the folder has ``masks``, ``maps`` or ``boxes`` that were not written here, B165 if one of
-            these is a link, or ``out`` is a run, lies in one, or holds the folds of one.
+        InputError: B042 if the folder holds an evaluation, or ``masks``, ``maps`` or ``boxes`` that were not written
+            here, B165 if one of these is a link, or ``out`` is a run, lies in one, or holds the folds of one.
     """
     refuse_run(out)
     refuse_links(out, answer_folders(out))
+    if os.path.lexists(out / ACTIVATIONS):
+        raise InputError(
+            f"{out} holds {ACTIVATIONS}, and predictions would mix with this evaluation; choose another folder",
+            code="B042",
+        )
     for folder in ANSWERS:
         if (out / folder).exists() and not (out / TABLE).exists():
             raise InputError(
@@ -142,11 +149,16 @@ class PredictionTable:
         self._rows: list[dict[str, Cell]] = []
         self._written: float | None = None
 
-    def keep_others(self, case_id: str, model_sha256: str) -> None:
+    def keep_others(self, case_id: str, model_sha256: str, *, replace: bool = True) -> None:
         """Take over the rows of the file that is there, but for that of one case.
 
+        Args:
+            case_id: of that case.
+            model_sha256: of the model of all rows.
+            replace: whether that case may have a row.
+
         Raises:
-            InputError: if a row is of another model, or the file is no table of predictions.
+            InputError: if a row is of another model or must not be replaced, or the file is no table of predictions.
         """
         if not self._path.exists():
             return
@@ -159,6 +171,11 @@ class PredictionTable:
             raise InputError(f"{self._path} lists predictions of another model; choose another folder, or remove it")
         own = _bytes(_cell(case_id)).decode()
         others = [row for row in rows if row.get("case_id") != own]
+        if len(others) < len(rows) and not replace:
+            raise InputError(
+                f"{self._path} already has a row for this file's name, which stands for an id where none is given; "
+                "give case_id= to predict: an id of its own, or the same one to replace the row"
+            )
         self._rows = [{key: Written(text) for key, text in row.items() if key} for row in others]
 
     def begin(self) -> None:

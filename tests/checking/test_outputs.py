@@ -45,6 +45,27 @@ def test_a_column_that_the_table_lacks_hides_no_file(tmp_path: Path, absent: str
     assert scans.hashes() == before
 
 
+@pytest.mark.covers("B048", "B012")
+@pytest.mark.parametrize(
+    ("header", "image"),
+    [
+        ("id,person,t1,size,note,Note", "t1_0.nii.gz"),
+        ("id,person,t1,size,t1,note", "t1_0.nii.gz"),
+        ("id,person,t1,size,t1,note", "t1_1.nii.gz"),
+        ("id,person,T1,size,t1,note", "t1_0.nii.gz"),
+        ("id,person,t1,size,note,id", "t1_2.nii.gz"),
+    ],
+)
+def test_a_name_that_stands_twice_hides_no_file(tmp_path: Path, header: str, image: str) -> None:
+    scans = Scans(tmp_path)
+    config = scans.write()
+    rows = ("a,p,t1_0.nii.gz,1,t1_1.nii.gz,", "a,,t1_2.nii.gz,2,t1_3.nii.gz,")  # neither does what is wrong with an id
+    (tmp_path / "cohort.csv").write_text("\n".join((header, *rows)))
+    before = scans.hashes()
+    assert main(["check", str(config), "--json", str(tmp_path / image)]) == 2
+    assert scans.hashes() == before
+
+
 def test_a_file_that_is_no_input_is_replaced(tmp_path: Path) -> None:
     config, out = Scans(tmp_path).write(), tmp_path / "out.json"
     out.write_text("old")

@@ -11,7 +11,7 @@ import pytest
 
 from medmtl import api
 from medmtl.cli import main
-from medmtl.errors import InputError
+from medmtl.errors import ArtefactError, InputError
 from medmtl.evaluation import score
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -23,7 +23,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 @pytest.mark.covers("B042")
 @pytest.mark.parametrize(
-    "file", ["masks/lesion/case_004.nii.gz", "boxes/a.csv", "cases.csv", "findings.json", "report.html"]
+    "file", ["masks/lesion/case_004.nii.gz", "boxes/a.csv", "cases.csv", "metrics.json", "findings.json", "report.html"]
 )
 @pytest.mark.parametrize("split", ["val", "all"])
 def test_what_is_no_evaluation_is_not_written_over(
@@ -34,7 +34,7 @@ def test_what_is_no_evaluation_is_not_written_over(
     (folder / file).write_bytes(b"mine")
     words = ["evaluate", str(trained_run), "--split", split, "--out", str(tmp_path), "--device", "cpu", "--quiet"]
     assert main(words) == 2
-    said = f"error: [B042] {folder} holds {Path(file).parts[0]} but no metrics.json, so this is no evaluation"
+    said = f"error: [B042] {folder} holds {Path(file).parts[0]} but no activations.json, so this is no evaluation"
     assert capsys.readouterr().err.startswith(said)
     assert contents(tmp_path) == {folder / file: b"mine"}
 
@@ -49,8 +49,26 @@ def test_an_evaluation_and_predictions_do_not_mix(trained_run: Path, tiny_cohort
             api.evaluate(trained_run, config=config, out=tmp_path / "out", allow_overlap=config is not None)
     assert contents(tmp_path) == before
     api.evaluate(trained_run, out=tmp_path / "scores", device="cpu")
-    with pytest.raises(InputError, match="B042"):
+    shutil.rmtree(tmp_path / "scores" / "masks")  # a run without voxel tasks has none
+    with pytest.raises(InputError, match=r"^\[B042\] .*/scores holds activations\.json, and predictions would mix"):
         api.predict(trained_run, [image], tmp_path / "scores", device="cpu")
+    assert not (tmp_path / "scores" / "predictions.csv").exists()
+
+
+@pytest.mark.covers("B042", "B165")
+def test_a_runs_own_evaluations_and_predictions_do_not_mix(
+    trained_run: Path, tiny_cohort: Path, tmp_path: Path
+) -> None:
+    image = tiny_cohort.parent / "images" / "case_000.nii.gz"
+    shutil.copytree(trained_run, run := tmp_path / "run")
+    with pytest.raises(InputError, match=r"^\[B165\] .* and only its evaluation/ takes results, those of evaluate"):
+        api.predict(run, [image], run / "evaluation" / "val", device="cpu")
+    assert not (run / "evaluation" / "val").exists()
+    (run / "evaluation" / "val").mkdir(parents=True)
+    (run / "evaluation" / "val" / "predictions.csv").write_text("case_id\n")
+    with pytest.raises(InputError, match=r"^\[B042\] .*/val holds predictions\.csv, and an evaluation would mix"):
+        api.evaluate(run, device="cpu")
+    assert api.evaluate(run, out=run / "evaluation" / "mine", device="cpu")["val"].cases
 
 
 @pytest.mark.covers("F68")
@@ -65,6 +83,19 @@ def test_no_evaluation_is_written_through_a_link_in_the_run(trained_run: Path, t
     with pytest.raises(InputError, match=rf"^\[B165\] .*/run/{link} is a link, and results would be written to"):
         api.evaluate(run, device="cpu")
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.covers("F68")
+@pytest.mark.parametrize("link", ["evaluation", "evaluation/val"])
+def test_no_page_is_written_through_a_link_in_the_run(trained_run: Path, tmp_path: Path, link: str) -> None:
+    shutil.copytree(trained_run, run := tmp_path / "run")
+    api.evaluate(run, device="cpu")
+    (run / link).rename(tmp_path / "elsewhere")
+    (run / link).symlink_to(tmp_path / "elsewhere")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "elsewhere").rglob("*")}
+    with pytest.raises(InputError, match=rf"^\[B165\] .*/run/{link} is a link"):
+        api.report(run)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "elsewhere").rglob("*")} == before
 
 
 @pytest.mark.covers("B165", "F68")
@@ -100,3 +131,15 @@ def test_an_evaluation_is_made_again_whether_it_ended_or_not(
     assert not (tmp_path / "metrics.json").exists() and list((tmp_path / "masks").iterdir())
     for _ in range(2):
         assert api.evaluate(trained_run, out=tmp_path, device="cpu")["val"].folder == tmp_path
+
+
+def test_a_damaged_checkpoint_leaves_the_last_evaluation_as_it_was(trained_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained_run, run := tmp_path / "run")
+    api.evaluate(run, device="cpu")
+    before = contents(run / "evaluation")
+    for file in (run / "checkpoints").glob("step-*/*.safetensors"):
+        file.write_bytes(bytes(50))
+    with pytest.raises(ArtefactError):
+        api.evaluate(run, device="cpu")
+    assert contents(run / "evaluation") == before
+    assert api.report(run) == run / "evaluation" / "val" / "report.html"

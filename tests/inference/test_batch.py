@@ -315,7 +315,7 @@ def test_a_name_that_is_no_utf8_is_written_escaped(images: list[Path], trained_r
 def test_a_saved_prediction_is_never_beside_the_row_of_another(
     images: list[Path], trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = api.load(trained_run, device="cpu").predict({"image": images[0]})
+    found = api.load(trained_run, device="cpu").predict({"image": images[0]}, case_id="someone")
     found.save(tmp_path / "out")
 
     def fail(prediction: CasePrediction, out: Path) -> None:

@@ -201,6 +201,23 @@ def test_a_prediction_is_named_by_its_file(trained_run: Path, tiny_cohort: Path)
     assert model.predict({"image": tiny_cohort.parent / "images" / "case_003.nii.gz"}).case_id == "case_003"
 
 
+def test_a_files_name_replaces_no_case(trained_run: Path, tiny_cohort: Path, tmp_path: Path) -> None:
+    model, out = medmtl.load(trained_run, device="cpu"), tmp_path / "out"
+    for number in (0, 1):
+        (tmp_path / str(number)).mkdir()
+        shutil.copy(tiny_cohort.parent / "images" / f"case_00{number}.nii.gz", tmp_path / str(number) / "t1.nii.gz")
+    model.predict(tmp_path / "0" / "t1.nii.gz").save(out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    other = tmp_path / "1" / "t1.nii.gz"
+    with pytest.raises(InputError, match=r"/predictions\.csv already has a row for this file's name.*; give case_id="):
+        model.predict(other).save(out)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    ids = [[row["case_id"] for row in read(model.predict(other, case_id=name).save(out).read_text())] for name in "12"]
+    assert ids == [["t1", "1"], ["t1", "1", "2"]]
+    replaced = read(model.predict(other, case_id="t1").save(out).read_text())
+    assert [row["case_id"] for row in replaced] == ["1", "2", "t1"]
+
+
 @pytest.mark.covers("B165")
 def test_nothing_is_saved_into_a_run_or_beside_its_folds(trained_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
@@ -213,17 +230,22 @@ def test_nothing_is_saved_into_a_run_or_beside_its_folds(trained_run: Path, tmp_
 
 
 @pytest.mark.covers("B165")
-def test_nothing_is_saved_inside_a_run_but_below_its_evaluation(trained_run: Path, tmp_path: Path) -> None:
+def test_nothing_is_saved_inside_a_run(trained_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained_run, run)
     before = sorted(run.rglob("*"))
     (tmp_path / "link").symlink_to(run / "checkpoints")
     newest = (run / "checkpoints" / "last").read_text().strip()
-    for place in (run / "checkpoints" / newest, run / "mine", run / "a" / "b", tmp_path / "link" / "new"):
+    for place in (
+        run / "checkpoints" / newest,
+        run / "mine",
+        run / "a" / "b",
+        run / "evaluation" / "val",
+        tmp_path / "link" / "new",
+    ):
         with pytest.raises(InputError, match=r"^\[B165\] .* lies in the run .*/run, and only its evaluation/ takes"):
             Prediction("someone", {}, {}, ()).save(place)
     assert sorted(run.rglob("*")) == before
-    assert Prediction("someone", {}, {}, ()).save(run / "evaluation" / "mine").is_file()
     # somebody else's file of that name makes no run
     (tmp_path / "manifest.json").touch()
     assert Prediction("someone", {}, {}, ()).save(tmp_path / "out").is_file()

@@ -92,6 +92,18 @@ def test_a_place_that_is_taken_is_told_before_the_cohort_is_checked(
         assert capsys.readouterr().err.startswith(f"error: [{code}] {place} ")
 
 
+@pytest.mark.covers("B043")
+@pytest.mark.parametrize("fold", ["0", "all"])
+@pytest.mark.parametrize(("inside", "said"), [("", "link; give the folder itself"), ("run", "is a file; name a new")])
+def test_no_run_is_made_at_a_link_to_itself(
+    fold: str, inside: str, said: str, tiny_cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    out = str(tmp_path / "loop" / inside)
+    assert main(["train", str(tiny_cohort), "--out", out, "--fold", fold, "--quiet"]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_the_folds_share_a_cache_beside_their_folder(tiny_cohort: Path, tmp_path: Path) -> None:
     out = tmp_path / "folds"
     config = configuration.load(tiny_cohort, TINY)
