@@ -76,7 +76,7 @@ class PreparedCache:
         self._sources: dict[str, _Source] = {}
         self._verified: set[str] = set()
         self._trusted = False
-        self._full = False
+        self._refusals: list[OSError] = []  # of a full disk
 
     def get(self, case: Case) -> Prepared:
         """The prepared case, its arrays as read-only memory maps; built now if it is not there or not whole.
@@ -154,7 +154,7 @@ class PreparedCache:
                 self.rebuilt.add(case.case_id)
                 self._discard(entry)
         prepared = self._build(case, source)
-        if self._full or not self._store(prepared, entry):
+        if self._refusals or not self._store(prepared, entry):
             return prepared
         try:
             return self._open(entry, case, source)
@@ -233,13 +233,13 @@ class PreparedCache:
 
     def _give_up(self, error: OSError) -> None:
         """From now on nothing is written: a full disk that is tried at every case fails at every case."""
-        if not self._full:
+        self._refusals.append(error)
+        if self._refusals[0] is error:  # of several threads that meet it at once the first one tells
             logger.warning(
                 "the cache takes no more (%s); cases that are not in it are prepared anew at every use, which is "
                 "slow: set cache.folder to another disk",
                 why(error),
             )
-        self._full = True
 
     def _open(self, entry: Path, case: Case, source: _Source) -> Prepared:
         stored = read_json(entry / META, limit_bytes=MAX_META_BYTES)

@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -295,6 +296,26 @@ def test_a_full_disk_leaves_nothing_and_cases_are_prepared_anew_with_one_warning
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert os.strerror(number) in caplog.text
     assert "set cache.folder" in caplog.text
+
+
+def test_two_threads_that_meet_a_full_disk_at_once_warn_once(
+    cache: PreparedCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    both = threading.Barrier(2)
+
+    def full(path: Path, array: Any) -> str:
+        both.wait(20)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    def told(error: OSError) -> str:
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.3)  # nobody else comes to tell it
+        return str(error)
+
+    monkeypatch.setattr(cache_module, "_save", full)
+    monkeypatch.setattr(cache_module, "why", told)
+    cache.ensure([make_case(tmp_path, place) for place in range(2)], 2)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
 @pytest.mark.skipif(not os.access("/dev/full", os.W_OK), reason="needs /dev/full")
