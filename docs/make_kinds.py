@@ -18,9 +18,10 @@ CONFIGURATION = """# The configuration, block by block
 
 Made by `make docs` from the docstrings. What a task, a network, a sharing or a weighting may hold is in
 [Kinds](kinds.md). A key without a default must be given. Under `--set` a key is written with dots, such as
-`--set training.steps=500`. A key of `plan` that is `null` is planned: `medmtl plan` shows the value with its reason.
-Beside these blocks a file has `schema: 1`. It may have `primary: TASK`, what a comparison is about, and `cohorts`,
-a list of blocks like `cohort` with a `name` each, in place of `cohort` ([several cohorts](cohorts.md))."""
+`--set training.steps=500`. A key of `plan` that is `null` is planned, but for `nnunet`: `medmtl plan` shows the value
+with its reason. Beside these blocks a file has `schema: 1`. It may have `primary: TASK`, what a comparison is about,
+and `cohorts`, a list of blocks like `cohort` with a `name` each, in place of `cohort`
+([several cohorts](cohorts.md))."""
 
 
 def pages() -> dict[str, str]:

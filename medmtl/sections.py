@@ -43,7 +43,7 @@ class CohortSection(Section):
     """Where the cases are, and what the columns of their table mean.
 
     Attributes:
-        table: CSV, TSV or workbook, one row per case; paths in it are relative to it.
+        table: CSV, or TSV where the name ends in ``.tsv``, one row per case; paths in it are relative to its folder.
         case: column of the case ids.
         patient: column of the patients, of whom none is in two splits; the column of the cases says that each is a
             person.
@@ -51,7 +51,7 @@ class CohortSection(Section):
         channels: channel name -> column of its image files, or ``{column: ..., optional: true}`` for a channel that a
             case may lack.
         covariates: column -> ``number`` or ``category``, clinical values that a task may read.
-        missing: what a cell holds where nothing is known, such as ``["", NA, "-"]``.
+        missing: what a cell holds where nothing is known, such as ``["", NA, "-"]``; an empty cell always means that.
         roots: folders outside of the table's own that may be read.
         allow: exceptions to the check: ``shared-image`` (rows that name one image), ``constant`` (images that hold one
             value only).
@@ -207,8 +207,8 @@ class HeadSection(Section):
     """What a case head has of its own.
 
     Attributes:
-        lr: peak learning rate; None takes ``training.head_lr``.
-        warm_up: steps until it is reached; None takes the trunk's.
+        lr: peak learning rate; null takes ``training.head_lr``.
+        warm_up: steps until it is reached; null takes the trunk's.
     """
 
     lr: Annotated[float, Field(gt=0, lt=10)] | None = None
@@ -255,7 +255,8 @@ class TrainingSection(Section):
 
     Attributes:
         steps: length of the training; either this or ``minutes`` is given.
-        minutes: its length in minutes, without preparation; they become a fixed number of steps after 20 warm ones.
+        minutes: its length in minutes, validations included and preparation not; they become a fixed number of steps
+            after 20 warm ones.
         sampling: ``even``: every case that has a label equally often, whole cases of one shape in one step.
             ``labelled``: each task's labelled cases equally often, however few; see
             :meth:`medmtl.data.order.CaseOrder.labelled`. A task with few labels then gets its share of every step by
@@ -271,14 +272,15 @@ class TrainingSection(Section):
         tasks: task -> when it trains; the others always do.
         alternate: ``none``: a step trains all tasks that it has labels for. ``cycle``: one of them, in turn.
             ``sample``: one of them, each with the same probability.
-        telemetry: steps between two measurements of how the tasks' gradients lie to each other, for the run's own log
-            and report; 0 measures nothing.
+        telemetry: steps between two measurements of the angles between the tasks' gradients, for the run's own log and
+            report; 0 measures nothing.
         weight_decay: by default 3e-2 for AdamW, where it is decoupled, and 3e-5 for SGD, as in nnU-Net.
         clip: largest gradient norm per parameter group.
-        average: train with averaged weights (EMA) for evaluation.
+        average: keep an average of the weights (EMA) beside them, which evaluation, prediction and ``init`` then use.
         average_decay: decay per step of the average, reached by a warm-up.
         seed: of the weights and of every draw in training.
-        checkpoint_every: steps between commits, from which ``--resume`` goes on.
+        checkpoint_every: steps between commits, from which ``--resume`` goes on; with each, the losses of up to 16
+            validation cases are logged.
         keep: how many commits are kept.
     """
 
@@ -349,7 +351,8 @@ class InitSection(Section):
     """Another run, whose trunk this one starts from.
 
     Attributes:
-        run: its folder; must have held out whom this run holds out.
+        run: its folder, or a folder of folds, of which that of this run's fold is taken; must have held out whom this
+            run holds out.
         freeze: steps for which what came from it is held still, so that new heads settle first.
     """
 
