@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from medmtl import cohort_list, sharing, tasks, weighting
 from medmtl.sections import CohortSection, TrainingSection
+from medmtl.sharing.hard import HardOptions
 from medmtl.spelling import did_you_mean
 from medmtl.tasks.base import Task
 from medmtl.validation import Faults, Place
@@ -60,17 +61,21 @@ def _check_sharing(config: Config, built: Mapping[str, Task], faults: Faults) ->
 
 
 def _check_head_gradient(config: Config, built: Mapping[str, Task], faults: Faults) -> None:
-    """No encoder that case tasks alone reach is left without a gradient."""
+    """Nothing that case tasks alone reach before their heads is left without a gradient."""
     cases = [name for name, task in built.items() if task.reads_image and not task.voxel]
-    shares = sharing.kinds.get(config.sharing.kind).shares
-    if config.training.head_gradient > 0 or not cases or (shares and config.views.share):
+    if config.training.head_gradient > 0 or not cases:
         return
-    other = "views.share false" if shares else f"sharing.kind {config.sharing.kind!r}"
-    message = (
-        f"with 0 no case head teaches an encoder, and {other} gives {cases[0]!r} one that no voxel task teaches; "
-        "raise it, or let it share the voxel tasks' one"
-    )
-    faults.add(("training", "head_gradient"), message, "B142")
+    if not isinstance(config.sharing, HardOptions) or config.sharing.shared_stages is not None:
+        why = f"sharing.kind {config.sharing.kind!r} gives {cases[0]!r} some that no voxel task does"
+        fix = "raise it, or set sharing: {kind: hard} without shared_stages"
+    elif not config.views.share:
+        why = f"views.share false gives {cases[0]!r} an encoder that no voxel task does"
+        fix = "raise it, or let it share the voxel tasks' one"
+    elif config.init is None and not any(task.voxel for task in built.values()):
+        why, fix = "no other task does", "raise it, or start from a trained run by init.run"
+    else:
+        return
+    faults.add(("training", "head_gradient"), f"with 0 no case head teaches the network, and {why}; {fix}", "B142")
 
 
 def _check_weighting(config: Config, built: Mapping[str, Task], faults: Faults) -> None:

@@ -15,6 +15,7 @@ from tests.test_config import MINIMAL, refusal, written
 
 FAMILIES: dict[str, Registry[Any]] = {"network": networks.kinds, "sharing": sharing.kinds, "weighting": weighting.kinds}
 BALANCED = MINIMAL.replace('classes: ["no", "1e3"]}', 'classes: ["no", "1e3"], class_sampling: balanced}')
+GRADE = {"kind": "classification", "column": "grade", "classes": ["no", "1e3"]}
 
 
 def test_balanced_classes_need_sampling_by_label(tmp_path: Path) -> None:
@@ -246,18 +247,23 @@ def test_gradients_on_nothing_shared_are_not_measured(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"sharing.kind": "soft"}, "sharing.kind 'soft' gives 'grade'"),
-        ({"views.share": False}, "views.share false gives"),
+        ({"sharing.kind": "soft"}, "sharing.kind 'soft' gives 'grade' some"),
+        ({"sharing.kind": "ple"}, "sharing.kind 'ple' gives 'grade' some"),
+        ({"sharing": {"kind": "hard", "shared_stages": 1}}, "set sharing: {kind: hard} without shared_stages"),
+        ({"views.share": False}, "views.share false gives 'grade' an encoder"),
+        ({"tasks": {"grade": GRADE}}, "no other task does; raise it, or start from a trained run by init.run"),
     ],
 )
-def test_an_encoder_that_only_a_case_task_reaches_gets_a_gradient(
-    tmp_path: Path, given: dict[str, Any], words: str
-) -> None:
+def test_what_only_a_case_task_reaches_gets_a_gradient(tmp_path: Path, given: dict[str, Any], words: str) -> None:
     configuration.load(written(tmp_path), given)
-    configuration.load(written(tmp_path), {"training.head_gradient": 0.0})
     error = refusal(tmp_path, MINIMAL, {**given, "training.head_gradient": 0.0})
     assert (error.key, error.code) == ("training.head_gradient", "B142")
     assert words in error.sentence
+
+
+@pytest.mark.parametrize("given", [{}, {"tasks": {"grade": GRADE}, "init": {"run": "donor"}}])
+def test_a_trunk_that_something_else_taught_needs_no_case_head(tmp_path: Path, given: dict[str, Any]) -> None:
+    configuration.load(written(tmp_path), {**given, "training.head_gradient": 0.0})
 
 
 CHANGED: dict[str, list[dict[str, Any]]] = {
