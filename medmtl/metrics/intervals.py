@@ -49,16 +49,15 @@ class Interval:
     why: str | None = None
 
 
-def bca(statistic: Statistic, patient_N: IntArray, *, seed: int = 0, draws: int = 2000) -> Interval:
+def bca(statistic: Statistic, patient_N: IntArray, *, draws: int = 2000) -> Interval:
     """Bias-corrected and accelerated bootstrap interval over patients.
 
     Efron 1987, "Better bootstrap confidence intervals", https://doi.org/10.1080/01621459.1987.10478410; the
-    acceleration is the jackknife's, leaving out one patient at a time. Deterministic for a seed.
+    acceleration is the jackknife's, leaving out one patient at a time. Deterministic.
 
     Args:
         statistic: see the module's docstring.
         patient_N: patient of each case, numbered from 0 without gaps, as :func:`patient_codes` gives.
-        seed: seed of the resampling.
         draws: number of resamples.
 
     Returns:
@@ -68,7 +67,7 @@ def bca(statistic: Statistic, patient_N: IntArray, *, seed: int = 0, draws: int 
     n_patients = int(patient_N.max(initial=-1)) + 1
     if n_patients < MINIMUM:
         return Interval(why=TOO_FEW_PATIENTS)
-    random = generator(seed, "bca")
+    random = generator(0, "bca")
 
     def resample(start: int, stop: int) -> FloatArray:
         rows = stop - start
