@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit, ndtr, ndtri
 
-from medmtl.metrics.estimate import Better, Estimate
+from medmtl.metrics.estimate import NO_CASE, Better, Estimate
 from medmtl.rng import generator
 
 FloatArray = npt.NDArray[np.float64]
@@ -189,13 +189,18 @@ def bootstrap_estimate(
 
     Args:
         statistic: see the module's docstring; defined on the cases themselves.
-        patient_N: as in :func:`bca`; at least one case.
+        patient_N: as in :func:`bca`.
         better: which direction is better.
         unit: unit of the statistic.
         extra: further figures for :attr:`Estimate.extra`.
         refused: why there shall be no interval, if so.
+
+    Returns:
+        The statistic; no value without a case, and then the statistic is not asked.
     """
     n = len(patient_N)
+    if n == 0:
+        return Estimate(None, better, unit, why=NO_CASE, extra=dict(extra or {}))
     value = float(statistic(np.ones((1, n)))[0])
     interval = Interval(why=refused) if refused else bca(statistic, patient_N)
     return Estimate(value, better, unit, n, interval.ci95, interval.method, interval.why, dict(extra or {}))
