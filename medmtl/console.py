@@ -140,11 +140,6 @@ class Screen(logging.Handler):
             with suppress(OSError):
                 self._console.print(escaped(text), markup=False, soft_wrap=True)
 
-    def remark(self, text: str) -> None:
-        """A line that ``--quiet`` leaves out."""
-        if not self.quiet:
-            remark(text)
-
     def progress(self, stage: str, done: int, total: int, note: str = "") -> None:
         """Show how far work is; the library calls it. ``total`` is 0 where it is not known yet."""
         if self._bars is not None:

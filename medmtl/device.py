@@ -23,13 +23,11 @@ class Device:
         kind: ``cpu`` or ``cuda``.
         bf16: whether bfloat16 arithmetic is native.
         cores: processors available to this process.
-        activation_factor: measured bytes per planned activation byte; see :mod:`medmtl.planning.memory`.
     """
 
     kind: Literal["cpu", "cuda"]
     bf16: bool
     cores: int
-    activation_factor: float = 1.0
 
 
 def describe_device(name: DeviceName) -> Device:

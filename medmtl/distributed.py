@@ -38,19 +38,13 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Ranks:
+class Ranks(Launch):
     """This process among those that train together; by default it is alone, and every exchange is the identity.
 
     Attributes:
-        rank, size: number of this process, from 0, and how many there are.
-        local, local_size: the same among those of this machine.
         store: where words are left for each other; None for a single process.
     """
 
-    rank: int = 0
-    size: int = 1
-    local: int = 0
-    local_size: int = 1
     store: Store | None = field(default=None, compare=False, repr=False)
     _turns: Iterator[int] = field(default_factory=itertools.count, compare=False, repr=False)
 

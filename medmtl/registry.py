@@ -18,14 +18,17 @@ class Registry(Generic[C]):
 
     Args:
         family: the configuration's word for the family, such as ``tasks``; used in messages.
+        classes: the first kinds, in order.
     """
 
-    def __init__(self, family: str) -> None:
+    def __init__(self, family: str, *classes: type[C]) -> None:
         self.family = family
         self._kinds: dict[str, type[C]] = {}
+        for cls in classes:
+            self.add(cls)
 
     def add(self, cls: type[C]) -> type[C]:
-        """Register a class under its ``kind``; usable as a decorator. A second class of that name is refused."""
+        """Register a class under its ``kind``. A second class of that name is refused."""
         kind: str = cls.kind  # type: ignore[attr-defined]
         present = self._kinds.get(kind)
         if present is not None and present is not cls:

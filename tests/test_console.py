@@ -56,9 +56,9 @@ def test_work_of_unknown_length_is_told_by_the_clock(
 @pytest.mark.parametrize(
     ("options", "shown"),
     [
-        ({}, ["an information", "warning: a warning", "a remark"]),
+        ({}, ["an information", "warning: a warning"]),
         ({"quiet": True}, ["warning: a warning"]),
-        ({"verbose": True}, ["a detail", "an information", "warning: a warning", "a remark"]),
+        ({"verbose": True}, ["a detail", "an information", "warning: a warning"]),
     ],
 )
 def test_quiet_and_verbose_choose_what_is_told(
@@ -69,7 +69,6 @@ def test_quiet_and_verbose_choose_what_is_told(
         logger.debug("a detail")
         logger.info("an information")
         logger.warning("a\nwarning")
-        screen.remark("a remark")
         if screen.quiet:
             screen.progress("train", 10, 10)
     assert capsys.readouterr().err.splitlines() == shown

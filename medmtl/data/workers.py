@@ -17,6 +17,7 @@ import threading
 import traceback
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from pathlib import Path
@@ -140,7 +141,7 @@ def make_loader(
         sampler=_steps(first, limit),
         num_workers=workers,
         prefetch_factor=PREFETCH if workers else None,
-        worker_init_fn=_Start(board) if board else None,
+        worker_init_fn=partial(_enter, board) if board else None,
         multiprocessing_context="fork" if workers and os.name == "posix" else None,
         pin_memory=device.type == "cuda",
         timeout=LOOK_SECONDS if workers else 0,
@@ -180,18 +181,13 @@ def _start(loader: DataLoader[Batch | _Failure]) -> tuple[Iterator[Batch | _Fail
     return batches, [process for process in multiprocessing.active_children() if process not in others]
 
 
-@dataclass(frozen=True)
-class _Start:
+def _enter(board: _Board, index: int) -> None:
     """Run in each worker before its first batch."""
-
-    board: _Board
-
-    def __call__(self, index: int) -> None:
-        # requests, also those to a whole group of processes, are left to the parent, which still wants batches for the
-        # step at which all stop, commits, and then ends its workers; a worker whose parent is gone ends by itself
-        for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        self.board.enter(index)
+    # requests, also those to a whole group of processes, are left to the parent, which still wants batches for the
+    # step at which all stop, commits, and then ends its workers; a worker whose parent is gone ends by itself
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    board.enter(index)
 
 
 def _end(processes: Sequence[BaseProcess]) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +22,7 @@ from medmtl.data.lesion import lesion_centre, marked
 from medmtl.data.view import window_around
 from medmtl.device import autocast
 from medmtl.inference.ask import Ask, forward, model_device
-from medmtl.inference.planes import Found, Stream
+from medmtl.inference.planes import Drained, Stream
 from medmtl.inference.windows import cropped, pad, windows_over
 from medmtl.planning import CaseView, Plan
 from medmtl.tasks.base import Task
@@ -104,13 +103,11 @@ class PredictedLesion:
 
     def watch(self, stream: Stream) -> Stream:
         """The same planes, each looked at as it passes."""
-        while True:
-            try:
-                planes = next(stream)
-            except StopIteration as end:
-                return cast(Found, end.value)
+        parts = Drained(stream)
+        for planes in parts:
             self.see(planes.values[self._task.name])
             yield planes
+        return parts.found
 
     def see(self, probability_KDHW: torch.Tensor) -> None:
         """The next planes of the task."""

@@ -1,11 +1,24 @@
-"""Voxel answers on their way through prediction: some planes at a time, so that a case's are never all in memory."""
+"""Voxel answers on their way through prediction: some planes at a time, so that a case's are never all in memory.
+
+Each of these generators yields planes to the one below, and behind the last returns what the other tasks say::
+
+    forward._slide             planes that no later window sees
+    forward._main_view         those, or all at once where one window holds the case
+    PredictedLesion.watch      the same, looked at on their way: where a second view is around the lesion
+    forward.stream             the same; what a second view says is added to what is returned
+    averaged                   the means of several models' planes; returns what each of the models said
+    predict.Predictor.answer   no generator: a NativeAnswer per task takes the planes
+"""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
+
+R = TypeVar("R")
 
 Found = dict[str, torch.Tensor]
 """Task -> activation, of tasks that are no voxel tasks."""
@@ -68,3 +81,22 @@ def _mean(parts: Sequence[Planes]) -> Planes:
         for name, value in part.values.items():
             sums[name] += value
     return Planes({name: value.div_(len(parts)) for name, value in sums.items()})
+
+
+class Drained(Generic[R]):
+    """Planes for a ``for`` loop, and behind it what came after them.
+
+    Args:
+        parts: to be read once.
+
+    Attributes:
+        found: what ``parts`` returned; there once the loop has ended by itself.
+    """
+
+    found: R
+
+    def __init__(self, parts: Generator[Planes, None, R]) -> None:
+        self._parts = parts
+
+    def __iter__(self) -> Iterator[Planes]:
+        self.found = yield from self._parts

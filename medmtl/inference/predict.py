@@ -32,7 +32,7 @@ from medmtl.inference.forward import stream
 from medmtl.inference.fusion import fused
 from medmtl.inference.mirrors import Mirrors, mirrors_of
 from medmtl.inference.native import NativeAnswer
-from medmtl.inference.planes import Found, Stream, averaged
+from medmtl.inference.planes import Drained, Found, Stream, averaged
 from medmtl.inference.unfinished import unfinished
 from medmtl.model import MultiTaskModel
 from medmtl.planning import Plan, observed_range
@@ -234,18 +234,13 @@ class Predictor:
         }
         outside = (*self._outside(prepared), *reading.strange)
         broken: set[str] = set()
-        parts = averaged(self._streams(reading))
-        while True:
-            try:
-                planes = next(parts)
-            except StopIteration as end:
-                found: list[Found] = end.value
-                break
+        parts = Drained(averaged(self._streams(reading)))
+        for planes in parts:
             for name, value in planes.values.items():
                 if not _is_finite(value):
                     broken.add(name)
                 voxels[name].take(value)
-        answers = self._joined(found, prepared, broken)
+        answers = self._joined(parts.found, prepared, broken)
         if broken:
             named = ", ".join(name for name in self.tasks if name in broken)
             raise NumericError(f"case {prepared.case_id!r}: the model's answer is not finite for {named}")

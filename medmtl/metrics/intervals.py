@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit, ndtr, ndtri
 
-from medmtl.metrics.estimate import Better, Estimate
+from medmtl.metrics.estimate import NO_CASE, Better, Estimate
 from medmtl.rng import generator
 
 FloatArray = npt.NDArray[np.float64]
@@ -49,16 +49,15 @@ class Interval:
     why: str | None = None
 
 
-def bca(statistic: Statistic, patient_N: IntArray, *, seed: int = 0, draws: int = 2000) -> Interval:
+def bca(statistic: Statistic, patient_N: IntArray, *, draws: int = 2000) -> Interval:
     """Bias-corrected and accelerated bootstrap interval over patients.
 
     Efron 1987, "Better bootstrap confidence intervals", https://doi.org/10.1080/01621459.1987.10478410; the
-    acceleration is the jackknife's, leaving out one patient at a time. Deterministic for a seed.
+    acceleration is the jackknife's, leaving out one patient at a time. Deterministic.
 
     Args:
         statistic: see the module's docstring.
         patient_N: patient of each case, numbered from 0 without gaps, as :func:`patient_codes` gives.
-        seed: seed of the resampling.
         draws: number of resamples.
 
     Returns:
@@ -68,7 +67,7 @@ def bca(statistic: Statistic, patient_N: IntArray, *, seed: int = 0, draws: int 
     n_patients = int(patient_N.max(initial=-1)) + 1
     if n_patients < MINIMUM:
         return Interval(why=TOO_FEW_PATIENTS)
-    random = generator(seed, "bca")
+    random = generator(0, "bca")
 
     def resample(start: int, stop: int) -> FloatArray:
         rows = stop - start
@@ -190,13 +189,18 @@ def bootstrap_estimate(
 
     Args:
         statistic: see the module's docstring; defined on the cases themselves.
-        patient_N: as in :func:`bca`; at least one case.
+        patient_N: as in :func:`bca`.
         better: which direction is better.
         unit: unit of the statistic.
         extra: further figures for :attr:`Estimate.extra`.
         refused: why there shall be no interval, if so.
+
+    Returns:
+        The statistic; no value without a case, and then the statistic is not asked.
     """
     n = len(patient_N)
+    if n == 0:
+        return Estimate(None, better, unit, why=NO_CASE, extra=dict(extra or {}))
     value = float(statistic(np.ones((1, n)))[0])
     interval = Interval(why=refused) if refused else bca(statistic, patient_N)
     return Estimate(value, better, unit, n, interval.ci95, interval.method, interval.why, dict(extra or {}))

@@ -65,8 +65,6 @@ def interval_score(
         The mean with its BCa interval over patients.
     """
     patient_N = patient_codes(patients, len(observed_N))
-    if len(observed_N) == 0:
-        return Estimate(None, "lower", unit, why=NO_CASE)
     outside_N = np.maximum(lower_N - observed_N, 0) + np.maximum(observed_N - upper_N, 0)
     score_N = upper_N - lower_N + 2 / MISS_RATE * outside_N
     return bootstrap_estimate(weighted_mean(score_N), patient_N, "lower", unit)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from medmtl.metrics.estimate import NO_CASE, Estimate
+from medmtl.metrics.estimate import Estimate
 from medmtl.metrics.intervals import (
     BoolArray,
     FloatArray,
@@ -105,8 +105,6 @@ def brier(class_N: IntArray, probability_NK: FloatArray, patients: Sequence[str]
     Returns:
         The score; no interval below 10 patients, or 10 in the rarest class that occurs.
     """
-    if len(class_N) == 0:
-        return Estimate(None, "lower", why=NO_CASE)
     n_classes = probability_NK.shape[1]
     error_NK: npt.NDArray[np.float64] = probability_NK - np.eye(n_classes)[class_N]
     squared_N = error_NK[:, 1] ** 2 if n_classes == 2 else (error_NK**2).sum(axis=1)

@@ -9,23 +9,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medmtl.metrics.estimate import NO_CASE, Estimate
+from medmtl.metrics.estimate import Estimate
 from medmtl.metrics.intervals import FloatArray, Statistic, bootstrap_estimate, divide, patient_codes, weighted_mean
 
 
 def mae(observed_N: FloatArray, predicted_N: FloatArray, patients: Sequence[str], unit: str | None = None) -> Estimate:
     """Mean absolute error, in ``unit``."""
     patient_N = patient_codes(patients, len(observed_N))
-    if len(observed_N) == 0:
-        return Estimate(None, "lower", unit, why=NO_CASE)
     return bootstrap_estimate(weighted_mean(np.abs(predicted_N - observed_N)), patient_N, "lower", unit)
 
 
 def rmse(observed_N: FloatArray, predicted_N: FloatArray, patients: Sequence[str], unit: str | None = None) -> Estimate:
     """Root mean squared error, in ``unit``."""
     patient_N = patient_codes(patients, len(observed_N))
-    if len(observed_N) == 0:
-        return Estimate(None, "lower", unit, why=NO_CASE)
     mean_square = weighted_mean((predicted_N - observed_N) ** 2)
     return bootstrap_estimate(lambda weight_RN: np.sqrt(mean_square(weight_RN)), patient_N, "lower", unit)
 

@@ -8,9 +8,6 @@ from medmtl.networks.segresnet import SegresnetEncoder
 from medmtl.networks.unet import UnetEncoder
 from medmtl.registry import Registry
 
-kinds: Registry[Encoder] = Registry("network")
-kinds.add(UnetEncoder)
-kinds.add(ResencEncoder)
-kinds.add(SegresnetEncoder)
+kinds: Registry[Encoder] = Registry("network", UnetEncoder, ResencEncoder, SegresnetEncoder)
 
-__all__ = ["Encoder", "ResencEncoder", "SegresnetEncoder", "UnetEncoder", "kinds"]
+__all__ = ["kinds"]

@@ -48,6 +48,16 @@ class Guide:
 class Features:
     """What a head reads.
 
+    How two case heads read one map ``m`` under ``training.head_gradient: 0.02``, and nobody pools it twice::
+
+        a = Features((m,), pooled=held).damped(0.02)  # encoder (a1,): m by another name, a hook passes 0.02 into m
+        b = Features((m,), pooled=held).damped(0.02)  # encoder (b1,): the same of its own; whole is (m,) in both
+        a.once("mean", -1, pool)  # p = pool(m), held under ("mean", id(m)); gives p by another name, with such a hook
+        b.once("mean", -1, pool)  # finds p; gives it by a third name, with a hook of its own
+
+    So ``m`` gets 0.02 of what each head sends: a part is damped between its head and ``p``, and passed on whole from
+    there. A hook on ``p`` itself would see the sum of both. A pooling with parameters pools ``a1``, for its head alone.
+
     Attributes:
         encoder: maps of the encoder, finest first, each (B, channels[i], D, H, W) / strides[i]; empty where the task
             does not read the image.

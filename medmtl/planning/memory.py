@@ -71,7 +71,7 @@ class Budget:
         encoder = sum(held[stage] * towers.copies(stage) * size for stage, size in enumerate(sizes))
         encoder += towers.beside_maps * sum(sizes)
         decoder = DECODER_MAPS * (towers.decoders + towers.reruns) * sum(sizes[:-1])
-        maps = (encoder + decoder) * (4 if self.precision == "fp32" else 2) * self.device.activation_factor
+        maps = (encoder + decoder) * (4 if self.precision == "fp32" else 2)
         whole = 4 * math.prod(shape) * (INPUT_COPIES * self.network.in_channels + OUTPUT_COPIES * self.outputs)
         holes = 1 + HOLES * self.varied_axes if self.device.kind == "cpu" else 1.0
         return math.ceil(batch * (maps + whole) * holes)

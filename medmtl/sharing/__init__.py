@@ -12,13 +12,6 @@ from medmtl.sharing.mtan import Mtan
 from medmtl.sharing.ple import Ple
 from medmtl.sharing.soft import Soft
 
-kinds: Registry[Sharing] = Registry("sharing")
-kinds.add(Hard)
-kinds.add(Soft)
-kinds.add(CrossStitch)
-kinds.add(Mtan)
-kinds.add(Mmoe)
-kinds.add(Ple)
-kinds.add(Adapters)
+kinds: Registry[Sharing] = Registry("sharing", Hard, Soft, CrossStitch, Mtan, Mmoe, Ple, Adapters)
 
-__all__ = ["Adapters", "CrossStitch", "Hard", "Mmoe", "Mtan", "Ple", "Sharing", "Soft", "kinds"]
+__all__ = ["kinds"]

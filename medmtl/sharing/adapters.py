@@ -16,9 +16,8 @@ from torch import nn
 from medmtl.networks.cost import Towers
 from medmtl.networks.encoder import EncoderOptions
 from medmtl.networks.features import Features
-from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
-from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder, parameters_of
+from medmtl.sharing.base import CommonEncoders, SharingOptions, decoder_count, make_encoder, parameters_of
 from medmtl.sharing.decoders import Decoders, decoder_names
 
 
@@ -33,7 +32,7 @@ class AdapterOptions(SharingOptions):
     adapter: Literal["residual", "film"] = "residual"
 
 
-class Adapters(Sharing):
+class Adapters(CommonEncoders):
     """One encoder, and per task and stage an adapter of what the task reads.
 
     All adapters start at nothing, and so the model as ``hard``. A shared decoder is run once per voxel task, because
@@ -58,6 +57,7 @@ class Adapters(Sharing):
         super().__init__(options, shape, network, voxel)
         assert isinstance(options, AdapterOptions)
         self.encoder = make_encoder(shape, network)
+        self.common = [self.encoder]
         self.decoders = Decoders(shape, decoder_names(voxel, network.decoder == "per_task"))
         form = ADAPTERS[options.adapter]
         self.adapters = nn.ModuleDict(
@@ -89,21 +89,9 @@ class Adapters(Sharing):
             }
         )
 
-    def shared_parameters(self) -> list[nn.Parameter]:
-        """The encoder's, and the decoder's where more than one task reads it."""
-        return [*self.encoder.parameters(), *self.decoders.shared()]
-
-    def last_stage_parameters(self) -> list[nn.Parameter]:
-        """Those of the encoder's deepest stage."""
-        return list(self.encoder.stages[-1].parameters())
-
     def own_parameters(self, task: str) -> list[nn.Parameter]:
         """Its adapters, and those of a decoder that only this task reads."""
         return [*parameters_of(self.adapters, f"{task}_adapters"), *self.decoders.own(task)]
-
-    def encoder_norms(self) -> list[InstanceNorm]:
-        """The encoder's."""
-        return norms(self.encoder)
 
 
 class Residual(nn.Module):

@@ -17,6 +17,7 @@ from medmtl.networks.encoder import Encoder, EncoderOptions
 from medmtl.networks.features import Features, FeatureSpec
 from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
+from medmtl.sharing.decoders import Decoders
 
 
 class SharingOptions(BaseModel):
@@ -140,6 +141,28 @@ class Sharing(nn.Module, ABC):
         Args:
             rate: the trunk's learning rate of that step.
         """
+
+
+class CommonEncoders(Sharing):
+    """A kind whose tasks all read the same encoders, beside what is one task's own, and :class:`Decoders`.
+
+    A kind sets ``common``, a list of modules that it also holds under names of its own, and ``decoders``.
+    """
+
+    common: Sequence[Encoder]
+    decoders: Decoders
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """The common encoders', and the decoder's where more than one task reads it."""
+        return [*(p for encoder in self.common for p in encoder.parameters()), *self.decoders.shared()]
+
+    def last_stage_parameters(self) -> list[nn.Parameter]:
+        """Those of the common encoders' deepest stages."""
+        return [p for encoder in self.common for p in encoder.stages[-1].parameters()]
+
+    def encoder_norms(self) -> list[InstanceNorm]:
+        """The common encoders'; what is one task's own sees its view alone."""
+        return [norm for encoder in self.common for norm in norms(encoder)]
 
 
 def make_encoder(shape: NetworkShape, network: EncoderOptions) -> Encoder:

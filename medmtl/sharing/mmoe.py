@@ -16,9 +16,8 @@ from torch import nn
 from medmtl.networks.cost import Towers
 from medmtl.networks.encoder import EncoderOptions
 from medmtl.networks.features import Features
-from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
-from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder, parameters_of
+from medmtl.sharing.base import CommonEncoders, SharingOptions, decoder_count, make_encoder, parameters_of
 from medmtl.sharing.decoders import Decoders, decoder_names
 from medmtl.sharing.gate import Gate
 
@@ -33,7 +32,7 @@ class MmoeOptions(SharingOptions):
     experts: Annotated[int, Field(ge=2)] = 2
 
 
-class Mmoe(Sharing):
+class Mmoe(CommonEncoders):
     """Several encoders for all tasks, drawn apart, mixed per task and image by a gate.
 
     A shared decoder is run once per voxel task, because each reads its own maps.
@@ -56,7 +55,8 @@ class Mmoe(Sharing):
     ) -> None:
         super().__init__(options, shape, network, voxel)
         assert isinstance(options, MmoeOptions)
-        self.experts = nn.ModuleList(make_encoder(shape, network) for _ in range(options.experts))
+        self.common = [make_encoder(shape, network) for _ in range(options.experts)]
+        self.experts = nn.ModuleList(self.common)
         self.decoders = Decoders(shape, decoder_names(voxel, network.decoder == "per_task"))
         self.gates = nn.ModuleDict({f"{name}_gate": Gate(shape.channels[-1], options.experts) for name in voxel})
 
@@ -74,18 +74,6 @@ class Mmoe(Sharing):
         maps = [expert(image_BCDHW) for expert in self.experts]
         return self.decoders.decode({name: self.gates[f"{name}_gate"](maps) for name in tasks})
 
-    def shared_parameters(self) -> list[nn.Parameter]:
-        """The experts', and the decoder's where more than one task reads it."""
-        return [*self.experts.parameters(), *self.decoders.shared()]
-
-    def last_stage_parameters(self) -> list[nn.Parameter]:
-        """Those of all experts' deepest stages."""
-        return [p for expert in self.experts for p in expert.stages[-1].parameters()]  # type: ignore[index, union-attr]
-
     def own_parameters(self, task: str) -> list[nn.Parameter]:
         """Its gate, and those of a decoder that only this task reads."""
         return [*parameters_of(self.gates, f"{task}_gate"), *self.decoders.own(task)]
-
-    def encoder_norms(self) -> list[InstanceNorm]:
-        """The experts'."""
-        return norms(self.experts)

@@ -20,15 +20,14 @@ from torch.nn import functional
 from medmtl.networks.cost import Towers
 from medmtl.networks.encoder import EncoderOptions
 from medmtl.networks.features import Features
-from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
-from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder, parameters_of
+from medmtl.sharing.base import CommonEncoders, SharingOptions, decoder_count, make_encoder, parameters_of
 from medmtl.sharing.decoders import Decoders, Maps, decoder_names
 
 NARROWER = 4  # channels of a map for one inside its mask
 
 
-class Mtan(Sharing):
+class Mtan(CommonEncoders):
     """One encoder, and per task and stage an attention mask on what the task reads.
 
     A shared decoder is run once per voxel task, because each reads its own maps.
@@ -52,6 +51,7 @@ class Mtan(Sharing):
     ) -> None:
         super().__init__(options, shape, network, voxel)
         self.encoder = make_encoder(shape, network)
+        self.common = [self.encoder]
         self.decoders = Decoders(shape, decoder_names(voxel, network.decoder == "per_task"))
         self.attention = nn.ModuleDict({f"{name}_attention": Attention(shape) for name in voxel})
 
@@ -69,21 +69,9 @@ class Mtan(Sharing):
         maps = self.encoder(image_BCDHW)
         return self.decoders.decode({name: self.attention[f"{name}_attention"](maps) for name in tasks})
 
-    def shared_parameters(self) -> list[nn.Parameter]:
-        """The encoder's, and the decoder's where more than one task reads it."""
-        return [*self.encoder.parameters(), *self.decoders.shared()]
-
-    def last_stage_parameters(self) -> list[nn.Parameter]:
-        """Those of the encoder's deepest stage."""
-        return list(self.encoder.stages[-1].parameters())
-
     def own_parameters(self, task: str) -> list[nn.Parameter]:
         """Its masks, and those of a decoder that only this task reads."""
         return [*parameters_of(self.attention, f"{task}_attention"), *self.decoders.own(task)]
-
-    def encoder_norms(self) -> list[InstanceNorm]:
-        """The encoder's."""
-        return norms(self.encoder)
 
 
 class Attention(nn.Module):

@@ -17,9 +17,8 @@ from torch import nn
 from medmtl.networks.cost import Towers
 from medmtl.networks.encoder import EncoderOptions
 from medmtl.networks.features import Features
-from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
-from medmtl.sharing.base import Sharing, SharingOptions, decoder_count, make_encoder, parameters_of
+from medmtl.sharing.base import CommonEncoders, SharingOptions, decoder_count, make_encoder, parameters_of
 from medmtl.sharing.decoders import Decoders, Maps, decoder_names
 from medmtl.sharing.gate import Gate
 
@@ -36,7 +35,7 @@ class PleOptions(SharingOptions):
     own: Annotated[int, Field(ge=1)] = 1
 
 
-class Ple(Sharing):
+class Ple(CommonEncoders):
     """Encoders for all tasks and encoders of each task alone, drawn apart, mixed per task and image by a gate.
 
     A shared decoder is run once per voxel task, because each reads its own maps.
@@ -59,7 +58,8 @@ class Ple(Sharing):
     ) -> None:
         super().__init__(options, shape, network, voxel)
         assert isinstance(options, PleOptions)
-        self.experts = nn.ModuleList(make_encoder(shape, network) for _ in range(options.shared))
+        self.common = [make_encoder(shape, network) for _ in range(options.shared)]
+        self.experts = nn.ModuleList(self.common)
         self.own = nn.ModuleDict(
             {
                 f"{name}_experts": nn.ModuleList(make_encoder(shape, network) for _ in range(options.own))
@@ -88,19 +88,7 @@ class Ple(Sharing):
             mixed[name] = self.gates[f"{name}_gate"]([*common, *own])
         return self.decoders.decode(mixed)
 
-    def shared_parameters(self) -> list[nn.Parameter]:
-        """The shared experts', and the decoder's where more than one task reads it."""
-        return [*self.experts.parameters(), *self.decoders.shared()]
-
-    def last_stage_parameters(self) -> list[nn.Parameter]:
-        """Those of the shared experts' deepest stages."""
-        return [p for expert in self.experts for p in expert.stages[-1].parameters()]  # type: ignore[index, union-attr]
-
     def own_parameters(self, task: str) -> list[nn.Parameter]:
         """Its experts and gate, and those of a decoder that only this task reads."""
         alone = [*parameters_of(self.own, f"{task}_experts"), *parameters_of(self.gates, f"{task}_gate")]
         return [*alone, *self.decoders.own(task)]
-
-    def encoder_norms(self) -> list[InstanceNorm]:
-        """The shared experts'; a task's own experts see its view alone."""
-        return norms(self.experts)

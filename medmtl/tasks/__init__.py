@@ -14,15 +14,9 @@ from medmtl.tasks.segmentation import Segmentation
 from medmtl.tasks.survival import Survival
 from medmtl.tasks.voxel_regression import VoxelRegression
 
-kinds: Registry[Task] = Registry("tasks")
-kinds.add(Segmentation)
-kinds.add(Classification)
-kinds.add(Multilabel)
-kinds.add(Ordinal)
-kinds.add(Regression)
-kinds.add(Survival)
-kinds.add(VoxelRegression)
-kinds.add(Detection)
+kinds: Registry[Task] = Registry(
+    "tasks", Segmentation, Classification, Multilabel, Ordinal, Regression, Survival, VoxelRegression, Detection
+)
 
 
 def register(kind: type[Task]) -> type[Task]:
@@ -36,16 +30,4 @@ def _is_kind(given: object) -> bool:
     return isinstance(given, type) and issubclass(given, Task) and isinstance(getattr(given, "kind", None), str)
 
 
-__all__ = [
-    "Classification",
-    "Detection",
-    "Multilabel",
-    "Ordinal",
-    "Regression",
-    "Segmentation",
-    "Survival",
-    "Task",
-    "VoxelRegression",
-    "kinds",
-    "register",
-]
+__all__ = ["kinds", "register"]

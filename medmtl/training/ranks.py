@@ -4,6 +4,15 @@ No gradient is averaged behind the weighting's back. A task's loss is the mean o
 batch: each process contributes the part of its own samples, the gradients of these parts are added, and the value that
 a weighting is shown is the joint one. So a weighting computes the same weights everywhere, its state stays equal
 everywhere, and its own parameters' gradients are joint already.
+
+Where the parts of a gradient are added, by what the method looks at (``Weighting.needs``)::
+
+    needs                     shared parameters                          the others, each reached by one task
+    losses, second forward    behind the backward pass: add_gradients    behind the backward pass: add_gradients
+    gradients                 each row before it is looked at:           behind the backward pass: add_gradients
+                              Trained.reduce, of ``hooked``
+
+What ``training.telemetry`` looks at is added by ``summed``, and goes into no ``.grad``.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from medmtl.registry import Registry
 from medmtl.weighting.aligned import Aligned
-from medmtl.weighting.base import Trained, Weighting
+from medmtl.weighting.base import Weighting
 from medmtl.weighting.cagrad import Cagrad
 from medmtl.weighting.conflict_free import ConflictFree
 from medmtl.weighting.db_mtl import DbMtl
@@ -27,13 +27,12 @@ from medmtl.weighting.rlw import RandomWeights
 from medmtl.weighting.stch import Stch
 from medmtl.weighting.uncertainty import Uncertainty
 
-kinds: Registry[Weighting] = Registry("weighting")
-for method in (
+kinds: Registry[Weighting] = Registry(
+    "weighting",
     Equal, Fixed,
     Uncertainty, Dwa, RandomWeights, GeometricMean, ImtlL, Stch, Famo,
     Pcgrad, Gradvac, Graddrop, Mgda, Cagrad, Nash, Fairgrad, ImtlG, Aligned, ConflictFree, Upgrad, Dualproj, Pcd,
     Gradnorm, DbMtl,
-):  # fmt: skip
-    kinds.add(method)
+)  # fmt: skip
 
-__all__ = ["Equal", "Fixed", "Trained", "Weighting", "kinds"]
+__all__ = ["kinds"]

@@ -9,7 +9,7 @@ import torch
 from monai.inferers.utils import sliding_window_inference
 
 from medmtl.inference.plane_sums import PlaneSums
-from medmtl.inference.planes import Found, Planes, Stream, averaged
+from medmtl.inference.planes import Drained, Found, Planes, Stream, averaged
 from medmtl.inference.windows import windows_over
 
 WINDOW = (6, 8, 4)
@@ -22,12 +22,9 @@ def ordered(total: torch.Tensor, sizes: Sequence[int], found: Found) -> Stream:
 
 
 def drained(streams: Sequence[Stream]) -> tuple[list[torch.Tensor], list[Found]]:
-    stream, parts = averaged(streams), []
-    while True:
-        try:
-            parts.append(next(stream).values["voxels"].clone())
-        except StopIteration as end:
-            return parts, end.value
+    stream = Drained(averaged(streams))
+    parts = [planes.values["voxels"].clone() for planes in stream]
+    return parts, stream.found
 
 
 def test_models_that_give_parts_of_other_sizes_are_averaged_plane_by_plane() -> None:

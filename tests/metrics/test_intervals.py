@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, bootstrap
 
-from medmtl.metrics.intervals import bca, mean_estimate, patient_codes, too_few, weighted_mean, wilson
+from medmtl.metrics.estimate import Estimate
+from medmtl.metrics.intervals import (
+    bca,
+    bootstrap_estimate,
+    mean_estimate,
+    patient_codes,
+    too_few,
+    weighted_mean,
+    wilson,
+)
 
 
 def alone(n: int) -> np.ndarray:
@@ -145,6 +154,11 @@ def test_missing_values_are_left_out_and_counted() -> None:
 def test_wilson_is_scipys(successes: int, n: int) -> None:
     expected = binomtest(successes, n).proportion_ci(method="wilson")
     assert wilson(successes, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_without_a_case_there_is_no_value_and_nothing_is_computed() -> None:
+    nothing = bootstrap_estimate(lambda weight_RN: 1 / 0, alone(0), "lower", "mm", {"n_missed": 2}, "refused")
+    assert nothing == Estimate(None, "lower", "mm", why="no labelled case", extra={"n_missed": 2})
 
 
 def test_patient_codes() -> None:

@@ -6,17 +6,16 @@ structures of one task are united; volumes of different tasks are added.
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from medmtl.data.volume import Volume
-from medmtl.metrics import measures
 from medmtl.tasks.base import Names, Task
 from medmtl.tasks.voxel import LabelTask
 from medmtl.validation import NAME
@@ -95,7 +94,8 @@ class FractionOf(Derivation):
 
     def compute(self, mm3: Callable[[Sequence[str]], float]) -> float | None:
         """The share as a number; None where the whole is empty."""
-        return measures.fraction(mm3(self.part), mm3(self.whole))
+        part, whole = mm3(self.part), mm3(self.whole)
+        return part / whole if whole else None
 
 
 class EjectionFractionOf(Derivation):
@@ -115,7 +115,8 @@ class EjectionFractionOf(Derivation):
 
     def compute(self, mm3: Callable[[Sequence[str]], float]) -> float | None:
         """The ejection fraction in percent; None where the diastolic volume is 0."""
-        return measures.ejection_fraction(mm3(self.diastole), mm3(self.systole))
+        diastole, systole = mm3(self.diastole), mm3(self.systole)
+        return 100 * (diastole - systole) / diastole if diastole else None
 
 
 AnyDerivation = Annotated[VolumeOf | FractionOf | EjectionFractionOf, Field(discriminator="measure")]
@@ -166,4 +167,4 @@ def derive(
 
 
 def _volume_mm3(mask: Volume, labels: Collection[int]) -> float:
-    return measures.volume(cast(npt.NDArray[np.integer[Any]], mask.array), labels, mask.grid.spacing)
+    return float(np.count_nonzero(np.isin(mask.array, list(labels))) * math.prod(mask.grid.spacing))

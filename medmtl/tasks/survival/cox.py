@@ -60,24 +60,19 @@ class Cox(Objective):
         """One risk for all."""
         return [0.0]
 
-    def loss(self, output_BK: torch.Tensor, time_B: torch.Tensor, event_B: torch.Tensor) -> torch.Tensor:
+    def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Terms of the samples' own events, with nobody at risk but these samples."""
-        return efron_terms(output_BK[:, 0].double(), time_B, event_B > 0).float()
+        return efron_terms(output[:, 0].double(), target[:, 0], target[:, 1] > 0).float()
 
     def batch_loss(
-        self,
-        output_BK: torch.Tensor,
-        time_B: torch.Tensor,
-        event_B: torch.Tensor,
-        present_B: torch.Tensor,
-        samples: Samples,
+        self, output: torch.Tensor, target: torch.Tensor, present_B: torch.Tensor, samples: Samples
     ) -> torch.Tensor:
         """What the batch adds; computed on the CPU in fp64, as a difference of sums over the whole cohort."""
         labelled = [slot for slot, present in enumerate(present_B.tolist()) if present]
         slots = list({samples.case_ids[slot]: slot for slot in labelled}.values())
         names = [samples.case_ids[slot] for slot in slots]
-        risk_M = output_BK[slots, 0].double().cpu()
-        time_M, event_M = time_B[slots].double().cpu(), event_B[slots].cpu() > 0
+        risk_M = output[slots, 0].double().cpu()
+        time_M, event_M = target[slots, 0].double().cpu(), target[slots, 1].cpu() > 0
         others = self.bank.others(set(names), samples.step, samples.epoch)
         risk_O = torch.tensor([entry.log_risk for entry in others], dtype=torch.float64)
         time_O = torch.tensor([entry.time for entry in others], dtype=torch.float64)
@@ -90,7 +85,7 @@ class Cox(Objective):
             said = zip(names, risk_M.tolist(), time_M.tolist(), event_M.tolist(), strict=True)
             self.bank.add((Entry(*one, samples.step) for one in said), samples.step, samples.epoch)
             self.baseline = None
-        return loss.to(output_BK.device, torch.float32)
+        return loss.to(output.device, torch.float32)
 
     def curve(self, output_BK: torch.Tensor) -> torch.Tensor:
         """``S(t) = exp(-H(t) exp(r))`` with Breslow's H."""
@@ -109,10 +104,10 @@ class Cox(Objective):
         self.baseline = None if baseline is None else CumulativeHazard.from_json(baseline)
         self.bank = bank
 
-    def finish(self, output_NK: torch.Tensor, time_N: FloatArray, event_N: BoolArray) -> None:
+    def finish(self, output_NK: torch.Tensor, target_N: torch.Tensor) -> None:
         """Breslow's estimate, up to the horizon."""
-        risk_N = output_NK[:, 0].double().numpy()
-        self.baseline = breslow(risk_N, time_N, event_N).until(self.horizon)
+        risk_N, target_N2 = output_NK[:, 0].double().numpy(), target_N.double().numpy()
+        self.baseline = breslow(risk_N, target_N2[:, 0], target_N2[:, 1] > 0).until(self.horizon)
 
     @property
     def is_finished(self) -> bool:

@@ -51,10 +51,10 @@ class Hazards(Objective):
         logits: list[float] = (np.log(hazard_K) - np.log1p(-hazard_K)).tolist()
         return logits
 
-    def loss(self, output_BK: torch.Tensor, time_B: torch.Tensor, event_B: torch.Tensor) -> torch.Tensor:
+    def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """See :func:`medmtl.losses.hazards.hazards_loss`."""
-        cuts_K = torch.tensor(self.fitted["cuts"], dtype=torch.float32, device=output_BK.device)
-        return hazards_loss(output_BK, time_B, event_B, cuts_K)
+        cuts_K = torch.tensor(self.fitted["cuts"], dtype=torch.float32, device=output.device)
+        return hazards_loss(output, target[:, 0], target[:, 1], cuts_K)
 
     def curve(self, output_BK: torch.Tensor) -> torch.Tensor:
         """Constant hazards within the intervals; see :func:`medmtl.tasks.survival.curve.lived_share`."""

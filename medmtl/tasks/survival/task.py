@@ -201,13 +201,13 @@ class Survival(PooledTask):
 
     def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Negative log likelihood per sample, under ``loss: cox`` with nobody at risk but these samples."""
-        return self.objective.loss(output, target[:, 0], target[:, 1])
+        return self.objective.loss(output, target)
 
     def batch_loss(
         self, output: torch.Tensor, target: torch.Tensor, present_B: torch.Tensor, samples: Samples
     ) -> torch.Tensor:
         """Under ``loss: cox`` of the batch beside all cases of the last epoch."""
-        return self.objective.batch_loss(output, target[:, 0], target[:, 1], present_B, samples)
+        return self.objective.batch_loss(output, target, present_B, samples)
 
     def extra_state(self) -> dict[str, Any]:
         """Under ``loss: cox`` the remembered risks, and the baseline once there is one."""
@@ -219,8 +219,7 @@ class Survival(PooledTask):
 
     def finish(self, output_NK: torch.Tensor, target_N: torch.Tensor) -> None:
         """Under ``loss: cox`` the baseline."""
-        target_N2 = target_N.double().numpy()
-        self.objective.finish(output_NK, target_N2[:, 0], target_N2[:, 1] > 0)
+        self.objective.finish(output_NK, target_N)
 
     @property
     def is_finished(self) -> bool:

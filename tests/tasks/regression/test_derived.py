@@ -73,6 +73,7 @@ def test_ejection_fraction_compares_two_grids() -> None:
     masks = {"ed": mask(10, 0, 0), "es": mask(8, 0, 0, spacing=(1, 0.5, 1))}
     assert value(derivation, "%", **masks) == pytest.approx(60)
     assert value(derivation, None, **masks) == pytest.approx(0.6)
+    assert value(derivation, "%", ed=mask(10, 0, 0), es=mask(11, 0, 0)) == pytest.approx(-10)
     assert value(derivation, "%", ed=mask(0, 0, 0), es=mask(1, 0, 0)) is None
 
 
