@@ -36,7 +36,6 @@ class Start:
     fold: FoldName | Literal["all"]
     device: Literal["auto", "cpu", "cuda"]
     resume: bool
-    strict: bool
     progress: Progress
     checked: Ready | None = None
     compared: bool = False
@@ -72,7 +71,7 @@ class Start:
         if self.checked is None:
             if not (self.resume and holds_folds(self.out)):
                 refuse_out_unchecked(self.config, self.out, folds=self.fold == "all")
-            self.checked = make_ready(self.config, strict=self.strict, progress=self.progress)
+            self.checked = make_ready(self.config, progress=self.progress)
         return self.checked
 
     def run(self, number: FoldName, processes: int) -> RunFolder:

@@ -65,7 +65,7 @@ class Ready:
         return members(self.checked.cohort.cases, self.splits, fold)
 
 
-def make_ready(config: Config, *, strict: bool = False, progress: Progress = silent) -> Ready:
+def make_ready(config: Config, *, progress: Progress = silent) -> Ready:
     """Check the cohort, which divides its patients.
 
     Raises:
@@ -73,7 +73,7 @@ def make_ready(config: Config, *, strict: bool = False, progress: Progress = sil
     """
     tasks = build_tasks(config)
     checked = check_cohort(config, tasks, progress)
-    checked.refuse(strict=strict)
+    checked.refuse()
     splits = checked.splits
     assert splits is not None  # a split that cannot be made is a reject
     checked = replace(checked, cohort=with_hashes(checked.cohort, checked.sha256))

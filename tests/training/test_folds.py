@@ -25,7 +25,7 @@ def ready(tiny_cohort: Path) -> Ready:
 
 def start(ready: Ready, out: Path, *, resume: bool) -> Start:
     """A training of all folds."""
-    return Start(ready.config, out, "all", "cpu", resume, False, silent, ready)
+    return Start(ready.config, out, "all", "cpu", resume, silent, ready)
 
 
 @pytest.mark.covers("B165")
@@ -68,7 +68,7 @@ def test_folds_are_gone_on_with_and_never_started_a_second_time(
         start(ready, out, resume=False).folds()
     with pytest.raises(InputError, match=again):
         refuse_out(ready, out)
-    single = Start(ready.config, out, 0, "cpu", True, False, silent, ready)
+    single = Start(ready.config, out, 0, "cpu", True, silent, ready)
     with pytest.raises(InputError, match=r"^\[B165\] there is no run at .*: resume it with --fold all$"):
         single.run(0, 1)
 
@@ -107,11 +107,11 @@ def test_no_run_is_made_at_a_link_to_itself(
 def test_the_folds_share_a_cache_beside_their_folder(tiny_cohort: Path, tmp_path: Path) -> None:
     out = tmp_path / "folds"
     config = configuration.load(tiny_cohort, TINY)
-    run = Start(config, out, "all", "cpu", False, False, silent).run(0, 1)
+    run = Start(config, out, "all", "cpu", False, silent).run(0, 1)
     assert {path.name for path in tmp_path.iterdir()} == {"folds", ".medmtl-cache"}
     assert [path.name for path in out.iterdir()] == ["fold-0"]
     # where the training itself looks for it
     assert run.load_config().cache.folder == tmp_path / ".medmtl-cache"
-    assert Start(config, out, 0, "cpu", False, False, silent).config.cache.folder is None
+    assert Start(config, out, 0, "cpu", False, silent).config.cache.folder is None
     chosen = configuration.load(tiny_cohort, {**TINY, "cache.folder": "/elsewhere"})
-    assert Start(chosen, out, "all", "cpu", False, False, silent).config.cache.folder == Path("/elsewhere")
+    assert Start(chosen, out, "all", "cpu", False, silent).config.cache.folder == Path("/elsewhere")
