@@ -13,8 +13,6 @@ from medmtl.data.formats.nifti import ImageError, read_header, read_image, read_
 from medmtl.data.volume import Grid, Volume
 from medmtl.errors import WorkError
 
-GRID_TOLERANCE = 0.1  # voxels; the contract's bound for "the same grid"
-
 Found = TypeVar("Found")
 
 _COUNTED = "B091"  # so common that one line for the cohort says it all
