@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal
 
 from medmtl import sharing, weighting
 from medmtl.config import Config
 from medmtl.data.crop import Triple
 from medmtl.data.fingerprint import Fingerprint
-from medmtl.device import Device
+from medmtl.device import Device, Precision
 from medmtl.errors import ConfigError
 from medmtl.networks.cost import Towers
 from medmtl.networks.shape import NetworkShape, pooling_plan
@@ -147,7 +146,7 @@ def output_count(tasks: Mapping[str, Task]) -> int:
     return sum(task.channels for task in tasks.values() if isinstance(task, VoxelTask | BoxTask))
 
 
-def plan_precision(config: Config, device: Device, reasons: dict[str, str]) -> Literal["fp32", "bf16", "fp16"]:
+def plan_precision(config: Config, device: Device, reasons: dict[str, str]) -> Precision:
     """bf16 where the device has it; otherwise fp16 on a GPU and fp32 on a CPU. ``plan.precision`` wins.
 
     A weighting on gradients gets fp32 for fp16, whose scaler would multiply what it compares.

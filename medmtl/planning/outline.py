@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from medmtl.config import Config
 from medmtl.data.crop import Triple, round_up, whole_shape
 from medmtl.data.fingerprint import Fingerprint
 from medmtl.data.prepared import Preparation
-from medmtl.device import Device
+from medmtl.device import Device, Precision
 from medmtl.networks.shape import NetworkShape
 from medmtl.planning.memory import Budget
 from medmtl.planning.network import (
@@ -48,7 +47,7 @@ class Outline:
     whole: Triple
     network: NetworkShape
     divisor: Triple
-    precision: Literal["fp32", "bf16", "fp16"]
+    precision: Precision
     budget: Budget
     patches: Budget
     seen: Budget

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from medmtl.config import Config, dotted
+from medmtl.device import DeviceName
 from medmtl.errors import InputError
 from medmtl.progress import Progress
 from medmtl.run_cohort import other_data, refuse_mixed
@@ -34,7 +35,7 @@ class Start:
     config: Config
     out: Path
     fold: FoldName | Literal["all"]
-    device: Literal["auto", "cpu", "cuda"]
+    device: DeviceName
     resume: bool
     progress: Progress
     checked: Ready | None = None

@@ -21,7 +21,7 @@ from medmtl.data.manifest import with_hashes
 from medmtl.data.members import members
 from medmtl.data.prepared import Preparation
 from medmtl.data.split import Splits
-from medmtl.device import Device, describe_device, describe_hardware
+from medmtl.device import Device, DeviceName, describe_device, describe_hardware
 from medmtl.errors import InputError
 from medmtl.planning import CaseFacts, Plan, make_plan, with_statistics
 from medmtl.progress import Progress, silent
@@ -110,7 +110,7 @@ def start_run(
     ready: Ready,
     out: Path,
     fold: FoldName,
-    device: Literal["auto", "cpu", "cuda"],
+    device: DeviceName,
     progress: Progress = silent,
     processes: int = 1,
 ) -> RunFolder:
