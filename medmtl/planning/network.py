@@ -33,8 +33,8 @@ def working_sizes(fingerprints: Sequence[Fingerprint], spacing: tuple[float, flo
 
 def plan_network(
     config: Config, spacing: tuple[float, float, float], whole: Triple, device: Device, reasons: dict[str, str]
-) -> tuple[NetworkShape, Triple]:
-    """The network's measurements, and the divisor of a sample's shape.
+) -> NetworkShape:
+    """The network's measurements.
 
     Args:
         config: the resolved configuration; its ``plan.width``, ``max_width``, ``strides``, ``kernels`` and
@@ -58,7 +58,7 @@ def plan_network(
         reasons["network"] += f"; {network.kind} has {list(network.blocks_per_stage)} blocks in its stages"
     origin = f"{config.plan.reason('strides')}; " if config.plan.strides else ""
     reasons["strides"] = f"{origin}a sample's axes are multiples of {list(network.divisor)}"
-    return network, network.divisor
+    return network
 
 
 def _stages(
@@ -69,7 +69,7 @@ def _stages(
     Raises:
         ConfigError: B142 if the channels that are set are not those of every stage.
     """
-    strides, kernels, _ = pooling_plan(whole, spacing, MAX_STAGES)
+    strides, kernels = pooling_plan(whole, spacing, MAX_STAGES)
     reason = "axes are halved while they keep 4 voxels and their spacing is within twice the finest; "
     if config.plan.strides is not None and config.plan.kernels is not None:
         strides, kernels, reason = config.plan.strides, config.plan.kernels, ""
