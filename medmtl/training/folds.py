@@ -29,7 +29,7 @@ FREE_ON_RESUME = ("training.keep", "plan.workers", "cache.folder")
 
 
 @dataclass
-class Start:
+class Folds:
     """How a training comes to the run of each fold: what was asked for, and the cohort once it was checked."""
 
     config: Config
@@ -47,8 +47,8 @@ class Start:
             cache = self.config.cache.model_copy(update={"folder": default_cache(self.out)})
             self.config = self.config.model_copy(update={"cache": cache})
 
-    def folds(self) -> list[FoldName]:
-        """The folds to train.
+    def numbers(self) -> list[FoldName]:
+        """Those to train.
 
         Raises:
             InputError: all of them are wanted in a run, or their folder is no place for new ones.
