@@ -40,7 +40,7 @@ from medmtl.run_folder import RunFolder, open_folds
 from medmtl.run_place import refuse_links, refuse_run
 from medmtl.studies import StepProfile, profile_steps
 from medmtl.tasks.base import Task
-from medmtl.training.folds import Start
+from medmtl.training.folds import Folds
 from medmtl.training.loop import train_run
 from medmtl.training.ranks import refuse_ranks
 from medmtl.training.start import FoldName, make_ready, plan_fold, refuse_fold, start_run
@@ -140,7 +140,6 @@ def train(
     fold: FoldName | Literal["all"] = 0,
     device: DeviceName = "auto",
     resume: bool = False,
-    strict: bool = False,
     overrides: Overrides | None = None,
     progress: Progress = silent,
     transforms: object = None,
@@ -154,7 +153,6 @@ def train(
         fold: a fold's number, ``all``, or ``none`` for all cases but the test split.
         device: ``auto``, ``cpu`` or ``cuda``.
         resume: go on with the run at ``out``; it ends with the same bytes as if it had not been stopped.
-        strict: also refuse what the check only warns about or repairs.
         overrides: dotted key -> value, as ``--set`` gives them.
         progress: called at every unit of work.
         transforms, callbacks: not in this version, and refused where given.
@@ -168,11 +166,11 @@ def train(
     refuse_fold(fold, "all", "none")
     resolved = configuration.load(configuration.path_of(config), overrides)
     place = Path(out)
-    start = Start(resolved, place, fold, device, resume, strict, progress)
+    folds = Folds(resolved, place, fold, device, resume, progress)
     with joined() as ranks:
         refuse_ranks(ranks, build_tasks(resolved), resolved.training.alternate)
-        for number in ranks.first(start.folds):
-            path = ranks.first(lambda number=number: str(start.run(number, ranks.size).path))  # type: ignore[misc]
+        for number in ranks.first(folds.numbers):
+            path = ranks.first(lambda number=number: str(folds.run(number, ranks.size).path))  # type: ignore[misc]
             train_run(RunFolder.open(Path(path)), asked=resolved, resumed=resume, progress=progress, ranks=ranks)
     return place
 

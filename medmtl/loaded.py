@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from medmtl.data.case import Case
 from medmtl.data.covariates import CovariateKind
+from medmtl.device import DeviceName
 from medmtl.freed_memory import freed_memory_kept
 from medmtl.inference.case_prediction import CasePrediction
 from medmtl.inference.inputs import case_of_files, cases_of, cells_of
@@ -58,7 +59,7 @@ class Model:
         device: ``auto``, ``cpu`` or ``cuda``.
     """
 
-    def __init__(self, run: str | Path, device: Literal["auto", "cpu", "cuda"] = "auto") -> None:
+    def __init__(self, run: str | Path, device: DeviceName = "auto") -> None:
         self._predictor = Predictor(open_models(Path(run)), device)
 
     def __repr__(self) -> str:

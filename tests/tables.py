@@ -1,4 +1,4 @@
-"""Cohort tables that a test changes."""
+"""Cohort tables that a test changes, and tables of predictions that it reads."""
 
 from __future__ import annotations
 
@@ -17,3 +17,9 @@ def rewrite(table: Path, change: Callable[[int, dict[str, str]], Any]) -> None:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def predicted(table: Path) -> dict[str, dict[str, str]]:
+    """The rows of a table of predictions by their case."""
+    with table.open(newline="", encoding="utf-8") as file:
+        return {row["case_id"]: row for row in csv.DictReader(file)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import shutil
@@ -16,7 +15,8 @@ from medmtl.cli import main
 from medmtl.errors import InputError
 from medmtl.run_folder import RunFolder
 from tests.conftest import TINY
-from tests.tables import rewrite
+from tests.stopping import resumed_copy
+from tests.tables import predicted, rewrite
 from tests.weights import weights_sha256
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -66,11 +66,6 @@ def image(config: Path, number: int = 3) -> Path:
     return config.parent / "images" / f"case_{number:03}.nii.gz"
 
 
-def predicted(table: Path) -> dict[str, dict[str, str]]:
-    with table.open(newline="", encoding="utf-8") as file:
-        return {row["case_id"]: row for row in csv.DictReader(file)}
-
-
 def test_covariates_that_no_task_reads_change_no_weight(config: Path, tmp_path: Path) -> None:
     weights = []
     for name, covariates in (("without", "{}"), ("with", "{age: number, ward: category}")):
@@ -94,12 +89,7 @@ def test_the_plan_holds_what_the_training_fold_says(run: Path) -> None:
 
 @pytest.mark.covers("P07")
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(run: Path, config: Path) -> None:
-    place = config.parents[1] / "stopped"
-    shutil.copytree(run, place)
-    shutil.rmtree(place / "checkpoints" / "step-000006")
-    (place / "checkpoints" / "last").write_text("step-000004\n", encoding="utf-8")
-    assert not RunFolder.open(place).is_finished()
-    api.train(config, place, device="cpu", resume=True, overrides=TINY)
+    place = resumed_copy(run, config, config.parents[1] / "stopped")
     assert weights_sha256(place) == weights_sha256(run)
 
 

@@ -21,6 +21,7 @@ from medmtl.training.session import open_session
 from tests.conftest import TINY
 from tests.inference.test_forward import PLAN, activations
 from tests.networks.contract import FLAT
+from tests.stopping import resumed_copy
 from tests.test_model_guidance import make, tasks_of
 from tests.weights import weights_sha256
 
@@ -58,11 +59,7 @@ def test_every_task_learns_and_what_is_learned_is_finite(run: Path) -> None:
 
 @pytest.mark.covers("P07")
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(run: Path, config: Path) -> None:
-    place = config.parents[1] / "stopped"
-    shutil.copytree(run, place)
-    shutil.rmtree(place / "checkpoints" / "step-000006")
-    (place / "checkpoints" / "last").write_text("step-000004\n", encoding="utf-8")
-    api.train(config, place, device="cpu", resume=True, overrides=TINY)
+    place = resumed_copy(run, config, config.parents[1] / "stopped")
     assert weights_sha256(place) == weights_sha256(run)
 
 

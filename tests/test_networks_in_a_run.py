@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from medmtl import api, networks
 from medmtl.run_folder import RunFolder
 from tests.conftest import TINY
+from tests.stopping import train_until_raised
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -40,10 +41,6 @@ def run(kind: str, tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 LAST = Path("checkpoints") / "step-000004" / "model.safetensors"
-
-
-class Stopped(Exception):
-    """By the test."""
 
 
 def test_each_task_learns_and_is_validated(kind: str, run: Path) -> None:
@@ -75,13 +72,8 @@ def test_a_case_is_predicted(run: Path, tiny_cohort: Path, tmp_path: Path) -> No
 
 
 def test_a_stopped_run_ends_as_one_that_was_not(kind: str, run: Path, tiny_cohort: Path, tmp_path: Path) -> None:
-    def stop(stage: str, done: int, total: int, note: str = "") -> None:
-        if stage == "train" and done == 3:
-            raise Stopped
-
     overrides = {**VIEWED, "network.kind": kind}
-    with pytest.raises(Stopped):
-        api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=overrides, progress=stop)
+    train_until_raised(3, tiny_cohort, tmp_path / "run", overrides)
     api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=overrides, resume=True)
     for name in (LAST, LAST.with_name("average.safetensors"), LAST.with_name("optimiser.safetensors")):
         assert (tmp_path / "run" / name).read_bytes() == (run / name).read_bytes()

@@ -91,7 +91,7 @@ def test_both_forms_of_a_plan_are_planned_on_with_our_order_of_the_axes(tmp_path
 
 def test_the_normalisation_is_the_plans(tmp_path: Path) -> None:
     config = honoured(tmp_path, NEW)
-    plan = with_statistics(planned(config, fingerprint((64, 64, 20))), config, build_tasks(config), facts(scan()))
+    plan = with_statistics(planned(config, fingerprint((64, 64, 20))), config, build_tasks(config), *facts(scan()))
     assert [own.kind for own in plan.intensities] == ["zscore_nonzero"]
     assert plan.reasons["normalisation.t1"] == "from nnUNetPlans.json, 3d_fullres"
 

@@ -19,7 +19,8 @@ from medmtl.errors import InputError
 from medmtl.run_folder import RunFolder
 from medmtl.training.session import open_session
 from tests.conftest import TINY
-from tests.tables import rewrite
+from tests.stopping import resumed_copy
+from tests.tables import predicted, rewrite
 from tests.weights import weights_sha256
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -60,11 +61,6 @@ def images(config: Path, number: int) -> dict[str, str]:
     with (config.parent / "cohort.csv").open(newline="", encoding="utf-8") as file:
         row = list(csv.DictReader(file))[number]
     return {name: str(config.parent / row[name]) for name in ("image_0", "image_1") if row[name]}
-
-
-def predicted(table: Path) -> dict[str, dict[str, str]]:
-    with table.open(newline="", encoding="utf-8") as file:
-        return {row["case_id"]: row for row in csv.DictReader(file)}
 
 
 def test_the_network_has_an_input_per_channel_and_one_per_optional_channel(run: Path) -> None:
@@ -108,12 +104,7 @@ def test_batches_say_what_is_missing_and_hide_what_is_not(run: Path) -> None:
 
 @pytest.mark.covers("P07")
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(run: Path, config: Path) -> None:
-    place = config.parents[1] / "stopped"
-    shutil.copytree(run, place)
-    shutil.rmtree(place / "checkpoints" / "step-000006")
-    (place / "checkpoints" / "last").write_text("step-000004\n", encoding="utf-8")
-    assert not RunFolder.open(place).is_finished()
-    api.train(config, place, device="cpu", resume=True, overrides=TINY)
+    place = resumed_copy(run, config, config.parents[1] / "stopped")
     assert weights_sha256(place) == weights_sha256(run)
 
 

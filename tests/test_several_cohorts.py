@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -23,7 +22,8 @@ from medmtl.training.session import open_session
 from medmtl.training.start import make_ready
 from medmtl.training.transfer import refuse_leak, seen_by
 from tests.conftest import TINY
-from tests.tables import rewrite
+from tests.stopping import resumed_copy
+from tests.tables import predicted, rewrite
 from tests.weights import weights_sha256
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -168,11 +168,7 @@ def test_a_case_without_any_label_is_drawn_from_no_cohort(run: Path, monkeypatch
 
 @pytest.mark.covers("P07")
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(run: Path, made: Path) -> None:
-    place = made / "stopped"
-    shutil.copytree(run, place)
-    shutil.rmtree(place / "checkpoints" / "step-000006")
-    (place / "checkpoints" / "last").write_text("step-000004\n", encoding="utf-8")
-    api.train(made / "both.yaml", place, device="cpu", resume=True, overrides=TINY)
+    place = resumed_copy(run, made / "both.yaml", made / "stopped")
     assert weights_sha256(place) == weights_sha256(run)
 
 
@@ -197,10 +193,6 @@ def test_one_cohort_has_no_scores_by_cohort(trained_run: Path, tmp_path: Path) -
 
 
 def test_predictions_of_a_run_on_several_cohorts(run: Path, made: Path, tmp_path: Path) -> None:
-    def predicted(table: Path) -> dict[str, dict[str, str]]:
-        with table.open(newline="", encoding="utf-8") as file:
-            return {row["case_id"]: row for row in csv.DictReader(file)}
-
     both = predicted(api.predict(run, [made / "both.yaml"], tmp_path / "both"))
     assert len(both) == sum(SIZES.values())
     assert (tmp_path / "both" / both["south/case_003"]["lesion_file"]).is_file()

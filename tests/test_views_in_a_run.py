@@ -13,6 +13,7 @@ from medmtl.data.loader import StepViews
 from medmtl.run_folder import RunFolder
 from medmtl.training.session import open_session
 from tests.conftest import TINY
+from tests.stopping import train_until_raised
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -25,10 +26,6 @@ KINDS: list[dict[str, Any]] = [
     {"views.kind": "auto"},  # a set shape that cases do not fit is a patch's
 ]
 NAMES = ["two", "own encoder", "lesion", "tiles", "planned"]
-
-
-class Stopped(Exception):
-    """By the test."""
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=NAMES)
@@ -71,13 +68,8 @@ def test_a_step_has_the_samples_of_both_views(kind: dict[str, Any], run: Path) -
 def test_a_run_that_was_stopped_ends_with_the_same_bytes(
     kind: dict[str, Any], run: Path, tiny_cohort: Path, tmp_path: Path
 ) -> None:
-    def stop(stage: str, done: int, total: int, note: str = "") -> None:
-        if stage == "train" and done == 3:
-            raise Stopped
-
     overrides = VIEWED | kind | {"plan.workers": 2}
-    with pytest.raises(Stopped):
-        api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=overrides, progress=stop)
+    train_until_raised(3, tiny_cohort, tmp_path / "run", overrides)
     api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=overrides, resume=True)
     assert weights(tmp_path / "run") == weights(run)
 

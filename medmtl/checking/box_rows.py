@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from medmtl.checking.labels import FOREGROUND_LIMIT
-from medmtl.checking.opening import GRID_TOLERANCE, Opening, file_place
+from medmtl.checking.opening import Opening, file_place
 from medmtl.data.box_table import BoxFault, BoxRow, BoxTable, boxes_of, read_box_table
 from medmtl.data.boxes import cut, whole_voxels
 from medmtl.data.case import Case
 from medmtl.data.finding import Findings
 from medmtl.data.fingerprint import Fingerprint
-from medmtl.data.geometry import canonical_grid
+from medmtl.data.geometry import SAME_GRID_VOXELS, canonical_grid
 from medmtl.data.preparation import working_grid
 from medmtl.data.volume import Grid
 from medmtl.tasks.base import Task
@@ -121,7 +121,7 @@ def _lie_in(
     for box, where in zip(box_N6, lines, strict=True):
         middle = (box[:3] + box[3:]) / 2
         beyond = max(float(-box[:3].min()), float((box[3:] - size).max()))
-        if (middle < -GRID_TOLERANCE).any() or (middle > size + GRID_TOLERANCE).any():
+        if (middle < -SAME_GRID_VOXELS).any() or (middle > size + SAME_GRID_VOXELS).any():
             inside = False
             axis = int(np.maximum(-middle, middle - size).argmax())
             findings.reject(
@@ -131,7 +131,7 @@ def _lie_in(
                 expected="a box in its scan, in mm of the frame that the task states",
                 fix="look at the task's boxes (ras or lps), the case's id and the unit",
             )
-        elif beyond > GRID_TOLERANCE:
+        elif beyond > SAME_GRID_VOXELS:
             findings.fixed("B096", **where, found=f"{beyond:.1f} voxels outside", fix="cut at the scan's edge")
         own = cut(box[None], shape)[0]
         share = float((own[3:] - own[:3]).prod() / size.prod())

@@ -43,13 +43,13 @@ class Checked:
         measured = {name: {**seen.map_quantiles, **seen.box_sizes_mm} for name, seen in self.fingerprints.items()}
         return {name: found[task] for name, found in measured.items() if task in found} or self.truths[task]
 
-    def refuse(self, *, strict: bool = False) -> None:
-        """Raise if anything was rejected; with ``strict`` also if anything was warned about or repaired.
+    def refuse(self) -> None:
+        """Raise if anything was rejected.
 
         Raises:
             CohortError: carries all findings.
         """
-        bad = list(self.findings) if strict else self.findings.rejected()
+        bad = self.findings.rejected()
         if bad:
             codes = ", ".join(f"{code} x{count}" for code, count in sorted(Counter(f.code for f in bad).items()))
             raise CohortError(

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from medmtl.checking.opening import GRID_TOLERANCE
 from medmtl.config import Config
 from medmtl.data.finding import Findings
-from medmtl.data.geometry import canonical_grid, corner_shift_voxels, covered_share, orientation
+from medmtl.data.geometry import SAME_GRID_VOXELS, canonical_grid, corner_shift_voxels, covered_share, orientation
 from medmtl.data.volume import Grid
 
 NO_SHIFT = 1e-3  # voxels up to which rounding alone may have moved a corner
@@ -26,7 +25,7 @@ def check_channel_grid(grid: Grid, first: Grid, config: Config, where: Mapping[s
         findings: gets a reject for what cannot be brought there, and otherwise what is done to it.
     """
     shift = corner_shift_voxels(grid, first) if grid.shape == first.shape else None
-    if shift is not None and shift < GRID_TOLERANCE:
+    if shift is not None and shift < SAME_GRID_VOXELS:
         if shift > NO_SHIFT:
             found, fix = f"corners {shift:.3f} voxels apart", "the first image's grid is used"
             findings.fixed("B077", **where, found=found, fix=fix)

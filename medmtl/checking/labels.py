@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medmtl.checking.opening import GRID_TOLERANCE, Opening
+from medmtl.checking.grids import NO_SHIFT
+from medmtl.checking.opening import Opening
 from medmtl.data.finding import Findings
-from medmtl.data.geometry import canonical_grid, corner_shift_mm, corner_shift_voxels
+from medmtl.data.geometry import SAME_GRID_VOXELS, canonical_grid, corner_shift_mm, corner_shift_voxels
 from medmtl.data.volume import Grid, Volume
 from medmtl.tasks.base import CellError
 from medmtl.tasks.voxel import LabelTask
@@ -75,12 +76,12 @@ def check_label_grid(label: Grid, grid: Grid, findings: Findings, where: Mapping
         findings.reject("B095", **where, found=list(label.shape), expected=str(list(grid.shape)), fix=fix)
         return False
     shift = corner_shift_voxels(label, grid)
-    if shift >= GRID_TOLERANCE:
+    if shift >= SAME_GRID_VOXELS:
         found = f"{shift:.2f} voxels or {corner_shift_mm(label, grid):.3g} mm apart"
-        expected = f"corners less than {GRID_TOLERANCE} voxels from the image's"
+        expected = f"corners less than {SAME_GRID_VOXELS} voxels from the image's"
         findings.reject("B096", **where, found=found, expected=expected, fix="resample the label to the image's grid")
         return False
-    if shift > 1e-3:
+    if shift > NO_SHIFT:
         findings.fixed("B096", **where, found=f"corners {shift:.3f} voxels apart", fix="the image's grid is used")
     return True
 

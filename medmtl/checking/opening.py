@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from medmtl.data.case import Case
 from medmtl.data.finding import Findings
-from medmtl.data.formats.nifti import ImageError, read_image, read_label
-from medmtl.data.volume import Volume
+from medmtl.data.formats.nifti import ImageError, read_header, read_image, read_label
+from medmtl.data.volume import Grid, Volume
 from medmtl.errors import WorkError
 
-GRID_TOLERANCE = 0.1  # voxels; the contract's bound for "the same grid"
+Found = TypeVar("Found")
 
 _COUNTED = "B091"  # so common that one line for the cohort says it all
 _WARNED = {"B054": "the image is whole; copy or export the file again", "B065": "the datatype decides"}
@@ -47,23 +48,31 @@ class Opening:
         """See :func:`file_place`."""
         return file_place(self.case, column, path, self._folder)
 
+    def grid(self, column: str, path: Path) -> Grid | None:
+        """What a file's header says, or None where it was refused; its voxels are not looked at."""
+        return self._read(column, path, read_header)
+
     def image(self, column: str, path: Path) -> Volume | None:
         """A channel, or None where the file was refused."""
-        return self._open(column, path, label=False)
+        return self._open(column, path, read_image)
 
     def label(self, column: str, path: Path) -> Volume | None:
         """A mask, or None where the file was refused."""
-        return self._open(column, path, label=True)
+        return self._open(column, path, read_label)
 
-    def _open(self, column: str, path: Path, *, label: bool) -> Volume | None:
-        where = self.where(column, path)
+    def _read(self, column: str, path: Path, read: Callable[[Path], Found]) -> Found | None:
         try:
-            volume = read_label(path) if label else read_image(path)
+            return read(path)
         except ImageError as error:
-            self.findings.reject_fault(error, **where)
+            self.findings.reject_fault(error, **self.where(column, path))
             return None
         except WorkError as error:
             raise self.case.failed(error) from error
+
+    def _open(self, column: str, path: Path, read: Callable[[Path], Volume]) -> Volume | None:
+        where, volume = self.where(column, path), self._read(column, path, read)
+        if volume is None:
+            return None
         for code, text in volume.notes:
             if code == _COUNTED:
                 self.with_text += 1

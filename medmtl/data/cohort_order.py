@@ -48,7 +48,3 @@ class CohortOrder:
         members = self._members[cohort]
         epoch, position = divmod(turn * self._shares[cohort] + draw, len(members))
         return members[int(generator(self._seed, "epoch", cohort, epoch).permutation(len(members))[position])]
-
-    def epoch(self, steps: int) -> float:
-        """Rounds after some steps."""
-        return steps * self._batch / self.span

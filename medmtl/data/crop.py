@@ -65,6 +65,35 @@ def window(array: npt.NDArray[Any], start: Sequence[int], shape: Sequence[int], 
     return result
 
 
+def window_around(centre: Sequence[int], shape: Sequence[int]) -> Triple:
+    """Where a window around a voxel begins; it may leave the case."""
+    x, y, z = (c - n // 2 for c, n in zip(centre, shape, strict=True))
+    return (x, y, z)
+
+
+def kept_inside(start: Sequence[int], size: Sequence[int], shape: Sequence[int]) -> Triple:
+    """The window moved into the case; centred along axes on which the case is smaller."""
+    x, y, z = (
+        int(np.clip(begin, 0, n - m)) if n > m else fitted
+        for begin, n, m, fitted in zip(start, size, shape, centre_start(size, shape), strict=True)
+    )
+    return (x, y, z)
+
+
+def anywhere(size: Sequence[int], shape: Sequence[int], rng: np.random.Generator | None) -> Triple:
+    """Where a window inside the case begins, drawn evenly; centred along axes on which the case is smaller.
+
+    Without a generator it is centred along all.
+    """
+    if rng is None:
+        return centre_start(size, shape)
+    x, y, z = (
+        int(rng.integers(0, n - m + 1)) if n > m else fitted
+        for n, m, fitted in zip(size, shape, centre_start(size, shape), strict=True)
+    )
+    return (x, y, z)
+
+
 def draw_start(
     rng: np.random.Generator,
     size: Sequence[int],
@@ -83,16 +112,10 @@ def draw_start(
     """
     classes = [(task, value) for task, values in foreground.items() for value in values]
     around = rng.random() < FOREGROUND_SHARE
-    start = [
-        int(rng.integers(0, n - m + 1)) if n > m else fitted
-        for n, m, fitted in zip(size, shape, centre_start(size, shape), strict=True)
-    ]
+    start = anywhere(size, shape, rng)
     if around and classes:
         task, value = classes[int(rng.integers(len(classes)))]
         places = foreground[task][value]
-        place = places[int(rng.integers(len(places)))]
-        start = [
-            int(np.clip(p - m // 2, 0, n - m)) if n > m else fitted
-            for p, n, m, fitted in zip(place, size, shape, start, strict=True)
-        ]
-    return (start[0], start[1], start[2])
+        place = places[int(rng.integers(len(places)))].tolist()
+        start = kept_inside(window_around(place, shape), size, shape)
+    return start

@@ -16,7 +16,7 @@ from nibabel import orientations
 
 from medmtl.data.volume import Grid, Volume
 
-SAME_GRID_VOXELS = 0.1
+SAME_GRID_VOXELS = 0.1  # the contract's bound for "the same grid"
 SAMPLED = 64  # places along an axis
 
 
@@ -99,9 +99,9 @@ def corner_shift_voxels(a: Grid, b: Grid) -> float:
     return _longest(np.linalg.solve(a.affine, b.affine @ corners) - corners)
 
 
-def same_grid(a: Grid, b: Grid, tolerance: float = SAME_GRID_VOXELS) -> bool:
-    """Whether two grids have one shape and no corner is ``tolerance`` voxels of ``a`` or more apart."""
-    return a.shape == b.shape and corner_shift_voxels(a, b) < tolerance
+def same_grid(a: Grid, b: Grid) -> bool:
+    """Whether two grids have one shape and no corner is a tenth of a voxel of ``a`` or more apart."""
+    return a.shape == b.shape and corner_shift_voxels(a, b) < SAME_GRID_VOXELS
 
 
 def covered_share(grid: Grid, other: Grid) -> float:

@@ -203,8 +203,9 @@ class StepViews(Dataset[Batch]):
         self.views = tuple(views)
 
     def epoch(self, steps: int) -> float:
-        """Passes over the cases of the first view after some steps."""
-        return self.views[0].order.epoch(steps)
+        """Passes over the cases of the first view after some steps; ``span`` as of :class:`medmtl.data.order.Order`."""
+        first = self.views[0]
+        return steps * first.batch / first.order.span
 
     def __len__(self) -> int:
         """Steps of one pass over the cases of the longest view."""

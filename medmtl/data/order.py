@@ -28,9 +28,6 @@ class Order(Protocol):
     def case(self, step: int, slot: int) -> int:
         """The place in the list of training cases."""
 
-    def epoch(self, steps: int) -> float:
-        """Passes over the cases after some steps: their draws against ``span``."""
-
 
 class AsListed:
     """Every case in order, one per step.
@@ -48,10 +45,6 @@ class AsListed:
     def case(self, step: int, slot: int) -> int:
         """The step itself; there is one slot."""
         return step
-
-    def epoch(self, steps: int) -> float:
-        """Passes over the cases after some steps."""
-        return steps / self.span
 
 
 class CaseOrder:
@@ -120,10 +113,6 @@ class CaseOrder:
         only = len(self._queues) == len(self._queues[queue]) == 1
         stream = () if only else (queue, group)
         return members[int(generator(self._seed, "epoch", *stream, epoch).permutation(len(members))[place])]
-
-    def epoch(self, steps: int) -> float:
-        """Passes over the cases after some steps: at 1, every case that is ever drawn was drawn at least once."""
-        return steps * self._batch / self.span
 
 
 def _divided(places: Sequence[int], groups: Sequence[str]) -> tuple[tuple[int, ...], ...]:

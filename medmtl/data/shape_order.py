@@ -51,10 +51,6 @@ class ShapeOrder:
             self._newest = number, self._round(number)
         return self._newest[1][place][slot]
 
-    def epoch(self, steps: int) -> float:
-        """As of ``order``."""
-        return self._order.epoch(steps)
-
     def _round(self, number: int) -> list[list[int]]:
         """The steps of a round, each the places of its cases."""
         first = number * self._steps

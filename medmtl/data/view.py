@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from medmtl.data.crop import Triple, centre_start, draw_start
+from medmtl.data.crop import Triple, anywhere, centre_start, draw_start, kept_inside, window_around
 from medmtl.data.lesion import lesion_centre, marked
 from medmtl.data.prepared import Prepared
 
@@ -57,31 +57,16 @@ class View:
             return [draw_start(rng, size, shape, prepared.foreground)]
         centre = self._centre(prepared)
         if self.kind == "lesion":
-            return [_near(centre, size, shape, rng) if centre is not None else _anywhere(size, shape, rng)]
+            return [_near(centre, size, shape, rng) if centre is not None else anywhere(size, shape, rng)]
         first = [] if centre is None else [_near(centre, size, shape, rng, inside=True)]
         rest = self.tiles - len(first)
         if rng is None:
             return [*first, *_spread(size, shape, rest)]
-        return [*first, *(_anywhere(size, shape, rng) for _ in range(rest))]
+        return [*first, *(anywhere(size, shape, rng) for _ in range(rest))]
 
     def _centre(self, prepared: Prepared) -> Triple | None:
         label = prepared.labels.get(self.around) if self.around is not None else None
         return None if label is None else lesion_centre(marked(np.asarray(label), self.ignored))
-
-
-def window_around(centre: Triple, shape: Triple) -> Triple:
-    """Where a window around a voxel begins; it may leave the case."""
-    x, y, z = (c - n // 2 for c, n in zip(centre, shape, strict=True))
-    return (x, y, z)
-
-
-def kept_inside(start: Triple, size: tuple[int, ...], shape: Triple) -> Triple:
-    """The window moved into the case; centred along axes on which the case is smaller."""
-    x, y, z = (
-        int(np.clip(begin, 0, n - m)) if n > m else fitted
-        for begin, n, m, fitted in zip(start, size, shape, centre_start(size, shape), strict=True)
-    )
-    return (x, y, z)
 
 
 def _near(
@@ -93,16 +78,6 @@ def _near(
         x, y, z = (begin + int(rng.integers(-r, r + 1)) for begin, r in zip(start, reach, strict=True))
         start = (x, y, z)
     return kept_inside(start, size, shape) if inside else start
-
-
-def _anywhere(size: tuple[int, ...], shape: Triple, rng: np.random.Generator | None) -> Triple:
-    if rng is None:
-        return centre_start(size, shape)
-    x, y, z = (
-        int(rng.integers(0, n - m + 1)) if n > m else fitted
-        for n, m, fitted in zip(size, shape, centre_start(size, shape), strict=True)
-    )
-    return (x, y, z)
 
 
 def _spread(size: tuple[int, ...], shape: Triple, count: int) -> list[Triple]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from medmtl.build import build_tasks
 from medmtl.data.case import Case
 from medmtl.data.formats.nifti import read_image, read_label
+from medmtl.device import DeviceName
 from medmtl.errors import InputError
 from medmtl.evaluation.cohorts import cohort_scores
 from medmtl.evaluation.reference_window import Moved, moved_cases, moved_json
@@ -103,7 +104,7 @@ def evaluate_selection(
     selection: Selection,
     out: Path,
     *,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: DeviceName = "auto",
     progress: Progress = silent,
 ) -> Scores:
     """Predict and score; writes ``metrics.json``, ``cases.csv`` and masks into ``out``.

@@ -17,9 +17,8 @@ import numpy.typing as npt
 import torch
 
 from medmtl.data.channels import with_indicators
-from medmtl.data.crop import Triple, whole_shape, window
+from medmtl.data.crop import Triple, whole_shape, window, window_around
 from medmtl.data.lesion import lesion_centre, marked
-from medmtl.data.view import window_around
 from medmtl.device import autocast
 from medmtl.inference.ask import Ask, forward, model_device
 from medmtl.inference.planes import Drained, Stream

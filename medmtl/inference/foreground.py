@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from medmtl.data.crop import Triple
+from medmtl.data.crop import Triple, kept_inside, window_around
 from medmtl.data.lesion import bounding_box
-from medmtl.data.view import kept_inside, window_around
 
 RANGE_SHARE = 0.1  # of the range of grey values, above which a voxel is no air
 

@@ -59,7 +59,7 @@ class NetworkShape:
 
 def pooling_plan(
     shape: Sequence[int], spacing: Sequence[float], max_stages: int
-) -> tuple[tuple[Stride, ...], tuple[Stride, ...], Stride]:
+) -> tuple[tuple[Stride, ...], tuple[Stride, ...]]:
     """Strides and kernels per stage for samples of a shape and voxel size.
 
     An axis is halved while that leaves it at least 4 voxels and while its voxels are within twice the finest axis', so
@@ -75,13 +75,12 @@ def pooling_plan(
         max_stages: most stages, the first included.
 
     Returns:
-        Strides, kernels, and the divisor that a sample's shape must have.
+        Strides and kernels.
     """
     size = [float(n) for n in shape]
     mm = [float(s) for s in spacing]
     strides: list[Stride] = [(1, 1, 1)]
     kernels: list[Stride] = [_kernel((1, 1, 1), mm)]
-    divisor = [1, 1, 1]
     while len(strides) < max_stages:
         finest = (
             min(s for s, n in zip(mm, size, strict=True) if n >= 2 * MIN_SIZE) if max(size) >= 2 * MIN_SIZE else 0.0
@@ -92,10 +91,9 @@ def pooling_plan(
         step = [2 if half else 1 for half in halved]
         size = [n / k for n, k in zip(size, step, strict=True)]
         mm = [s * k for s, k in zip(mm, step, strict=True)]
-        divisor = [d * k for d, k in zip(divisor, step, strict=True)]
         strides.append((step[0], step[1], step[2]))
         kernels.append(_kernel(kernels[-1], mm))
-    return tuple(strides), tuple(kernels), (divisor[0], divisor[1], divisor[2])
+    return tuple(strides), tuple(kernels)
 
 
 def _kernel(before: Stride, mm: Sequence[float]) -> Stride:

@@ -11,12 +11,12 @@ from medmtl.planning.network import plan_towers, towers_by_view
 from medmtl.planning.plan import CaseView, Plan
 from medmtl.planning.planner import make_plan
 from medmtl.planning.rows import plan_rows
-from medmtl.planning.statistics import TrainingFacts, learned, observed_range, with_statistics
+from medmtl.planning.statistics import CaseFacts, learned, observed_range, with_statistics
 
 __all__ = [
+    "CaseFacts",
     "CaseView",
     "Plan",
-    "TrainingFacts",
     "learned",
     "make_plan",
     "observed_range",

@@ -73,14 +73,13 @@ def measure_operations_per_second(plan: Plan, decoders: int) -> float:
 
 def measured_shape(network: NetworkShape, shape: Triple) -> Triple:
     """A shape of about 60,000 voxels at most, if the deepest map keeps two voxels on the halved axes."""
-    least = [min(n, 2 * d) for n, d in zip(shape, network.cumulative_strides()[-1], strict=True)]
+    least = [min(n, 2 * d) for n, d in zip(shape, network.divisor, strict=True)]
     x, y, z = shape
     while math.prod((x, y, z)) > MEASURED_VOXELS:
         axis = max(range(3), key=lambda axis: (x, y, z)[axis] / least[axis])
         if (x, y, z)[axis] <= least[axis]:
             break
-        divisor = network.cumulative_strides()[-1][axis]
-        x, y, z = (n - divisor if i == axis else n for i, n in enumerate((x, y, z)))
+        x, y, z = (n - network.divisor[axis] if i == axis else n for i, n in enumerate((x, y, z)))
     return x, y, z
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal
 
 from medmtl import sharing, weighting
 from medmtl.config import Config
 from medmtl.data.crop import Triple
 from medmtl.data.fingerprint import Fingerprint
-from medmtl.device import Device
+from medmtl.device import Device, Precision
 from medmtl.errors import ConfigError
 from medmtl.networks.cost import Towers
 from medmtl.networks.shape import NetworkShape, pooling_plan
@@ -34,8 +33,8 @@ def working_sizes(fingerprints: Sequence[Fingerprint], spacing: tuple[float, flo
 
 def plan_network(
     config: Config, spacing: tuple[float, float, float], whole: Triple, device: Device, reasons: dict[str, str]
-) -> tuple[NetworkShape, Triple]:
-    """The network's measurements, and the divisor of a sample's shape.
+) -> NetworkShape:
+    """The network's measurements.
 
     Args:
         config: the resolved configuration; its ``plan.width``, ``max_width``, ``strides``, ``kernels`` and
@@ -59,7 +58,7 @@ def plan_network(
         reasons["network"] += f"; {network.kind} has {list(network.blocks_per_stage)} blocks in its stages"
     origin = f"{config.plan.reason('strides')}; " if config.plan.strides else ""
     reasons["strides"] = f"{origin}a sample's axes are multiples of {list(network.divisor)}"
-    return network, network.divisor
+    return network
 
 
 def _stages(
@@ -70,7 +69,7 @@ def _stages(
     Raises:
         ConfigError: B142 if the channels that are set are not those of every stage.
     """
-    strides, kernels, _ = pooling_plan(whole, spacing, MAX_STAGES)
+    strides, kernels = pooling_plan(whole, spacing, MAX_STAGES)
     reason = "axes are halved while they keep 4 voxels and their spacing is within twice the finest; "
     if config.plan.strides is not None and config.plan.kernels is not None:
         strides, kernels, reason = config.plan.strides, config.plan.kernels, ""
@@ -147,7 +146,7 @@ def output_count(tasks: Mapping[str, Task]) -> int:
     return sum(task.channels for task in tasks.values() if isinstance(task, VoxelTask | BoxTask))
 
 
-def plan_precision(config: Config, device: Device, reasons: dict[str, str]) -> Literal["fp32", "bf16", "fp16"]:
+def plan_precision(config: Config, device: Device, reasons: dict[str, str]) -> Precision:
     """bf16 where the device has it; otherwise fp16 on a GPU and fp32 on a CPU. ``plan.precision`` wins.
 
     A weighting on gradients gets fp32 for fp16, whose scaler would multiply what it compares.

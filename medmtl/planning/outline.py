@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from medmtl.config import Config
 from medmtl.data.crop import Triple, round_up, whole_shape
 from medmtl.data.fingerprint import Fingerprint
 from medmtl.data.prepared import Preparation
-from medmtl.device import Device
+from medmtl.device import Device, Precision
 from medmtl.networks.shape import NetworkShape
 from medmtl.planning.memory import Budget
 from medmtl.planning.network import (
@@ -37,7 +36,6 @@ class Outline:
         sizes: voxels of each case at that size.
         whole: voxels of the largest case per axis, or the set shape.
         network: the network.
-        divisor: what the network divides a sample's axes by.
         precision: of the arithmetic.
         budget: of memory, where all tasks see the same samples.
         patches, seen: the same where case tasks have a view of their own: of the others' samples, and of theirs.
@@ -47,11 +45,15 @@ class Outline:
     sizes: tuple[Triple, ...]
     whole: Triple
     network: NetworkShape
-    divisor: Triple
-    precision: Literal["fp32", "bf16", "fp16"]
+    precision: Precision
     budget: Budget
     patches: Budget
     seen: Budget
+
+    @property
+    def divisor(self) -> Triple:
+        """What the network divides a sample's axes by."""
+        return self.network.divisor
 
     def preparation(self, config: Config, tasks: Mapping[str, Task]) -> Preparation:
         """The deterministic half of the transforms at this spacing."""
@@ -94,14 +96,14 @@ def outline(
     spacing = plan_spacing(config, fingerprints, reasons)
     sizes = working_sizes(fingerprints, spacing)
     whole = config.plan.shape or (max(s[0] for s in sizes), max(s[1] for s in sizes), max(s[2] for s in sizes))
-    network, divisor = plan_network(config, spacing, whole, device, reasons)
+    network = plan_network(config, spacing, whole, device, reasons)
     precision = plan_precision(config, device, reasons)
     towers = plan_towers(config, tasks, network)
     limit = round(config.plan.memory_gb * 1e9)
-    held = {whole_shape([size], round_up(whole, divisor), divisor) for size in sizes}
+    held = {whole_shape([size], round_up(whole, network.divisor), network.divisor) for size in sizes}
     varied = sum(len(set(axis)) > 1 for axis in zip(*held, strict=True))
     budget = Budget(network, towers, output_count(tasks), precision, device, limit, varied)
     first, second, built = towers_by_view(config, tasks, network, seeing_tasks(tasks))
     patches = replace(budget, towers=first, built=built)
     seen = replace(budget, towers=second, outputs=0, built=built)
-    return Outline(spacing, sizes, whole, network, divisor, precision, budget, patches, seen)
+    return Outline(spacing, sizes, whole, network, precision, budget, patches, seen)

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from medmtl.data.covariates import Covariate
 from medmtl.data.crop import Triple
 from medmtl.data.prepared import Intensity, Preparation
+from medmtl.device import Precision
 from medmtl.errors import ArtefactError
 from medmtl.networks.shape import NetworkShape
 
@@ -72,7 +73,7 @@ class Plan:
     batch: int
     network: NetworkShape
     device: Literal["cpu", "cuda"]
-    precision: Literal["fp32", "bf16", "fp16"]
+    precision: Precision
     threads: int
     workers: int
     steps: int | None

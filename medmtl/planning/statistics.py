@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from medmtl.config import Config
-from medmtl.data.prepared import Intensity
+from medmtl.data.prepared import Intensity, Prepared
 from medmtl.data.volume import Grid
 from medmtl.planning.plan import Plan
 from medmtl.tasks.base import Task
@@ -19,49 +19,38 @@ CT_AIR = -500.0  # Hounsfield units: no MR or normalised scan has a typical mini
 MASKED_SHARE = 0.25  # share of exact zeros from which a scan counts as masked, as in nnU-Net's cropping rule
 
 
-class CaseFacts(Protocol):
-    """The part of :class:`medmtl.data.prepared.Prepared` that planning reads."""
-
-    @property
-    def native(self) -> Grid:
-        """Grid of the file."""
-
-    @property
-    def statistics(self) -> tuple[Mapping[str, float], ...]:
-        """Per channel; empty for one that the case lacks."""
-
-
 @dataclass(frozen=True)
-class TrainingFacts:
-    """What statistics may be learned from: the training fold and nothing else.
+class CaseFacts:
+    """What planning reads of a prepared case: the file's grid, and statistics per channel, empty for an absent one."""
 
-    Attributes:
-        prepared: the fold's cases.
-        truths: task -> targets of the fold's labelled cases.
-    """
-
-    prepared: Sequence[CaseFacts]
-    truths: Mapping[str, Sequence[Any]]
+    native: Grid
+    statistics: tuple[Mapping[str, float], ...]
 
 
-def with_statistics(plan: Plan, config: Config, tasks: Mapping[str, Task], training: TrainingFacts) -> Plan:
+def with_statistics(
+    plan: Plan,
+    config: Config,
+    tasks: Mapping[str, Task],
+    cases: Sequence[CaseFacts],
+    truths: Mapping[str, Sequence[Any]],
+) -> Plan:
     """The plan completed by what is learned from the training fold.
 
     Args:
         plan: of :func:`make_plan`.
         config: the resolved configuration.
         tasks: the unfitted tasks.
-        training: facts of the training fold's cases only.
+        cases: those of the training fold only.
+        truths: task -> targets of its labelled cases.
     """
     reasons = dict(plan.reasons)
     intensities = tuple(
-        _intensity(channel, index, config, training.prepared, reasons)
-        for index, channel in enumerate(plan.preparation.channels)
+        _intensity(channel, index, config, cases, reasons) for index, channel in enumerate(plan.preparation.channels)
     )
-    fitted = {name: learned(task, training.truths[name], tasks, plan) for name, task in tasks.items()}
+    fitted = {name: learned(task, truths[name], tasks, plan) for name, task in tasks.items()}
     seen: dict[str, list[float]] = {}
-    for prepared in training.prepared:
-        for name, value in observed_range(prepared, plan.preparation.channels).items():
+    for case in cases:
+        for name, value in observed_range(case, plan.preparation.channels).items():
             seen.setdefault(name, []).append(value)
     return replace(
         plan,
@@ -85,11 +74,11 @@ def learned(task: Task, truths: Sequence[Any], tasks: Mapping[str, Task], plan: 
     return {**found, **task.at_spacing(plan.preparation.spacing)} if isinstance(task, BoxTask) else found
 
 
-def observed_range(prepared: CaseFacts, channels: Sequence[str]) -> dict[str, float]:
+def observed_range(case: CaseFacts | Prepared, channels: Sequence[str]) -> dict[str, float]:
     """What is compared with the training range: native voxel size per axis and the 99.5th percentile of
     each channel that the case has."""
-    sizes = dict(zip(("spacing_0", "spacing_1", "spacing_2"), sorted(prepared.native.spacing), strict=True))
-    held = [(channel, own) for channel, own in zip(channels, prepared.statistics, strict=True) if own]
+    sizes = dict(zip(("spacing_0", "spacing_1", "spacing_2"), sorted(case.native.spacing), strict=True))
+    held = [(channel, own) for channel, own in zip(channels, case.statistics, strict=True) if own]
     return {**sizes, **{f"intensity_{channel}": float(own["p995"]) for channel, own in held}}
 
 

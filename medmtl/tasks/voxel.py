@@ -1,4 +1,17 @@
-"""What kinds provide whose answer is one per voxel: a label, or a value."""
+"""What kinds provide whose answer is one per voxel: a label, or a value.
+
+A new kind of a family (case, label, map or box task) is one file. A new *family* is more: these ask which one it is.
+
+- ``checking``: ``targets`` (its columns), ``files`` and ``headers`` (its files, one case at a time), ``whole``,
+  ``division`` and ``population`` (all of them together), ``expectation`` and ``label_summary`` (what is said of them);
+- ``planning``: ``outline`` (what is prepared of its files, by ``data.preparation``), ``network`` (memory),
+  ``statistics`` (what it learns), ``case_view`` (whose mask a second view looks for);
+- ``training``: ``batches``, ``collapse``;
+- ``inference``: ``forward`` and ``mirrors`` (windows and mirror images become one answer), ``predict`` (so do folds),
+  ``case_prediction`` (activations become a result), ``write`` (a result becomes files);
+- ``evaluation``: ``scored_case`` (reference beside answer), ``score`` and ``selection`` (what is read again and learned
+  from other folds), ``site``, ``cohorts``, ``report`` (its pictures).
+"""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from medmtl.config import Config, dotted
+from medmtl.device import DeviceName
 from medmtl.errors import InputError
 from medmtl.progress import Progress
 from medmtl.run_cohort import other_data, refuse_mixed
@@ -28,15 +29,14 @@ FREE_ON_RESUME = ("training.keep", "plan.workers", "cache.folder")
 
 
 @dataclass
-class Start:
+class Folds:
     """How a training comes to the run of each fold: what was asked for, and the cohort once it was checked."""
 
     config: Config
     out: Path
     fold: FoldName | Literal["all"]
-    device: Literal["auto", "cpu", "cuda"]
+    device: DeviceName
     resume: bool
-    strict: bool
     progress: Progress
     checked: Ready | None = None
     compared: bool = False
@@ -47,8 +47,8 @@ class Start:
             cache = self.config.cache.model_copy(update={"folder": default_cache(self.out)})
             self.config = self.config.model_copy(update={"cache": cache})
 
-    def folds(self) -> list[FoldName]:
-        """The folds to train.
+    def numbers(self) -> list[FoldName]:
+        """Those to train.
 
         Raises:
             InputError: all of them are wanted in a run, or their folder is no place for new ones.
@@ -72,7 +72,7 @@ class Start:
         if self.checked is None:
             if not (self.resume and holds_folds(self.out)):
                 refuse_out_unchecked(self.config, self.out, folds=self.fold == "all")
-            self.checked = make_ready(self.config, strict=self.strict, progress=self.progress)
+            self.checked = make_ready(self.config, progress=self.progress)
         return self.checked
 
     def run(self, number: FoldName, processes: int) -> RunFolder:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,12 +19,11 @@ from medmtl.data.case import Case
 from medmtl.data.covariates import learn
 from medmtl.data.manifest import with_hashes
 from medmtl.data.members import members
-from medmtl.data.prepared import Preparation, Prepared
+from medmtl.data.prepared import Preparation
 from medmtl.data.split import Splits
-from medmtl.data.volume import Grid
-from medmtl.device import Device, describe_device, describe_hardware
+from medmtl.device import Device, DeviceName, describe_device, describe_hardware
 from medmtl.errors import InputError
-from medmtl.planning import Plan, TrainingFacts, make_plan, with_statistics
+from medmtl.planning import CaseFacts, Plan, make_plan, with_statistics
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
 from medmtl.run_place import refuse_place, refuse_taken
@@ -66,7 +65,7 @@ class Ready:
         return members(self.checked.cohort.cases, self.splits, fold)
 
 
-def make_ready(config: Config, *, strict: bool = False, progress: Progress = silent) -> Ready:
+def make_ready(config: Config, *, progress: Progress = silent) -> Ready:
     """Check the cohort, which divides its patients.
 
     Raises:
@@ -74,7 +73,7 @@ def make_ready(config: Config, *, strict: bool = False, progress: Progress = sil
     """
     tasks = build_tasks(config)
     checked = check_cohort(config, tasks, progress)
-    checked.refuse(strict=strict)
+    checked.refuse()
     splits = checked.splits
     assert splits is not None  # a split that cannot be made is a reject
     checked = replace(checked, cohort=with_hashes(checked.cohort, checked.sha256))
@@ -111,7 +110,7 @@ def start_run(
     ready: Ready,
     out: Path,
     fold: FoldName,
-    device: Literal["auto", "cpu", "cuda"],
+    device: DeviceName,
     progress: Progress = silent,
     processes: int = 1,
 ) -> RunFolder:
@@ -138,7 +137,7 @@ def start_run(
     cache = open_cache(ready.config, out, plan.preparation)
     refuse_full_disk(out, need, cache, [*train, *val])
     _prepare(cache, out, plan, ready, [*train, *val], progress)
-    plan = with_statistics(plan, ready.config, ready.tasks, _facts(ready, train, cache))
+    plan = with_statistics(plan, ready.config, ready.tasks, *_facts(ready, train, cache))
     initial = _initial(ready.config, plan, donor)
     return RunFolder.create(
         out,
@@ -219,22 +218,11 @@ def _folders(cases: Sequence[Case]) -> set[Path]:
     return {path.parent for case in cases for path in (*case.images.values(), *case.files.values())}
 
 
-def _facts(ready: Ready, train: Sequence[Case], cache: PreparedCache) -> TrainingFacts:
+def _facts(ready: Ready, train: Sequence[Case], cache: PreparedCache) -> tuple[list[CaseFacts], dict[str, list[Any]]]:
     chosen = {case.case_id for case in train}
     truths = {
         name: [target for case_id, target in ready.checked.learnable(name).items() if case_id in chosen]
         for name in ready.checked.truths
     }
-    return TrainingFacts([_seen(cache.get(case)) for case in train], truths)
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What planning reads of a prepared case; its arrays, and the open files behind them, are let go."""
-
-    native: Grid
-    statistics: tuple[Mapping[str, float], ...]
-
-
-def _seen(prepared: Prepared) -> _Seen:
-    return _Seen(prepared.native, prepared.statistics)
+    # what else a prepared case holds, its arrays and the open files behind them, is let go
+    return [CaseFacts(held.native, held.statistics) for held in map(cache.get, train)], truths

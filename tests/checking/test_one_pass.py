@@ -31,7 +31,7 @@ def test_a_sound_cohort_has_no_finding(folder: Folder) -> None:
     assert fingerprint.grid.shape == SHAPE
     assert fingerprint.label_counts["organ"] == {0: 6 * 7 * 8 - 3, 1: 1, 2: 2}
     assert fingerprint.channels["t1"].minimum == pytest.approx(scan(10).min())
-    checked.refuse(strict=True)
+    checked.refuse()
 
 
 def test_a_file_is_refused_where_it_stands_in_the_table(folder: Folder) -> None:
@@ -213,12 +213,11 @@ def test_refusing_names_the_codes_and_carries_every_finding(folder: Folder) -> N
     assert sorted(finding.code for finding in caught.value.findings) == ["B112", "B112", "B116"]
 
 
-def test_warnings_are_refused_only_when_strict(folder: Folder) -> None:
+def test_warnings_are_not_refused(folder: Folder) -> None:
     folder.rows[2]["size"] = ""
     checked = folder.check()
+    assert [finding.code for finding in checked.findings] == ["B116"]
     checked.refuse()
-    with pytest.raises(CohortError, match="B116"):
-        checked.refuse(strict=True)
 
 
 def test_progress_is_told_for_every_case(folder: Folder) -> None:
@@ -330,10 +329,10 @@ def test_the_command_has_the_exit_code_of_its_findings(folder: Folder, capsys: p
     assert said.splitlines()[-1] == "1 rejected, 0 warned about, 0 repaired: not fit for training"
 
 
-def test_strict_training_starts_nothing(folder: Folder) -> None:
-    folder.rows[2]["size"] = ""
+def test_training_with_a_fault_starts_nothing(folder: Folder) -> None:
+    folder.rows[2]["size"] = "2,5"
     folder.write()
     run = folder.path / "run"
-    with pytest.raises(CohortError, match=r"^the check found 1 faults \(B116 x1\)"):
-        api.train(folder.path / "config.yaml", run, device="cpu", strict=True)
+    with pytest.raises(CohortError, match=r"^the check found 1 faults \(B006 x1\)"):
+        api.train(folder.path / "config.yaml", run, device="cpu")
     assert not run.exists()

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from medmtl.data.crop import FOREGROUND_SHARE, centre_start, draw_start, whole_shape, window
+from medmtl.data.crop import FOREGROUND_SHARE, centre_start, draw_start, kept_inside, whole_shape, window
 
 SIZE = (30, 8, 20)
 PATCH = (10, 12, 20)
@@ -63,6 +63,10 @@ def test_a_patch_around_a_voxel_holds_it_in_its_middle() -> None:
     voxel = {"organ": {1: np.array([[14, 3, 9]], np.int32)}}
     starts = [draw_start(np.random.default_rng(seed), (30, 30, 30), (6, 6, 6), voxel) for seed in range(200)]
     assert 40 < starts.count((11, 0, 6)) < 100
+
+
+def test_a_window_is_moved_into_the_case_and_centred_where_that_is_smaller() -> None:
+    assert kept_inside((-3, 25, 4), (40, 30, 6), (16, 12, 8)) == (0, 18, -1)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medmtl.data.prepared import Prepared
-from medmtl.data.view import View, kept_inside
+from medmtl.data.view import View
 from medmtl.data.volume import Grid
 from medmtl.rng import generator
 
@@ -64,7 +64,3 @@ def test_tiles_of_a_case_that_no_mask_tells_of_are_spread() -> None:
     starts = View("tiles", SHAPE, tiles=3).starts(prepared(), SHAPE, None)
     assert len(set(starts)) == 3
     assert starts == sorted(starts)
-
-
-def test_a_window_is_moved_into_the_case_and_centred_where_that_is_smaller() -> None:
-    assert kept_inside((-3, 25, 4), (40, 30, 6), SHAPE) == (0, 18, -1)

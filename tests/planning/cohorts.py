@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from medmtl.data.fingerprint import Fingerprint
 from medmtl.data.volume import Grid
 from medmtl.device import Device
 from medmtl.networks.cost import Towers
-from medmtl.planning import Plan, TrainingFacts, make_plan
+from medmtl.planning import CaseFacts, Plan, make_plan
 from medmtl.planning.memory import Budget
 
 CPU = Device("cpu", bf16=False, cores=2)
@@ -52,19 +51,11 @@ def budget_of(plan: Plan, precision: str = "fp32", gigabytes: float = 8.0, outpu
     return Budget(plan.network, Towers(1, 1), outputs, precision, CPU, round(gigabytes * 1e9))
 
 
-@dataclass(frozen=True)
-class Scan:
-    """What planning reads of a prepared case."""
-
-    native: Grid
-    statistics: tuple[Mapping[str, float], ...]
-
-
-def scan(spacing: tuple[float, float, float] = (1.0, 1.0, 1.0), **changed: float) -> Scan:
+def scan(spacing: tuple[float, float, float] = (1.0, 1.0, 1.0), **changed: float) -> CaseFacts:
     values = {"min": 0.0, "mean": 100.0, "std": 10.0, "p005": 5.0, "p995": 200.0, "nonzero_fraction": 0.9, **changed}
-    return Scan(Grid((8, 8, 8), np.diag([*spacing, 1.0])), (values,))
+    return CaseFacts(Grid((8, 8, 8), np.diag([*spacing, 1.0])), (values,))
 
 
-def facts(*scans: Scan) -> TrainingFacts:
+def facts(*scans: CaseFacts) -> tuple[Sequence[CaseFacts], dict[str, list[Any]]]:
     mask = {"voxels": 512, "counts": {1: 20}}
-    return TrainingFacts(scans, {"lesion": [mask] * 2, "grade": ["low", "low", "high"]})
+    return scans, {"lesion": [mask] * 2, "grade": ["low", "low", "high"]}

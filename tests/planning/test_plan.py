@@ -16,13 +16,13 @@ from tests.planning.cohorts import SMALL, configured, facts, fingerprint, planne
 class TestStorage:
     def test_a_plan_survives_the_file(self, small: Plan, tmp_path: Path) -> None:
         config = configured(tmp_path)
-        plan = with_statistics(small, config, build_tasks(config), facts(scan(), scan()))
+        plan = with_statistics(small, config, build_tasks(config), *facts(scan(), scan()))
         assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
 
     @pytest.mark.parametrize("place", [(), ("network",), ("preparation",), ("intensities", 0)])
     def test_unknown_keys_are_refused(self, small: Plan, tmp_path: Path, place: tuple[Any, ...]) -> None:
         config = configured(tmp_path)
-        plan = with_statistics(small, config, build_tasks(config), facts(scan()))
+        plan = with_statistics(small, config, build_tasks(config), *facts(scan()))
         data = json.loads(json.dumps(plan.to_json()))
         section = data
         for key in place:

@@ -11,15 +11,15 @@ import pytest
 from medmtl import api
 from medmtl.build import build_tasks
 from medmtl.config import load
-from medmtl.planning import Plan, with_statistics
+from medmtl.planning import CaseFacts, Plan, with_statistics
 from medmtl.training.start import make_ready, start_run
-from tests.planning.cohorts import Scan, configured, facts, scan
+from tests.planning.cohorts import configured, facts, scan
 
 
 class TestStatistics:
-    def of(self, folder: Path, plan: Plan, *scans: Scan, **overrides: Any) -> Plan:
+    def of(self, folder: Path, plan: Plan, *scans: CaseFacts, **overrides: Any) -> Plan:
         config = configured(folder, **overrides)
-        return with_statistics(plan, config, build_tasks(config), facts(*scans))
+        return with_statistics(plan, config, build_tasks(config), *facts(*scans))
 
     def test_hounsfield_units_are_known_by_their_minimum(self, small: Plan, tmp_path: Path) -> None:
         plan = self.of(

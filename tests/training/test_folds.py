@@ -12,7 +12,7 @@ from medmtl.cli import main
 from medmtl.errors import InputError
 from medmtl.progress import silent
 from medmtl.training import folds
-from medmtl.training.folds import Start
+from medmtl.training.folds import Folds
 from medmtl.training.start import Ready, make_ready, refuse_out
 from tests.conftest import TINY
 
@@ -23,16 +23,16 @@ def ready(tiny_cohort: Path) -> Ready:
     return make_ready(configuration.load(tiny_cohort, TINY))
 
 
-def start(ready: Ready, out: Path, *, resume: bool) -> Start:
+def training(ready: Ready, out: Path, *, resume: bool) -> Folds:
     """A training of all folds."""
-    return Start(ready.config, out, "all", "cpu", resume, False, silent, ready)
+    return Folds(ready.config, out, "all", "cpu", resume, silent, ready)
 
 
 @pytest.mark.covers("B165")
 @pytest.mark.parametrize("resume", [False, True])
 def test_no_folds_are_made_in_a_run(ready: Ready, trained_run: Path, resume: bool) -> None:
     with pytest.raises(InputError, match=r"^\[B165\] .* is a run, and no folds are made in one"):
-        start(ready, trained_run, resume=resume).folds()
+        training(ready, trained_run, resume=resume).numbers()
     assert not list(trained_run.glob("fold-*"))
 
 
@@ -45,15 +45,15 @@ def test_the_folder_of_the_folds_is_no_cohort_and_nobody_else_s(
     (tmp_path / "taken" / "notes.txt").touch()
     for place, code in ((tiny_cohort.parent, "B043"), (tmp_path / "taken", "B042")):
         with pytest.raises(InputError, match=rf"^\[{code}\] {place} "):
-            start(ready, place, resume=resume).folds()
+            training(ready, place, resume=resume).numbers()
 
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_what_a_killed_start_left_does_not_stand_in_the_way(ready: Ready, tmp_path: Path, resume: bool) -> None:
     out = tmp_path / "folds"
     (out / ".fold-0.tmp-1").mkdir(parents=True)
-    assert start(ready, out, resume=resume).folds() == [0, 1]
-    assert start(ready, tmp_path / "new", resume=resume).folds() == [0, 1]
+    assert training(ready, out, resume=resume).numbers() == [0, 1]
+    assert training(ready, tmp_path / "new", resume=resume).numbers() == [0, 1]
 
 
 @pytest.mark.covers("B042")
@@ -62,13 +62,13 @@ def test_folds_are_gone_on_with_and_never_started_a_second_time(
 ) -> None:
     out = tmp_path / "folds"
     shutil.copytree(trained_run, out / "fold-0")
-    assert start(ready, out, resume=True).folds() == [0, 1]
+    assert training(ready, out, resume=True).numbers() == [0, 1]
     again = r"^\[B042\] .* exists and is not empty; choose another --out, or resume its folds with --fold all --resume"
     with pytest.raises(InputError, match=again):
-        start(ready, out, resume=False).folds()
+        training(ready, out, resume=False).numbers()
     with pytest.raises(InputError, match=again):
         refuse_out(ready, out)
-    single = Start(ready.config, out, 0, "cpu", True, False, silent, ready)
+    single = Folds(ready.config, out, 0, "cpu", True, silent, ready)
     with pytest.raises(InputError, match=r"^\[B165\] there is no run at .*: resume it with --fold all$"):
         single.run(0, 1)
 
@@ -107,11 +107,11 @@ def test_no_run_is_made_at_a_link_to_itself(
 def test_the_folds_share_a_cache_beside_their_folder(tiny_cohort: Path, tmp_path: Path) -> None:
     out = tmp_path / "folds"
     config = configuration.load(tiny_cohort, TINY)
-    run = Start(config, out, "all", "cpu", False, False, silent).run(0, 1)
+    run = Folds(config, out, "all", "cpu", False, silent).run(0, 1)
     assert {path.name for path in tmp_path.iterdir()} == {"folds", ".medmtl-cache"}
     assert [path.name for path in out.iterdir()] == ["fold-0"]
     # where the training itself looks for it
     assert run.load_config().cache.folder == tmp_path / ".medmtl-cache"
-    assert Start(config, out, 0, "cpu", False, False, silent).config.cache.folder is None
+    assert Folds(config, out, 0, "cpu", False, silent).config.cache.folder is None
     chosen = configuration.load(tiny_cohort, {**TINY, "cache.folder": "/elsewhere"})
-    assert Start(chosen, out, "all", "cpu", False, False, silent).config.cache.folder == Path("/elsewhere")
+    assert Folds(chosen, out, "all", "cpu", False, silent).config.cache.folder == Path("/elsewhere")

@@ -58,7 +58,7 @@ def test_no_labelled_case_is_starved_and_the_epoch_of_the_log_says_when_all_were
     wanted = {
         c.case_id for c in training.cases if any(c.case_id in training.truths[name] for name in training.encoders)
     }
-    steps = next(steps for steps in range(1, 1000) if training.order.epoch(steps) >= 1)
+    steps = next(steps for steps in range(1, 1000) if session.training.epoch(steps) >= 1)
     assert set(chosen(session, steps)) == wanted
     epochs = [record["epoch"] for record in records(sampled) if "epoch" in record]
     assert epochs == [round(2 * step / training.order.span, 4) for step in range(1, 7)]
