@@ -86,6 +86,18 @@ def test_sites_with_equal_shares_reach_chance_and_the_primary_metric_stays_the_h
     assert headline(TASK, found) is None
 
 
+def test_a_site_that_may_rank_no_better_than_chance_is_no_headline() -> None:
+    cases = [
+        case(site, "high" if rank < highs else "low", 0.5, number=rank)
+        for site, highs in (("a", 11), ("b", 9))
+        for rank in range(20)
+    ]
+    found = site_estimates(TASK, cases, learned_of(cases))
+    low, high = found["auc_site_alone"].ci95 or (1.0, 0.0)
+    assert low < 0.5 < 0.55 < high
+    assert headline(TASK, found) is None
+
+
 def test_few_cases_are_not_called_confounded() -> None:
     cases = [case("a", "high", 0.9, number=n) for n in range(4)] + [case("b", "low", 0.1, number=n) for n in range(4)]
     found = site_estimates(TASK, cases, learned_of(cases))
