@@ -18,7 +18,7 @@ import torch
 
 from medmtl.data.channels import with_indicators
 from medmtl.data.crop import Triple, whole_shape, window, window_around
-from medmtl.data.lesion import lesion_centre, marked
+from medmtl.data.lesion import lesion_centre
 from medmtl.device import autocast
 from medmtl.inference.ask import Ask, forward, model_device
 from medmtl.inference.planes import Drained, Stream
@@ -111,7 +111,7 @@ class PredictedLesion:
     def see(self, probability_KDHW: torch.Tensor) -> None:
         """The next planes of the task."""
         start = sum(map(len, self._marked))
-        self._marked.append(marked(self._task.decide(probability_KDHW).numpy(), self._task.ignored_value))
+        self._marked.append(self._task.decide(probability_KDHW).numpy() != 0)
         likeliest = self._task.foreground(probability_KDHW[None])[0, 0]
         x, y, z = (int(n) for n in np.unravel_index(int(likeliest.argmax()), tuple(likeliest.shape)))
         value = float(likeliest[x, y, z])

@@ -135,10 +135,10 @@ def logit_interval(value: float, influence_N: FloatArray, patient_N: IntArray, m
         method: its name.
 
     Returns:
-        An interval; without bounds where the variance is zero, and of 0 and 1, which have no logit.
+        An interval; without bounds where the variance is zero, as it is of 0 and of 1, which have no logit.
     """
     error = float(np.sqrt((np.bincount(patient_N, weights=influence_N) ** 2).sum()))
-    if error < 1e-12 or value in (0.0, 1.0):
+    if error < 1e-12:
         return Interval(why="its estimated variance is zero")
     half = Z95 * error / (value * (1 - value))
     return Interval((float(expit(logit(value) - half)), float(expit(logit(value) + half))), method)

@@ -25,6 +25,7 @@ from medmtl.checking import check_cohort
 from medmtl.checking.known import known_of
 from medmtl.cli import main
 from medmtl.errors import ArtefactError, CohortError, InputError
+from medmtl.evaluation import external
 from medmtl.files import sha256_file
 from medmtl.tasks.segmentation import Segmentation
 from tests.conftest import TINY
@@ -207,6 +208,16 @@ def test_channels_are_matched_by_name(run: Path, oslo: Path, tmp_path: Path) -> 
     less = write_config(oslo.parent, "less.yaml", "{extra: scan}", risk=TASKS["risk"])
     with pytest.raises(InputError, match=f"less.yaml has no channel {name}"):
         medmtl.evaluate(run, config=less, device="cpu")
+
+
+def test_what_the_model_does_not_read_need_not_be_sound_in_another_cohort(tiny_cohort: Path) -> None:
+    own = medmtl.config.load(tiny_cohort)
+    cohort = own.cohort.model_copy(update={"covariates": {"age": "number"}})
+    split = own.split.model_copy(update={"column": "part"})
+    other = own.model_copy(update={"cohort": cohort, "split": split})
+    matched, skipped = external._matched(other, tiny_cohort, own, build_tasks(own))
+    assert (matched.cohort.covariates, matched.split.column, skipped) == ({}, None, [])
+    assert list(matched.tasks) == list(own.tasks)
 
 
 def test_the_other_cohort_is_checked_first(run: Path, oslo: Path, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from matplotlib import image as png
 from matplotlib.figure import Figure as Canvas
 
 from medmtl.data.volume import Grid, Volume
-from medmtl.evaluation.pictures import ON_SCAN, _numbers_at_risk, draw, loss_curve, overlay
+from medmtl.evaluation import pictures
+from medmtl.evaluation.pictures import ON_SCAN, ON_WHITE, _numbers_at_risk, draw, loss_curve, overlay
 from medmtl.metrics.calibration import CalibrationPoint
 from medmtl.metrics.figures import (
     BlandAltmanFigure,
@@ -62,6 +63,29 @@ def test_the_outline_lies_where_the_mask_is_also_at_the_edge() -> None:
     assert rows.max() == pytest.approx(2 / 3 * side, abs=0.03 * side)
     assert columns.max() == pytest.approx(2 / 3 * side, abs=0.03 * side)
     assert picture.legend == (("core", ON_SCAN[0], "solid"),)
+
+
+def test_a_reference_is_solid_and_a_prediction_dashed() -> None:
+    grid = Grid((30, 30, 2), np.diag([1.0, 1.0, 3.0, 1.0]))
+    mask, zeros = np.zeros(grid.shape, np.uint8), np.zeros(grid.shape, np.uint8)
+    mask[10:20, 10:20, 1] = 7
+    scan, drawn, nothing = (Volume(array, grid) for array in (zeros.astype(np.float32), mask, zeros))
+    solid, dashed = (
+        np.count_nonzero(np.ptp(brightness(overlay(scan, *pair, {7: "core"}).uri), axis=2) > 0.2)
+        for pair in ((drawn, nothing), (nothing, drawn))
+    )
+    assert 0.4 * solid < dashed < 0.85 * solid
+
+
+def test_a_millimetre_is_as_long_up_as_across() -> None:
+    grid = Grid((3, 40, 20), np.diag([5.0, 1.0, 2.0, 1.0]))
+    mask = np.zeros(grid.shape, np.uint8)
+    mask[1, 10:30, 5:15] = 1  # 20 mm by 20 mm
+    zeros = np.zeros(grid.shape, np.uint8)
+    picture = overlay(Volume(zeros.astype(np.float32), grid), Volume(mask, grid), Volume(zeros, grid), {1: "a"})
+    assert picture.caption.startswith("sagittal slice 2 of 3")
+    rows, columns = np.nonzero(np.ptp(brightness(picture.uri), axis=2) > 0.2)
+    assert np.ptp(rows) == pytest.approx(np.ptp(columns), rel=0.03)
 
 
 def test_an_empty_reference_shows_the_false_prediction() -> None:
@@ -161,3 +185,62 @@ def test_a_froc_curve_is_drawn_and_one_without_points_is_not() -> None:
     assert picture.caption == "nodule: FROC"
     assert picture.uri.startswith("data:image/svg+xml")
     assert draw(FrocFigure("nodule: FROC", (), ())) is None
+
+
+ONE, OTHER = CalibrationPoint(0.2, 0.4, (0.1, 0.6)), CalibrationPoint(0.7, 0.8, (0.5, 0.9))
+
+
+@pytest.mark.parametrize(
+    ("figure", "across", "up", "points"),
+    [
+        (ScatterFigure("a", (1.0, 2.0), (4.0, 8.0)), "observed", "predicted", [[1, 4], [2, 8]]),
+        (
+            BlandAltmanFigure("a", (1.0, 2.0), (4.0, 8.0), (3.0, 6.0, 9.0)),
+            "mean of observed and predicted",
+            "predicted − observed",
+            [[1, 4], [2, 8]],
+        ),
+        (
+            RocFigure("a", (("b", (0.0, 0.1, 1.0), (0.0, 0.9, 1.0)),)),
+            "false positive rate",
+            "true positive rate",
+            [[0, 0], [0.1, 0.9], [1, 1]],
+        ),
+        (
+            CalibrationFigure("a", (("b", (ONE, OTHER)),)),
+            "predicted probability",
+            "observed share",
+            [[0.2, 0.4], [0.7, 0.8]],
+        ),
+        (
+            FrocFigure("a", (0.125, 8.0), (0.2, 0.9)),
+            "false positives per case",
+            "sensitivity",
+            [[0.125, 0.2], [8, 0.9]],
+        ),
+        (
+            KaplanMeierFigure("a", (("b", (0.0, 3.0), (1.0, 0.6)),)),
+            "time",
+            "share without the event",
+            [[0, 1], [3, 0.6]],
+        ),
+    ],
+    ids=["scatter", "Bland-Altman", "ROC", "calibration", "FROC", "Kaplan-Meier"],
+)
+def test_points_lie_where_the_names_of_the_axes_say(
+    figure: Figure, across: str, up: str, points: list[list[float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Canvas] = []
+    monkeypatch.setattr(pictures, "_uri", lambda canvas, kind: drawn.append(canvas) or "data:")
+    draw(figure)
+    axes = drawn[0].axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == (across, up)
+    if isinstance(figure, ScatterFigure | BlandAltmanFigure):
+        found = axes.collections[0].get_offsets()
+    else:
+        (line,) = [line for line in axes.lines if line.get_color() == ON_WHITE[0]]
+        found = line.get_xydata()
+    np.testing.assert_allclose(np.asarray(found), points)
+    if isinstance(figure, BlandAltmanFigure):
+        lines = [(line.get_ydata()[0], line.get_linestyle()) for line in axes.lines if line.get_color() == ON_WHITE[1]]
+        assert lines == [(3.0, "--"), (6.0, "-"), (9.0, "--")]

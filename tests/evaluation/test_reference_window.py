@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from medmtl.data.case import Case
+from medmtl.data.finding import Finding
+from medmtl.evaluation import score
 from medmtl.evaluation.reference_window import moved_cases, moved_json
-from medmtl.tasks.base import ScoredCase
+from medmtl.evaluation.selection import Group, Selection
+from medmtl.tasks.base import ScoredCase, Task
 from medmtl.tasks.classification import Classification
 from medmtl.tasks.regression import Regression
 
@@ -47,3 +54,37 @@ def test_errors_are_those_of_the_reference_window() -> None:
     moved = moved_cases({"size": task}, {"size": predicted}, {}, {"size": (2.5,)})["size"]
     assert moved.reference.scores["absolute_error"] == pytest.approx(0.5)
     assert moved.predicted.scores["absolute_error"] == pytest.approx(3.0)
+
+
+class Asked(Exception):
+    """By the test."""
+
+
+class Modelless(Group):
+    def reference(self) -> dict[str, dict[str, float]]:
+        return {}
+
+    def fitted(self) -> dict[str, Task]:
+        return {}
+
+
+class Predictor:
+    unfinished = ()
+
+    def __init__(self, runs: object, device: str) -> None:
+        pass
+
+    def predict(self, case: Case, *, with_reference: bool) -> None:
+        raise Asked(with_reference)
+
+
+@pytest.mark.parametrize(("findings", "asked"), [(None, True), ([], False)], ids=["own cohort", "another cohort"])
+def test_labels_of_another_cohort_are_not_read_as_the_training_reads_its_own(
+    findings: Sequence[Finding] | None, asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score, "Predictor", Predictor)
+    cases = {"a": Case("a", "a", None, 2, {})}
+    selection = Selection("all", (0,), {}, {}, [Modelless(0, [], ["a"])], cases, {}, findings=findings)
+    with pytest.raises(Asked) as raised:
+        score.evaluate_selection(selection, tmp_path)
+    assert raised.value.args == (asked,)

@@ -9,10 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medmtl.data.formats.nifti import write_mask
+from medmtl.data.formats.nifti import read_label, write_mask
+from medmtl.data.volume import Volume
+from medmtl.evaluation import report
+from medmtl.evaluation.pictures import Picture
 from medmtl.evaluation.report import write_report
 from medmtl.evaluation.score import Scores
 from medmtl.run_folder import RunFolder
+from medmtl.tasks.segmentation import Segmentation, SegmentationOptions
 from tests.evaluation.test_report import GRID, make_run, make_scores
 
 
@@ -65,3 +69,42 @@ def test_an_overlay_says_that_its_reference_is_empty(tmp_path: Path, scores: Sco
     page = write_report(found, [run]).read_text(encoding="utf-8")
     assert "Worst: dice 0.000; the reference is empty; axial slice" in page
     assert page.count("the reference is empty") == 2  # the caption and the picture's own text
+
+
+def test_losses_are_those_of_the_task_and_of_training_or_validation(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = {}
+
+    def keep(task: str, training: list[tuple[int, float]], validation: list[tuple[int, float]]) -> None:
+        drawn[task] = (training[:2], len(training), validation)
+
+    monkeypatch.setattr(report, "loss_curve", keep)
+    assert report._loss_curves(run, ["lesion", "size", "grade"]) == []
+    assert drawn == {
+        "lesion": ([(1, 1.0), (2, 0.5)], 400, [(400, 0.2)]),
+        "size": ([(1, 1.5), (2, 1.0)], 400, []),
+        "grade": ([], 0, []),
+    }
+
+
+def test_a_reference_of_another_cohort_is_shown_in_the_models_values(
+    tmp_path: Path, scores: Scores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = scores.cases["lesion"][0]
+    expected = read_label(first.truth).array
+    write_mask(tmp_path / "other.nii.gz", np.array([0, 7, 1], np.uint8)[expected], GRID)
+    labels = {"core": 1, "rim": 7}
+    other = Segmentation("lesion", SegmentationOptions(kind="segmentation", column="tumour", labels=labels))
+    shown = []
+
+    def keep(image: Volume, reference: Volume, predicted: Volume, names: dict[int, str]) -> Picture:
+        shown.append((reference.array, predicted.array))
+        return Picture("", "")
+
+    monkeypatch.setattr(report, "overlay", keep)
+    case = replace(first, truth=tmp_path / "other.nii.gz")
+    report._overlays(replace(scores, cases={"lesion": [case]}, readers={"lesion": other}), "lesion")
+    ((reference, predicted),) = shown
+    np.testing.assert_array_equal(reference, expected)
+    np.testing.assert_array_equal(predicted, read_label(scores.folder / f"masks/lesion/{case.case_id}.nii.gz").array)

@@ -2,13 +2,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from medmtl.data.case import Case
+from medmtl.data.split import Fold, Splits
 from medmtl.evaluation.score import Scores, metrics_json
+from medmtl.evaluation.selection import learned_by
 from medmtl.evaluation.site import NOTHING_WITHIN, headline, site_estimates, within_estimates
 from medmtl.evaluation.tables import summary_table, within_site_table
 from medmtl.metrics.estimate import Estimate
+from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import ScoredCase
 from medmtl.tasks.classification import Classification, ClassificationOptions, ClassificationResult
 from medmtl.tasks.regression.task import Regression, RegressionOptions
@@ -78,6 +83,18 @@ def test_sites_with_equal_shares_reach_chance_and_the_primary_metric_stays_the_h
     found = site_estimates(TASK, cases, learned_of(cases))
     assert found["auc_site_alone"].value == 0.5
     assert found["auc_within_site"].value == 1.0
+    assert headline(TASK, found) is None
+
+
+def test_a_site_that_may_rank_no_better_than_chance_is_no_headline() -> None:
+    cases = [
+        case(site, "high" if rank < highs else "low", 0.5, number=rank)
+        for site, highs in (("a", 11), ("b", 9))
+        for rank in range(20)
+    ]
+    found = site_estimates(TASK, cases, learned_of(cases))
+    low, high = found["auc_site_alone"].ci95 or (1.0, 0.0)
+    assert low < 0.5 < 0.55 < high
     assert headline(TASK, found) is None
 
 
@@ -151,3 +168,35 @@ def test_the_score_within_sites_is_computed_once_and_read(monkeypatch: pytest.Mo
     summary_table(scores)
     assert table is not None and table.rows[0][3] == "0.500"
     assert len(calls) == 2
+
+
+class Run:
+    """A run that is nothing but its fold and the split."""
+
+    def __init__(self, fold: int | str) -> None:
+        self.fold = fold
+
+    def load_manifest(self) -> dict[str, Any]:
+        return {"fold": self.fold}
+
+    def load_splits(self) -> Splits:
+        return Splits((Fold(("a", "b"), ("c", "d")), Fold(("c", "d"), ("a", "b"))), ("t",), ())
+
+
+@pytest.mark.parametrize(
+    ("folds", "split", "trained"),
+    [
+        ((0, 1), "val", {0: "ab", 1: "d"}),
+        ((1,), "train", {1: "d"}),
+        ((0, 1), "test", {0: "abd"}),  # all models answer together, under the first one's number
+        (("none",), "test", {0: "abd"}),
+    ],
+)
+def test_a_site_is_learned_from_the_labelled_cases_that_the_models_were_trained_on(
+    folds: tuple[int | str, ...], split: str, trained: dict[int, str]
+) -> None:
+    cases = [Case(name, name, f"at {name}", 2, {}) for name in "abcdt"]
+    targets = {name: f"truth of {name}" for name in "abdt"}
+    runs = cast("list[RunFolder]", [Run(fold) for fold in folds])
+    expected = {fold: [(f"at {name}", targets[name]) for name in names] for fold, names in trained.items()}
+    assert learned_by(runs, split, cases, {"grade": targets}) == {"grade": expected}

@@ -213,6 +213,19 @@ def test_a_shared_page_hides_a_site_of_one_person_with_five_scans() -> None:
     assert open_page is not None and {row[0]: row[1:4] for row in open_page.rows}["small"] == ("5", "5", "0")
 
 
+def test_a_site_has_the_mean_and_the_sample_deviation_of_its_values() -> None:
+    task = Regression("size", RegressionOptions(kind="regression", column="size"), {"median_value": 2.0})
+    values = [("a", 1.0), ("a", 2.0), ("a", 3.0), ("b", 5.0)]
+    cases = [
+        ScoredCase(f"c{n}", f"p{n}", site, 0, value, RegressionResult(value=value + 0.5))
+        for n, (site, value) in enumerate(values)
+    ]
+    table = site_table(scores_of(task, cases), "size", share=False)
+    assert table is not None
+    assert table.columns[:4] == ("site", "cases", "mean target (SD)", "mae")
+    assert [row[:4] for row in table.rows] == [("a", "3", "2.00 (1.00)", "0.500"), ("b", "1", "5.00 (–)", "0.500")]
+
+
 @pytest.mark.parametrize(("lows", "highs", "counted"), [(5, 7, True), (4, 8, False), (12, 0, False)])
 def test_a_shared_page_counts_no_class_that_few_patients_of_a_site_have(lows: int, highs: int, counted: bool) -> None:
     scores = scores_of(TASK, [*graded("a", lows, highs), *graded("b", 9, 9)])

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
-from medmtl.data.prepared import Intensity, Preparation
+from medmtl.data.prepared import Intensity, Preparation, Prepared
 from medmtl.inference.ask import Ask
 from medmtl.inference.case_view import PredictedLesion, SecondScan, case_view_activations
+from medmtl.inference.predict import reference_centre
 from medmtl.model import MultiTaskModel
 from medmtl.networks.shape import NetworkShape
 from medmtl.planning import CaseView, Plan
@@ -139,7 +142,18 @@ def test_the_whole_case_is_looked_at_as_the_view_prepares_it(caplog: pytest.LogC
     assert "leaves out" in message
 
 
-def test_a_lesion_of_a_part_that_nobody_labelled_is_none() -> None:
+def test_where_no_voxel_is_likelier_than_another_the_first_one_is_looked_at() -> None:
     empty = torch.zeros((3, *SIZE))
     empty[0] = 1.0
-    assert predicted_centre(empty) == tuple(np.unravel_index(0, SIZE))
+    assert predicted_centre(empty) == (0, 0, 0)
+
+
+def test_a_references_lesion_is_no_part_that_nobody_labelled() -> None:
+    label = np.zeros(SIZE, np.uint8)
+    label[10:20, 8:18], label[3:6, 4:7, 5:8] = 255, 1
+    prepared, unlabelled = (cast(Prepared, SimpleNamespace(labels=held)) for held in ({"tumour": label}, {}))
+    planned = plan("lesion", around="tumour")
+    planned = replace(planned, preparation=replace(PREPARATION, ignored={"tumour": 255}))
+    assert reference_centre(prepared, planned) == (4, 5, 6)
+    assert reference_centre(unlabelled, planned) is None
+    assert reference_centre(prepared, plan("tiles", tiles=2)) is None

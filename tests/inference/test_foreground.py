@@ -19,6 +19,12 @@ def test_the_window_lies_around_the_body_and_not_in_the_middle() -> None:
     assert lost == 0
 
 
+def test_a_few_bright_voxels_hide_no_body() -> None:
+    image = scan((slice(26, 38), slice(2, 10), slice(12, 18)))
+    image[0, 37, 9, 17] = 1000.0
+    assert foreground_window(image, (16, 12, 8)) == ((24, 0, 11), 0.0)
+
+
 def test_what_does_not_fit_is_told() -> None:
     start, lost = foreground_window(scan((slice(0, 32), slice(0, 12), slice(0, 8))), (16, 12, 8))
     assert start == (8, 0, 0)

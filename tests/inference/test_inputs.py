@@ -14,7 +14,8 @@ from medmtl import config as configuration
 from medmtl.config import Config
 from medmtl.data.finding import Findings
 from medmtl.errors import CohortError, InputError
-from medmtl.inference.inputs import case_of_files, cases_of
+from medmtl.inference.inputs import case_of_files, cases_of, cells_of
+from medmtl.sections import ChannelSection
 
 ONE = ("image",)
 TWO = ("ed", "es")
@@ -63,6 +64,25 @@ def test_a_table_needs_no_more_than_case_ids_and_channels(
     cases = cases_of([str(write_rows(tmp_path / name, rows, delimiter))], trained, ONE)
     assert [(case.case_id, case.images["image"]) for case in cases] == [("007", images[0]), ("b", images[1])]
     assert not cases[0].cells and not cases[0].files
+
+
+def test_words_for_missing_and_folders_outside_are_those_of_the_training(
+    images: list[Path], trained: Config, tmp_path: Path
+) -> None:
+    channels = {"image": "image", "t2": ChannelSection(column="t2", optional=True)}
+    section = {"channels": channels, "missing": ("", "n/a"), "roots": (tmp_path,)}
+    given = trained.model_copy(update={"cohort": trained.cohort.model_copy(update=section)})
+    (tmp_path / "tables").mkdir()
+    rows = [("case_id", "image", "t2"), ("a", f"../{images[0].name}", "n/a")]
+    (case,) = cases_of([str(write_rows(tmp_path / "tables" / "new.csv", rows))], given, ("image", "t2"))
+    assert list(case.images) == ["image"] and case.images["image"].samefile(images[0])
+
+
+@pytest.mark.parametrize(("value", "cell"), [("n/a", None), ("", None), (None, None), (61, "61"), ("61.5", "61.5")])
+def test_a_word_for_missing_is_no_value_of_a_covariate(value: Any, cell: str | None, trained: Config) -> None:
+    cohort = trained.cohort.model_copy(update={"covariates": {"age": "number"}, "missing": ("n/a",)})
+    tasks = {name: options.model_copy(update={"inputs": "both"}) for name, options in trained.tasks.items()}
+    assert cells_of({"age": value}, trained.model_copy(update={"cohort": cohort, "tasks": tasks})) == {"age": cell}
 
 
 def test_labels_of_a_table_are_not_looked_at(images: list[Path], trained: Config, tmp_path: Path) -> None:

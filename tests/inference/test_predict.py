@@ -3,7 +3,8 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,15 +13,19 @@ import torch
 import medmtl
 from medmtl import checkpoint
 from medmtl.data.case import Case
+from medmtl.data.covariates import NumberCovariate
 from medmtl.data.formats.nifti import read_image, write_mask
+from medmtl.data.prepared import Intensity
 from medmtl.data.volume import Grid
 from medmtl.errors import ArtefactError, InputError, MedmtlError, NumericError
 from medmtl.inference import predict as predict_module
 from medmtl.inference.case_prediction import CasePrediction
 from medmtl.inference.forward import stream
-from medmtl.inference.planes import Stream
+from medmtl.inference.planes import Planes, Stream
 from medmtl.inference.predict import Predictor
+from medmtl.planning import Plan
 from medmtl.run_folder import RunFolder
+from medmtl.tasks.detection import Detection, DetectionOptions
 from medmtl.tasks.regression.task import RegressionResult
 
 
@@ -58,16 +63,97 @@ def test_a_case_of_other_channels_is_refused(predictor: Predictor, tmp_path: Pat
         predictor.predict(case(tmp_path / "absent.nii.gz", "t1"))
 
 
+@pytest.mark.parametrize("tasks", [("risk",), ("lesion",), ("lesion", "risk")], ids=", ".join)
 def test_an_answer_that_is_not_finite_is_never_given(
-    predictor: Predictor, tiny_cohort: Path, monkeypatch: pytest.MonkeyPatch
+    tasks: tuple[str, ...], predictor: Predictor, tiny_cohort: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*arguments: Any, **options: Any) -> Stream:
-        found = yield from stream(*arguments, **options)
-        return {**found, "risk": found["risk"] * torch.nan}
+        parts = stream(*arguments, **options)
+        value = next(parts).values["lesion"].clone()
+        if "lesion" in tasks:
+            value[0, 0, 0, 0] = torch.inf
+        yield Planes({"lesion": value})
+        found = yield from parts
+        return {name: value * torch.nan if name in tasks else value for name, value in found.items()}
 
     monkeypatch.setattr(predict_module, "stream", broken)
-    with pytest.raises(NumericError, match="'c1': the model's answer is not finite for risk"):
+    with pytest.raises(NumericError, match=f"'c1': the model's answer is not finite for {', '.join(tasks)}$"):
         predictor.predict(case(tiny_cohort.parent / "images" / "case_001.nii.gz"))
+
+
+def test_boxes_that_are_not_finite_are_no_answer() -> None:
+    broken: set[str] = set()
+    own = SimpleNamespace(tasks={"boxes": Detection("boxes", DetectionOptions(kind="detection", column="lesion"))})
+    found = [{"boxes": torch.full((1, 7), torch.nan)}, {"boxes": torch.zeros(0, 7)}]
+    assert Predictor._joined(cast(Predictor, own), found, cast(Any, None), broken) == {}
+    assert broken == {"boxes"}
+
+
+def streamed(predictor: Predictor, reading: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Any]]]:
+    """What each model is asked: its plan and image, and the options."""
+    asked: list[tuple[Any, dict[str, Any]]] = []
+
+    def keep(model: Any, tasks: Any, plan: Plan, image_CDHW: torch.Tensor, **options: Any) -> None:
+        asked.append(((plan, image_CDHW.clone()), options))
+
+    monkeypatch.setattr(predict_module, "stream", keep)
+    predictor._streams(reading)
+    return asked
+
+
+def test_the_options_of_inference_are_followed(
+    trained_run: Path, tiny_cohort: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder.open(trained_run)
+    config, other = run.load_config(), "fp32" if run.load_plan().precision == "bf16" else "bf16"
+    inference = config.inference.model_copy(update={"overlap": 0.7, "precision": other})
+    changed = config.model_copy(update={"inference": inference})
+    monkeypatch.setattr(RunFolder, "load_config", lambda self: changed)
+    predictor = Predictor([run], "cpu")
+    reading = predictor.read(case(tiny_cohort.parent / "images" / "case_001.nii.gz"))
+    (((plan, _), options),) = streamed(predictor, reading, monkeypatch)
+    assert (options["overlap"], plan.precision) == (0.7, other)
+
+
+def test_each_fold_sees_a_case_as_its_own_training_did(
+    trained_run: Path, tiny_cohort: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder.open(trained_run)
+    predictor = Predictor([run, run], "cpu")
+    for fold, (middle, low) in enumerate([(100.0, 40.0), (300.0, 60.0)]):
+        own = predictor._members[fold]
+        learned: dict[str, Any] = {
+            "intensities": (Intensity("ct", (-1000.0, 1000.0), middle, 10.0),),
+            "covariates": (NumberCovariate("age", low, 10.0, low, low + 20, 0),),
+        }
+        predictor._members[fold] = replace(own, plan=replace(own.plan, **learned))
+    told = replace(case(tiny_cohort.parent / "images" / "case_001.nii.gz"), cells={"age": "70"})
+    reading = predictor.read(told)
+    (first, one), (second, other) = streamed(predictor, reading, monkeypatch)
+    torch.testing.assert_close(first[1] - second[1], torch.full_like(first[1], 20.0))
+    assert one["covariates_N"][0] != other["covariates_N"][0]
+    # an age that one of the folds was trained on is not strange
+    assert reading.strange == ()
+    assert predictor._strange_covariates(replace(told, cells={"age": "150"})) == ("covariate_age",)
+
+
+def test_a_scan_that_is_looked_at_again_is_not_overwritten(
+    predictor: Predictor, tiny_cohort: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = predictor.read(case(tiny_cohort.parent / "images" / "case_001.nii.gz"))
+    before = reading.prepared.image_CDHW.copy()
+    streamed(predictor, replace(reading, with_reference=True), monkeypatch)
+    np.testing.assert_array_equal(reading.prepared.image_CDHW, before)
+
+
+def test_folds_of_other_spacings_are_refused(trained_run: Path) -> None:
+    class Coarser(RunFolder):
+        def load_plan(self) -> Plan:
+            plan = super().load_plan()
+            return replace(plan, preparation=replace(plan.preparation, spacing=(9.0, 9.0, 9.0)))
+
+    with pytest.raises(ArtefactError, match="trained for different tasks, channels or spacings"):
+        Predictor([RunFolder.open(trained_run), Coarser(trained_run)], "cpu")
 
 
 @pytest.mark.covers("B147")

@@ -62,8 +62,10 @@ def test_other_text_is_kept_exactly(text: str) -> None:
 
 
 def test_numbers_are_numbers_and_missing_values_are_empty() -> None:
-    (row,) = read(csv_text([{"low": -3.25, "small": 1.5e-7, "count": -1234567, "none": None, "text": ""}]))
-    assert row == {"low": "-3.25", "small": "1.5e-07", "count": "-1234567", "none": "", "text": ""}
+    (row,) = read(
+        csv_text([{"low": -3.25, "long": 1234.5678, "small": 1.5e-7, "count": -1234567, "none": None, "text": ""}])
+    )
+    assert row == {"low": "-3.25", "long": "1234.57", "small": "1.5e-07", "count": "-1234567", "none": "", "text": ""}
 
 
 def test_columns_are_the_union_of_all_rows() -> None:

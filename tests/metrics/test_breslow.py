@@ -56,6 +56,7 @@ def test_a_part_is_the_same_as_far_as_it_goes() -> None:
     assert max(part.times) <= 20 < max(whole.times)
     grid = np.linspace(0, 20, 30)
     np.testing.assert_array_equal(part.at(grid), whole.at(grid))
+    assert whole.until(whole.times[3]).times == whole.times[:4]
 
 
 def test_it_survives_a_checkpoint_to_the_last_bit() -> None:

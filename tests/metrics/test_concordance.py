@@ -162,6 +162,18 @@ def test_too_few_patients_or_events_have_no_interval() -> None:
     assert (perfect.value, perfect.ci95, perfect.why) == (1.0, None, "its estimated variance is zero")
 
 
+def test_an_interval_rests_on_patients_and_on_events_that_count() -> None:
+    time_N, event_N, risk_N = follow_up(0, whole_days=False)
+    few = harrell_c(time_N, event_N, risk_N, patients=[f"p{i % 9}" for i in range(80)])
+    assert (few.ci95, few.why) == (None, "fewer than 10 patients")
+    nine_N = (event_N & (np.cumsum(event_N) < 10)).astype(float)
+    assert uno_c(time_N, event_N, risk_N, nine_N).why == "fewer than 10 patients with an event"
+    # nine are followed beyond the time; who left before it is on neither side
+    area = auc_at(np.sort(time_N)[-10:-8].mean(), time_N, event_N, risk_N, np.ones(80))
+    assert area.value is not None
+    assert (area.ci95, area.why) == (None, "fewer than 10 patients in the rarest class")
+
+
 def test_no_case_and_bad_input() -> None:
     nothing = np.zeros(0)
     assert harrell_c(nothing, nothing.astype(bool), nothing).value is None

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest, bootstrap
 
+from medmtl.metrics import intervals
+from medmtl.metrics.agreement import bland_altman, calibration_slope
+from medmtl.metrics.detection import DetectedCase, froc
+from medmtl.metrics.detection import average_precision as box_precision
 from medmtl.metrics.estimate import Estimate
 from medmtl.metrics.intervals import (
+    Interval,
     bca,
     bootstrap_estimate,
     mean_estimate,
@@ -16,6 +24,13 @@ from medmtl.metrics.intervals import (
     weighted_mean,
     wilson,
 )
+from medmtl.metrics.ordinal import kappa_quadratic
+from medmtl.metrics.prediction_interval import interval_score
+from medmtl.metrics.probabilities import brier, threshold_scores
+from medmtl.metrics.ranking import average_precision
+from medmtl.metrics.regression import mae, r2, rmse, skill, spearman
+from medmtl.metrics.survival_brier import brier_skill
+from tests.metrics.test_detection import cohort
 
 
 def alone(n: int) -> np.ndarray:
@@ -32,6 +47,14 @@ def test_bca_of_a_mean_is_scipys(seed: int) -> None:
     width = expected.high - expected.low
     assert lower == pytest.approx(expected.low, abs=0.03 * width)
     assert upper == pytest.approx(expected.high, abs=0.03 * width)
+
+
+def test_bca_of_a_share_whose_resamples_are_often_the_share_itself_is_scipys() -> None:
+    value_N = (np.arange(40) < 12).astype(float)
+    expected = bootstrap((value_N,), np.mean, n_resamples=5000, method="BCa", rng=np.random.default_rng(1))
+    # resamples lie a fortieth apart
+    found = bca(weighted_mean(value_N), alone(40), draws=5000).ci95
+    assert found == pytest.approx(tuple(expected.confidence_interval), abs=0.01)
 
 
 def test_bca_of_a_ratio_is_scipys() -> None:
@@ -120,6 +143,7 @@ def test_nine_patients_are_too_few() -> None:
     estimate = mean_estimate([0.1 * i for i in range(18)], [f"p{i % 9}" for i in range(18)], "higher")
     assert estimate.value == pytest.approx(0.85)
     assert (estimate.ci95, estimate.why) == (None, "fewer than 10 patients")
+    assert mean_estimate([0.1 * i for i in range(20)], [f"p{i % 10}" for i in range(20)], "higher").ci95 is not None
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1.0])
@@ -133,7 +157,12 @@ def test_a_statistic_that_is_often_undefined_has_no_interval() -> None:
     def mean_unless_first_is_out(weight_RN: np.ndarray) -> np.ndarray:
         return np.where(weight_RN[:, 0] > 0, weight_RN @ np.arange(12.0), np.nan)
 
-    assert bca(mean_unless_first_is_out, alone(12)).why == "undefined in too many resamples"
+    def mean_unless_two_are_out(weight_RN: np.ndarray) -> np.ndarray:
+        """Undefined in one resample of nine, and defined whoever alone is left out."""
+        return np.where(weight_RN[:, :2].any(axis=1), weight_RN @ np.arange(12.0), np.nan)
+
+    for statistic in (mean_unless_first_is_out, mean_unless_two_are_out):
+        assert bca(statistic, alone(12)).why == "undefined in too many resamples"
 
 
 def test_a_value_beyond_all_resamples_still_gives_finite_bounds() -> None:
@@ -174,3 +203,57 @@ def test_the_rarest_class_is_counted_in_patients() -> None:
         "fewer than 10 patients in the rarest class"
     )
     assert too_few(class_N, np.arange(40) % 9) == "fewer than 10 patients"
+    assert too_few(class_N, np.arange(40) % 10) is None
+
+
+RANDOM = np.random.default_rng(0)
+GRADE = RANDOM.integers(3, size=48)
+CALLED = np.where(RANDOM.random(48) < 0.6, GRADE, RANDOM.integers(3, size=48))
+SHARE = RANDOM.dirichlet(np.ones(3), size=48)
+SIZE = np.round(RANDOM.normal(50, 10, size=48))
+FOUND = np.round(SIZE + RANDOM.normal(3, 8, size=48))
+FOLD = np.arange(48) // 2 % 2
+
+
+def boxes(rows: np.ndarray, patients: list[str]) -> list[DetectedCase]:
+    cases = [replace(case, fold=int(fold)) for case, fold in zip(cohort(48), FOLD, strict=True)]
+    return [replace(cases[row], patient=patient) for row, patient in zip(rows, patients, strict=True)]
+
+
+METRICS: dict[str, Callable[[np.ndarray, list[str]], Estimate]] = {
+    "balanced accuracy": lambda n, p: threshold_scores(GRADE[n], CALLED[n], 3, p)["balanced_accuracy"],
+    "macro F1": lambda n, p: threshold_scores(GRADE[n], CALLED[n], 3, p)["f1_macro"],
+    "Brier": lambda n, p: brier(GRADE[n], SHARE[n], p),
+    "kappa": lambda n, p: kappa_quadratic(GRADE[n], CALLED[n], 3, p),
+    "average precision": lambda n, p: average_precision(GRADE[n] > 0, SHARE[n, 0], FOLD[n], p),
+    "MAE": lambda n, p: mae(SIZE[n], FOUND[n], p),
+    "RMSE": lambda n, p: rmse(SIZE[n], FOUND[n], p),
+    "R2": lambda n, p: r2(SIZE[n], FOUND[n], p),
+    "Spearman": lambda n, p: spearman(SIZE[n], FOUND[n], p),
+    "skill": lambda n, p: skill(SIZE[n], FOUND[n], 48.0 + FOLD[n], p),
+    "slope": lambda n, p: calibration_slope(SIZE[n], FOUND[n], p),
+    "bias": lambda n, p: bland_altman(SIZE[n], FOUND[n], p)["bias"],
+    "limit": lambda n, p: bland_altman(SIZE[n], FOUND[n], p)["loa_upper"],
+    "interval score": lambda n, p: interval_score(SIZE[n], FOUND[n] - 5, FOUND[n] + 5, p),
+    "Brier skill": lambda n, p: brier_skill(SHARE[n, 0], SHARE[n, 1], p),
+    "FROC": lambda n, p: froc(boxes(n, p)),
+    "box precision": lambda n, p: box_precision(boxes(n, p), [0.1, 0.3]),
+}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_resample_scores_as_the_cases_that_it_holds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    metric = METRICS[name]
+    held_P = np.random.default_rng(1).integers(4, size=24)
+
+    def of_one_resample(statistic: intervals.Statistic, patient_N: np.ndarray) -> Interval:
+        value = float(statistic(held_P[patient_N][None].astype(float))[0])
+        return Interval((value, value), "one resample")
+
+    monkeypatch.setattr(intervals, "bca", of_one_resample)
+    drawn = metric(np.arange(48), [f"p{row // 2:02}" for row in range(48)])
+    rows = np.repeat(np.arange(48), held_P.repeat(2))
+    monkeypatch.setattr(intervals, "bca", lambda *_: Interval(why="not asked"))
+    expected = metric(rows, [f"p{row // 2:02}" for row in rows]).value
+    assert drawn.ci95 == pytest.approx((expected, expected))
+    assert drawn.value != pytest.approx(expected)

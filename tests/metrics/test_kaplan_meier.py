@@ -52,4 +52,5 @@ def test_nobody_with_the_event_and_nobody_censored_are_curves_at_one() -> None:
 
 def test_a_tenth_is_at_risk_until_it_is_not() -> None:
     assert followed_to(np.arange(1.0, 31.0)) == 28.0  # 28, 29 and 30 are 3 of 30
+    assert followed_to(np.arange(1.0, 36.0)) == 32.0  # three of 35 are less than a tenth
     assert followed_to(np.array([4.0])) == 4.0

@@ -36,10 +36,27 @@ def test_errors_are_over_the_voxels_that_count() -> None:
     assert (scores.mae, scores.rmse, scores.psnr) == (cut.mae, cut.rmse, cut.psnr)
     assert scores.mae == pytest.approx(np.abs(error).mean())
     assert scores.rmse == pytest.approx(math.sqrt((error**2).mean()))
+    assert scores.mean == pytest.approx(float(predicted[:6].mean()), rel=1e-6)
     assert scores.mean_true == pytest.approx(float(truth[:6].mean()), rel=1e-6)
     other = predicted.copy()
     other[6:] = 1000
     assert map_scores(other, truth, 80.0) == scores
+
+
+def test_ssim_is_over_windows_of_what_an_axis_holds_whose_centre_counts() -> None:
+    predicted, truth = (values[..., :4].copy() for values in pair(10.0))
+    truth[:6, 3:] = np.nan
+    x, y = (np.where(np.isnan(truth), np.nanmin(truth), values).astype(np.float64) for values in (predicted, truth))
+    c1, c2 = (0.01 * 80) ** 2, (0.03 * 80) ** 2
+    found = []
+    for i, j, k in np.ndindex(6, 3, 2):
+        if not np.isnan(truth[i + 3, j + 3, k + 1]):
+            a, b = (values[i : i + 7, j : j + 7, k : k + 3] for values in (x, y))
+            product = 2 * a.mean() * b.mean() + c1, 2 * ((a * b).mean() - a.mean() * b.mean()) + c2
+            square = a.mean() ** 2 + b.mean() ** 2 + c1, a.var() + b.var() + c2
+            found.append(np.prod(product) / np.prod(square))
+    assert 0 < len(found) < 36
+    assert map_scores(predicted, truth, 80.0).ssim == pytest.approx(np.mean(found), rel=1e-6)
 
 
 def test_without_a_range_it_is_that_of_the_reference() -> None:

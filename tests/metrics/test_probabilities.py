@@ -81,6 +81,7 @@ def test_few_positives_have_no_interval() -> None:
     sensitivity, specificity = sensitivity_specificity(np.arange(30) < 9, np.arange(30) < 5)
     assert (sensitivity.value, sensitivity.ci95, sensitivity.why) == (5 / 9, None, "fewer than 10 patients")
     assert specificity.ci95 is not None
+    assert sensitivity_specificity(np.arange(30) < 10, np.arange(30) < 5)[0].ci95 is not None
 
 
 def test_brier_of_two_classes_is_scikit_learns() -> None:

@@ -8,7 +8,7 @@ from scipy.special import expit, logit
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from medmtl.metrics.estimate import Estimate
-from medmtl.metrics.ranking import auc, auc_macro, average_precision, roc_curve_points
+from medmtl.metrics.ranking import auc, auc_macro, auc_mean, average_precision, roc_curve_points
 
 
 def cohort(seed: int, positives: int = 25, negatives: int = 40, shift: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -215,6 +215,27 @@ def test_no_interval_for_few_cases_or_equal_scores() -> None:
     assert (few.ci95, few.why) == (None, "fewer than 10 patients")
     equal = auc(np.arange(40) < 20, np.zeros(40))
     assert (equal.value, equal.ci95, equal.why) == (0.5, None, "its estimated variance is zero")
+
+
+def test_cases_that_are_not_ranked_are_not_counted_for_the_interval() -> None:
+    positive_N, score_N = np.arange(40) < 15, np.random.default_rng(0).normal(size=40)
+    fold_N = (np.arange(40) < 6).astype(int)  # six of the positives are a fold by themselves
+    probability_NK = np.stack([-score_N, score_N], axis=1)
+    for estimate in (
+        auc(positive_N, score_N, fold_N),
+        auc_macro(positive_N.astype(int), probability_NK, fold_N),
+        average_precision(positive_N, score_N, fold_N),
+    ):
+        assert (estimate.n, estimate.ci95, estimate.why) == (34, None, "fewer than 10 patients in the rarest class")
+
+
+@pytest.mark.parametrize(("positives", "told"), [(9, False), (10, True)])
+def test_a_mean_of_areas_has_an_interval_where_each_question_has_enough_patients(positives: int, told: bool) -> None:
+    positive_NF = np.stack([np.arange(40) < 20, np.arange(40) < positives], axis=1)
+    score_NF = np.random.default_rng(0).normal(size=(40, 2))
+    estimate = auc_mean(positive_NF, score_NF, np.ones((40, 2), dtype=bool))
+    assert (estimate.ci95 is not None) is told
+    assert estimate.extra == {"n_areas": 2}
 
 
 def test_scores_must_be_finite_and_as_many_as_cases() -> None:

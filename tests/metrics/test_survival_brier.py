@@ -43,6 +43,9 @@ def test_by_hand() -> None:
     assert integrated_brier(survival_G, grid_G, 1.5, True, halved) == pytest.approx(expected)
     # censored at 1.5: nothing from then on
     assert integrated_brier(survival_G, grid_G, 1.5, False, UNCENSORED) == pytest.approx((0.08 + 0.08) / 2)
+    # who is censored at a time of the grid is not followed from then on
+    gone = StepCurve((1.0,), (0.5,))
+    assert integrated_brier(survival_G, grid_G, 9.0, False, gone) == pytest.approx((0.32 / 2 + (0.32 + 0.5) / 2) / 2)
     # an event after the grid is somebody alive on it, whatever its weight
     nobody_later = StepCurve((3.0,), (0.0,))
     assert integrated_brier(survival_G, grid_G, 9.0, True, nobody_later) == pytest.approx(
