@@ -131,6 +131,12 @@ def test_a_failing_disk_is_named(monkeypatch: pytest.MonkeyPatch, capsys: Captur
     assert capsys.readouterr().err == "error: No space left on device: /data/x; free space or inodes on that disk\n"
 
 
+def test_an_answer_that_nobody_reads_is_a_code_without_words(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    monkeypatch.setattr(api, "kinds", raiser(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))))
+    assert main(["kinds"]) == 8
+    assert capsys.readouterr().err == ""
+
+
 def test_anything_else_is_a_bug_and_shows_its_trace_only_when_asked(
     monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
