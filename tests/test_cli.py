@@ -71,6 +71,7 @@ def test_every_command_can_be_quiet_and_verbose(command: str, capsys: Captured) 
         (["train", "c.yaml", "--out", "x", "--resum"], "--resume"),
         (["train", "c.yaml", "--out", "x", "--device", "gpu"], "'gpu' is not one of"),
         (["train", "c.yaml", "--out", "x", "--fold", "-1"], "number, all or none"),
+        (["train", "c.yaml", "--out", "x", "--fold", "9" * 5000], "number, all or none"),
         (["train", "c.yaml", "--out", "x", "--set", "training.lr"], "key=value"),
         (["train", "absent.yaml", "--out", "x"], "cannot read absent.yaml: No such file"),
         (["evaluate", "r", "--split", "vall"], "'vall' is not one of"),
