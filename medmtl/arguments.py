@@ -15,6 +15,8 @@ from medmtl.disk import refuse_long
 from medmtl.errors import InputError
 from medmtl.files import is_special
 
+MOST_DIGITS = 9  # of a fold's number
+
 _EMPTY = re.compile(r"--[a-z-]+=")
 
 
@@ -101,8 +103,9 @@ def fold_of(text: str) -> int | Literal["all", "none"]:
         return "all"
     if text == "none":
         return "none"
-    if not text.isascii() or not text.isdecimal():
-        raise InputError(f"--fold wants a number, all or none, found {text!r}", code="B164")
+    # Python makes no number of more digits than some thousands
+    if not text.isascii() or not text.isdecimal() or len(text) > MOST_DIGITS:
+        raise InputError(f"--fold wants a number, all or none, found {text[:40]!r}", code="B164")
     return int(text)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from medmtl import config as configuration
@@ -39,6 +40,19 @@ def test_case_tasks_alone_have_one_network_whatever_views_share_says(trained_run
         model = build_model(given, replace(plan, case_view=view), build_tasks(given, plan.tasks))
         assert (model.second_sharing is not None) is second
         assert set(model.sharing.spec) == ({"lesion"} if second else {"malignancy", "risk"})
+
+
+@pytest.mark.parametrize(("factor", "share", "own"), [(2, True, True), (1, True, False), (2, False, False)])
+def test_a_shared_encoder_has_own_norms_for_a_view_of_another_spacing(
+    trained_run: Path, factor: int, share: bool, own: bool
+) -> None:
+    run = RunFolder.open(trained_run)
+    config, plan = run.load_config(), run.load_plan()
+    x, y, z = plan.preparation.spacing
+    preparation = replace(plan.preparation, spacing=(factor * x, factor * y, factor * z))
+    view = CaseView("case", ("malignancy", "risk"), preparation, plan.shape, 1, share=share)
+    model = build_model(config, replace(plan, case_view=view), build_tasks(config, plan.tasks))
+    assert any(name.endswith("second_bias") for name in model.state_dict()) is own
 
 
 def test_equal_seeds_draw_equal_weights(trained_run: Path) -> None:

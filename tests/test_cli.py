@@ -71,6 +71,7 @@ def test_every_command_can_be_quiet_and_verbose(command: str, capsys: Captured) 
         (["train", "c.yaml", "--out", "x", "--resum"], "--resume"),
         (["train", "c.yaml", "--out", "x", "--device", "gpu"], "'gpu' is not one of"),
         (["train", "c.yaml", "--out", "x", "--fold", "-1"], "number, all or none"),
+        (["train", "c.yaml", "--out", "x", "--fold", "9" * 5000], "number, all or none"),
         (["train", "c.yaml", "--out", "x", "--set", "training.lr"], "key=value"),
         (["train", "absent.yaml", "--out", "x"], "cannot read absent.yaml: No such file"),
         (["evaluate", "r", "--split", "vall"], "'vall' is not one of"),
@@ -129,6 +130,12 @@ def test_a_failing_disk_is_named(monkeypatch: pytest.MonkeyPatch, capsys: Captur
     monkeypatch.setattr(api, "kinds", raiser(full))
     assert main(["kinds"]) == 8
     assert capsys.readouterr().err == "error: No space left on device: /data/x; free space or inodes on that disk\n"
+
+
+def test_an_answer_that_nobody_reads_is_a_code_without_words(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    monkeypatch.setattr(api, "kinds", raiser(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))))
+    assert main(["kinds"]) == 8
+    assert capsys.readouterr().err == ""
 
 
 def test_anything_else_is_a_bug_and_shows_its_trace_only_when_asked(

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import multiprocessing
 import os
 import stat
 import subprocess
@@ -205,7 +206,9 @@ def test_hashes(tmp_path: Path) -> None:
     assert files.sha256_bytes(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-def test_make_private_folder(tmp_path: Path) -> None:
+def test_make_private_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(files, "fsync_folder", synced.append)
     old = os.umask(0)
     try:
         files.make_private_folder(tmp_path / "a" / "b")
@@ -213,6 +216,7 @@ def test_make_private_folder(tmp_path: Path) -> None:
         os.umask(old)
     for name in ("a", "a/b"):
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o700
+    assert synced == [tmp_path, tmp_path / "a"], "each new name is on disk"
     (tmp_path / "open").mkdir(mode=0o755)
     before = (tmp_path / "open").stat().st_mode
     files.make_private_folder(tmp_path / "open")
@@ -292,6 +296,26 @@ def test_the_kernel_frees_the_lock_of_a_killed_process(tmp_path: Path) -> None:
         holder.wait()
         with files.RunLock(tmp_path):
             pass
+
+
+def test_a_forked_process_does_not_hold_the_lock_of_its_parent(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    ready, over = context.Event(), context.Event()
+
+    def outlive() -> None:
+        ready.set()
+        over.wait(60)
+
+    child = context.Process(target=outlive)
+    with files.RunLock(tmp_path):
+        child.start()
+        assert ready.wait(60)
+    try:
+        with files.RunLock(tmp_path):
+            pass
+    finally:
+        over.set()
+        child.join()
 
 
 def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from medmtl import config, files
+from medmtl import config, files, run_folder
 from medmtl.errors import ArtefactError, BusyRunError, InputError, WorkError
 from medmtl.run_folder import RunFolder, open_folds
 from medmtl.run_place import refuse_place
@@ -95,6 +95,24 @@ def test_an_existing_run_is_never_merged_into(run: RunFolder, tmp_path: Path) ->
         refuse_place(run.path, tmp_path / "cohort" / "cohort.csv")
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
     assert os.listdir(run.path.parent) == ["heart"]
+
+
+def test_its_name_is_on_disk_when_it_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    rename, sync = os.rename, files.fsync_folder
+
+    def spy_rename(source: Path, target: Path) -> None:
+        rename(source, target)
+        calls.append("rename")
+
+    def spy_sync(path: Path) -> None:
+        sync(path)
+        calls.append(path)
+
+    monkeypatch.setattr(os, "rename", spy_rename)
+    monkeypatch.setattr(run_folder, "fsync_folder", spy_sync)
+    create(tmp_path / "runs" / "heart", tmp_path / "cohort")
+    assert calls[-2:] == ["rename", tmp_path / "runs"]
 
 
 def test_an_empty_folder_becomes_the_run(tmp_path: Path) -> None:

@@ -65,3 +65,17 @@ def test_after_a_failed_sync_the_log_is_written_anew(log: RunLog, monkeypatch: p
     assert log.path.stat().st_ino != before
     log.sync()
     assert [record["step"] for record in log.read()] == [1]
+
+
+@pytest.mark.covers("F24")
+@pytest.mark.parametrize(("number", "anew"), [(errno.EIO, True), (errno.ENOSPC, False)])
+def test_after_a_line_that_the_disk_itself_failed_on_the_log_is_written_anew(
+    log: RunLog, monkeypatch: pytest.MonkeyPatch, number: int, anew: bool
+) -> None:
+    with monkeypatch.context() as patch:
+        failing(number, patch, "append_line")
+        log.write({"step": 1})
+    before = log.path.stat().st_ino
+    log.sync()
+    assert (log.path.stat().st_ino != before) is anew
+    assert [record["step"] for record in log.read()] == [1]

@@ -18,7 +18,8 @@ class ViewBatch:
         image_BCDHW: float32; D, H, W are the array axes in RAS order (x, y, z). Where a case has several tiles these
             are one after the other, and B counts tiles here alone.
         targets: task -> tensor whose first axis is B; where a sample is not labelled the entry is an arbitrary valid
-        value. present: task -> bool tensor of shape (B,), True where the sample is labelled; always on the CPU.
+            value.
+        present: task -> bool tensor of shape (B,), True where the sample is labelled; always on the CPU.
         case_ids: B ids, in order.
         rows: their B rows of the table.
         covariates_BN: float32 features of their clinical covariates; N is 0 where no task reads any.

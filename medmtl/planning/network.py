@@ -74,7 +74,8 @@ def _stages(
     if config.plan.strides is not None and config.plan.kernels is not None:
         strides, kernels, reason = config.plan.strides, config.plan.kernels, ""
     width = config.plan.width or (16 if device.kind == "cpu" else 32)
-    widest = config.plan.max_width or (128 if device.kind == "cpu" else 320)
+    widest = config.plan.max_width or max(width, 128 if device.kind == "cpu" else 320)
+    width = min(width, widest)
     if config.plan.channels is None:
         widths = tuple(min(width * 2**stage, widest) for stage in range(len(strides)))
         many = f"{width} channels, doubled per stage up to {widest}: what a {device.kind} trains in minutes"

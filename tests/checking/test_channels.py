@@ -73,6 +73,13 @@ def test_a_channel_that_no_training_part_could_teach_is_refused(
         checked.refuse()
 
 
+def test_a_refused_row_may_be_the_one_that_has_it(folder: Folder) -> None:
+    for index, row in enumerate(folder.rows):
+        row["t2"] = row["t2"] if index == 2 else ""
+    folder.rows[2]["t1"] = "gone.nii.gz"
+    assert [(f.code, f.row) for f in optional(folder).check().findings.rejected()] == [("B032", 4)]
+
+
 def test_each_fold_holds_its_share_of_an_optional_channel(folder: Folder) -> None:
     # two cases have it, and there are two folds: each must train on one of them
     for index, row in enumerate(folder.rows):

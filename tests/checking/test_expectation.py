@@ -51,6 +51,13 @@ def test_an_empty_mask_counts_as_labelled_but_not_for_the_width(tmp_path: Path) 
     assert lesion.parts[-1].width == dice_width(lesion.parts[-1].labelled - empty)
 
 
+def test_a_width_is_of_patients_and_not_of_their_scans(tiny_cohort: Path, rows: list[dict[str, str]]) -> None:
+    sites = {row["site"] for row in rows}
+    found = of(tiny_cohort, cohort__patient="site", split__folds=2)["malignancy"].parts[-1]
+    assert found.labelled == sum(bool(row["malignancy"]) for row in rows) > len(sites)
+    assert found.width.rarer == len(sites)
+
+
 def test_a_cohort_with_a_fault_is_not_told_what_to_expect(tiny_cohort: Path) -> None:
     report = api.check_report(tiny_cohort, overrides={"tasks.malignancy.classes": ["benign", "other"]})
     assert any(finding.severity == "reject" for finding in report.findings)

@@ -163,6 +163,11 @@ def test_the_mask_of_another_case_is_told_unless_both_are_empty(tmp_path: Path) 
         scans.mask(index, np.zeros(SHAPE, np.uint8))
     assert [finding.code for finding in scans.findings()] == ["B105", "B105"]
 
+    scans.organ = scans.organ.replace("}}", "}, ignore: 9}")
+    for index in (1, 3):
+        scans.mask(index, np.full(SHAPE, 9, np.uint8))  # nobody labelled anything
+    assert [finding.code for finding in scans.findings()] == ["B105", "B105"]
+
 
 @pytest.mark.covers("B107")
 def test_a_mask_of_nine_tenths_is_no_finding(tmp_path: Path) -> None:

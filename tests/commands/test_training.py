@@ -9,6 +9,7 @@ import pytest
 
 from medmtl import api
 from medmtl.cli import main
+from medmtl.errors import WorkError
 from tests.commands.conftest import TINY
 
 Captured = pytest.CaptureFixture[str]
@@ -45,6 +46,52 @@ def test_train_hands_on_what_was_typed(monkeypatch: pytest.MonkeyPatch, capsys: 
         "resume": True,
         "overrides": {"training.lr": 1e-3, "training.steps": 5},
     }
+
+
+@pytest.mark.parametrize(
+    ("words", "positional", "named"),
+    [
+        (
+            "evaluate r --config o.yaml --split all --out d --allow-overlap --device cpu",
+            [Path("r")],
+            {"config": Path("o.yaml"), "split": "all", "out": Path("d"), "allow_overlap": True, "device": "cpu"},
+        ),
+        (
+            "predict r a.nii b.nii --out d --device cpu --covariate age=61 --tta",
+            [Path("r"), ["a.nii", "b.nii"], Path("d")],
+            {"covariates": {"age": "61"}, "device": "cpu", "tta": True},
+        ),
+        (
+            "synth --out d --cases 11 --seed 3 --preset hard --channels 2",
+            [Path("d")],
+            {"cases": 11, "seed": 3, "preset": "hard", "channels": 2},
+        ),
+        (
+            "profile c.yaml --steps 7 --device cpu --set training.lr=1e-3",
+            [Path("c.yaml")],
+            {"steps": 7, "device": "cpu", "overrides": {"training.lr": 1e-3}},
+        ),
+        ("plan c.yaml --set training.lr=1e-3", [Path("c.yaml")], {"overrides": {"training.lr": 1e-3}}),
+        (
+            "check c.yaml --headers --set training.lr=1e-3",
+            [Path("c.yaml")],
+            {"headers": True, "overrides": {"training.lr": 1e-3}},
+        ),
+    ],
+)
+def test_every_option_reaches_the_library(
+    words: str, positional: list[Any], named: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[list[Any], dict[str, Any]]] = []
+
+    def called(*arguments: Any, progress: object = None, **options: Any) -> Any:
+        calls.append((list(arguments), options))
+        raise WorkError("far enough")
+
+    command, *rest = words.split()
+    monkeypatch.setattr(api, "check_report" if command == "check" else command, called)
+    assert main([command, *rest]) == WorkError.exit_code
+    assert calls == [(positional, named)]
 
 
 @pytest.mark.covers("B145", "B165")

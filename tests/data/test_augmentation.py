@@ -23,6 +23,13 @@ SIZE: Triple = (22, 25, 19)
 SHAPE: Triple = (16, 20, 24)
 START = (3, 2, -2)
 EVERYTHING = Augmentation(SPACING, flips=(0, 1, 2))
+GREY = {
+    "blur": (0.5, 1.0),
+    "zoom": (0.5, 1.0),
+    "brightness": (0.75, 1.25),
+    "contrast": (0.75, 1.25),
+    "gamma": (0.7, 1.5),
+}
 
 
 def case() -> tuple[Array, Array]:
@@ -108,6 +115,27 @@ def test_half_of_the_draws_leave_every_label_valid_and_the_others_leave_one() ->
 def test_a_task_without_sensitivities_gets_more_beside_a_careful_one_than_the_careful_one_allows() -> None:
     beside = draws(EVERYTHING, set(), {"scale", "crop", "flip", "intensity"}, count=2000)
     assert np.mean([bool(draw.changes) for draw in beside]) > 0.4
+
+
+@pytest.mark.parametrize(("spared", "degrees"), [(set[str](), 30), ({"crop"}, 15)])
+def test_what_is_drawn_fills_its_range_and_never_leaves_it(spared: set[str], degrees: float) -> None:
+    thick = Augmentation((1.0, 1.0, 4.0))  # turned about one axis, so that the angle can be read
+    found = draws(thick, spared, count=1500)
+    planes = [np.array(draw.matrix)[:2, :2] for draw in found if draw.matrix is not None]
+    drawn = {
+        "angle": [math.degrees(math.atan2(plane[1, 0], plane[0, 0])) for plane in planes],
+        "size": [np.linalg.det(plane) ** -0.5 for plane in planes],
+        "shift": [share for draw in found for share in draw.shift],
+        "noise": [draw.noise[0] for draw in found if draw.noise is not None],
+        **{name: [value for draw in found if (value := getattr(draw, name)) is not None] for name in GREY},
+    }
+    wanted = {"angle": (-degrees, degrees), "size": (0.7, 1.4), "shift": (-0.05, 0.05), "noise": (0, 0.25), **GREY}
+    if "crop" in spared:
+        wanted |= {"size": (0.7, 1.0), "shift": (0.0, 0.0)}
+    for name, (low, high) in wanted.items():
+        margin = 0.05 * (high - low)
+        assert low - 1e-9 <= min(drawn[name]) <= low + margin + 1e-9, name
+        assert high - margin - 1e-9 <= max(drawn[name]) <= high + 1e-9, name
 
 
 def test_switches_do_not_shift_the_other_draws() -> None:
@@ -245,7 +273,9 @@ def test_a_map_moves_as_an_image_and_has_no_value_beyond_the_case(draw: Draw) ->
     values = image[0] + 5
     hole = values.copy()
     hole[: len(hole) // 2] = np.nan
-    placed, moved = EVERYTHING.place(values[None], {"all": values, "hole": hole}, draw, START, SHAPE)
+    even = np.where(np.isnan(hole), hole, np.float32(3))
+    labels = {"all": values, "hole": hole, "even": even}
+    placed, moved = EVERYTHING.place(values[None], labels, draw, START, SHAPE)
     ones, _ = EVERYTHING.place(np.ones_like(values)[None], {}, draw, START, SHAPE)
     inside, beyond = ones[0].numpy() > 0.999, ones[0].numpy() < 0.499
     assert inside.any()
@@ -255,3 +285,4 @@ def test_a_map_moves_as_an_image_and_has_no_value_beyond_the_case(draw: Draw) ->
     known = ~np.isnan(moved["hole"])
     assert 0 < known.sum() < (~np.isnan(moved["all"])).sum()
     assert moved["hole"].dtype == np.float32
+    np.testing.assert_allclose(moved["even"][known], 3, rtol=1e-5)  # also where some of the weight does not count

@@ -156,6 +156,19 @@ def test_of_a_table_of_boxes_a_cases_own_rows_are_part_of_the_name(
     assert count() == 3
 
 
+@pytest.mark.covers("B157")
+def test_what_does_not_count_is_part_of_the_name(cache: PreparedCache, case: Case, tmp_path: Path) -> None:
+    cache.get(case)
+    ignoring = replace(PREPARATION, ignored={"organ": 2})
+    assert_same(PreparedCache(cache.folder, ignoring).get(case), prepare_case(case, ignoring))
+    body = tmp_path / "body.nii.gz"
+    mapped = replace(PREPARATION, labels={}, maps={"dose": ("dose", "body")})
+    dosed = replace(case, files={"dose": case.images["t1"], "body": body})
+    for number in (0, 1):
+        shutil.copy(make_case(tmp_path, number).files["mask"], body)
+        assert_same(PreparedCache(cache.folder, mapped).get(dosed), prepare_case(dosed, mapped))
+
+
 def test_which_channel_a_case_lacks_is_part_of_the_name(cache: PreparedCache, case: Case) -> None:
     path = case.images["t1"]
     either = replace(PREPARATION, channels=("t1", "t2"), optional=("t1", "t2"))

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from medmtl.data.fingerprint import Fingerprint
+from medmtl.device import Device
 from medmtl.errors import ConfigError, InputError
 from medmtl.networks.cost import Towers, parameter_count
 from medmtl.planning import Plan
 from medmtl.planning.case_view import lesion_diameters
 from medmtl.planning.memory import PARAMETER_BYTES, PROCESS_BYTES
-from tests.planning.cohorts import configured, fingerprint, planned
+from tests.planning.cohorts import CPU, GPU, configured, fingerprint, planned
 
 SHAPE = (256, 256, 160)
 
@@ -61,6 +62,23 @@ def test_small_lesions_are_seen_in_a_window_around_them(tmp_path: Path) -> None:
     assert view.preparation == plan.preparation
     assert all(n >= 24 and n % d == 0 for n, d in zip(view.shape, plan.network.divisor, strict=True))
     assert "a tenth of the lesions would have" in plan.reasons["case_view"]
+
+
+def test_a_window_is_twice_as_wide_as_all_but_a_tenth_of_the_lesions(tmp_path: Path) -> None:
+    plan = of(tmp_path, *[6.0] * 8, *[40.0] * 2, views__kind="lesion")
+    assert plan.case_view is not None
+    assert plan.network.divisor == (32, 32, 32)
+    assert plan.case_view.shape == (96, 96, 96)
+
+
+@pytest.mark.parametrize(("device", "spacing", "cases"), [(CPU, 2, 1), (CPU, 8, 2), (GPU, 2, 2), (GPU, 8, 4)])
+def test_a_step_holds_as_many_whole_cases_as_cost_a_step_of_patches_and_four_at_most(
+    tmp_path: Path, device: Device, spacing: int, cases: int
+) -> None:
+    config = configured(tmp_path, views__kind="two", views__spacing=[spacing] * 3)
+    view = planned(config, scan(8.0), device=device).case_view
+    assert view is not None
+    assert view.batch == cases
 
 
 def test_without_one_mask_to_look_for_small_lesions_are_seen_in_tiles(tmp_path: Path) -> None:

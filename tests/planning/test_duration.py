@@ -9,6 +9,7 @@ import torch
 from medmtl.networks.cost import Towers, forward_operations
 from medmtl.planning import Plan, duration, with_duration
 from medmtl.planning.duration import MEASURED_VOXELS, measure_operations_per_second, measured_shape
+from medmtl.planning.plan import CaseView
 from tests.planning.cohorts import configured, fingerprint, planned
 
 ONE = Towers(1, 1)
@@ -34,6 +35,14 @@ def test_steps_are_predicted_only_where_somebody_measures(small: Plan, monkeypat
     assert plan.seconds == pytest.approx(small.steps * 1.3 * operations / 1e9)  # type: ignore[operator]
     assert "within a factor of two" in plan.reasons["time"]
     assert replace(plan, seconds=None, reasons=small.reasons) == small
+
+
+def test_a_second_views_samples_take_their_time(small: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duration, "measure_operations_per_second", lambda plan, decoders: 1e9)
+    view = CaseView("tiles", ("grade",), small.preparation, (16, 16, 16), 2, tiles=3)
+    more = with_duration(replace(small, case_view=view), ONE).seconds - with_duration(small, ONE).seconds  # type: ignore[operator]
+    tile = forward_operations(small.network, Towers(1, 0), (16, 16, 16))
+    assert more == pytest.approx(small.steps * 1.3 * 2 * 3 * 3 * tile / 1e9)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("decoders", [0, 2])

@@ -47,6 +47,18 @@ def test_a_set_precision_is_taken(tmp_path: Path) -> None:
     assert planned(config, *map(fingerprint, SMALL), device=GPU).precision == "fp32"
 
 
+@pytest.mark.parametrize(
+    ("keys", "first", "widest"),
+    [({}, 16, 128), ({"plan__width": 200}, 200, 200), ({"plan__max_width": 8}, 8, 8), ({"plan__width": 24}, 24, 128)],
+)
+def test_the_first_stage_has_the_width_that_is_set_and_no_stage_more_than_the_widest(
+    tmp_path: Path, keys: dict[str, int], first: int, widest: int
+) -> None:
+    plan = planned(configured(tmp_path, plan__memory_gb=60, **keys), fingerprint((64, 64, 64)))
+    assert plan.network.channels == tuple(min(first * 2**stage, widest) for stage in range(5))
+    assert f"{first} channels, doubled per stage up to {widest}" in plan.reasons["network"]
+
+
 def test_cases_too_small_to_be_halved_are_trained_on_and_predicted(tiny_cohort: Path, tmp_path: Path) -> None:
     coarse = {**TINY, "plan.spacing": [6, 6, 8], "training.steps": 2}
     run = api.train(tiny_cohort, tmp_path / "run", device="cpu", overrides=coarse)

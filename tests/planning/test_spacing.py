@@ -17,6 +17,11 @@ class TestSpacing:
         assert plan.preparation.spacing == (1.0, 1.0, 6.0)  # a fifth of the way from 5 to 10
         assert "10th percentile" in plan.reasons["spacing"]
 
+    def test_a_few_thin_slices_make_no_working_spacing_finer_than_in_the_plane(self, tmp_path: Path) -> None:
+        thicknesses = (10.0, 10.0, 10.0, 0.3, 0.3)
+        plan = planned(configured(tmp_path), *(fingerprint((120, 120, 12), (1.0, 1.0, size)) for size in thicknesses))
+        assert plan.preparation.spacing == (1.0, 1.0, 1.0)
+
     def test_many_thick_slices_keep_the_median(self, tmp_path: Path) -> None:
         spacings = ((1.0, 1.0, 10.0), (1.0, 1.0, 10.0), (1.0, 1.0, 5.0))
         plan = planned(configured(tmp_path), *(fingerprint((40, 40, 40), spacing) for spacing in spacings))

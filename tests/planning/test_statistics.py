@@ -34,6 +34,10 @@ class TestStatistics:
         assert intensity.mean == 20.0
         assert intensity.std == pytest.approx(12.5**0.5)
 
+    def test_one_odd_scan_makes_no_hounsfield_units(self, small: Plan, tmp_path: Path) -> None:
+        (intensity,) = self.of(tmp_path, small, scan(min=-1024.0), scan(), scan()).intensities
+        assert intensity.kind == "zscore"
+
     @pytest.mark.parametrize(("fraction", "kind"), [(0.95, "zscore"), (0.6, "zscore_nonzero")])
     def test_a_masked_scan_is_known_by_its_zeros(self, small: Plan, tmp_path: Path, fraction: float, kind: str) -> None:
         (intensity,) = self.of(tmp_path, small, scan(nonzero_fraction=fraction)).intensities

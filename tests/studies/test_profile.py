@@ -53,14 +53,17 @@ def test_time_is_given_to_the_part_that_spends_it(trained_run: Path, monkeypatch
 
     monkeypatch.setattr(Learner, "__init__", watched)
     session = open_session(RunFolder.open(trained_run))
-    found = profile_steps(RunFolder.open(trained_run), 1)
-    labelled = next(iter(session.training[WARM_STEPS].views.values())).labelled()
+    found = profile_steps(RunFolder.open(trained_run), 2)
+    timed = [view for step in (0, 1) for view in session.training[WARM_STEPS + step].views.values()]
+    heads = 10 * sum(len(view.labelled()) for view in timed) / 2
     assert found.parts["encoder and decoder"] == 1
-    assert found.parts["heads"] == 10 * len(labelled)
+    assert found.parts["heads"] == heads
     assert found.parts["backward"] == 100
     assert found.parts["clipping"] == 1000
     assert found.parts["optimiser"] == 10000
-    assert found.seconds == 11101 + 10 * len(labelled)
+    assert found.seconds == 11101 + heads
+    assert found.samples == sum(len(view.case_ids) for view in timed) / 2
+    assert found.planned_bytes == session.plan.memory_bytes
 
 
 def test_it_watches_without_changing_a_step(trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
