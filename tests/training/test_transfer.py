@@ -22,7 +22,7 @@ from medmtl.errors import ArtefactError, InputError
 from medmtl.planning import CaseView
 from medmtl.run_folder import RunFolder
 from medmtl.training.session import open_session
-from medmtl.training.start import Ready, make_ready
+from medmtl.training.start import Ready, _donor, make_ready
 from medmtl.training.transfer import refuse_leak, seen_by, take_trunk
 from tests.conftest import TINY
 from tests.weights import weights_sha256
@@ -107,6 +107,14 @@ def test_a_donor_that_learned_from_held_out_cases_is_refused(tiny_cohort: Path, 
     with pytest.raises(InputError, match=r"init\.run other may have been trained on \d of the cases .* \(case"):
         start(tiny_cohort, donor, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_donor_that_learned_from_test_cases_is_refused(tiny_cohort: Path, ready: Ready, trained_run: Path) -> None:
+    ready = replace(ready, config=configuration.load(tiny_cohort, {**TINY, "init.run": str(trained_run)}))
+    assert _donor(ready, 0) is not None
+    learned = cases_of(ready, 0)[0].case_id
+    with pytest.raises(InputError, match=rf"on 1 of the cases that this run holds out \(case '{learned}'"):
+        _donor(replace(ready, splits=replace(ready.splits, test=(learned,))), 0)
 
 
 @pytest.fixture(scope="module")
