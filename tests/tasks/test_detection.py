@@ -93,6 +93,9 @@ def test_set_anchors_win() -> None:
 def test_anchors_in_mm_become_voxels() -> None:
     _, anchors = task().head(SPEC)(features(1))
     assert (anchors[0, :, 3:6] - anchors[0, :, :3]).unique(dim=0).tolist() == [[4, 4, 2]]
+    flat = Detection("nodule", DetectionOptions(**OPTIONS), {"anchors_mm": [[0.5, 4, 1]], "spacing": [1, 1, 2]})
+    _, anchors = flat.head(SPEC)(features(1))
+    assert (anchors[0, :, 3:6] - anchors[0, :, :3]).unique(dim=0).tolist() == [[1, 4, 1]], "a voxel at least"
 
 
 def test_a_fold_without_a_lesion_cannot_be_learned() -> None:

@@ -259,6 +259,17 @@ class TestTversky(LabelTaskContract):
     bad_options: ClassVar[Sequence[tuple[Mapping[str, Any], str]]] = ()
 
 
+def test_the_price_of_a_missed_voxel_is_the_declared_one_and_otherwise_seven_tenths() -> None:
+    truth = label_arrays(1)[0]
+    nothing = torch.zeros(1, 4, *SHAPE)
+    nothing[:, 0] = 5.0
+    by_default, low, middle, high = (
+        float(trained.loss((nothing,), trained.encode(truth)[None]))
+        for trained in (task(loss="tversky", beta=beta) for beta in (None, 0.1, 0.7, 0.9))
+    )
+    assert low < middle < high and by_default == middle
+
+
 @pytest.mark.parametrize("changes", [{}, {"train": "regions"}, {"loss": "tversky"}, {"loss": "dice_focal"}])
 def test_what_is_predicted_in_ignored_voxels_does_not_matter_to_the_loss(changes: Mapping[str, Any]) -> None:
     trained = task(ignore=255, **changes)
