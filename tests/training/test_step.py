@@ -228,18 +228,22 @@ def test_a_second_look_after_a_step_of_no_length_sees_the_same_losses(
     learner, seen = session.learner, []
     learner.precision = precision
     learner.weighting = Famo(Famo.Options(kind="famo"), tuple(learner.tasks))
-    monkeypatch.setattr(learner.weighting, "after_step", lambda *told: seen.append(told[:2]))
-    batch = labelled_everywhere(session)
+    monkeypatch.setattr(learner.weighting, "after_step", lambda *told: seen.append(told))
+    batch = replace(labelled_everywhere(session), step=3 * learner.epoch - 1)
     for rate_factor in (0.0, 1.0):
         train_step(learner, batch, rate_factor)
-    (losses, again), (before, after) = seen
+    (losses, again, epoch), (before, after, _) = seen
+    assert epoch == 2
     assert set(losses) == set(learner.tasks)
     assert again == losses
     assert all(after[name] != before[name] for name in before)
 
 
-def test_an_infinite_gradient_is_skipped_counted_and_refused_at_the_tenth(session: Session) -> None:
-    learner = session.learner
+def test_an_infinite_gradient_is_skipped_counted_and_refused_at_the_tenth(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner, moved = session.learner, list[float]()
+    monkeypatch.setattr(learner.model, "after_step", moved.append)
     # so large that the scaled loss is infinite, and stays so
     learner.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, backoff_factor=0.999)
     batch = labelled_everywhere(session)
@@ -254,8 +258,10 @@ def test_an_infinite_gradient_is_skipped_counted_and_refused_at_the_tenth(sessio
         train_step(learner, batch, 1.0)
 
     learner.scaler.update(1024.0)
-    assert not train_step(learner, batch, 1.0).skipped
+    assert moved == []
+    assert not train_step(learner, batch, 0.5).skipped
     assert learner.skipped == 0
+    assert moved == [0.5 * session.config.training.lr]
     assert not all(torch.equal(p, old) for p, old in zip(learner.model.parameters(), before, strict=True))
 
 
