@@ -152,6 +152,8 @@ def test_results_are_sorted_and_counted() -> None:
     result = task().result(boxes)
     assert [box.score for box in result.boxes] == [0.9, 0.2]
     assert result.cells("nodule") == {"nodule_boxes": 2, "nodule_score": 0.9}
+    many = [FoundBox((0.0,) * 6, (0.0,) * 6, 0.1 + i / 1000) for i in range(130)]
+    assert [box.score for box in task().result(many).boxes] == [box.score for box in many[:29:-1]]
     assert task().result([]).cells("nodule") == {"nodule_boxes": 0, "nodule_score": None}
 
 

@@ -156,6 +156,10 @@ def test_scores_of_a_known_overlap() -> None:
     assert scores["volume_error_ml"] == pytest.approx(0.2)
     assert scores["hd95_mm/right"] == 0.0
     assert scores["nsd_1mm/right"] == 1.0
+    for tolerance, name in ((1.0, "nsd_1mm/left"), (10.0, "nsd_10mm/left")):
+        shifted = task(labels={"left": 1}, regions={}, tolerance_mm=tolerance)
+        scores = shifted.mask_scores(halves(2, 1), halves(1, 1), (2.0, 5.0, 10.0))
+        assert (scores[name] == 1.0) == (tolerance == 10.0)
 
 
 def test_the_three_empty_cases_follow_the_contract() -> None:
