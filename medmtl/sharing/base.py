@@ -15,7 +15,7 @@ from medmtl import networks
 from medmtl.networks.cost import Towers
 from medmtl.networks.encoder import Encoder, EncoderOptions
 from medmtl.networks.features import Features, FeatureSpec
-from medmtl.networks.norm import InstanceNorm, norms
+from medmtl.networks.norm import InstanceNorm
 from medmtl.networks.shape import NetworkShape
 from medmtl.sharing.decoders import Decoders
 
@@ -128,12 +128,12 @@ class Sharing(nn.Module, ABC):
         """Parameters, outside the heads, that none but the named tasks reach."""
         return [parameter for task in tasks for parameter in self.own_parameters(task)]
 
+    @abstractmethod
     def encoder_norms(self) -> list[InstanceNorm]:
-        """Norms that a second view at another spacing wants its own of; by default all.
+        """Norms that a second view at another spacing wants its own of.
 
         Those of everything that a case task's features come through and that a task of the first view reads as well.
         """
-        return norms(self)
 
     def after_step(self, rate: float) -> None:
         """Hook after the optimiser's step, for what moves weights apart from its moments.

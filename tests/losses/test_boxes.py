@@ -40,6 +40,13 @@ def test_a_lesion_that_no_anchor_fits_still_gets_one() -> None:
     assert matched(box, grid).tolist() == [0, -1, -1, -1]
 
 
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_of_two_lesions_with_one_best_anchor_the_one_that_it_fits_better_keeps_it(order: list[int]) -> None:
+    box = torch.tensor([[0.0, 0, 0, 4, 4, 4], [0, 0, 0, 4, 4, 2]])[order]
+    grid = torch.tensor([[0.0, 0, 0, 4, 4, 4, 0], *([[8.0, 8, 8, 12, 12, 12, 0]] * 3)])
+    assert matched(box, grid).tolist() == [order.index(0), -1, -1, -1]
+
+
 def test_without_a_lesion_all_is_background() -> None:
     assert set(matched(torch.empty(0, 6), anchors(4)).tolist()) == {-1}
 

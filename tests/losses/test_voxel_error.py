@@ -7,7 +7,7 @@ import torch
 from monai.metrics.regression import SSIMMetric
 from torch.nn import functional
 
-from medmtl.losses.voxel_error import ErrorKind, voxel_error_loss
+from medmtl.losses.voxel_error import ErrorKind, local_ssim, voxel_error_loss
 
 SHAPE = (9, 8, 10)
 KINDS: tuple[ErrorKind, ...] = ("l1", "l2", "l1_ssim")
@@ -52,6 +52,17 @@ def test_a_mask_is_the_mean_over_its_voxels() -> None:
     target[:, 4:] = torch.nan
     cut = voxel_error_loss(predicted[:, :4], target[:, :4], "l1", 4.0)
     torch.testing.assert_close(voxel_error_loss(predicted, target, "l1", 4.0), cut)
+
+
+def test_similarity_is_the_mean_over_the_windows_whose_centre_counts() -> None:
+    predicted, target = pair()
+    target[:, 4:] = torch.nan
+    counted = ~target.isnan()
+    absolute, both = (voxel_error_loss(predicted, target, kind, 4.0) for kind in ("l1", "l1_ssim"))
+    similar, centre = local_ssim(predicted.where(counted, 0.0), target.where(counted, 0.0), counted, 4.0)
+    assert centre.any() and not centre.all()
+    expected = torch.stack([1 - one[inside].mean() for one, inside in zip(similar, centre, strict=True)])
+    torch.testing.assert_close(both - absolute, expected)
 
 
 @by_kind

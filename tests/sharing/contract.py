@@ -13,6 +13,7 @@ from medmtl import sharing
 from medmtl.device import Device
 from medmtl.networks.cost import parameter_count
 from medmtl.networks.features import Features, FeatureSpec
+from medmtl.networks.norm import norms
 from medmtl.networks.unet import UnetOptions
 from medmtl.planning.memory import INPUT_COPIES, Budget
 from medmtl.sharing.base import Sharing
@@ -151,6 +152,11 @@ class SharingContract:
         found = [parameter for held in model.stages().values() for parameter in held]
         assert len(found) == len(set(found))
         assert set(found) == set(model.shared_parameters())
+
+    def test_norms_for_another_view_are_the_shared_ones_in_front_of_the_decoders(self, model: Sharing) -> None:
+        """Those of a task alone see one view, and a case task's maps do not come through a decoder."""
+        shared = set(model.shared_parameters()) - set(model.get_submodule("decoders").parameters())
+        assert set(model.encoder_norms()) == {norm for norm in norms(model) if norm.weight in shared}
 
     def test_the_plan_knows_the_parameters_and_the_maps(self, decoder: Any, blocks: Any) -> None:
         """Of a network that is not as narrow as to be all biases and gates; the maps against those of ``hard``."""

@@ -258,6 +258,13 @@ def test_threshold_and_calibrator_of_a_fold_are_those_of_the_other_folds() -> No
         assert metrics[name] == raw[name]
 
 
+def test_a_probability_at_the_threshold_is_called() -> None:
+    task, truths = build(), ["high", "high", "low", "low"]
+    made = scored(task, truths, np.array([[0.75, 0.25]] * 2 + [[0.875, 0.125]] * 2), [0, 0, 0, 0])
+    metrics = task.metrics([replace(entry, reference={"threshold": 0.25}) for entry in made])
+    assert (metrics["sensitivity"].value, metrics["specificity"].value) == (1.0, 1.0)
+
+
 def test_what_is_scored_never_reaches_its_own_threshold() -> None:
     task, cases, _, _ = pooled()
     before = [entry.reference for entry in task.out_of_fold(cases)]

@@ -93,6 +93,9 @@ def test_set_anchors_win() -> None:
 def test_anchors_in_mm_become_voxels() -> None:
     _, anchors = task().head(SPEC)(features(1))
     assert (anchors[0, :, 3:6] - anchors[0, :, :3]).unique(dim=0).tolist() == [[4, 4, 2]]
+    flat = Detection("nodule", DetectionOptions(**OPTIONS), {"anchors_mm": [[0.5, 4, 1]], "spacing": [1, 1, 2]})
+    _, anchors = flat.head(SPEC)(features(1))
+    assert (anchors[0, :, 3:6] - anchors[0, :, :3]).unique(dim=0).tolist() == [[1, 4, 1]], "a voxel at least"
 
 
 def test_a_fold_without_a_lesion_cannot_be_learned() -> None:
@@ -149,6 +152,8 @@ def test_results_are_sorted_and_counted() -> None:
     result = task().result(boxes)
     assert [box.score for box in result.boxes] == [0.9, 0.2]
     assert result.cells("nodule") == {"nodule_boxes": 2, "nodule_score": 0.9}
+    many = [FoundBox((0.0,) * 6, (0.0,) * 6, 0.1 + i / 1000) for i in range(130)]
+    assert [box.score for box in task().result(many).boxes] == [box.score for box in many[:29:-1]]
     assert task().result([]).cells("nodule") == {"nodule_boxes": 0, "nodule_score": None}
 
 

@@ -59,6 +59,14 @@ def test_the_default_is_the_mean_and_the_maximum_without_a_guide(kind: str) -> N
     assert torch.equal(head.pool(maps), torch.cat(pooled, 1))  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("kind", CONTRACTS)
+def test_a_part_of_a_case_need_not_show_its_label_unless_that_is_said(kind: str) -> None:
+    options = {key: value for key, value in CONTRACTS[kind].options.items() if key != "unit"}
+    for said, expected in (({}, {"crop"}), ({"sensitive_to": []}, set()), ({"sensitive_to": ["flip"]}, {"flip"})):
+        made = tasks.kinds.get(kind)
+        assert made("x", made.Options.model_validate({**options, **said})).sensitive_to == expected
+
+
 def test_covariates_alone_are_not_pooled() -> None:
     contract = CONTRACTS["regression"]()
     with pytest.raises(ValueError, match=r"guided_by: heart .* inputs: covariates reads no image"):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from medmtl.losses.voxel_error import voxel_error_loss
 from medmtl.tasks.base import CellError
 from medmtl.tasks.voxel_regression import VoxelRegression, VoxelRegressionOptions
 from tests.tasks.contract import SHAPE, MapTaskContract, case
@@ -75,6 +76,22 @@ def test_the_constant_on_the_heads_scale_costs_the_loss_scale(loss: str) -> None
     assert fitted["median"] == pytest.approx(float(np.median(np.stack(truths))), rel=1e-6)
 
 
+@pytest.mark.parametrize("limits", [[0, 80], None])
+def test_similarity_is_that_of_the_values_whatever_scale_the_head_answers_on(limits: list[float] | None) -> None:
+    fitted = {"median": 0.0, "spread": 10.0, "data_range": 80.0}
+    (truth,) = maps(1)
+    output = torch.randn(1, 1, *SHAPE, generator=torch.Generator().manual_seed(0))
+    found = []
+    for loss in ("l1_ssim", "l1"):
+        trained = task(fitted, loss=loss, range=limits)
+        value, target = trained.activate((output,))[:, 0], torch.from_numpy(truth)[None]
+        in_unit = voxel_error_loss(value, target, trained.options.loss, 80.0)
+        found.append((float(trained.loss((output,), trained.encode(truth)[None])), float(in_unit)))
+    (both, both_in_unit), (error, error_in_unit) = found
+    assert error == pytest.approx(error_in_unit / 10)
+    assert both - error == pytest.approx(both_in_unit - error_in_unit, rel=1e-4) and both > error + 0.1
+
+
 def test_values_that_are_mostly_equal_are_scaled_by_their_deviation() -> None:
     values = np.zeros(100)
     values[:10] = 5.0
@@ -100,3 +117,10 @@ def test_a_length_is_sensitive_to_scaling() -> None:
     assert task().sensitive_to == frozenset()
     with pytest.raises(ValueError, match="its unit is mm, and the model's is Gy"):
         task().same_target(task(unit="mm"))
+
+
+def test_scores_refer_to_the_declared_range_and_otherwise_to_that_of_the_reference() -> None:
+    (truth,) = maps(1)
+    for limits, span in (([0, 200], 200.0), (None, float(np.ptp(truth)))):
+        scores = task(range=limits).mask_scores(truth + 1, truth, (1.0, 1.0, 1.0))
+        assert scores["psnr"] == pytest.approx(20 * np.log10(span), rel=1e-4)

@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from medmtl import api
 from medmtl.errors import InterruptedRun
+from medmtl.networks.features import Features, Guide
 from medmtl.run_folder import RunFolder
 from medmtl.sections import TimesSection
 from medmtl.training import collapse, loop
@@ -104,6 +105,20 @@ def test_the_probe_is_that_of_scikit_learn_and_its_chance_is_counted(monkeypatch
     assert found["probe_r2"] == pytest.approx(r2(target), abs=1e-4)
     assert found["chance"] == pytest.approx((1 + beaten) / (1 + collapse.PERMUTATIONS), abs=1e-4)
     assert 0 < beaten < collapse.PERMUTATIONS
+
+
+def test_the_probe_sees_what_a_head_reads() -> None:
+    maps = torch.randn(4, 2, 4, 4, 4), torch.randn(4, 3, 2, 2, 2)
+    means, highest = ([pool(level, (2, 3, 4)) for level in maps] for pool in (torch.mean, torch.amax))
+    image = torch.cat([means[0], highest[0], means[1], highest[1]], dim=1)
+    tiled = collapse._pool(Features(maps, tiles=2))
+    np.testing.assert_allclose(tiled, image.unflatten(0, (2, 2)).mean(1), rtol=1e-6)
+    # under a mask that is everywhere alike a mean is the plain one
+    guide = Guide(torch.full((4, 1, 4, 4, 4), 0.5), torch.tensor([[0.0, 1.0]] * 4))
+    age = torch.arange(4.0)[:, None]
+    beside = torch.cat([*means, torch.tensor([[0.0, 1.0]] * 4).log1p(), age], dim=1)
+    found = collapse._pool(Features(maps, covariates_BN=age, guides=(guide,)))
+    np.testing.assert_allclose(found, torch.cat([image, beside], dim=1), rtol=1e-4, atol=1e-6)
 
 
 def test_targets_that_do_not_vary_hold_no_signal() -> None:

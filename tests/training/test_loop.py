@@ -6,6 +6,7 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from medmtl.training import loop, step
 from medmtl.training.folds import as_asked
 from medmtl.training.optimiser import Schedule
 from medmtl.training.session import open_session
+from medmtl.training.signals import Requests
 from medmtl.training.step import Learner
 from tests.conftest import TINY
 from tests.faults.processes import fingerprint, records
@@ -115,6 +117,23 @@ def test_a_validation_that_is_not_finite_is_null_and_chooses_nothing(
     assert len(found) == 3 and all(set(validation.values()) == {None} for validation in found)
     assert fingerprint(tmp_path / "run") == fingerprint(trained_run)
     assert not (tmp_path / "run" / "best").exists()
+
+
+def test_a_validation_is_of_the_averaged_weights_on_the_validation_cases(trained_run: Path) -> None:
+    run = RunFolder.open(trained_run)
+    session = open_session(run)
+    average, said = session.learner.average, list[Any]()
+    assert session.validation is not None and average is not None
+    (view,) = session.validation.views
+    assert {case.case_id for case in view.cases} == set(run.load_splits().folds[0].val)
+    step.train_step(session.learner, session.training[0], 1.0)
+    session.run = SimpleNamespace(log=said.append)  # type: ignore[assignment]
+    loop._validate(session, 1, Requests())
+    session.learner = replace(session.learner, average=None)
+    loop._validate(session, 1, Requests())
+    session.learner.model.load_weights(average.tensors)
+    loop._validate(session, 1, Requests())
+    assert said[0] == said[2] != said[1]
 
 
 @pytest.mark.covers("F66")
@@ -229,6 +248,8 @@ def test_minutes_become_a_fixed_number_of_steps(tiny_cohort: Path, tmp_path: Pat
     assert plan.steps is not None and plan.steps >= loop.WARM_STEPS
     assert run.read_log()[-1]["step"] == plan.steps
     assert "minutes" in plan.reasons["steps"]
+    factors = [record["rate_factor"] for record in run.read_log() if "losses" in record]
+    assert factors[:50] == [(step + 1) / 50 for step in range(50)][: len(factors)]
 
 
 def test_the_log_tells_waiting_and_memory_within_the_plan(trained_run: Path) -> None:

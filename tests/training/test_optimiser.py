@@ -134,6 +134,13 @@ def test_a_warm_up_longer_than_the_training_never_reaches_its_rate() -> None:
     assert Schedule(None, fixed_warm_up=True).factor(19, 10) == 1.0
 
 
+def test_a_training_in_minutes_warms_up_for_50_steps_whether_or_not_its_length_is_known() -> None:
+    measured, known = (Schedule(steps, fixed_warm_up=True) for steps in (None, 120))
+    for step in range(50):
+        assert known.factor(step) == measured.factor(step) == (step + 1) / 50
+    assert [known.factor(step) for step in (50, 85)] == [1.0, pytest.approx(0.5**0.9)]
+
+
 def test_the_log_has_the_gradient_norm_of_the_trunk_and_of_every_present_case_head(trained_run: Path) -> None:
     steps = [record for record in records(trained_run) if "losses" in record]
     assert len(steps) == 6

@@ -18,7 +18,9 @@ from medmtl.data.case import Case
 from medmtl.device import describe_device
 from medmtl.errors import MachineError
 from medmtl.planning import Plan
+from medmtl.run_folder import RunFolder
 from medmtl.training import room, start
+from medmtl.training.session import open_session
 from medmtl.training.start import Ready, make_ready, plan_fold
 from tests.conftest import TINY
 from tests.faults.disk import Worker
@@ -58,6 +60,23 @@ def test_the_prediction_is_what_a_training_takes_or_up_to_a_quarter_more(
     assert files <= room.CHECKPOINT_FILES
     per_case = len([p for p in (trained_run.parent / ".medmtl-cache").rglob("*")]) / len(cases)
     assert per_case <= max(need.entry_files.values())
+
+
+def test_a_short_training_and_an_optimiser_that_keeps_less_need_less(
+    planned: tuple[Ready, Plan, list[Case]], trained_run: Path
+) -> None:
+    ready, plan, cases = planned
+    training = ready.config.training
+
+    def need(plan: Plan, **changes: Any) -> int:
+        config = ready.config.model_copy(update={"training": training.model_copy(update=changes)})
+        return room.predict_disk(config, ready.checked, plan, cases).run_bytes
+
+    one = need(replace(plan, steps=training.checkpoint_every))
+    assert need(plan) > 2.9 * one
+    weights = sum(p.nbytes for p in open_session(RunFolder.open(trained_run)).learner.model.parameters())
+    # three commits lie there for a moment, and AdamW's second moments are as large as the weights
+    assert need(plan) - need(plan, optimiser="sgd") == 3 * weights
 
 
 def test_a_start_predicts_it_once(

@@ -15,9 +15,10 @@ import torch
 
 from medmtl import api, checkpoint, files
 from medmtl.cli import main
+from medmtl.data.augmentation import AXES
 from medmtl.errors import ArtefactError, MachineError
 from medmtl.run_folder import RunFolder
-from medmtl.training.commit import restore
+from medmtl.training.commit import restore, save
 from medmtl.training.session import open_session
 from tests.conftest import TINY
 
@@ -156,6 +157,28 @@ def test_what_does_not_change_the_result_may_differ(run: RunFolder) -> None:
     assert "overlap: 0.5" in text and "keep: 2" in text
     run.config.write_text(text.replace("overlap: 0.5", "overlap: 0.25").replace("keep: 2", "keep: 3"))
     assert run.made_with() == before
+
+
+def test_a_scaler_comes_back_with_the_steps_that_it_left_out(run: RunFolder) -> None:
+    session = open_session(run)
+    session.learner.scaler, session.learner.skipped = torch.amp.GradScaler("cpu", init_scale=1024.0), 3
+    save(session, 7)
+    session = open_session(run)
+    scaler = session.learner.scaler = torch.amp.GradScaler("cpu")
+    assert restore(session) == 7
+    assert (scaler.get_scale(), session.learner.skipped) == (1024.0, 3)
+
+
+def test_training_samples_are_drawn_as_configured_and_validated_ones_as_they_are(run: RunFolder) -> None:
+    session = open_session(run)
+    (view,) = session.training.views
+    assert view.sensitive == {"lesion": frozenset(), "malignancy": {"crop"}, "risk": {"crop", "scale"}}
+    assert session.validation is not None and session.validation.views[0].augmentation is None
+    section = session.config.augmentation.model_copy(update={"kind": "none", "flips": ("x",)})
+    other = open_session(run, config=session.config.model_copy(update={"augmentation": section})).training.views[0]
+    assert view.augmentation is not None and other.augmentation is not None
+    assert view.augmentation.enabled and not other.augmentation.enabled
+    assert view.augmentation.flips != other.augmentation.flips == (AXES["x"],)
 
 
 @covers("B156", "F65")

@@ -176,6 +176,32 @@ def test_every_parameter_is_in_one_group_and_case_heads_are_clipped_alone(sessio
     assert all(group["weight_decay"] == 0 for group in groups if group["name"].endswith("other"))
 
 
+def test_each_clipping_group_is_scaled_to_the_limit_and_its_norm_told_as_it_was(session: Session) -> None:
+    learner, batch = session.learner, labelled_everywhere(session)
+    learner.clip = 1e-3
+    norms = train_step(learner, batch, 1.0).gradient_norms
+    assert set(norms) == {"trunk", "malignancy", "risk"}
+    for name, norm in norms.items():
+        held = [p for group in learner.optimiser.param_groups if group["clip_group"] == name for p in group["params"]]
+        clipped = torch.cat([p.grad.flatten() for p in held if p.grad is not None]).norm()
+        assert norm > 2e-3 and float(clipped) == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_losses_are_shares_of_that_of_the_best_constant_unless_they_are_asked_for_as_they_are(session: Session) -> None:
+    ((_, view),) = labelled_everywhere(session).views.items()
+    plain = {"weighting": session.config.weighting.model_copy(update={"loss_scale": "none"})}
+    found = []
+    for config in (session.config, session.config.model_copy(update=plain)):
+        learner = open_session(session.run, config=config).learner
+        learner.model.eval()
+        found.append(
+            {name: float(loss.detach()) for name, loss in task_losses(learner, view, 0, remember=False).items()}
+        )
+    scales = {name: task.loss_scale for name, task in session.learner.tasks.items()}
+    assert scales["risk"] != 1 != scales["malignancy"]
+    assert found[0] == pytest.approx({name: loss / scales[name] for name, loss in found[1].items()})
+
+
 @pytest.mark.covers("F44")
 def test_a_second_look_at_the_samples_leaves_the_heads_running_moments(session: Session) -> None:
     """They are those of one pass, whatever the weighting asks for."""
@@ -202,18 +228,22 @@ def test_a_second_look_after_a_step_of_no_length_sees_the_same_losses(
     learner, seen = session.learner, []
     learner.precision = precision
     learner.weighting = Famo(Famo.Options(kind="famo"), tuple(learner.tasks))
-    monkeypatch.setattr(learner.weighting, "after_step", lambda *told: seen.append(told[:2]))
-    batch = labelled_everywhere(session)
+    monkeypatch.setattr(learner.weighting, "after_step", lambda *told: seen.append(told))
+    batch = replace(labelled_everywhere(session), step=3 * learner.epoch - 1)
     for rate_factor in (0.0, 1.0):
         train_step(learner, batch, rate_factor)
-    (losses, again), (before, after) = seen
+    (losses, again, epoch), (before, after, _) = seen
+    assert epoch == 2
     assert set(losses) == set(learner.tasks)
     assert again == losses
     assert all(after[name] != before[name] for name in before)
 
 
-def test_an_infinite_gradient_is_skipped_counted_and_refused_at_the_tenth(session: Session) -> None:
-    learner = session.learner
+def test_an_infinite_gradient_is_skipped_counted_and_refused_at_the_tenth(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner, moved = session.learner, list[float]()
+    monkeypatch.setattr(learner.model, "after_step", moved.append)
     # so large that the scaled loss is infinite, and stays so
     learner.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127, backoff_factor=0.999)
     batch = labelled_everywhere(session)
@@ -228,8 +258,10 @@ def test_an_infinite_gradient_is_skipped_counted_and_refused_at_the_tenth(sessio
         train_step(learner, batch, 1.0)
 
     learner.scaler.update(1024.0)
-    assert not train_step(learner, batch, 1.0).skipped
+    assert moved == []
+    assert not train_step(learner, batch, 0.5).skipped
     assert learner.skipped == 0
+    assert moved == [0.5 * session.config.training.lr]
     assert not all(torch.equal(p, old) for p, old in zip(learner.model.parameters(), before, strict=True))
 
 

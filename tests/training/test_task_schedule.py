@@ -81,9 +81,15 @@ def test_the_length_of_a_training_in_minutes_reaches_the_tasks(
     monkeypatch.setattr(loop, "write_json", lambda *arguments: None)
     session.plan = replace(session.plan, minutes=1.0, steps=None)
     session.learner.times = replace(session.learner.times, steps=None, timed=True)
-    ends = [0.1 * number for number in range(loop.WARM_STEPS)]
-    limit = loop._settle_length(session, loop.WARM_STEPS, loop._Clock(0.0, ends=ends), Ranks())
-    assert session.learner.times.steps == session.plan.steps == limit > loop.WARM_STEPS
+    # the first steps, and one that waits for a file, say nothing of the others
+    each = [3.0] * 6 + [0.1] * 8 + [0.2] * 5 + [2.0]
+    ends = [7.0 + sum(each[: number + 1]) for number in range(loop.WARM_STEPS)]
+    limit = loop._settle_length(session, loop.WARM_STEPS, loop._Clock(7.0, ends=ends), Ranks())
+    assert session.learner.times.steps == session.plan.steps == limit
+    assert session.validation is not None
+    # as many samples are validated every second step as cost a third of a sample's training each
+    share = len(session.validation) / 3 / (2 * session.plan.batch)
+    assert limit == pytest.approx(20 + (60 - sum(each)) / (0.1 * (1 + share)), abs=1)
 
 
 def test_a_task_that_started_late_has_not_trained_mostly() -> None:

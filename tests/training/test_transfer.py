@@ -22,7 +22,7 @@ from medmtl.errors import ArtefactError, InputError
 from medmtl.planning import CaseView
 from medmtl.run_folder import RunFolder
 from medmtl.training.session import open_session
-from medmtl.training.start import Ready, make_ready
+from medmtl.training.start import Ready, _donor, make_ready
 from medmtl.training.transfer import refuse_leak, seen_by, take_trunk
 from tests.conftest import TINY
 from tests.weights import weights_sha256
@@ -67,7 +67,7 @@ def test_what_is_frozen_stays_and_moves_afterwards(begun: Path, trained_run: Pat
     assert torch.equal(at_four["model"][STEM], donor[STEM])
     assert not any(STEM in name for name in at_four["optimiser"])
     assert not torch.equal(at_six["model"][STEM], donor[STEM])
-    assert any(STEM in name for name in at_six["optimiser"])
+    assert at_six["optimiser"][f"{STEM}.step"] == 2
 
 
 def load_step(run: Path, step: int) -> dict[str, Any]:
@@ -107,6 +107,14 @@ def test_a_donor_that_learned_from_held_out_cases_is_refused(tiny_cohort: Path, 
     with pytest.raises(InputError, match=r"init\.run other may have been trained on \d of the cases .* \(case"):
         start(tiny_cohort, donor, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_donor_that_learned_from_test_cases_is_refused(tiny_cohort: Path, ready: Ready, trained_run: Path) -> None:
+    ready = replace(ready, config=configuration.load(tiny_cohort, {**TINY, "init.run": str(trained_run)}))
+    assert _donor(ready, 0) is not None
+    learned = cases_of(ready, 0)[0].case_id
+    with pytest.raises(InputError, match=rf"on 1 of the cases that this run holds out \(case '{learned}'"):
+        _donor(replace(ready, splits=replace(ready.splits, test=(learned,))), 0)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,13 @@ def test_the_first_update_by_hand() -> None:
     np.testing.assert_allclose(list(method.extra_state()["weights"].values()), expected)
 
 
+def test_no_weight_is_lost_for_good() -> None:
+    method = make("gradnorm", ("a", "b"), alpha=0.0, lr=1.0)
+    method.weigh(np.diag([1e4, 1e-4]), {"a": 1.0, "b": 1.0})  # type: ignore[operator]
+    weights = method.extra_state()["weights"]
+    assert 0 < weights["a"] < 0.01 and sum(weights.values()) == pytest.approx(2)
+
+
 def test_weighted_norms_become_alike() -> None:
     method = make("gradnorm", ("a", "b"), alpha=0.0)
     for _ in range(500):

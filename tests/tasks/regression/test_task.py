@@ -141,6 +141,14 @@ def test_scale_is_median_and_interquartile_range_and_loss_scale_that_of_the_medi
     assert float(task.encode(9.0)) == pytest.approx(3.0)
 
 
+def test_the_loss_grows_linearly_from_the_declared_residual_on() -> None:
+    output, target = torch.tensor([[3.0]]), torch.tensor([0.0])
+    assert float(build().loss(output, target)) == pytest.approx(2.5)
+    assert float(build(huber_delta=0.1).loss(output, target)) == pytest.approx(0.1 * 2.95)
+    truths = [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert build(truths, huber_delta=0.1).fitted["loss_scale"] == pytest.approx(0.1 * (2 * 0.95 + 2 * 0.45) / 5)
+
+
 def test_mostly_equal_values_are_scaled_by_their_deviation() -> None:
     assert build([0.0, 0.0, 0.0, 0.0, 10.0]).fitted["spread"] == pytest.approx(4.0)
 

@@ -156,6 +156,10 @@ def test_scores_of_a_known_overlap() -> None:
     assert scores["volume_error_ml"] == pytest.approx(0.2)
     assert scores["hd95_mm/right"] == 0.0
     assert scores["nsd_1mm/right"] == 1.0
+    for tolerance, name in ((1.0, "nsd_1mm/left"), (10.0, "nsd_10mm/left")):
+        shifted = task(labels={"left": 1}, regions={}, tolerance_mm=tolerance)
+        scores = shifted.mask_scores(halves(2, 1), halves(1, 1), (2.0, 5.0, 10.0))
+        assert (scores[name] == 1.0) == (tolerance == 10.0)
 
 
 def test_the_three_empty_cases_follow_the_contract() -> None:
@@ -257,6 +261,17 @@ class TestTversky(LabelTaskContract):
     }
     truths: ClassVar[Sequence[Any]] = [np.where(mask == 1, 3, mask).astype(np.uint8) for mask in label_arrays(4)]
     bad_options: ClassVar[Sequence[tuple[Mapping[str, Any], str]]] = ()
+
+
+def test_the_price_of_a_missed_voxel_is_the_declared_one_and_otherwise_seven_tenths() -> None:
+    truth = label_arrays(1)[0]
+    nothing = torch.zeros(1, 4, *SHAPE)
+    nothing[:, 0] = 5.0
+    by_default, low, middle, high = (
+        float(trained.loss((nothing,), trained.encode(truth)[None]))
+        for trained in (task(loss="tversky", beta=beta) for beta in (None, 0.1, 0.7, 0.9))
+    )
+    assert low < middle < high and by_default == middle
 
 
 @pytest.mark.parametrize("changes", [{}, {"train": "regions"}, {"loss": "tversky"}, {"loss": "dice_focal"}])
