@@ -15,7 +15,7 @@ from medmtl import networks
 from medmtl.networks.cost import Towers
 from medmtl.networks.encoder import Encoder, EncoderOptions
 from medmtl.networks.features import Features, FeatureSpec
-from medmtl.networks.norm import InstanceNorm
+from medmtl.networks.norm import InstanceNorm, norms
 from medmtl.networks.shape import NetworkShape
 from medmtl.sharing.decoders import Decoders
 
