@@ -102,7 +102,9 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
 
     Raises:
         ConfigError: naming the key, its line and the nearest valid key; its ``faults`` are all that were found.
+        InputError: if ``overrides`` are no mapping of dotted keys.
     """
+    _refuse_no_keys(overrides)
     document = strict_yaml.parse(_read_text(path))
     if not isinstance(document.data, dict):
         raise ConfigError("the file must hold keys and values", line=1, code="B131")
@@ -115,6 +117,20 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
         # what was set stands in no line of the file
         lines = {path: line for path, line in lines.items() if path[: len(place)] != place} | {place: 0}
     return _validate(data, lines)
+
+
+def _refuse_no_keys(overrides: object) -> None:
+    """A script may give what is typed after ``--set``, or a list of it."""
+    if overrides is None:
+        return
+    found: str | None = f"a {type(overrides).__name__}"
+    if isinstance(overrides, Mapping):
+        found = next((f"the key {key!r}" for key in overrides if not isinstance(key, str)), None)
+    if found is not None:
+        raise InputError(
+            f"overrides are a mapping of dotted keys to values, such as {{'training.lr': 1e-3}}; found {found}",
+            code="B164",
+        )
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -16,6 +16,7 @@ from medmtl.data.split import Splits
 from medmtl.errors import ArtefactError, CohortError
 from medmtl.run_folder import RunFolder
 
+NO_TABLE = "B001"
 SHOWN = 3  # files that a message names
 
 
@@ -25,11 +26,17 @@ def read_again(config: Config, run: RunFolder) -> tuple[Cohort, Mapping[str, Map
     Each case knows the hashes that its files had when they were checked: whoever reads a changed one refuses it.
 
     Raises:
-        CohortError: if the table changed or no longer reads.
+        CohortError: if the table changed, is not where the run's configuration says, or no longer reads.
     """
     tasks = build_tasks(config)
     findings = Findings()
-    cohort = read_sources(config, tasks, findings)
+    try:
+        cohort = read_sources(config, tasks, findings)
+    except CohortError as error:
+        if all(finding.code != NO_TABLE for finding in error.findings):
+            raise
+        hint = f"{run.config} names it, and where the cohort was moved its new place may be written there"
+        raise CohortError(f"{error}; {hint}", error.findings) from None
     truths = read_targets(cohort, tasks, findings)
     rejected = findings.rejected()
     if rejected:

@@ -8,7 +8,7 @@ import pytest
 
 from medmtl import config as configuration
 from medmtl.config import parse_override, parse_overrides
-from medmtl.errors import ConfigError
+from medmtl.errors import ConfigError, InputError
 
 MINIMAL = """\
 schema: 1
@@ -342,3 +342,16 @@ def test_a_bad_channel_is_refused_by_its_key(tmp_path: Path, channel: str, key: 
     error = refusal(tmp_path, MINIMAL.replace("{ed: image_ed}", f"{{ed: image_ed, es: {channel}}}"))
     assert key in [fault.key for fault in error.faults]
     assert words in str(error)
+
+
+@pytest.mark.covers("B164")
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [("training.lr=1e-3", "a str"), (["training.lr=1e-3"], "a list"), ({1: 2}, "the key 1"), ("", "a str")],
+)
+def test_overrides_that_are_no_mapping_are_refused_in_words(tmp_path: Path, given: Any, found: str) -> None:
+    with pytest.raises(
+        InputError, match=r"\[B164\] overrides are a mapping of dotted keys to values, .*; found "
+    ) as caught:
+        configuration.load(written(tmp_path), given)
+    assert str(caught.value).endswith(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,8 +17,10 @@ from sklearn.metrics import mean_poisson_deviance
 
 import medmtl
 from medmtl import tasks
+from medmtl.cli import main
 from medmtl.errors import CohortError, ConfigError
 from medmtl.tasks.base import CaseTask
+from medmtl.tasks.learning import LossFault, Samples
 from tests.conftest import TINY
 from tests.kinds_fixture import Count, deviance
 from tests.stopping import train_until
@@ -128,3 +131,33 @@ def test_a_run_of_a_kind_that_is_not_registered_is_refused_by_name(
     registered.setattr(tasks, "kinds", copy.deepcopy(tasks.kinds))
     medmtl.register(Count)
     medmtl.load(run, device="cpu")
+
+
+class Averaged(Count):
+    """A count whose loss forgets that a batch has several samples."""
+
+    kind = "averaged"
+
+    def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return super().loss(output, target).mean()
+
+
+def test_a_loss_of_another_shape_is_a_fault_of_the_users_class(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    medmtl.register(Averaged)
+    pairs = [f"{key}={value}" for key, value in {**TINY, "tasks.nodules.kind": "averaged"}.items()]
+    words = ["train", str(config), "--out", str(tmp_path / "run"), "--device", "cpu", "--quiet"]
+    assert main([*words, *(word for pair in pairs for word in ("--set", pair))]) == 8
+    said = capsys.readouterr().err
+    assert "error: tasks.nodules (kind averaged): loss() must return one loss per sample, shape (B,) = (2,)" in said
+    assert "found shape (); correct its class" in said
+
+
+@pytest.mark.parametrize(("returned", "found"), [(torch.ones(2, 1), "shape (2, 1)"), (1.0, "float")])
+def test_only_one_number_per_sample_is_a_loss(returned: Any, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Count("nodules", Count.Options(kind="count", column="nodules"), {"loss_scale": 1.0})
+    monkeypatch.setattr(Count, "loss", lambda *_: returned)
+    samples = Samples(("a", "b"), 0, 1, remember=False)
+    with pytest.raises(LossFault, match=f"one loss per sample.*, found {re.escape(found)}$"):
+        task.batch_loss(torch.zeros(2, 1), torch.zeros(2), torch.tensor([True, True]), samples)

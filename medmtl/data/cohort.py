@@ -111,30 +111,29 @@ def read_cohort(layout: CohortLayout, findings: Findings) -> Cohort:
         WorkError: if the file system fails.
     """
     table = read_table(layout.table, layout.columns, findings)
-    sound = _check_header(table.names, layout, findings)
+    before = len(findings.rejected())
+    _check_header(table.names, layout, findings)
+    faults = findings.rejected()[before:]
     reader = _RowReader(layout, table, findings)
     for row, cells in table.rows():
         reader.read(row, cells)
-    if not sound:
-        message = f"the header of {table.path.name} lacks a declared column or has one twice; correct the names"
+    if faults:
+        message = f"the header of {table.path.name} lacks a declared column or has one twice: {faults[0].sentence()}"
         raise CohortError(message, tuple(findings))
     return reader.cohort()
 
 
-def _check_header(names: tuple[str, ...], layout: CohortLayout, findings: Findings) -> bool:
-    """Whether every declared column is there once. Names of undeclared columns are not shown: they may identify."""
-    sound = True
+def _check_header(names: tuple[str, ...], layout: CohortLayout, findings: Findings) -> None:
+    """Refuse a declared column that is not there once. Names of undeclared columns are not shown: they may identify."""
     seen: dict[str, int] = {}
     for number, name in enumerate(names, start=1):
         first = seen.setdefault(folded(name), number)
         if first != number:
-            sound = False
             column = name if name in layout.columns else None
             found, expected = f"columns {first} and {number} have one name", "names that differ in more than case"
             findings.reject("B012", row=1, column=column, found=found, expected=expected, fix="rename one of them")
     for column in layout.columns:
         if column not in names and column not in layout.may_lack:
-            sound = False
             guess = nearest(column, names)
             fix = f"did you mean {shown(guess)!r}?" if guess else "correct the configuration or the header"
             findings.reject("B013", row=1, column=column, found="no such column", expected="exactly this name", fix=fix)
@@ -146,7 +145,6 @@ def _check_header(names: tuple[str, ...], layout: CohortLayout, findings: Findin
     if layout.patient == layout.case:
         fix = "name a patient column if one person can have several cases"
         findings.warn("B022", column=layout.case, found="each case declared to be a person", fix=fix)
-    return sound
 
 
 class _RowReader:

@@ -91,7 +91,7 @@ def read_table(path: Path, columns: Sequence[str], findings: Findings, *, may_be
 def _unreadable(path: Path, findings: Findings, code: str, **fields: Any) -> CohortError:
     """The error of a table that cannot be read, after its last finding was added."""
     findings.reject(code, file=path.name, **fields)
-    return CohortError(f"the table cannot be read: {findings.rejected()[-1].sentence()}", tuple(findings))
+    return CohortError(f"the table {path} cannot be read: {findings.rejected()[-1].sentence()}", tuple(findings))
 
 
 def _content(path: Path, findings: Findings) -> bytes:

@@ -69,7 +69,7 @@ def cases_of(
         names = [name for name, _, _ in named]
         if len(set(names)) < len(names):
             raise InputError(f"a channel is given twice: {', '.join(names)}; one case has one file per channel")
-        files = {name: Path(file) for name, _, file in named}
+        files = {name: file for name, _, file in named}
         cells = cells_of(covariates or {}, trained)
         return (case_of_files(files, channels, _stem(Path(named[0][2])), cells, trained.cohort.optional),)
     _refuse_other_names(inputs, channels, trained.cohort.optional)
@@ -197,6 +197,10 @@ def case_of_files(
         raise InputError(f"the model wants a file for each channel, {{{wanted}}}; found a {type(images).__name__}")
     refuse_other_channels(images, channels, optional)
     for name, file in images.items():
+        if file is None or (isinstance(file, str) and not file):
+            way = "leave out an optional channel that the case lacks" if name in optional else "the model needs it"
+            found = "None" if file is None else "an empty text"
+            raise InputError(f"channel {name} is given by the path of a NIfTI file, found {found}; {way}")
         if not isinstance(file, str | os.PathLike):
             raise InputError(f"channel {name} is given by the path of a NIfTI file, found a {type(file).__name__}")
     paths = {name: Path(images[name]) for name in channels if name in images}

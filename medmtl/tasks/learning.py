@@ -28,6 +28,10 @@ class Samples:
     remember: bool
 
 
+class LossFault(ValueError):
+    """What a task's class returned is no loss as :class:`Learning` wants it."""
+
+
 class Learning(ABC):
     """The part of a task that changes while it trains.
 
@@ -58,8 +62,15 @@ class Learning(ABC):
             target: first axis B.
             present_B: which samples are labelled, at least one; on the CPU wherever the output lies.
             samples: whose they are.
+
+        Raises:
+            LossFault: if :meth:`loss` gives anything but one loss per sample.
         """
-        return self.reduce(self.loss(output, target), present_B)
+        loss_B: Any = self.loss(output, target)  # of a class of the user's own, whatever it says
+        if not isinstance(loss_B, torch.Tensor) or loss_B.shape != present_B.shape:
+            found = f"shape {tuple(loss_B.shape)}" if isinstance(loss_B, torch.Tensor) else type(loss_B).__name__
+            raise LossFault(f"loss() must return one loss per sample, shape (B,) = ({len(present_B)},), found {found}")
+        return self.reduce(loss_B, present_B)
 
     def extra_state(self) -> dict[str, Any]:
         """What it remembers, JSON-able, stored with every checkpoint; empty, always, for a kind without memory."""

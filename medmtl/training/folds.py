@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,13 +117,15 @@ class Folds:
             raise InputError(
                 f"the run at {run.path} is of fold {trained}; resume it with --fold {trained}", code="B145"
             )
-        stored = dotted(run.load_config().model_dump(mode="json", by_alias=True, serialize_as_any=True))
+        own = run.load_config()
+        stored = dotted(own.model_dump(mode="json", by_alias=True, serialize_as_any=True))
         asked = dotted(self.config.model_dump(mode="json", by_alias=True, serialize_as_any=True))
         changed = [k for k in sorted({*stored, *asked}) if stored.get(k) != asked.get(k) and k not in FREE_ON_RESUME]
         if changed:
+            way = f"{_found_again(run, own)}resume with its own: {self._own_words(place)}"
             raise InputError(
                 f"the configuration differs from the run's in {', '.join(changed)}; give the same --set as at its "
-                f"start, or resume with its own: {self._own_words(place)}; with other settings, start a new run",
+                f"start, or {way}; with other settings, start a new run",
                 code="B145",
             )
 
@@ -131,6 +134,12 @@ class Folds:
         words = ["medmtl", "train", str(place / "config.yaml"), "--out", str(self.out)]
         words += [] if self.fold == 0 else ["--fold", str(self.fold)]
         return shlex.join([*words, "--resume"])
+
+
+def _found_again(run: RunFolder, own: Config) -> str:
+    """What must be done before a run can be resumed by its own configuration; empty where its tables are in place."""
+    absent = [section.table for section in own.cohorts or (own.cohort,) if not os.path.isfile(section.table)]
+    return f"write into {run.config} where {absent[0]} is now, and " if absent else ""
 
 
 def as_asked(stored: Config, asked: Config) -> Config:

@@ -11,12 +11,12 @@ import torch
 
 from medmtl.data.batch import Batch, ViewBatch
 from medmtl.device import Precision, autocast
-from medmtl.errors import NumericError
+from medmtl.errors import NumericError, WorkError
 from medmtl.model import MultiTaskModel
 from medmtl.networks.pooling.head import RunningStandardisation
 from medmtl.rng import derive_seed
 from medmtl.tasks.base import Task
-from medmtl.tasks.learning import Samples
+from medmtl.tasks.learning import LossFault, Samples
 from medmtl.training.average import WeightAverage
 from medmtl.training.conflict import measure, rounded
 from medmtl.training.optimiser import clip_groups, set_rates
@@ -99,6 +99,9 @@ def task_losses(
         step: that they were drawn for; in evaluation, the steps done.
         remember: whether its tasks may remember the samples.
         asked: whose heads to run, where that is not for this view's samples alone to say.
+
+    Raises:
+        WorkError: if a task's class returned no loss per sample, as one of the user's own may.
     """
     present = view.labelled()
     with autocast(learner.device, learner.precision):
@@ -107,7 +110,10 @@ def task_losses(
     samples = Samples(view.case_ids, step, learner.epoch, remember)
     for name in present:
         task = learner.tasks[name]
-        loss = task.batch_loss(outputs[name], view.targets[name], view.present[name], samples)
+        try:
+            loss = task.batch_loss(outputs[name], view.targets[name], view.present[name], samples)
+        except LossFault as fault:
+            raise WorkError(f"tasks.{name} (kind {task.kind}): {fault}; correct its class") from fault
         losses[name] = loss / task.loss_scale if learner.prior_scale else loss
     return losses
 

@@ -99,7 +99,10 @@ def test_two_cases_of_one_scan_can_be_predicted(images: list[Path], trained: Con
 @pytest.mark.parametrize(
     ("rows", "code"),
     [
-        ([("case_id", "scan"), ("a", "case_000.nii.gz")], "lacks a declared column"),
+        (
+            [("case_id", "scan"), ("a", "case_000.nii.gz")],
+            r"lacks a declared column .*: \[B013\] row 1, column image: ",
+        ),
         ([("case_id", "image"), ("a", "absent.nii.gz")], "B032"),
         ([("case_id", "image"), ("a", "case_000.nii.gz"), ("a", "case_001.nii.gz")], "B017"),
         ([("case_id", "image"), ("", "case_000.nii.gz")], "B016"),
@@ -208,6 +211,21 @@ def test_what_is_no_path_is_refused_by_its_channel(images: list[Path]) -> None:
     for given in (str(images[0]), [images[0]], volume):
         with pytest.raises(InputError, match=r"a file for each channel, \{'ed': FILE, 'es': FILE\}; found a"):
             case_of_files(given, TWO)
+
+
+@pytest.mark.parametrize(("given", "found"), [("", "an empty text"), (None, "None")])
+def test_a_channel_that_a_case_lacks_is_left_out(images: list[Path], given: Any, found: str) -> None:
+    said = f"channel es is given by the path of a NIfTI file, found {found}; "
+    for optional, way in ((("es",), "leave out an optional channel that the case lacks"), ((), "the model needs it")):
+        with pytest.raises(InputError) as caught:
+            case_of_files({"ed": images[0], "es": given}, TWO, optional=optional)
+        assert str(caught.value) == said + way
+    assert list(case_of_files({"ed": images[0]}, TWO, optional=("es",)).images) == ["ed"]
+
+
+def test_an_empty_file_name_on_the_command_line_is_told_by_its_channel(images: list[Path], trained: Config) -> None:
+    with pytest.raises(InputError, match="channel es is given by the path of a NIfTI file, found an empty text"):
+        cases_of([f"ed={images[0]}", "es="], trained, TWO)
 
 
 def test_a_model_of_one_channel_takes_the_file_alone(images: list[Path], trained_run: Path) -> None:
