@@ -316,7 +316,7 @@ def predict(
         run: a run folder or a folder of folds.
         inputs: one cohort configuration, one table, ``CHANNEL=FILE`` for one case, or bare files for a model of one
             channel; a single one need not be in a list.
-        out: folder for masks and ``predictions.csv``; of earlier predictions there, those of equal names are replaced.
+        out: folder for masks and ``predictions.csv``; files of equal names are replaced, and all earlier rows.
         covariates: for one case given as files, the value of each covariate that the model reads; None is a missing
             one. A table has them as columns.
         device: ``auto``, ``cpu`` or ``cuda``.
