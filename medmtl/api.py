@@ -24,10 +24,11 @@ from medmtl.device import DeviceName, describe_device
 from medmtl.distributed import joined
 from medmtl.errors import InputError, not_in_this_version
 from medmtl.evaluation.external import external_name, external_selection, refuse_part
-from medmtl.evaluation.place import own_folder, refuse_folder
+from medmtl.evaluation.place import own_folder, own_folders, refuse_folder
 from medmtl.evaluation.report import write_report
 from medmtl.evaluation.score import Scores, evaluate_selection, load_scores, own_selection
-from medmtl.evaluation.selection import parts_of
+from medmtl.evaluation.selection import Selection
+from medmtl.evaluation.source import refuse_other
 from medmtl.inference.batch import predict_all
 from medmtl.inference.inputs import cases_of, config_of
 from medmtl.inference.predict import Predictor
@@ -233,33 +234,34 @@ def evaluate(
         Split -> scores.
 
     Raises:
-        InputError: if there is nothing to score, ``out`` holds anything that is no evaluation, or another cohort does
-            not fit the model or overlaps with its own.
+        InputError: if there is nothing to score, ``out`` holds anything that is no evaluation, or that of another run,
+            cohort or split, or another cohort does not fit the model or overlaps with its own.
         CohortError: if the check rejects another cohort, or the run's own changed since training.
     """
     if out is not None:
         refuse_run(Path(out), evaluation=True)
     runs = open_models(Path(run))
-    found: dict[str, Scores] = {}
+    chosen: dict[Path, Selection] = {}
     own = runs[0].load_config()
     if config is not None:
         refuse_part(split)
         other = configuration.path_of(config)
         folder = own_folder(runs, run, external_name(other)) if out is None else Path(out)
         refuse_folder(folder, _files_of(own, configuration.load(other)), out=out)
-        chosen = external_selection(runs, other, allow_overlap=allow_overlap, progress=progress)
-        found[chosen.split] = evaluate_selection(chosen, folder, device=device, progress=progress)
+        chosen[folder] = external_selection(runs, other, allow_overlap=allow_overlap, progress=progress)
     elif allow_overlap:
         raise InputError("--allow-overlap is for another cohort; give its configuration by --config")
     else:
-        parts = parts_of(runs) if split == "all" else [split or "val"]
-        folders = {name: own_folder(runs, run, name) if out is None else Path(out) for name in parts}
-        if out is not None and split == "all":
-            folders = {name: Path(out) / name for name in parts}
+        folders = own_folders(runs, run, split, out)
         for folder in folders.values():
             refuse_folder(folder, _files_of(own), out=out)
-        for name, folder in folders.items():
-            found[name] = evaluate_selection(own_selection(runs, name), folder, device=device, progress=progress)
+        chosen = {folder: own_selection(runs, name) for name, folder in folders.items()}
+    for folder, selection in chosen.items():
+        refuse_other(selection, folder, own=out is None)
+    found = {
+        selection.split: evaluate_selection(selection, folder, device=device, progress=progress)
+        for folder, selection in chosen.items()
+    }
     for scores in found.values():
         write_report(scores, runs)
     return found
@@ -276,7 +278,7 @@ def report(run: PathLike, *, config: PathLike | None = None, split: str | None =
         share: leave out ids, images and per-case values.
 
     Raises:
-        InputError: if it was not evaluated yet, or its folder is a link.
+        InputError: if it was not evaluated yet, its folder is a link, or another cohort was evaluated there.
     """
     runs = open_folds(Path(run))
     if config is not None:
@@ -284,7 +286,9 @@ def report(run: PathLike, *, config: PathLike | None = None, split: str | None =
         other = configuration.path_of(config)
         folder = own_folder(runs, run, external_name(other))
         refuse_links(folder.parents[1], (folder,))
-        return write_report(load_scores(external_selection(runs, other, allow_overlap=True), folder), runs, share=share)
+        selection = external_selection(runs, other, allow_overlap=True)
+        refuse_other(selection, folder, own=True)
+        return write_report(load_scores(selection, folder), runs, share=share)
     part = split or "val"
     folder = own_folder(runs, run, part)
     refuse_links(folder.parents[1], (folder,))
@@ -312,7 +316,7 @@ def predict(
         run: a run folder or a folder of folds.
         inputs: one cohort configuration, one table, ``CHANNEL=FILE`` for one case, or bare files for a model of one
             channel; a single one need not be in a list.
-        out: folder for masks and ``predictions.csv``; of earlier predictions there, those of equal names are replaced.
+        out: folder for masks and ``predictions.csv``; files of equal names are replaced, and all earlier rows.
         covariates: for one case given as files, the value of each covariate that the model reads; None is a missing
             one. A table has them as columns.
         device: ``auto``, ``cpu`` or ``cuda``.

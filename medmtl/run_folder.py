@@ -161,6 +161,11 @@ class RunFolder:
         """
         refuse_model_file(path)
         run = RunFolder(path.absolute())
+        if path.is_file():
+            raise InputError(
+                f"{path} is no run folder, but a file; give the folder that train made as RUN, and a configuration or "
+                "an image after it: evaluate RUN --config FILE, predict RUN FILE --out DIR"
+            )
         if not path.is_dir():
             raise InputError(f"{path} is no run folder: there is no folder of that name")
         missing = [f.name for f in (run.config, run.plan, run.splits, run.manifest) if not f.is_file()]

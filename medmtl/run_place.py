@@ -56,14 +56,18 @@ def refuse_run(out: Path, *, evaluation: bool = False) -> None:
     if is_run(out) or holds_folds(out):
         raise InputError(f"{out} is a run, and nothing is merged into one; choose another --out", code="B165")
     place = out.resolve()
-    for run in place.parents:
-        allowed = evaluation and place.is_relative_to(run / "evaluation")
-        if is_run(run) and (run / "checkpoints").is_dir() and not allowed:
+    for run in _runs_around(place):
+        if not (evaluation and place.is_relative_to(run / "evaluation")):
             raise InputError(
                 f"{out} lies in the run {run}, and only its evaluation/ takes results, those of evaluate; choose "
                 "another --out",
                 code="B165",
             )
+
+
+def _runs_around(place: Path) -> list[Path]:
+    """The folders above a place that are runs; somebody else's manifest.json makes no run."""
+    return [path for path in place.parents if is_run(path) and (path / "checkpoints").is_dir()]
 
 
 def refuse_links(base: Path, folders: Iterable[Path]) -> None:
@@ -116,8 +120,8 @@ def refuse_taken(out: Path, *inputs: Path, folds: bool = False) -> None:
         folds: whether the runs are made inside; what a killed start of one left there is hidden and does not count.
 
     Raises:
-        InputError: if it is a link, exists and is not empty, would lie in a file, holds an input or the home folder,
-            or is a repository.
+        InputError: if it is a link, exists and is not empty, would lie in a file or a run, holds an input or the home
+            folder, or is a repository.
     """
     refuse_long(out)
     if out.is_symlink():
@@ -130,6 +134,11 @@ def refuse_taken(out: Path, *inputs: Path, folds: bool = False) -> None:
             f"{out} cannot become a run folder: it is or holds the cohort, your home or a repository; give a new "
             "folder as --out",
             code="B043",
+        )
+    around = _runs_around(place)
+    if around:
+        raise InputError(
+            f"{out} lies in the run {around[0]}, and no run is made in another; choose another --out", code="B043"
         )
     if is_taken(place, hidden=not folds):
         way = ", or --resume it" if is_run(place) else ""

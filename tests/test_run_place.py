@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from medmtl.cli import main
-from medmtl.errors import ArtefactError
+from medmtl.errors import ArtefactError, InputError
 from medmtl.run_place import refuse_model_file, refuse_place
 
 SEEN: list[str] = []
@@ -79,6 +79,23 @@ def test_another_file_is_no_model_and_no_run(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "config.yaml").write_text("schema: 1\n")
     refuse_model_file(tmp_path / "config.yaml")
     assert main(["evaluate", str(tmp_path / "config.yaml")]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path / 'config.yaml'} is no run folder, but a file; give the folder that train made as RUN, and "
+        "a configuration or an image after it: evaluate RUN --config FILE, predict RUN FILE --out DIR\n"
+    )
+
+
+@pytest.mark.covers("B043")
+@pytest.mark.parametrize("inside", ["sub", "evaluation/sub", "checkpoints/deep/sub"])
+def test_no_run_is_made_in_another(tmp_path: Path, inside: str) -> None:
+    (run := tmp_path / "run").mkdir()
+    refuse_place(run / inside)
+    (run / "manifest.json").touch()
+    refuse_place(run / inside)  # somebody else's file of that name
+    (run / "checkpoints").mkdir()
+    with pytest.raises(InputError, match=rf"^\[B043\] {run / inside} lies in the run {run}, and no run is made in"):
+        refuse_place(run / inside)
+    refuse_place(tmp_path / "run-2")
 
 
 @pytest.mark.covers("B049")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from medmtl.build import build_tasks
 from medmtl.checking import Checked, check_cohort
 from medmtl.checking.known import inherited, whole_cohort
 from medmtl.config import Config
+from medmtl.data.case import Case
 from medmtl.errors import InputError
 from medmtl.evaluation.selection import Group, Selection, folds_of
 from medmtl.files import safe_name
@@ -96,7 +98,13 @@ def external_selection(
         truths=checked.truths,
         facts={"cohort": config.stem, "external": not shared, "skipped": skipped, "note": note},
         findings=list(checked.findings),
+        config=config,
+        images=[checked.sha256[_first_image(case, checked)] for case in cases.values()],
     )
+
+
+def _first_image(case: Case, checked: Checked) -> str:
+    return os.path.relpath(next(iter(case.images.values())), checked.cohort.table.parent)
 
 
 def _matched(other: Config, path: Path, own: Config, tasks: Mapping[str, Task]) -> tuple[Config, list[str]]:

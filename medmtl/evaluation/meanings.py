@@ -47,7 +47,8 @@ MEANINGS = {
     "r2": "1 − squared error / squared distance of the observed values from their mean; 0 is no better than that mean",
     "spearman": "correlation of the ranks, from −1 to 1",
     "c_index": "share of pairs whose order in time is known that the risk orders rightly (Harrell); 0.5 is chance",
-    "c_index_uno": "the same, weighted so that it does not depend on who was censored when",
+    "c_index_uno": "the same, weighted so that it does not depend on who was censored when: each pair counts by the "
+    "square of its earlier case's censoring_weight",
     "brier_integrated": "squared error of the predicted survival curve, mean over time; 0 is perfect",
     "bias": "mean of predicted − observed",
     "loa_lower": "lower 95 % limit of agreement, bias − 1.96 standard deviations of the differences",

@@ -9,11 +9,13 @@ from pathlib import Path
 from medmtl.checking.outputs import refuse_overwriting
 from medmtl.errors import InputError
 from medmtl.evaluation.score import FINDINGS, METRICS
+from medmtl.evaluation.selection import parts_of
+from medmtl.evaluation.source import SOURCE
 from medmtl.inference.write import ACTIVATIONS, ANSWERS, TABLE, answer_folders
 from medmtl.run_folder import RunFolder
 from medmtl.run_place import refuse_links
 
-RESULTS = (METRICS, "cases.csv", ACTIVATIONS, FINDINGS, "report.html")  # beside masks, maps and boxes
+RESULTS = (METRICS, "cases.csv", ACTIVATIONS, FINDINGS, SOURCE, "report.html")  # beside masks, maps and boxes
 
 
 def own_folder(runs: Sequence[RunFolder], run: str | Path, name: str) -> Path:
@@ -25,6 +27,22 @@ def own_folder(runs: Sequence[RunFolder], run: str | Path, name: str) -> Path:
         name: of the evaluation: a split, or another cohort's.
     """
     return runs[0].evaluation(name) if runs[0].path == Path(run).absolute() else Path(run) / "evaluation" / name
+
+
+def own_folders(
+    runs: Sequence[RunFolder], run: str | Path, split: str | None, out: str | Path | None
+) -> dict[str, Path]:
+    """Split -> the folder of its evaluation; of ``all`` those that hold a case, of None ``val``.
+
+    Args:
+        runs, run: as for :func:`own_folder`.
+        split: what was asked for.
+        out: where to write instead; of ``all`` each split into a folder of its own there.
+    """
+    parts = parts_of(runs) if split == "all" else [split or "val"]
+    if out is None:
+        return {name: own_folder(runs, run, name) for name in parts}
+    return {name: Path(out) / name if split == "all" else Path(out) for name in parts}
 
 
 def refuse_folder(folder: Path, inputs: Iterable[Path], *, out: str | Path | None) -> None:

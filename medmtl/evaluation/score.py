@@ -17,6 +17,7 @@ from medmtl.evaluation.reference_window import Moved, moved_cases, moved_json
 from medmtl.evaluation.scored_case import score_case
 from medmtl.evaluation.selection import Group, Selection, folds_of, groups_of, learned_by
 from medmtl.evaluation.site import Learned, headline, site_estimates, within_estimates
+from medmtl.evaluation.source import take_over
 from medmtl.files import append_line, make_private_folder, read_json, write_json
 from medmtl.freed_memory import freed_memory_kept
 from medmtl.inference.case_prediction import assemble
@@ -118,6 +119,7 @@ def evaluate_selection(
     # empty until this evaluation is whole: nobody may write a page from its masks and the last one's answers, and after
     # a kill the masks are known as an evaluation's
     write_json(out / ACTIVATIONS, [])
+    take_over(selection, out)
     if selection.findings is not None:
         write_json(out / FINDINGS, [finding.to_json() for finding in selection.findings])
     scored: dict[str, list[ScoredCase]] = {name: [] for name in selection.scored}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from medmtl.build import build_tasks
@@ -73,6 +74,8 @@ class Selection:
         learned: task -> what each fold's model was trained on; empty where that is not known.
         facts: further keys of ``metrics.json``.
         findings: of the check of another cohort; None for the run's own.
+        config: the other cohort's configuration; None for the run's own.
+        images: of another cohort, the hash of the first image of each case.
     """
 
     split: str
@@ -85,6 +88,8 @@ class Selection:
     learned: Mapping[str, Learned] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     findings: Sequence[Finding] | None = None
+    config: Path | None = None
+    images: Sequence[str] = ()
 
     @property
     def total(self) -> int:

@@ -51,13 +51,14 @@ def predict_all(predictor: Predictor, cases: Sequence[Case], findings: Findings,
     """
     open_output(out)
     table = PredictionTable(out / TABLE)
+    case_ids = [case.case_id for case in cases]
     told: dict[str, list[str]] = {}
     failed = _refused_rows(findings)
     total = len(cases) + len(failed)
     tried = unread = 0
 
     def write(prediction: CasePrediction) -> None:
-        table.begin()
+        table.begin(case_ids)
         try:
             write_answers(prediction, out)
         except (MemoryError, RuntimeError) as error:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from medmtl.data.cell import is_formula
@@ -17,6 +18,8 @@ from medmtl.run_place import refuse_links, refuse_run
 from medmtl.tasks.base import Cell, Result, Task
 from medmtl.tasks.box_task import BoxResult, BoxTask
 from medmtl.tasks.voxel import LabelTask, MapTask
+
+logger = logging.getLogger(__name__)
 
 TABLE = "predictions.csv"
 ACTIVATIONS = "activations.json"  # of an evaluation: of the case tasks; with the masks its page can be written again
@@ -160,17 +163,10 @@ class PredictionTable:
         Raises:
             InputError: if a row is of another model or must not be replaced, or the file is no table of predictions.
         """
-        if not self._path.exists():
-            return
-        try:
-            with self._path.open(encoding="utf-8", errors="replace", newline="") as file:
-                rows = list(csv.DictReader(file, restkey="", restval=""))
-        except csv.Error as error:
-            raise InputError(f"{self._path} cannot be read as a table ({error}); choose another folder") from None
+        rows = self._listed()
         if any(row.get("model_sha256") != model_sha256 for row in rows):
             raise InputError(f"{self._path} lists predictions of another model; choose another folder, or remove it")
-        own = _bytes(_cell(case_id)).decode()
-        others = [row for row in rows if row.get("case_id") != own]
+        others = _without(rows, [case_id])
         if len(others) < len(rows) and not replace:
             raise InputError(
                 f"{self._path} already has a row for this file's name, which stands for an id where none is given; "
@@ -178,18 +174,44 @@ class PredictionTable:
             )
         self._rows = [{key: Written(text) for key, text in row.items() if key} for row in others]
 
-    def begin(self) -> None:
+    def begin(self, cases: Collection[str] | None = None) -> None:
         """Call before files of a case are written: the first call leaves the header alone in the file, or kept rows.
 
         What was predicted before has no row from then on, because its files are replaced one by one; and files of a
         process that was killed lie beside a table, by which they are known as predictions.
+
+        Args:
+            cases: ids of all cases that are predicted; where others had a row, the first call warns of it.
         """
         if self._written is not None:
             return
         if not self._rows:
+            lost = 0 if cases is None else self._count_others(cases)
             write_atomic(self._path, b"case_id\n")
             self._written = time.monotonic()
+            if lost:
+                logger.warning(
+                    "%d earlier row%s of %s replaced; all cases can be given in one call, and then share the table",
+                    lost,
+                    "" if lost == 1 else "s",
+                    f"{self._path} {'was' if lost == 1 else 'were'}",
+                )
         self.write()
+
+    def _count_others(self, cases: Collection[str]) -> int:
+        try:
+            return len(_without(self._listed(), cases))
+        except InputError:
+            return 0  # it is no table, and is written over
+
+    def _listed(self) -> list[dict[str, str]]:
+        if not self._path.exists():
+            return []
+        try:
+            with self._path.open(encoding="utf-8", errors="replace", newline="") as file:
+                return list(csv.DictReader(file, restkey="", restval=""))
+        except csv.Error as error:
+            raise InputError(f"{self._path} cannot be read as a table ({error}); choose another folder") from None
 
     def add(self, row: dict[str, Cell]) -> None:
         """Add the row of a case whose files are written; the file is brought up to date every ten seconds at most."""
@@ -207,6 +229,12 @@ class PredictionTable:
     def is_empty(self) -> bool:
         """Whether no row was added."""
         return not self._rows
+
+
+def _without(rows: Sequence[dict[str, str]], cases: Collection[str]) -> list[dict[str, str]]:
+    """The rows of other cases than these."""
+    own = {_bytes(_cell(case_id)).decode() for case_id in cases}
+    return [row for row in rows if row.get("case_id") not in own]
 
 
 def _bytes(text: str) -> bytes:

@@ -71,9 +71,9 @@ def write_rows(config: Path, rows: list[dict[str, str]]) -> None:
         writer.writerows(rows)
 
 
-def other_cohort(folder: Path) -> Path:
+def other_cohort(folder: Path, seed: int = 7) -> Path:
     """Ten new patients; columns have other names, and the lesion has the value 5."""
-    source = medmtl.synth(folder, cases=10, seed=7)
+    source = medmtl.synth(folder, cases=10, seed=seed)
     with (folder / "cohort.csv").open(newline="", encoding="utf-8") as file:
         rows = [{new: row[old] for old, new in COLUMNS.items()} for row in csv.DictReader(file)]
     for row in rows:

@@ -155,6 +155,7 @@ EXPLAINED = [
         ("segmentation", "volume_error_ml", "above 0 where predictions are too large"),
         ("survival", "auc_1095", "auc_1095: of cases with the event by this time"),
         ("classification", "auc", "auc: share of pairs of a positive and a negative case"),
+        ("survival", "c_index_uno", "each pair counts by the square of its earlier case's censoring_weight."),
         *((kind, name, f"{name}: ") for kind, name in EXPLAINED),
     ],
 )

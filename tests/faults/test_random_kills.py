@@ -23,11 +23,11 @@ LIFE_SECONDS = 1.2  # longest life of a process: its start and a few commits
 
 
 def scores(run: Path, folder: Path) -> dict[str, str]:
-    """Hashes of the scores and masks of an evaluation."""
+    """Hashes of the scores and masks of an evaluation, without the file that tells where its run lies."""
     evaluate_selection(own_selection([RunFolder.open(run)], "val"), folder, device="cpu")
     found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     assert "metrics.json" in found
-    return {name: sha256_file(path) for name, path in found.items()}
+    return {name: sha256_file(path) for name, path in found.items() if name != "source.json"}
 
 
 def kill_at_random(config: Path, folder: Path, overrides: dict[str, Any], kills: int, seed: int) -> list[Path]:

@@ -279,7 +279,7 @@ class Survival(PooledTask):
         """``brier_integrated``, that of the training fold's Kaplan-Meier curve, and the ``censoring_weight``.
 
         The grid ends where fewer than a tenth of the training cases are at risk. The weight is 1 / G(T-), of an event
-        by that time; None for all others, which are weighted by nobody.
+        by that time; None for all others, which are weighted by nobody. ``c_index_uno`` takes its square.
         """
         assert isinstance(result, SurvivalResult)
         time, event = truth

@@ -1,0 +1,40 @@
+"""What a prediction says of rows that were in its table."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+
+from medmtl import api
+
+
+def ids(table: Path) -> list[str]:
+    with table.open(newline="", encoding="utf-8") as file:
+        return [row["case_id"] for row in csv.DictReader(file)]
+
+
+def test_rows_of_cases_that_are_not_predicted_again_are_told_of(
+    tiny_cohort: Path, trained_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, table = tiny_cohort.parent / "images" / "case_000.nii.gz", tmp_path / "out" / "predictions.csv"
+    images = [Path(shutil.copy(source, tmp_path / f"{name}.nii.gz")) for name in ("a", "b", "=c")]
+
+    def told(*given: Path) -> list[tuple[str, str]]:
+        caplog.clear()
+        assert len(ids(api.predict(trained_run, given, table.parent, device="cpu"))) == len(given)
+        return [(r.levelname, r.getMessage()) for r in caplog.records if "earlier row" in r.getMessage()]
+
+    more = "replaced; all cases can be given in one call, and then share the table"
+    assert told(*images) == []
+    assert told(*reversed(images)) == []
+    assert told(images[2]) == [("WARNING", f"2 earlier rows of {table} were {more}")]
+    assert told(images[0]) == [("WARNING", f"1 earlier row of {table} was {more}")]
+    table.write_text("x" * 200_000)  # no table, by its longest cell
+    assert told(images[0]) == []
+    caplog.clear()
+    for _ in range(2):
+        api.load(trained_run, device="cpu").predict(images[1], case_id="b").save(table.parent)
+    assert ids(table) == ["a", "b"] and "earlier row" not in caplog.text
