@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -104,8 +103,7 @@ def check_report(
     checked = (check_headers if headers else check_cohort)(resolved, built, progress)
     splits = None if headers or checked.findings.rejected() else checked.splits
     expected = () if splits is None else expectations(checked, built, splits)
-    files = Counter(column for case in checked.cohort.identified for column in case.files)
-    return CheckReport(tuple(checked.findings), expected, labels_in_words(built, checked.truths), files)
+    return CheckReport(tuple(checked.findings), expected, labels_in_words(built, checked.truths), checked.label_files)
 
 
 def plan(

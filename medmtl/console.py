@@ -131,9 +131,11 @@ class Screen(logging.Handler):
         logging.captureWarnings(False)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show a log record as one plain line, above the bars if there are any."""
+        """Show a log record as one plain line, above the bars if there are any; below it the findings of a check."""
         text = " ".join(record.getMessage().split())
         text = f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
+        if findings := getattr(record, "findings", ()):
+            text = "\n".join([text, *finding_lines(findings, getattr(record, "label_files", None))])
         if self._bars is None:
             remark(text)
         else:
