@@ -60,8 +60,8 @@ class CheckReport:
         findings: everything found.
         expectations: per task, labelled cases and expected widths; empty where anything was rejected or voxels were
             not read.
-        labels: case task -> how many labels were read and what they hold, such as ``11 labelled, benign 5, malignant
-            6``.
+        labels: task -> how many labels were read and what they hold, such as ``25 masks, core in 25, rim in 15``; of
+            files that are not in order, or of which headers alone were read, their number.
         label_files: column -> cases that have one in it.
     """
 
@@ -103,7 +103,8 @@ def check_report(
     checked = (check_headers if headers else check_cohort)(resolved, built, progress)
     splits = None if headers or checked.findings.rejected() else checked.splits
     expected = () if splits is None else expectations(checked, built, splits)
-    return CheckReport(tuple(checked.findings), expected, labels_in_words(built, checked.truths), checked.label_files)
+    labels = labels_in_words(built, checked.truths, checked.cohort.identified, checked.fingerprints)
+    return CheckReport(tuple(checked.findings), expected, labels, checked.label_files)
 
 
 def plan(

@@ -229,7 +229,7 @@ def config_findings(error: ConfigError) -> list[Finding]:
 
 
 def label_lines(labels: Mapping[str, str]) -> list[str]:
-    """What was read from the label columns, one line per case task."""
+    """What was read as labels, one line per task."""
     return [f"{name}: {held}" for name, held in labels.items()] + ([""] if labels else [])
 
 
