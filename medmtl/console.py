@@ -239,7 +239,7 @@ def expectation_lines(expectations: Iterable[Expectation]) -> list[str]:
     for expected in expectations:
         first = expected.parts[0].width
         about = f"; width of the 95 % interval of {first.metric} {first.assumption}" if first.metric else ""
-        rows = [("scored on", "labelled", first.counted, "width", "")]
+        rows = [("scored on", "cases labelled", first.counted, "width", "")]
         rows += [_expectation_row(part.name, part.labelled, part.width) for part in expected.parts]
         lines += [f"{expected.task} ({expected.kind}){about}", table(rows), ""]
     return lines

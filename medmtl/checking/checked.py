@@ -59,8 +59,9 @@ class Checked:
         """
         bad = self.findings.rejected()
         if bad:
+            faults = "1 fault" if len(bad) == 1 else f"{len(bad)} faults"
             raise CohortError(
-                f"the check found {len(bad)} faults ({_codes(bad)}); first: {bad[0].sentence()}", list(self.findings)
+                f"the check found {faults} ({_codes(bad)}); first: {bad[0].sentence()}", list(self.findings)
             )
 
     def tell(self, listed: str) -> None:

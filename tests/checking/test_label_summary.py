@@ -32,12 +32,12 @@ def told(options: Mapping[str, Any], labels: Sequence[Any]) -> str:
         (
             {"kind": "classification", "column": "x", "classes": ["low", "mid", "high", "none"]},
             GRADES,
-            "6 labelled, low 3, mid 1, high 2, none 0",
+            "6 labelled, low: 3, mid: 1, high: 2, none: 0",
         ),
         (
             {"kind": "ordinal", "column": "x", "grades": ["low", "mid", "high"]},
             GRADES,
-            "6 labelled, low 3, mid 1, high 2",
+            "6 labelled, low: 3, mid: 1, high: 2",
         ),
         (
             {"kind": "multilabel", "findings": {"oedema": "a", "nodule": "b"}},
