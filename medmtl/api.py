@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -62,8 +61,8 @@ class CheckReport:
         findings: everything found.
         expectations: per task, labelled cases and expected widths; empty where anything was rejected or voxels were
             not read.
-        labels: case task -> how many labels were read and what they hold, such as ``11 labelled, benign 5, malignant
-            6``.
+        labels: task -> how many labels were read and what they hold, such as ``25 masks, core in 25, rim in 15``; of
+            files that are not in order, or of which headers alone were read, their number.
         label_files: column -> cases that have one in it.
     """
 
@@ -105,8 +104,8 @@ def check_report(
     checked = (check_headers if headers else check_cohort)(resolved, built, progress)
     splits = None if headers or checked.findings.rejected() else checked.splits
     expected = () if splits is None else expectations(checked, built, splits)
-    files = Counter(column for case in checked.cohort.identified for column in case.files)
-    return CheckReport(tuple(checked.findings), expected, labels_in_words(built, checked.truths), files)
+    labels = labels_in_words(built, checked.truths, checked.cohort.identified, checked.fingerprints)
+    return CheckReport(tuple(checked.findings), expected, labels, checked.label_files)
 
 
 def plan(

@@ -131,9 +131,11 @@ class Screen(logging.Handler):
         logging.captureWarnings(False)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show a log record as one plain line, above the bars if there are any."""
+        """Show a log record as one plain line, above the bars if there are any; below it the findings of a check."""
         text = " ".join(record.getMessage().split())
         text = f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
+        if findings := getattr(record, "findings", ()):
+            text = "\n".join([text, *finding_lines(findings, getattr(record, "label_files", None))])
         if self._bars is None:
             remark(text)
         else:
@@ -227,7 +229,7 @@ def config_findings(error: ConfigError) -> list[Finding]:
 
 
 def label_lines(labels: Mapping[str, str]) -> list[str]:
-    """What was read from the label columns, one line per case task."""
+    """What was read as labels, one line per task."""
     return [f"{name}: {held}" for name, held in labels.items()] + ([""] if labels else [])
 
 
@@ -237,7 +239,7 @@ def expectation_lines(expectations: Iterable[Expectation]) -> list[str]:
     for expected in expectations:
         first = expected.parts[0].width
         about = f"; width of the 95 % interval of {first.metric} {first.assumption}" if first.metric else ""
-        rows = [("scored on", "labelled", first.counted, "width", "")]
+        rows = [("scored on", "cases labelled", first.counted, "width", "")]
         rows += [_expectation_row(part.name, part.labelled, part.width) for part in expected.parts]
         lines += [f"{expected.task} ({expected.kind}){about}", table(rows), ""]
     return lines

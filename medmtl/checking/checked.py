@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from medmtl.data.cohort import Cohort
-from medmtl.data.finding import Findings
+from medmtl.data.finding import Finding, Findings
 from medmtl.data.fingerprint import Fingerprint
 from medmtl.data.split import Splits
 from medmtl.errors import CohortError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,11 @@ class Checked:
         measured = {name: {**seen.map_quantiles, **seen.box_sizes_mm} for name, seen in self.fingerprints.items()}
         return {name: found[task] for name, found in measured.items() if task in found} or self.truths[task]
 
+    @property
+    def label_files(self) -> dict[str, int]:
+        """Column -> cases that have a file in it."""
+        return dict(Counter(column for case in self.cohort.identified for column in case.files))
+
     def refuse(self) -> None:
         """Raise if anything was rejected.
 
@@ -51,7 +59,33 @@ class Checked:
         """
         bad = self.findings.rejected()
         if bad:
-            codes = ", ".join(f"{code} x{count}" for code, count in sorted(Counter(f.code for f in bad).items()))
+            faults = "1 fault" if len(bad) == 1 else f"{len(bad)} faults"
             raise CohortError(
-                f"the check found {len(bad)} faults ({codes}); first: {bad[0].sentence()}", list(self.findings)
+                f"the check found {faults} ({_codes(bad)}); first: {bad[0].sentence()}", list(self.findings)
             )
+
+    def tell(self, listed: str) -> None:
+        """Log what was warned about and repaired: one warning with the number of each rule, and nothing for nothing.
+
+        The record carries ``findings`` and ``label_files``, so that the command line can show what ``check`` shows.
+
+        Args:
+            listed: the sentence's end, which says where all of it stands.
+        """
+        found = [finding for finding in self.findings if finding.severity != "reject"]
+        if not found:
+            return
+        warned = sum(finding.severity == "warn" for finding in found)
+        logger.warning(
+            "the check warned about %d, repaired %d (%s); %s",
+            warned,
+            len(found) - warned,
+            _codes(found),
+            listed,
+            extra={"findings": found, "label_files": self.label_files},
+        )
+
+
+def _codes(findings: Sequence[Finding]) -> str:
+    """``B032 x2, B094 x1``."""
+    return ", ".join(f"{code} x{count}" for code, count in sorted(Counter(f.code for f in findings).items()))

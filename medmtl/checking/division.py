@@ -87,7 +87,7 @@ def _trains(task: Task, splits: Splits, labelled: Mapping[str, Any], findings: F
             found, fix = f"no labelled case in train of fold {number}", "use fewer folds or another split"
             findings.reject("B116", key=f"tasks.{task.name}", found=found, expected="labels in every fold", fix=fix)
             return False
-        if judged and not fits(task, truths, f" in train of fold {number}", findings):
+        if judged and not fits(task, truths, f" in train {number}", findings):
             return False
     return True
 
@@ -120,7 +120,8 @@ def _warn_of_gaps(
         for missing in sorted(everything - present) if scored else [""]:
             gaps.setdefault(missing, []).append(place)
     for missing, gap in sorted(gaps.items()):
-        found = f"{f'no case of {missing}' if missing else 'no label'} in {', '.join(gap)}"
+        places = ", ".join(gap).replace(", val ", ", ")
+        found = f"{f'no case of {missing}' if missing else 'no label'} in {places}"
         expected, fix = "every class in every part", "metrics that need it are reported as not computable there"
         findings.warn("B025", key=f"tasks.{name}", found=found, expected=expected, fix=fix)
 

@@ -65,7 +65,7 @@ def _in_range(counted: npt.NDArray[np.float32], task: MapTask, opening: Opening,
     low, high = task.value_range
     beyond = np.count_nonzero((counted < low) | (counted > high))
     if beyond:
-        found = f"{beyond} voxels out of range, values {counted.min():g} to {counted.max():g}"
+        found = f"{beyond} voxels beyond, {counted.min():.4g} to {counted.max():.4g}"
         expected, fix = f"values in {low:g} to {high:g}", f"correct the file or tasks.{task.name}.range"
         where = opening.where(task.columns[0], path)
         opening.findings.reject("B121", **where, found=found, expected=expected, fix=fix)

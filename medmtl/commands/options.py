@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-Quiet = Annotated[bool, typer.Option("--quiet", help="Show warnings and errors only.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress: beside the answer, only warnings and errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show details.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Warnings and repairs of the check count as faults.")]

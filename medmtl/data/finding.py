@@ -12,7 +12,7 @@ FOUND_LIMIT = 40
 
 
 def shown(value: object) -> str:
-    """A value as a finding may show it: escaped, at most 40 characters."""
+    """A value as a finding may show it: escaped, at most 40 characters; what medmtl itself says should fit in."""
     text = str(value).encode("unicode_escape", "backslashreplace").decode("ascii")
     return text if len(text) <= FOUND_LIMIT else text[: FOUND_LIMIT - 3] + "..."
 
@@ -64,13 +64,18 @@ class Finding:
         body = "; ".join(
             part
             for part in (
-                f"found {self.found}" if self.found is not None else "",
+                "" if self.found is None else f"found {_marked(self.found)}",
                 f"expected {self.expected}" if self.expected else "",
                 self.fix or "",
             )
             if part
         )
         return f"[{self.code}] {where}: {body}" if where else f"[{self.code}] {body}"
+
+
+def _marked(found: str) -> str:
+    """In quotation marks where it is empty or has blanks at its ends, which nobody would see otherwise."""
+    return found if found and found == found.strip() else f"'{found}'"
 
 
 class Fault(Exception):

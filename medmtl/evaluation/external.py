@@ -56,7 +56,7 @@ def external_selection(
     """Every case of another cohort, after its own check, predicted by the average of all runs.
 
     Tasks and channels are matched by name; tasks that the other configuration lacks are skipped with a warning. Its
-    labels are read by its own columns and label values.
+    labels are read by its own columns and label values. What the check warns about is logged.
 
     Args:
         runs: one run folder, or one per fold.
@@ -80,6 +80,7 @@ def external_selection(
             raise InputError(f"{config.name}: tasks.{name} is not what the model predicts: {error}") from None
     checked = check_cohort(other, readers, progress, to_learn=False)
     checked.refuse()
+    checked.tell("findings.json of the evaluation lists all")
     shared, patients = _overlap(runs, checked)
     if shared and not allow_overlap:
         more = ", ..." if len(patients) > SHOWN else ""

@@ -18,6 +18,7 @@ AUC = 0.8
 C_INDEX = 0.7
 C_INDEX_SD = 0.26  # of one event
 NOTHING_TO_RANK = "no fold holds two classes"
+EVENTS = "patients with the event"
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class ExpectedWidth:
     rarer: int | None = None
     width: float | None = None
     why: str | None = None
-    counted: str = "rarer class"
+    counted: str = "patients of the rarer class"
 
 
 def dice_width(patients: int) -> ExpectedWidth:
@@ -97,10 +98,10 @@ def c_index_width(patients: int, events: int) -> ExpectedWidth:
     assumption = f"at a C-index of {C_INDEX:g} under proportional hazards"
     if patients < MINIMUM or events < MINIMUM:
         why = TOO_FEW_PATIENTS if patients < MINIMUM else TOO_FEW_EVENTS
-        return ExpectedWidth("c_index", assumption, events, why=why, counted="events")
+        return ExpectedWidth("c_index", assumption, events, why=why, counted=EVENTS)
     half = Z95 * C_INDEX_SD / math.sqrt(events) / (C_INDEX * (1 - C_INDEX))
     width = float(expit(logit(C_INDEX) + half) - expit(logit(C_INDEX) - half))
-    return ExpectedWidth("c_index", assumption, events, width, counted="events")
+    return ExpectedWidth("c_index", assumption, events, width, counted=EVENTS)
 
 
 def auc_width(folds: Sequence[Sequence[int]]) -> ExpectedWidth:

@@ -30,13 +30,19 @@ def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("length", length),
         ("memory", f"{plan['memory_bytes'] / 1e9:.2f} GB"),
         ("disk", f"{plan['disk_bytes'] / 1e9:.2f} GB"),
-        ("time", "-" if plan["seconds"] is None else f"{plan['seconds'] / 60:.2g} minutes"),
+        ("time", "-" if plan["seconds"] is None else _duration(plan["seconds"])),
     ]
     rows += [
         (f"normalisation.{channel}", intensity["kind"])
         for channel, intensity in zip(plan["preparation"]["channels"], plan["intensities"], strict=False)
     ]
     return [(name, value, reasons.get(name, "")) for name, value in rows]
+
+
+def _duration(seconds: float) -> str:
+    """With the two digits that a rough prediction has; from two hours on in hours."""
+    value, unit = (seconds / 60, "minutes") if seconds < 2 * 3600 else (seconds / 3600, "hours")
+    return f"{float(f'{value:.2g}'):g} {unit}"
 
 
 def _case_view_rows(view: Mapping[str, Any] | None, reasons: Mapping[str, str]) -> list[tuple[str, str]]:

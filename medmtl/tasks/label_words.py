@@ -25,5 +25,5 @@ def middle(values: Sequence[float]) -> str:
 
 
 def counted(truths: Sequence[str], names: Iterable[str]) -> str:
-    """``benign 5, malignant 6``, in the order of the names."""
-    return ", ".join(f"{name} {truths.count(name)}" for name in names)
+    """``benign: 5, malignant: 6``, in the order of the names; a class may be called 1, so that a blank would not do."""
+    return ", ".join(f"{name}: {truths.count(name)}" for name in names)

@@ -76,6 +76,11 @@ class LabelTask(VoxelTask):
     def legal_values(self) -> frozenset[int]:
         """Values that a label file may hold, besides ``ignored_value``, and all that :meth:`decide` gives."""
 
+    @property
+    def named_values(self) -> Mapping[str, int]:
+        """Label name -> its value in a label file, for ``check`` to show; by default each value is its own name."""
+        return {str(value): value for value in sorted(self.legal_values() - {0})}
+
     @abstractmethod
     def values_of(self, label: str | None) -> tuple[int, ...]:
         """Label values of a label or region; of the whole foreground for None.

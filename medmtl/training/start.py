@@ -66,7 +66,7 @@ class Ready:
 
 
 def make_ready(config: Config, *, progress: Progress = silent) -> Ready:
-    """Check the cohort, which divides its patients.
+    """Check the cohort, which divides its patients, and log what the check warned about.
 
     Raises:
         CohortError: if anything was rejected; carries all findings.
@@ -74,6 +74,7 @@ def make_ready(config: Config, *, progress: Progress = silent) -> Ready:
     tasks = build_tasks(config)
     checked = check_cohort(config, tasks, progress)
     checked.refuse()
+    checked.tell("medmtl check lists all with --json FILE, and a run in its findings.json")
     splits = checked.splits
     assert splits is not None  # a split that cannot be made is a reject
     checked = replace(checked, cohort=with_hashes(checked.cohort, checked.sha256))

@@ -148,7 +148,7 @@ def test_one_class_in_train(parts: Folder) -> None:
         row["grade"] = "low"
     (finding,) = parts.headers()
     assert (finding.code, finding.severity, finding.key) == ("B115", "reject", "tasks.grade")
-    assert finding.found == "no case of high in train of fold 0"
+    assert finding.found == "no case of high in train 0"
 
 
 @pytest.mark.covers("B120")
@@ -156,7 +156,7 @@ def test_one_value_in_train(parts: Folder) -> None:
     for index, row in enumerate(parts.rows):
         row["size"] = "5" if index < 4 else str(index + 2)
     (finding,) = parts.headers()
-    assert (finding.code, finding.found) == ("B120", "4 values, all equal in train of fold 0")
+    assert (finding.code, finding.found) == ("B120", "4 values, all equal in train 0")
 
 
 @pytest.mark.covers("B116")

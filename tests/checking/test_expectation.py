@@ -93,4 +93,5 @@ def test_what_is_counted_stands_above_it() -> None:
     parts = {"outcome": c_index_width(40, 20), "grade": auc_width([(20, 20)])}
     shown = [Expectation(name, "any", (Part("fold 0", 40, width),)) for name, width in parts.items()]
     headings = [line.splitlines()[0].split("  ") for line in expectation_lines(shown) if line.startswith("scored on")]
-    assert [heading[2] for heading in headings] == ["events", "rarer class"]
+    assert [heading[2] for heading in headings] == ["patients with the event", "patients of the rarer class"]
+    assert {heading[1] for heading in headings} == {"cases labelled"}

@@ -333,6 +333,6 @@ def test_training_with_a_fault_starts_nothing(folder: Folder) -> None:
     folder.rows[2]["size"] = "2,5"
     folder.write()
     run = folder.path / "run"
-    with pytest.raises(CohortError, match=r"^the check found 1 faults \(B006 x1\)"):
+    with pytest.raises(CohortError, match=r"^the check found 1 fault \(B006 x1\)"):
         api.train(folder.path / "config.yaml", run, device="cpu")
     assert not run.exists()

@@ -113,4 +113,4 @@ def test_a_c_index_has_no_interval_below_ten_patients_or_events() -> None:
     assert c_index_width(10, 10).width is not None
     assert c_index_width(9, 9).why == TOO_FEW_PATIENTS
     assert (c_index_width(40, 9).why, c_index_width(40, 9).rarer) == ("fewer than 10 patients with an event", 9)
-    assert {c_index_width(40, 9).counted, c_index_width(40, 20).counted} == {"events"}
+    assert {c_index_width(40, 9).counted, c_index_width(40, 20).counted} == {"patients with the event"}

@@ -77,7 +77,7 @@ def _check_affine(path: Path, affine: npt.NDArray[np.float64], pixdim: list[floa
     near = (np.abs(affine) < FAR_MM).all()  # false for NaN, too
     spacing = np.linalg.norm(columns, axis=0) if near else np.zeros(3)
     if spacing.min() == 0 or abs(np.linalg.det(columns / spacing)) < MIN_DETERMINANT:
-        found, expected = "a singular affine, or one that is not finite", "three independent axes"
+        found, expected = "an affine that is singular or not finite", "three independent axes"
         raise ImageError(path, "B083", found=found, expected=expected, fix=FIX_HEADER)
     shown = " x ".join(f"{size:.4g}" for size in spacing)
     if np.abs(spacing / pixdim - 1).max() > MAX_SPACING_ERROR:

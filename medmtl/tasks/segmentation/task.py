@@ -94,6 +94,11 @@ class Segmentation(LabelTask):
         return frozenset({0, *self.options.labels.values()})
 
     @property
+    def named_values(self) -> Mapping[str, int]:
+        """As declared."""
+        return self.options.labels
+
+    @property
     def ignored_value(self) -> int | None:
         """As declared."""
         return self.options.ignore

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from medmtl.tasks.label_words import lowest_to_highest, plain
+
 RATIOS = {30.44: "days and months", 365.25: "days and years"}
 WITHIN = 1.6  # of a ratio: groups in two units need not have equal medians
 GAP = 3.0  # between the groups
@@ -35,4 +37,4 @@ def strange_horizon(times: Iterable[float], horizon: float) -> str | None:
     ordered = sorted(times)
     if not ordered or ordered[0] <= horizon <= ordered[-1]:
         return None
-    return f"times of {ordered[0]:g} to {ordered[-1]:g}, and a horizon of {horizon:g}"
+    return f"times {lowest_to_highest(ordered)}, horizon {plain(horizon)}"

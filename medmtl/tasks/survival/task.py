@@ -133,7 +133,7 @@ class Survival(PooledTask):
             raise CellError("B125", column=self.options.event, found=found, expected=expected, fix=fix)
         learned = self.objective.fit(time_N, event_N)
         if not learned["loss_scale"] > 0:
-            found, expected = f"{events} with the event, nobody else at risk then", "an event that others outlive"
+            found, expected = f"{events} events, none at risk then", "an event that others outlive"
             fix = "add cases, or use loss: hazards"
             raise CellError("B125", column=self.options.event, found=found, expected=expected, fix=fix)
         return {
@@ -165,7 +165,7 @@ class Survival(PooledTask):
         times = [outcome.time for outcome in truths.values()]
         units, horizon = mixed_units(times), strange_horizon(times, self.options.horizon)
         if units:
-            text, fix = f"two groups of times, as of {units}", "write all times in one unit; unit mix?"
+            text, fix = f"two groups of times: {units}", "write all times in one unit; unit mix?"
             found.append(Doubt("B128", self.options.time, text, "times in one unit", fix))
         if horizon:
             fix = f"give tasks.{self.name}.horizon in the unit of the column"

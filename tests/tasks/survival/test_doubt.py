@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medmtl.data.finding import FOUND_LIMIT
 from medmtl.tasks.survival import Outcome, Survival, SurvivalOptions
 from medmtl.tasks.survival.doubt import mixed_units, strange_horizon
 
@@ -38,7 +39,9 @@ def test_ordinary_follow_up_is_not_suspected(seed: int) -> None:
 
 @pytest.mark.covers("B128")
 def test_a_horizon_beside_all_times_is_told() -> None:
-    assert strange_horizon([100.0, 2000.0], 5.0) == "times of 100 to 2000, and a horizon of 5"
+    assert strange_horizon([100.0, 2000.0], 5.0) == "times 100 to 2000, horizon 5"
+    told = strange_horizon([2.71828, 49.8123], 1095.75)
+    assert told == "times 2.718 to 49.81, horizon 1096" and len(told) <= FOUND_LIMIT
     assert strange_horizon([100.0, 2000.0], 3000.0) is not None
     assert strange_horizon([100.0, 2000.0], 365.0) is None
     assert strange_horizon([], 365.0) is None
