@@ -22,10 +22,11 @@ from medmtl.data.synthetic import write_cohort
 from medmtl.device import DeviceName, describe_device
 from medmtl.distributed import joined
 from medmtl.errors import InputError, not_in_this_version
+from medmtl.evaluation.again import load_evaluation
 from medmtl.evaluation.external import external_name, external_selection, refuse_part
 from medmtl.evaluation.place import own_folder, own_folders, refuse_folder
 from medmtl.evaluation.report import write_report
-from medmtl.evaluation.score import Scores, evaluate_selection, load_scores, own_selection
+from medmtl.evaluation.score import Scores, evaluate_selection, own_selection
 from medmtl.evaluation.selection import Selection
 from medmtl.evaluation.source import refuse_other
 from medmtl.inference.batch import predict_all
@@ -36,8 +37,8 @@ from medmtl.inference.write import TABLE, answer_file
 from medmtl.loaded import Model
 from medmtl.planning import Plan, plan_towers, towers_by_view, with_duration
 from medmtl.progress import Progress, silent
-from medmtl.run_folder import RunFolder, open_folds
-from medmtl.run_place import refuse_links, refuse_run
+from medmtl.run_folder import RunFolder
+from medmtl.run_place import refuse_run
 from medmtl.studies import StepProfile, profile_steps
 from medmtl.tasks.base import Task
 from medmtl.training.folds import Folds
@@ -279,19 +280,8 @@ def report(run: PathLike, *, config: PathLike | None = None, split: str | None =
     Raises:
         InputError: if it was not evaluated yet, its folder is a link, or another cohort was evaluated there.
     """
-    runs = open_folds(Path(run))
-    if config is not None:
-        refuse_part(split)
-        other = configuration.path_of(config)
-        folder = own_folder(runs, run, external_name(other))
-        refuse_links(folder.parents[1], (folder,))
-        selection = external_selection(runs, other, allow_overlap=True)
-        refuse_other(selection, folder, own=True)
-        return write_report(load_scores(selection, folder), runs, share=share)
-    part = split or "val"
-    folder = own_folder(runs, run, part)
-    refuse_links(folder.parents[1], (folder,))
-    return write_report(load_scores(own_selection(runs, part), folder), runs, share=share)
+    scores, runs = load_evaluation(run, None if config is None else configuration.path_of(config), split)
+    return write_report(scores, runs, share=share)
 
 
 def load(run: PathLike, device: DeviceName = "auto") -> Model:

@@ -9,7 +9,7 @@ from pathlib import Path
 from medmtl.checking.outputs import refuse_overwriting
 from medmtl.errors import InputError
 from medmtl.evaluation.score import FINDINGS, METRICS
-from medmtl.evaluation.selection import parts_of
+from medmtl.evaluation.selection import SPLITS, parts_of
 from medmtl.evaluation.source import SOURCE
 from medmtl.inference.write import ACTIVATIONS, ANSWERS, TABLE, answer_folders
 from medmtl.run_folder import RunFolder
@@ -38,7 +38,12 @@ def own_folders(
         runs, run: as for :func:`own_folder`.
         split: what was asked for.
         out: where to write instead; of ``all`` each split into a folder of its own there.
+
+    Raises:
+        InputError: if there is no such split.
     """
+    if split not in (None, "all", *SPLITS):
+        raise InputError(f"no split is called {split!r}; known: {', '.join(SPLITS)} and all")
     parts = parts_of(runs) if split == "all" else [split or "val"]
     if out is None:
         return {name: own_folder(runs, run, name) for name in parts}

@@ -163,19 +163,22 @@ def _note_test_access(selection: Selection, group: Group) -> None:
             append_line(run.test_access, f'{{"split": "test", "cases": {len(group.case_ids)}}}')
 
 
+def stored_answers(folder: Path) -> list[dict[str, Any]]:
+    """Case, fold and activations of each case of the evaluation in a folder; none if it is absent or unfinished."""
+    path = folder / ACTIVATIONS
+    held: list[dict[str, Any]] = read_json(path, limit_bytes=MAX_ACTIVATIONS_BYTES) if path.is_file() else []
+    return held
+
+
 def load_scores(selection: Selection, folder: Path) -> Scores:
     """An evaluation again from its files, so that its page can be written anew.
 
     Masks and labels are read back and every metric is computed again; the network is not run.
 
     Raises:
-        InputError: if the selection was not evaluated into ``folder``, or held other cases then.
+        InputError: if ``folder`` holds no whole evaluation, or one of other cases.
     """
-    stored = folder / ACTIVATIONS
-    held = read_json(stored, limit_bytes=MAX_ACTIVATIONS_BYTES) if stored.is_file() else []
-    if not held:
-        raise InputError(f"the {selection.split} split was not evaluated yet; run evaluate first")
-    entries = {entry["case_id"]: entry for entry in held}
+    entries = {entry["case_id"]: entry for entry in stored_answers(folder)}
     if set(entries) != {case_id for group in selection.groups for case_id in group.case_ids}:
         raise InputError(f"{folder.name} was evaluated on other cases than there are now; evaluate again")
     scored: dict[str, list[ScoredCase]] = {name: [] for name in selection.scored}

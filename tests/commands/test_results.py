@@ -64,7 +64,13 @@ def test_the_page_of_another_split_is_written_again(
 ) -> None:
     place = shutil.copytree(demonstrated[0], tmp_path / "copy")
     assert main(["report", str(place / "run"), "--split", "train"]) == 2
-    assert "the train split was not evaluated yet; run evaluate first" in capsys.readouterr().err
+    first = f"run medmtl evaluate {place / 'run'}"
+    assert f"the train split was not evaluated yet; {first} --split all first" in capsys.readouterr().err
+    assert main(["report", str(place / "run"), "--config", "a b.yaml"]) == 2
+    assert f"the cohort of a b.yaml was not evaluated yet; {first} --config 'a b.yaml' first" in capsys.readouterr().err
+    shutil.rmtree(place / "run" / "evaluation" / "val")
+    assert main(["report", str(place / "run")]) == 2
+    assert f"the val split was not evaluated yet; {first} first" in capsys.readouterr().err
     assert main(["evaluate", str(place / "run"), "--split", "all", "--quiet"]) == 0
     assert main(["report", str(place / "run"), "--split", "train", "--share"]) == 0
     assert Path(capsys.readouterr().out.splitlines()[-1]).parent == place / "run" / "evaluation" / "train"

@@ -128,3 +128,9 @@ def test_a_cohort_that_grows_or_shrinks_is_the_same_one_and_no_mask_of_a_lost_ca
         assert masks - {"mine"} == {row["id"] for row in held}
         (folder / "masks" / "lesion" / "mine.nii.gz").write_bytes(b"drawn by hand")
     assert (folder / "masks" / "lesion" / "mine.nii.gz").read_bytes() == b"drawn by hand"
+
+
+@pytest.mark.parametrize("given", ["vall", ""])
+def test_a_split_that_is_none_is_refused_with_all_that_are(trained_run: Path, tmp_path: Path, given: str) -> None:
+    with pytest.raises(InputError, match=rf"^no split is called '{given}'; known: train, val, test and all$"):
+        medmtl.evaluate(trained_run, split=given, out=tmp_path / "out", device="cpu")  # type: ignore[arg-type]
