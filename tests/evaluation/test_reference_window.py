@@ -83,6 +83,7 @@ def test_labels_of_another_cohort_are_not_read_as_the_training_reads_its_own(
     findings: Sequence[Finding] | None, asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(score, "Predictor", Predictor)
+    monkeypatch.setattr(score, "take_over", lambda *_: None)
     cases = {"a": Case("a", "a", None, 2, {})}
     selection = Selection("all", (0,), {}, {}, [Modelless(0, [], ["a"])], cases, {}, findings=findings)
     with pytest.raises(Asked) as raised:
