@@ -259,6 +259,8 @@ def evaluate(
         chosen = {folder: own_selection(runs, name) for name, folder in folders.items()}
     for folder, selection in chosen.items():
         refuse_other(selection, folder, own=out is None)
+        if selection.checked is not None:
+            selection.checked.tell("findings.json of the evaluation lists all")
     found = {
         selection.split: evaluate_selection(selection, folder, device=device, progress=progress)
         for folder, selection in chosen.items()

@@ -65,9 +65,9 @@ def _check_head_gradient(config: Config, built: Mapping[str, Task], faults: Faul
     cases = [name for name, task in built.items() if task.reads_image and not task.voxel]
     if config.training.head_gradient > 0 or not cases:
         return
-    if not isinstance(config.sharing, HardOptions) or config.sharing.shared_stages is not None:
-        why = f"sharing.kind {config.sharing.kind!r} gives {cases[0]!r} some that no voxel task does"
-        fix = "raise it, or set sharing: {kind: hard} without shared_stages"
+    if not isinstance(config.sharing, HardOptions) or _apart(config.sharing, built):
+        why = f"sharing.kind {config.sharing.kind!r} gives {cases[0]!r} parts that no voxel task does"
+        fix = "raise it, or set sharing: {kind: hard} with a voxel task in each group"
     elif not config.views.share:
         why = f"views.share false gives {cases[0]!r} an encoder that no voxel task does"
         fix = "raise it, or let it share the voxel tasks' one"
@@ -76,6 +76,15 @@ def _check_head_gradient(config: Config, built: Mapping[str, Task], faults: Faul
     else:
         return
     faults.add(("training", "head_gradient"), f"with 0 no case head teaches the network, and {why}; {fix}", "B142")
+
+
+def _apart(options: HardOptions, built: Mapping[str, Task]) -> bool:
+    """Whether case tasks alone have a copy of the deeper stages."""
+    if options.shared_stages is None:
+        return False
+    groups = (options.groups or {}).values()
+    alone = [(name,) for name in built if not any(name in group for group in groups)]
+    return not all(any(built[name].voxel for name in group if name in built) for group in (*groups, *alone))
 
 
 def _check_weighting(config: Config, built: Mapping[str, Task], faults: Faults) -> None:

@@ -247,9 +247,12 @@ def test_gradients_on_nothing_shared_are_not_measured(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"sharing.kind": "soft"}, "sharing.kind 'soft' gives 'grade' some"),
-        ({"sharing.kind": "ple"}, "sharing.kind 'ple' gives 'grade' some"),
-        ({"sharing": {"kind": "hard", "shared_stages": 1}}, "set sharing: {kind: hard} without shared_stages"),
+        ({"sharing.kind": "soft"}, "sharing.kind 'soft' gives 'grade' parts"),
+        ({"sharing.kind": "ple"}, "sharing.kind 'ple' gives 'grade' parts"),
+        (
+            {"sharing": {"kind": "hard", "shared_stages": 1}},
+            "set sharing: {kind: hard} with a voxel task in each group",
+        ),
         ({"views.share": False}, "views.share false gives 'grade' an encoder"),
         ({"tasks": {"grade": GRADE}}, "no other task does; raise it, or start from a trained run by init.run"),
     ],
@@ -261,7 +264,10 @@ def test_what_only_a_case_task_reaches_gets_a_gradient(tmp_path: Path, given: di
     assert words in error.sentence
 
 
-@pytest.mark.parametrize("given", [{}, {"tasks": {"grade": GRADE}, "init": {"run": "donor"}}])
+GROUPED = {"kind": "hard", "shared_stages": 1, "groups": {"all": ["heart", "grade", "volume"]}}
+
+
+@pytest.mark.parametrize("given", [{}, {"sharing": GROUPED}, {"tasks": {"grade": GRADE}, "init": {"run": "donor"}}])
 def test_a_trunk_that_something_else_taught_needs_no_case_head(tmp_path: Path, given: dict[str, Any]) -> None:
     configuration.load(written(tmp_path), {**given, "training.head_gradient": 0.0})
 

@@ -36,7 +36,11 @@ def check_labels(
         labelled, key = truths[name], f"tasks.{name}"
         missing = sum(not is_labelled(case, task) for case in rows)
         if labelled and missing:
-            found, fix = f"{missing} of {len(rows)} cases not labelled", "kept; they do not train this task"
+            found, serve = (
+                f"{missing} of {len(rows)} cases not labelled",
+                "do not train" if to_learn else "are not scored for",
+            )
+            fix = f"kept; they {serve} this task"
             findings.warn("B094" if task.voxel else "B116", key=key, found=found, fix=fix)
         for doubt in task.doubts(labelled):
             row = None if doubt.case_id is None else row_of[doubt.case_id]

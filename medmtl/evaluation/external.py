@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from medmtl.build import build_tasks
 from medmtl.checking import Checked, check_cohort
 from medmtl.checking.known import inherited, whole_cohort
 from medmtl.config import Config
-from medmtl.data.case import Case
 from medmtl.errors import InputError
 from medmtl.evaluation.selection import Group, Selection, folds_of
 from medmtl.files import safe_name
@@ -56,7 +54,7 @@ def external_selection(
     """Every case of another cohort, after its own check, predicted by the average of all runs.
 
     Tasks and channels are matched by name; tasks that the other configuration lacks are skipped with a warning. Its
-    labels are read by its own columns and label values. What the check warns about is logged.
+    labels are read by its own columns and label values.
 
     Args:
         runs: one run folder, or one per fold.
@@ -80,7 +78,6 @@ def external_selection(
             raise InputError(f"{config.name}: tasks.{name} is not what the model predicts: {error}") from None
     checked = check_cohort(other, readers, progress, to_learn=False)
     checked.refuse()
-    checked.tell("findings.json of the evaluation lists all")
     shared, patients = _overlap(runs, checked)
     if shared and not allow_overlap:
         more = ", ..." if len(patients) > SHOWN else ""
@@ -98,14 +95,9 @@ def external_selection(
         cases=cases,
         truths=checked.truths,
         facts={"cohort": config.stem, "external": not shared, "skipped": skipped, "note": note},
-        findings=list(checked.findings),
+        checked=checked,
         config=config,
-        images=[checked.sha256[_first_image(case, checked)] for case in cases.values()],
     )
-
-
-def _first_image(case: Case, checked: Checked) -> str:
-    return os.path.relpath(next(iter(case.images.values())), checked.cohort.table.parent)
 
 
 def _matched(other: Config, path: Path, own: Config, tasks: Mapping[str, Task]) -> tuple[Config, list[str]]:

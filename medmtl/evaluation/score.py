@@ -120,8 +120,8 @@ def evaluate_selection(
     # a kill the masks are known as an evaluation's
     write_json(out / ACTIVATIONS, [])
     take_over(selection, out)
-    if selection.findings is not None:
-        write_json(out / FINDINGS, [finding.to_json() for finding in selection.findings])
+    if selection.checked is not None:
+        write_json(out / FINDINGS, [finding.to_json() for finding in selection.checked.findings])
     scored: dict[str, list[ScoredCase]] = {name: [] for name in selection.scored}
     moved: dict[str, list[Moved]] = {}
     rows: dict[str, dict[str, dict[str, Cell]]] = {}
@@ -134,7 +134,7 @@ def evaluate_selection(
         _note_test_access(selection, group)
         for case_id in group.case_ids:
             case = selection.cases[case_id]
-            prediction = predictor.predict(case, with_reference=selection.findings is None)
+            prediction = predictor.predict(case, with_reference=selection.checked is None)
             write_answers(prediction, out)
             found = score_case(selection, case, prediction, group.fold_number, reference, fitted)
             _collect(scored, found)
@@ -233,7 +233,7 @@ def _told(selection: Selection, task: Task, cases: Sequence[ScoredCase]) -> Sequ
     """A task's cases with what the other cases tell of each."""
     if isinstance(task, CaseTask) and selection.is_out_of_fold:
         return task.out_of_fold(cases)
-    if isinstance(task, CaseTask) and selection.findings is not None:
+    if isinstance(task, CaseTask) and selection.checked is not None:
         return task.among_themselves(cases)
     return cases
 

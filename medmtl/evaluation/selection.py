@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from medmtl.build import build_tasks
+from medmtl.checking import Checked
 from medmtl.data.case import Case
-from medmtl.data.finding import Finding
 from medmtl.data.split import Splits
 from medmtl.errors import InputError
 from medmtl.evaluation.site import Learned
@@ -73,9 +73,8 @@ class Selection:
         truths: task -> case id -> target, for labelled cases.
         learned: task -> what each fold's model was trained on; empty where that is not known.
         facts: further keys of ``metrics.json``.
-        findings: of the check of another cohort; None for the run's own.
+        checked: another cohort, whose findings are kept with the evaluation; None for the run's own.
         config: the other cohort's configuration; None for the run's own.
-        images: of another cohort, the hash of the first image of each case.
     """
 
     split: str
@@ -87,9 +86,8 @@ class Selection:
     truths: Mapping[str, Mapping[str, Any]]
     learned: Mapping[str, Learned] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
-    findings: Sequence[Finding] | None = None
+    checked: Checked | None = None
     config: Path | None = None
-    images: Sequence[str] = ()
 
     @property
     def total(self) -> int:

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
+from medmtl.checking import Checked
 from medmtl.data.case import Case
-from medmtl.data.finding import Finding
 from medmtl.evaluation import score
 from medmtl.evaluation.reference_window import moved_cases, moved_json
 from medmtl.evaluation.selection import Group, Selection
@@ -68,6 +69,9 @@ class Modelless(Group):
         return {}
 
 
+SOUND = cast(Any, SimpleNamespace(findings=[]))
+
+
 class Predictor:
     unfinished = ()
 
@@ -78,14 +82,14 @@ class Predictor:
         raise Asked(with_reference)
 
 
-@pytest.mark.parametrize(("findings", "asked"), [(None, True), ([], False)], ids=["own cohort", "another cohort"])
+@pytest.mark.parametrize(("checked", "asked"), [(None, True), (SOUND, False)], ids=["own cohort", "another cohort"])
 def test_labels_of_another_cohort_are_not_read_as_the_training_reads_its_own(
-    findings: Sequence[Finding] | None, asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checked: Checked | None, asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(score, "Predictor", Predictor)
     monkeypatch.setattr(score, "take_over", lambda *_: None)
     cases = {"a": Case("a", "a", None, 2, {})}
-    selection = Selection("all", (0,), {}, {}, [Modelless(0, [], ["a"])], cases, {}, findings=findings)
+    selection = Selection("all", (0,), {}, {}, [Modelless(0, [], ["a"])], cases, {}, checked=checked)
     with pytest.raises(Asked) as raised:
         score.evaluate_selection(selection, tmp_path)
     assert raised.value.args == (asked,)

@@ -60,7 +60,8 @@ def test_the_evaluation_of_another_run_is_not_replaced(
     assert main(words) == 2
     assert capsys.readouterr().err == (
         f"error: [B042] {place / 'scores'} holds the evaluation of split val by the run {place / 'run'}, and not that "
-        f"of split val by the run {other}; choose another --out\n"
+        f"of split val by the run {other}; choose another --out; or "
+        "remove that folder, if it is to be replaced\n"
     )
     assert contents(place / "scores") == before
 
@@ -88,11 +89,11 @@ def test_an_evaluation_that_does_not_say_whose_it_is_is_made_again(place: Path) 
     assert json.loads((place / "scores" / "source.json").read_text())["run"] == "../longer"
 
 
-@pytest.mark.parametrize(("key", "value"), [("run", 3), ("config", 3), ("cases", [3]), ("images", None)])
+@pytest.mark.parametrize(("key", "value"), [("run", 3), ("config", 3), ("cases", [3]), ("split", None)])
 def test_a_damaged_source_is_refused(place: Path, key: str, value: object) -> None:
     path = place / "scores" / "source.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
-    with pytest.raises(ArtefactError, match=r"source\.json does not say whose evaluation this is; remove the folder"):
+    with pytest.raises(ArtefactError, match=r"source\.json does not say whose evaluation this is; remove that file"):
         medmtl.evaluate(place / "run", out=place / "scores", device="cpu")
 
 
@@ -107,14 +108,47 @@ def test_two_cohorts_of_one_name_do_not_mix(place: Path) -> None:
             again()
         assert str(raised.value) == (
             f"[B042] {scores.folder} holds the evaluation of the cohort of {first} by the run {run}, and not that of "
-            f"the cohort of {second} by the run {run}; rename the configuration, or choose a folder for its evaluation "
-            "by --out"
+            f"the cohort of {second} by the run {run}; rename the configuration, or choose a folder by --out; or "
+            "remove that folder, if it is to be replaced"
         )
     assert contents(scores.folder) == before
     with pytest.raises(InputError, match=r"^\[B042\] .* of split val by .* not that of the cohort of .*/b/oslo\.yaml "):
         medmtl.evaluate(run, config=second, out=place / "scores", device="cpu")
     (scores,) = medmtl.evaluate(run, config=second, out=place / "b-scores", device="cpu").values()
     assert scores.metrics["cases"] == 10
+
+
+@pytest.mark.covers("B042")
+def test_a_part_of_a_cohort_does_not_replace_the_whole(place: Path) -> None:
+    run, config = place / "run", other_cohort(place / "a")
+    (scores,) = medmtl.evaluate(run, config=config, out=place / "b-scores", device="cpu").values()
+    part = shutil.copy(config, config.with_name("women.yaml"))
+    with pytest.raises(InputError, match=r"^\[B042\] .* the cohort of .*/oslo\.yaml by .* of .*/women\.yaml by "):
+        medmtl.evaluate(run, config=part, out=scores.folder, device="cpu")
+
+
+def test_a_run_that_is_moved_away_from_a_cohort_knows_it_again(place: Path) -> None:
+    config = other_cohort(place / "a")
+    medmtl.evaluate(place / "run", config=config, device="cpu")
+    (place / "runs").mkdir()
+    moved = (place / "run").rename(place / "runs" / "run")
+    text = (moved / "config.yaml").read_text()
+    table = next(line.split()[-1] for line in text.splitlines() if "table: " in line)
+    (moved / "config.yaml").write_text(text.replace(table, f"../{table}"))
+    medmtl.evaluate(moved, config=config, device="cpu")
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "{"])
+def test_a_damaged_source_keeps_nobody_from_the_evaluation_of_a_runs_own_cohort(place: Path, damage: str) -> None:
+    medmtl.evaluate(place / "run", device="cpu")
+    path = place / "run" / "evaluation" / "val" / "source.json"
+    path.write_text(damage)
+    medmtl.evaluate(place / "run", device="cpu")
+    assert json.loads(path.read_text())["split"] == "val"
+    shutil.copytree(path.parent, place / "other")
+    (place / "other" / "source.json").write_text(damage)
+    with pytest.raises(ArtefactError, match=r"source\.json does not say whose evaluation this is; remove that file"):
+        medmtl.evaluate(place / "run", out=place / "other", device="cpu")
 
 
 def test_a_cohort_that_grows_or_shrinks_is_the_same_one_and_no_mask_of_a_lost_case_stays(place: Path) -> None:

@@ -31,6 +31,7 @@ def watched(tmp_path: Path, *options: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+@pytest.mark.slow
 @pytest.mark.covers("B135", "B136", "B149", "B150", "P04", "P05", "P06")
 def test_hostile_files_run_no_code_start_nothing_and_reach_nobody(tmp_path: Path) -> None:
     seen = watched(tmp_path)

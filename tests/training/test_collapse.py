@@ -76,7 +76,7 @@ def test_noise_at_the_end_is_the_training_s_fault_even_where_the_features_are_no
     assert judged(0.2 * said, target, feature_NF) == "no signal found"
 
 
-@pytest.mark.parametrize("labels", [16, 30])
+@pytest.mark.parametrize("labels", [16, pytest.param(30, marks=pytest.mark.slow)])
 def test_a_head_on_permuted_labels_never_comes_out_as_collapsed(labels: int) -> None:
     """Nearly constant or learned by heart, although the probe of some of them passes for one that explains a tenth."""
     above = 0
