@@ -11,7 +11,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from medmtl.errors import ArtefactError, InputError
 from medmtl.evaluation.selection import Selection
-from medmtl.files import json_bytes, read_bytes, read_json, sha256_bytes, write_json
+from medmtl.files import json_bytes, read_json, sha256_bytes, write_json
 from medmtl.inference.write import answer_file
 from medmtl.run_folder import MAX_JSON_BYTES, RunFolder
 
@@ -133,9 +133,11 @@ def read_source(folder: Path) -> Source | None:
 def _made_with(run: RunFolder) -> dict[str, object]:
     """Of two runs on equal cohorts, also what they started from and how long they were to be trained."""
     training = run.load_config().training
+    # but for the names of variables, on which nothing depends
+    manifest = {name: value for name, value in run.load_manifest().items() if name != "environment"}
     return {
         **run.made_with(),
-        "manifest": sha256_bytes(read_bytes(run.manifest, limit_bytes=MAX_JSON_BYTES)),
+        "manifest": sha256_bytes(json_bytes(manifest)),
         "length": [training.steps, training.minutes],
     }
 
