@@ -170,7 +170,8 @@ def train(
     folds = Folds(resolved, place, fold, device, resume, progress)
     with joined() as ranks:
         refuse_ranks(ranks, build_tasks(resolved), resolved.training.alternate)
-        ranks.first(lambda: describe_device(device).kind)  # one that is absent is told before the check, which may be long
+        # one that is absent is told before the check, which may be long
+        ranks.first(lambda: describe_device(device).kind)
         for number in ranks.first(folds.numbers):
             path = ranks.first(lambda number=number: str(folds.run(number, ranks.size).path))  # type: ignore[misc]
             train_run(RunFolder.open(Path(path)), asked=resolved, resumed=resume, progress=progress, ranks=ranks)
