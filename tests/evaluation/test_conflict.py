@@ -7,7 +7,8 @@ from typing import Any
 from medmtl.evaluation.conflict import conflict_pictures
 from medmtl.evaluation.pictures import ON_WHITE
 from medmtl.evaluation.report import write_report
-from tests.evaluation.test_report import Rows, make_run, make_scores
+from tests.evaluation.scored_run import make_run, make_scores
+from tests.evaluation.test_report import Rows
 
 
 def record(step: int, norms: dict[str, float | None], cosines: dict[str, float | None]) -> dict[str, Any]:
