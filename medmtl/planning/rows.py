@@ -40,9 +40,7 @@ def plan_rows(plan: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _duration(seconds: float) -> str:
-    """With the two digits that a rough prediction has; from two hours on in hours, below a minute not told apart."""
-    if seconds < 60:
-        return "less than a minute"
+    """With the two digits that a rough prediction has; from two hours on in hours."""
     value, unit = (seconds / 60, "minutes") if seconds < 2 * 3600 else (seconds / 3600, "hours")
     return f"{float(f'{value:.2g}'):g} {unit}"
 

@@ -8,8 +8,7 @@ from medmtl.planning.rows import _duration
 @pytest.mark.parametrize(
     ("seconds", "told"),
     [
-        (21.4, "less than a minute"),
-        (60.0, "1 minutes"),
+        (21.4, "0.36 minutes"),
         (348.0, "5.8 minutes"),
         (6540.0, "110 minutes"),
         (7200.0, "2 hours"),
