@@ -135,7 +135,9 @@ def test_a_run_that_is_moved_away_from_a_cohort_knows_it_again(place: Path) -> N
     text = (moved / "config.yaml").read_text()
     table = next(line.split()[-1] for line in text.splitlines() if "table: " in line)
     (moved / "config.yaml").write_text(text.replace(table, f"../{table}"))
-    medmtl.evaluate(moved, config=config, device="cpu")
+    (scores,) = medmtl.evaluate(moved, config=config, device="cpu").values()
+    held = json.loads((scores.folder / "source.json").read_text())
+    assert scores.folder == moved / "evaluation" / "oslo-all" and held["config"].startswith("../../../../a/")
 
 
 @pytest.mark.parametrize("damage", ["", "[]", "{"])
