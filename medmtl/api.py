@@ -153,7 +153,7 @@ def train(
         out: the run folder to make; with ``fold="all"`` a folder of ``fold-K/``.
         fold: a fold's number, ``all``, or ``none`` for all cases but the test split.
         device: ``auto``, ``cpu`` or ``cuda``.
-        resume: go on with the run at ``out``; it ends with the same bytes as if it had not been stopped.
+        resume: go on with the run at ``out``; on a CPU it ends with the same bytes as if it had not been stopped.
         overrides: dotted key -> value, as ``--set`` gives them.
         progress: called at every unit of work.
         transforms, callbacks: not in this version, and refused where given.
