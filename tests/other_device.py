@@ -142,7 +142,7 @@ def main(job: dict[str, Any]) -> None:
     patches.enter_context(patch.object(loop, "train_step", counted))
     for run in job["runs"]:
         api.train(run["config"], run["out"], device="cpu", overrides=run["overrides"])
-        api.predict(run["out"], run["inputs"], f"{run['out']}-predicted", device="cpu")
+        api.predict(run["predicts"], [run["table"]], f"{run['out']}-predicted", device="cpu")
     Path(job["answer"]).write_text(json.dumps(waits))
     del kept
 

@@ -41,7 +41,7 @@ class Trained:
     """One run on both devices.
 
     Attributes:
-        here, there: on the CPU, and on the other device.
+        here, there: on the CPU, and on the other device; beside each, the predictions of the CPU's run on it.
         waits: function -> times in the last training step that it waited for the device.
     """
 
@@ -61,10 +61,11 @@ def trained(folder: Path, runs: Mapping[str, tuple[Path, Mapping[str, Any]]]) ->
     for name, (config, changes) in runs.items():
         overrides = {**changes, **SHORT}
         table = str(overrides.get("cohort.table", config.parent / "cohort.csv"))
-        here = api.train(config, folder / f"here-{name}", device="cpu", overrides=overrides)
+        here, there = folder / f"here-{name}", folder / f"there-{name}"
+        api.train(config, here, device="cpu", overrides=overrides)
         api.predict(here, [table], f"{here}-predicted", device="cpu")
-        there = str(folder / f"there-{name}")
-        job["runs"].append({"config": str(config), "out": there, "overrides": overrides, "inputs": [table]})
+        run = {"config": str(config), "out": str(there), "overrides": overrides, "predicts": str(here), "table": table}
+        job["runs"].append(run)
     (folder / "job.json").write_text(json.dumps(job))
     child = subprocess.run(
         [sys.executable, "-m", "tests.other_device", str(folder / "job.json")], cwd=ROOT, capture_output=True, text=True
@@ -95,7 +96,7 @@ def assert_same(run: Trained) -> None:
         for column in row.keys() - {"model_sha256"}:
             assert other[column] == row[column] or math.isclose(
                 float(other[column]), float(row[column]), rel_tol=1e-2, abs_tol=1e-2
-            ), (column, row, other)
+            ), (run.there.name, column, row, other)
 
 
 def configured(folder: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
