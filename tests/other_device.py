@@ -3,10 +3,10 @@
     python -m tests.other_device JOB.json
 
 Trains and predicts there what the job lists, and writes to its ``answer`` where in a training step the host waited for
-the device. It is a process of its own, because torch takes such a device once, and before anything is computed.
+the device; copies to it are not counted. It is a process of its own, because torch takes such a device for good.
 
-What it shows: every tensor lies where its computation is, for any model, loss and method, and the numbers are the
-CPU's. What it cannot show: the arithmetic, the precisions and the memory of a real GPU.
+What it shows: of what is run on it, every tensor lies where its computation is, and the numbers are the CPU's. What it
+cannot show: the arithmetic, the precisions and the memory of a real GPU.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest.mock import patch
@@ -107,8 +108,9 @@ class _Autocast(torch.autocast):
         super().__init__(device_type, dtype, enabled=enabled and device_type != NAME)
 
 
-def set_up() -> object:
-    """Make the device known to torch; the answer must be kept as long as it is used."""
+@contextmanager
+def other_device() -> Iterator[torch.device]:
+    """The device, known to torch; once in a process."""
     _setup_privateuseone_for_python_backend(NAME)
     known: Any = torch
     known.elsewhere.get_amp_supported_dtype = lambda: [torch.float32]
@@ -117,34 +119,34 @@ def set_up() -> object:
     library = known.library.Library("aten", "IMPL")
     for name, kernel in {"empty_strided": _empty, "empty.memory_format": _empty, "copy_": _copy}.items():
         library.impl(name, kernel, "PrivateUse1")
-    return library
+    yield torch.device(NAME, 0)
+    del library  # with it, its kernels go
 
 
 def main(job: dict[str, Any]) -> None:
-    """Train every run of a job, and predict with it."""
-    kept = set_up()
-    from medmtl import api
-    from medmtl.training import loop, step
+    """Train every run of a job on the other device, and predict there with the CPU's."""
+    with other_device() as device:
+        from medmtl import api
+        from medmtl.training import loop, step
 
-    waits: dict[str, dict[str, int]] = {}
+        waits: dict[str, dict[str, int]] = {}
 
-    def counted(*args: Any) -> Any:
-        Elsewhere.waits.clear()
-        record = step.train_step(*args)
-        waits[run["out"]] = dict(Elsewhere.waits)
-        return record
+        def counted(*args: Any) -> Any:
+            Elsewhere.waits.clear()
+            record = step.train_step(*args)
+            waits[run["out"]] = dict(Elsewhere.waits)
+            return record
 
-    device = torch.device(NAME, 0)
-    predictor = "medmtl.inference.predict.Predictor.device"
-    patches = ExitStack()
-    patches.enter_context(patch("medmtl.distributed.Ranks.device", lambda self, kind: device))
-    patches.enter_context(patch(predictor, property(lambda self: device, lambda self, value: None), create=True))
-    patches.enter_context(patch.object(loop, "train_step", counted))
-    for run in job["runs"]:
-        api.train(run["config"], run["out"], device="cpu", overrides=run["overrides"])
-        api.predict(run["predicts"], [run["table"]], f"{run['out']}-predicted", device="cpu")
+        asked = property(lambda self: device, lambda self, value: None)
+        with (
+            patch("medmtl.distributed.Ranks.device", lambda self, kind: device),
+            patch("medmtl.inference.predict.Predictor.device", asked, create=True),
+            patch.object(loop, "train_step", counted),
+        ):
+            for run in job["runs"]:
+                api.train(run["config"], run["out"], device="cpu", overrides=run["overrides"])
+                api.predict(run["predicts"], [run["table"]], f"{run['out']}-predicted", device="cpu")
     Path(job["answer"]).write_text(json.dumps(waits))
-    del kept
 
 
 if __name__ == "__main__":
