@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 import runpy
 import shlex
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 import typer
 import yaml
 
+import medmtl
 from medmtl import api, tasks
 from medmtl.catalogue import describe_sections
 from medmtl.cli import app
@@ -129,7 +132,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that the Python blocks run in.
 
     ``config.yaml`` is the README's, but so small that it trains in seconds; its cohort is generated; ``scan.nii.gz`` is
-    its first case's image; ``runs`` holds tables of four evaluations.
+    its first case's image; ``runs`` holds tables of four evaluations; ``Dataset501_Tumour`` is four of the cases as
+    nnU-Net lays them out.
     """
     folder = tmp_path_factory.mktemp("reader")
     (text,) = (block.text for block in fenced(ROOT / "README.md") if block.text.startswith("schema:"))
@@ -146,7 +150,20 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         table.parent.mkdir(parents=True)
         rows = [f"c{n},p{n // 2},0.{5 + n % 3}{place}" for n in range(12)]
         table.write_text("\n".join(["case_id,patient,tumour/dice", *rows, "empty,p9,"]) + "\n", encoding="utf-8")
+    _write_raw_data_set(folder, folder / "Dataset501_Tumour", cases=4)
     return folder
+
+
+def _write_raw_data_set(source: Path, raw: Path, cases: int) -> None:
+    """The first cases of the README's stand-in in the folders and names of nnU-Net's raw data."""
+    for place in ("imagesTr", "labelsTr"):
+        (raw / place).mkdir(parents=True)
+    described = {"channel_names": {"0": "T1"}, "labels": {"background": 0, "core": 1, "oedema": 2}}
+    (raw / "dataset.json").write_text(json.dumps({**described, "numTraining": cases, "file_ending": ".nii.gz"}))
+    for number in range(cases):
+        case = f"case{number:02}"
+        shutil.copy(source / f"{case}_image.nii.gz", raw / "imagesTr" / f"{case}_0000.nii.gz")
+        shutil.copy(source / f"{case}_tumour.nii.gz", raw / "labelsTr" / f"{case}.nii.gz")
 
 
 @pytest.mark.parametrize("block", blocks("python"))
@@ -154,6 +171,16 @@ def test_a_python_block_runs(block: Block, workplace: Path, monkeypatch: pytest.
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(tasks, "kinds", copy.deepcopy(tasks.kinds))  # what a block registers ends with it
     exec(compile(block.text, f"{block.page.name}:{block.line}", "exec"), {})
+
+
+def test_a_raw_data_set_of_nnunet_becomes_a_cohort(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    (block,) = [block for block in fenced(ROOT / "docs" / "coming_from.md") if block.language == "python"]
+    exec(compile(block.text, "coming_from.md", "exec"), {})
+    config = workplace / "Dataset501_Tumour" / "config.yaml"
+    config.write_text(BASE.replace("image}", "T1}").replace("core: 1", "core: 1, oedema: 2"), encoding="utf-8")
+    config.write_text(config.read_text(encoding="utf-8") + "split: {folds: 2}\n", encoding="utf-8")
+    assert [finding for finding in medmtl.check(config) if finding.severity == "reject"] == []
 
 
 def test_the_pages_of_options_are_up_to_date() -> None:
