@@ -49,6 +49,23 @@ def centre_start(size: Sequence[int], shape: Sequence[int]) -> Triple:
     return (start[0], start[1], start[2])
 
 
+def draw_placed(rng: np.random.Generator, size: Sequence[int], shape: Sequence[int]) -> Triple:
+    """Where a window that holds the case begins, drawn evenly; centred along axes on which the case is larger.
+
+    A network with strides sees another image where the same one lies a voxel further on.
+
+    Args:
+        rng: what is drawn depends on it alone.
+        size: voxels of the case.
+        shape: voxels of the window.
+    """
+    x, y, z = (
+        int(rng.integers(n - m, 1)) if n < m else fitted
+        for n, m, fitted in zip(size, shape, centre_start(size, shape), strict=True)
+    )
+    return (x, y, z)
+
+
 def window(array: npt.NDArray[Any], start: Sequence[int], shape: Sequence[int], beyond: float = 0) -> npt.NDArray[Any]:
     """A copy of ``shape`` voxels of the last three axes from ``start``; ``beyond`` where the window leaves the array.
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from medmtl.data.crop import Triple, anywhere, centre_start, draw_start, kept_inside, window_around
+from medmtl.data.crop import Triple, anywhere, centre_start, draw_placed, draw_start, kept_inside, window_around
 from medmtl.data.lesion import lesion_centre, marked
 from medmtl.data.prepared import Prepared
 
@@ -22,8 +22,8 @@ class View:
     """Which part of a case its samples show.
 
     Attributes:
-        kind: ``case`` (the whole case, centred), ``patch`` (a window anywhere), ``lesion`` (a window around the largest
-            part of a mask) or ``tiles`` (several windows, which share one answer).
+        kind: ``case`` (the whole case, in training anywhere in its sample), ``patch`` (a window anywhere), ``lesion``
+            (a window around the largest part of a mask) or ``tiles`` (several windows, which share one answer).
         shape: voxels of a sample; of ``case`` the most, because its samples are as large as the step's cases need.
         tiles: windows per case.
         around: label task whose mask shows the lesion; None where there is none to look for.
@@ -50,11 +50,11 @@ class View:
                 tiles are spread over the case.
         """
         size = prepared.image_CDHW.shape[1:]
-        if self.kind == "case" or (self.kind == "patch" and rng is None):
-            return [centre_start(size, shape)]
-        if self.kind == "patch":
-            assert rng is not None
-            return [draw_start(rng, size, shape, prepared.foreground)]
+        if self.kind in ("case", "patch"):
+            if rng is None:
+                return [centre_start(size, shape)]
+            placed = self.kind == "case"
+            return [draw_placed(rng, size, shape) if placed else draw_start(rng, size, shape, prepared.foreground)]
         centre = self._centre(prepared)
         if self.kind == "lesion":
             return [_near(centre, size, shape, rng) if centre is not None else anywhere(size, shape, rng)]
