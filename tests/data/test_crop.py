@@ -5,7 +5,15 @@ import itertools
 import numpy as np
 import pytest
 
-from medmtl.data.crop import FOREGROUND_SHARE, centre_start, draw_start, kept_inside, whole_shape, window
+from medmtl.data.crop import (
+    FOREGROUND_SHARE,
+    centre_start,
+    draw_placed,
+    draw_start,
+    kept_inside,
+    whole_shape,
+    window,
+)
 
 SIZE = (30, 8, 20)
 PATCH = (10, 12, 20)
@@ -39,6 +47,13 @@ def test_a_centred_window_and_its_inverse(size: tuple[int, int, int]) -> None:
         before, after = -s, m - n + s
         assert after - before in (0, 1)
     assert centre_start((9, 10, 9), (4, 4, 9)) == (2, 3, 0)
+
+
+def test_a_whole_case_lies_anywhere_in_its_window_and_is_never_cut() -> None:
+    starts = np.array([draw_placed(np.random.default_rng(seed), SIZE, (34, 8, 9)) for seed in range(200)])
+    assert set(starts[:, 0]) == set(range(-4, 1))
+    assert set(starts[:, 1]) == {0}
+    assert set(starts[:, 2]) == {5}  # 20 voxels do not fit into 9: the middle
 
 
 def test_patches_stay_inside_and_cover_the_case() -> None:

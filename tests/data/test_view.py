@@ -30,6 +30,14 @@ def holds_lesion(start: tuple[int, int, int]) -> bool:
     return all(s <= p < s + n for s, p, n in zip(start, LESION, SHAPE, strict=True))
 
 
+def test_a_whole_case_is_centred_without_draws_and_anywhere_with_them() -> None:
+    view = View("case", (48, 48, 24))
+    assert view.starts(prepared(), (48, 32, 24), None) == [(-4, -1, -2)]
+    drawn = {view.starts(prepared(), (48, 32, 24), generator(0, n))[0] for n in range(200)}
+    assert len(drawn) > 80  # of 9 x 3 x 5 places
+    assert all(s <= 0 and s + m >= n for one in drawn for s, n, m in zip(one, SIZE, (48, 32, 24), strict=True))
+
+
 def test_a_lesions_window_is_centred_without_draws_and_holds_it_with_them() -> None:
     view = View("lesion", SHAPE, around="tumour")
     (start,) = view.starts(prepared(), SHAPE, None)
