@@ -85,8 +85,7 @@ def test_every_case_comes_once_an_epoch_in_a_new_order(cohort: Made) -> None:
 
 def test_samples_carry_their_targets(cohort: Made) -> None:
     dataset = make(cohort)
-    low = [(12 - n) // 2 for n in SIZE]
-    inside = tuple(slice(start, start + n) for start, n in zip(low, SIZE, strict=True))
+    places = set()
     for step in range(5):
         view = dataset[step].views["case"]
         assert view.image_BCDHW.shape == (2, 1, *SHAPE) and view.image_BCDHW.dtype == torch.float32
@@ -94,6 +93,9 @@ def test_samples_carry_their_targets(cohort: Made) -> None:
             number = int(case_id[1:])
             image, organ = view.image_BCDHW[slot, 0], view.targets["organ"][slot]
             mask = torch.from_numpy(np.random.default_rng(number).integers(0, 3, SIZE))
+            low = tuple(image.nonzero().amin(0).tolist())  # the case is nowhere 0
+            places.add(low)
+            inside = tuple(slice(start, start + n) for start, n in zip(low, SIZE, strict=True))
             assert torch.equal(image[inside], mask + 10.0 * number + 1)
             assert float(image.sum()) == float(image[inside].sum())
             labelled = number < CASES - 1
@@ -101,6 +103,7 @@ def test_samples_carry_their_targets(cohort: Made) -> None:
             assert torch.equal(organ[inside], mask if labelled else torch.zeros(SIZE).long())
             assert bool(view.present["grade"][slot]) == (case_id in TRUTHS["grade"])
             assert view.targets["grade"][slot].tolist() == [TRUTHS["grade"].get(case_id, 0.0)]
+    assert len(places) > 5
 
 
 def test_moved_images_and_masks_stay_together(cohort: Made) -> None:
