@@ -33,6 +33,8 @@ SHORT: dict[str, Any] = {
     "training.checkpoint_every": 3,
     "plan.precision": "fp32",
 }
+# it keeps an entry of the gradients or drops it by a draw against its share of signs: the last bits can turn a decision
+DRAWN = "graddrop"
 READ = {"medmtl.training.step._read": 3}  # losses, gradient norms and the weights' norms
 
 
@@ -84,7 +86,7 @@ def assert_same(run: Trained) -> None:
     here, there = stored[0].tensors["model"], stored[1].tensors["model"]
     for name, tensor in here.items():
         # what a few voxels of noise differ in is divided by how little they differ, and with it the last bits
-        most = 0.02 * float(tensor.abs().max()) + 1e-4
+        most = (0.1 if DRAWN in run.there.name else 0.02) * float(tensor.abs().max()) + 1e-4
         message = partial("{} {}: {}".format, run.there.name, name)
         torch.testing.assert_close(there[name], tensor, rtol=0, atol=most, msg=message)
     rows, others = (
