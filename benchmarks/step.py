@@ -18,7 +18,6 @@ table that is printed is also written to FOLDER/step.md.
 from __future__ import annotations
 
 import argparse
-import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -27,23 +26,22 @@ from statistics import fmean, median
 from typing import Any
 
 import torch
+from bare import bare
 from timed import alone
 
 from medmtl import config
 from medmtl.data.formats import strict_yaml
 from medmtl.data.workers import make_loader
-from medmtl.device import autocast, describe_hardware
+from medmtl.device import describe_hardware
 from medmtl.freed_memory import freed_memory_kept
 from medmtl.networks.cost import forward_operations
 from medmtl.planning.network import plan_towers
 from medmtl.run_folder import RunFolder
-from medmtl.tasks.voxel import LabelTask
 from medmtl.training.session import Session, open_session
 from medmtl.training.start import make_ready, start_run
 from medmtl.training.step import train_step
 
 WARM = 5
-RATE = 1e-3
 STEPS_AHEAD = 100_000  # more than any arm takes
 
 
@@ -103,30 +101,6 @@ def stepping(session: Session, workers: int, stack: ExitStack) -> Callable[[], o
     loader = make_loader(session.training, 0, STEPS_AHEAD, workers, session.learner.device)
     batches: Iterator[Any] = stack.enter_context(closing(loader))
     return lambda: train_step(session.learner, next(batches), 1.0)
-
-
-def bare(session: Session, count: int) -> Callable[[], object]:
-    """A call of which is one step of the bare network, on the training's first batches in turn."""
-    learner = session.learner
-    names = [name for name, task in learner.tasks.items() if isinstance(task, LabelTask)]
-    made = (session.training[step].views for step in range(count))
-    views = itertools.cycle([next(iter(batch.values())).to(learner.device) for batch in made])
-    modules = [learner.model.sharing, *(learner.model.heads[name] for name in names)]
-    parameters = [p for module in modules for p in module.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=RATE, fused=True)
-
-    def step_once() -> None:
-        view = next(views)
-        learner.model.train()
-        optimiser.zero_grad(set_to_none=True)
-        with autocast(learner.device, learner.precision):
-            features = learner.model.sharing.features(view.image_BCDHW, names)
-            outputs = {name: learner.model.heads[name](features[name]) for name in names}
-        losses = [learner.tasks[name].loss(outputs[name], view.targets[name]).mean() for name in names]
-        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-
-    return step_once
 
 
 def timed(step: Callable[[], object], count: int, device: torch.device) -> float:

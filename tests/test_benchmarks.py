@@ -17,8 +17,11 @@ import torch
 
 from medmtl.data.volume import Grid
 from medmtl.errors import InterruptedRun, NumericError
+from medmtl.run_folder import RunFolder
 from medmtl.tasks.segmentation import SegmentationOptions
 from medmtl.tasks.segmentation.scores import mask_scores
+from medmtl.training.session import open_session
+from medmtl.training.step import train_step
 from tests.stand_in import write_stand_in
 
 ROOT = Path(__file__).parents[1]
@@ -296,3 +299,25 @@ def test_a_process_answers_and_its_children_s_memory_is_seen(benchmark: Any, tmp
     assert 200e6 < found["tree_bytes"] < 400e6
     with pytest.raises(SystemExit, match=r"ended with 1; .*two\.log ends:\nit fell"):
         calls.call([sys.executable, program], {"fail": True}, tmp_path / "logs" / "two.log")
+
+
+def test_the_bare_network_s_step_has_the_gradients_of_the_mask_alone(benchmark: Any, trained_run: Path) -> None:
+    timed, bare = (open_session(RunFolder.open(trained_run)) for _ in range(2))
+    batch = timed.training[0]
+    ((name, view),) = batch.views.items()
+    assert view.present["lesion"].all()
+    nobody = {task: torch.zeros_like(present) for task, present in view.present.items()}
+    alone = replace(batch, views={name: replace(view, present=nobody | {"lesion": view.present["lesion"]})})
+
+    train_step(timed.learner, alone, 0.0)
+    benchmark("bare").bare(bare, 1)()
+
+    ours, theirs = (gradients(session.learner.model) for session in (timed, bare))
+    assert set(ours) == set(theirs)
+    # a training's are clipped, each part's by its own norm
+    for parameter, found in theirs.items():
+        torch.testing.assert_close(found / found.norm(), ours[parameter] / ours[parameter].norm(), rtol=1e-3, atol=1e-4)
+
+
+def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}

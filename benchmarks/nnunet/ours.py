@@ -12,12 +12,14 @@ import os
 import shutil
 import sys
 import time
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from bare import bare
 from calls import group_seconds, peak_bytes, settle
 
 import medmtl
@@ -41,17 +43,18 @@ def start(given: Answer, precision: str, fold: int, threads: int) -> Answer:
 
 
 @freed_memory_kept()  # as in a training
-def step(given: Answer, precision: str, fold: int, warm: int, steps: int, threads: int) -> Answer:
-    """Seconds of a training step, loader included."""
+def step(given: Answer, alone: bool, precision: str, fold: int, warm: int, steps: int, threads: int) -> Answer:
+    """Seconds of a training step, loader included, or with ``alone`` of its network on batches from memory."""
     session = opened(given, precision, fold, threads)
     found, before = [], 0.0
-    with closing(make_loader(session.training, 0, STEPS_AHEAD, session.plan.workers, session.learner.device)) as loader:
+    with ExitStack() as stack:
+        step_once = bare(session, steps) if alone else whole(session, stack)
         for number in range(warm + steps):
             if number == warm:
                 settle()  # what is made ahead is as much before the steps that count as behind them
                 before = group_seconds(os.getpgrp())
             begin = time.perf_counter()
-            train_step(session.learner, next(loader), 1.0)
+            step_once()
             if number >= warm:
                 found.append(time.perf_counter() - begin)
         settle()
@@ -64,6 +67,13 @@ def step(given: Answer, precision: str, fold: int, warm: int, steps: int, thread
         "batch": session.plan.batch,
         "threads": torch.get_num_threads(),
     }
+
+
+def whole(session: Session, stack: ExitStack) -> Callable[[], object]:
+    """A call of which is one step of a training; ``stack`` ends its loader."""
+    loader = make_loader(session.training, 0, STEPS_AHEAD, session.plan.workers, session.learner.device)
+    batches: Iterator[Any] = stack.enter_context(closing(loader))
+    return lambda: train_step(session.learner, next(batches), 1.0)
 
 
 def prepare(given: Answer, fold: int, workers: int) -> Answer:

@@ -82,7 +82,10 @@ class Peer:
         """What medmtl answers; see ours.py."""
         places = {"config": self.config, "table": self.table, "out": self.out, "plans": self.plans}
         given = {**{name: str(place) for name, place in places.items()}, **request}
-        return call([sys.executable, OURS], given, self.out / "logs" / f"{log}.log", **self._threads())
+        # what it shares with the benchmarks beside this folder, and what this process was told to import
+        found = os.pathsep.join(filter(None, [str(OURS.parents[1]), os.environ.get("PYTHONPATH")]))
+        log_file = self.out / "logs" / f"{log}.log"
+        return call([sys.executable, OURS], given, log_file, PYTHONPATH=found, **self._threads())
 
     def _threads(self) -> dict[str, str]:
         return {"OMP_NUM_THREADS": str(self.threads), "nnUNet_def_n_proc": str(self.threads)}

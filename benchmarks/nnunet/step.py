@@ -7,9 +7,10 @@ mask of CONFIG alone by ``plan.nnunet``: the same patch, batch, strides, kernels
 process of its own, in turn, round by round:
 
 * ``nnU-Net as shipped``: its trainer's own step on its own loader and augmentation; on a CPU that is fp32.
-* ``bare network``: nnU-Net's network and loss on batches that lie in memory, forward, backward and SGD; in fp32, and
+* ``nnU-Net's network alone``: it and its loss on batches that lie in memory, forward, backward and SGD; in fp32, and
   with the forward pass under autocast to bf16.
 * ``medmtl``: its step, loader and augmentation included, in fp32 and in bf16.
+* ``medmtl's network alone``: it and its loss on batches that lie in memory, forward, backward and AdamW, in both.
 
 A figure is the median over the steps of a measurement, behind a few that are not counted, and then over the rounds.
 Processor time is that of all the process's threads and children; with ``--threads 1`` it is little changed by what else
@@ -27,13 +28,11 @@ from typing import Any
 from calls import measured
 from peer import Peer, parsed, ready_peer
 
-SHIPPED, BARE, OURS = "nnU-Net as shipped", "bare network", "medmtl"
+SHIPPED, BARE = "nnU-Net as shipped", "nnU-Net's network alone"
+OURS, OURS_BARE = "medmtl", "medmtl's network alone"
 ARMS = (
     (SHIPPED, "fp32"),
-    (BARE, "fp32"),
-    (OURS, "fp32"),
-    (BARE, "bf16"),
-    (OURS, "bf16"),
+    *((arm, precision) for precision in ("fp32", "bf16") for arm in (BARE, OURS, OURS_BARE)),
 )
 Row = dict[str, Any]
 
@@ -60,13 +59,14 @@ def main() -> None:
 def timed(peer: Peer, given: argparse.Namespace, arm: str, precision: str) -> Row:
     """One measurement."""
     counts = {"fold": given.fold, "warm": given.warm, "steps": given.steps, "threads": given.threads}
-    if arm == OURS:
+    if arm in (OURS, OURS_BARE):
         # what is made once is not timed, and would count to the peak
         peer.ask_ours(f"start-{precision}", do="start", precision=precision, fold=given.fold, threads=given.threads)
-        return peer.ask_ours(f"step-medmtl-{precision}", do="step", precision=precision, **counts)
-    return peer.ask(
-        f"step-{arm.split()[0]}-{precision}", do="step", arm="shipped" if arm == SHIPPED else precision, **counts
-    )
+        alone = arm == OURS_BARE
+        log = f"step-medmtl-{'network' if alone else 'whole'}-{precision}"
+        return peer.ask_ours(log, do="step", alone=alone, precision=precision, **counts)
+    chosen = "shipped" if arm == SHIPPED else precision
+    return peer.ask(f"step-nnunet-{chosen}", do="step", arm=chosen, **counts)
 
 
 def table(rows: list[Row], peer: Peer) -> str:
@@ -77,22 +77,27 @@ def table(rows: list[Row], peer: Peer) -> str:
     lines = [
         f"{peer.machine()}; {rows[0]['batch']} samples a step",
         "",
-        "| arm | precision | s a step (least to most) | rate to nnU-Net as shipped "
-        "| rate to the bare network, same precision | processor s a step | the two rates by it "
+        "| arm | precision | s a step (least to most) | rate to nnU-Net as shipped / nnU-Net's network alone "
+        "/ medmtl's, same precision | processor s a step | the three rates by it "
         "| peak of the main process, GB | parameters |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for (arm, precision), found in own.items():
-        value, spread = seconds[arm, precision], [row["seconds"] for row in found]
-        own_processor = processor[arm, precision]
+        spread = [row["seconds"] for row in found]
         lines.append(
-            f"| {arm} | {precision} | {value:.2f} ({min(spread):.2f} to {max(spread):.2f}) | "
-            f"{seconds[SHIPPED, 'fp32'] / value:.2f} | {seconds[BARE, precision] / value:.2f} | "
-            f"{own_processor:.2f} | {processor[SHIPPED, 'fp32'] / own_processor:.2f} / "
-            f"{processor[BARE, precision] / own_processor:.2f} | "
+            f"| {arm} | {precision} | {seconds[arm, precision]:.2f} ({min(spread):.2f} to {max(spread):.2f}) | "
+            f"{rates(seconds, arm, precision)} | {processor[arm, precision]:.2f} | "
+            f"{rates(processor, arm, precision)} | "
             f"{median(row['peak_bytes'] for row in found) / 1e9:.2f} | {found[0]['parameters']:,} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def rates(costs: dict[tuple[str, str], float], arm: str, precision: str) -> str:
+    """Of an arm to nnU-Net as shipped and to either network alone."""
+    own = costs[arm, precision]
+    others = (costs[SHIPPED, "fp32"], costs[BARE, precision], costs[OURS_BARE, precision])
+    return " / ".join(f"{other / own:.3f}" for other in others)
 
 
 if __name__ == "__main__":
