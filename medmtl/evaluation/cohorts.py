@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medmtl.evaluation.selection import Selection
-from medmtl.tasks.base import CaseTask, ScoredCase
+from medmtl.tasks.base import CaseTask, ScoredCase, Task
 
 
 def cohort_scores(selection: Selection, scored: Mapping[str, Sequence[ScoredCase]]) -> dict[str, dict[str, Any]]:
@@ -26,15 +26,22 @@ def cohort_scores(selection: Selection, scored: Mapping[str, Sequence[ScoredCase
         if (cohort := selection.cases[case_id].cohort) is not None
     }
     names = sorted(set(cohort_of.values()))
+    if len(names) < 2:
+        return {}
+    owners = [(set(group.case_ids), group.fitted()) for group in selection.groups]
     found: dict[str, dict[str, Any]] = {}
-    for task, cases in scored.items() if len(names) > 1 else ():
+    for task, cases in scored.items():
         found[task] = {}
         for name in names:
-            owner = selection.tasks[task]
             own: Sequence[ScoredCase] = [case for case in cases if cohort_of[case.case_id] == name]
-            own = owner.among_themselves(own) if isinstance(owner, CaseTask) else own
-            metrics = owner.metrics(own) if own else {}
+            own = [case for ids, tasks in owners for case in _among(tasks[task], own) if case.case_id in ids]
+            metrics = selection.tasks[task].metrics(own) if own else {}
             estimates = {metric: estimate.to_json() for metric, estimate in metrics.items()}
             patients = len({case.patient for case in own})
             found[task][name] = {"labelled": len(own), "patients": patients, "metrics": estimates}
     return found
+
+
+def _among(task: Task, cases: Sequence[ScoredCase]) -> Sequence[ScoredCase]:
+    """What the cases tell of each other, beside what the training fold of one model did."""
+    return task.among_themselves(cases) if isinstance(task, CaseTask) else cases

@@ -41,7 +41,8 @@ MEANINGS = {
     "specificity": "share of the negative cases that are called negative",
     "auc": "share of pairs of a positive and a negative case that are ranked rightly, of several classes the mean "
     "of each against the rest; 0.5 is chance",
-    "average_precision": "area under precision over recall; chance is the share of positive cases",
+    "average_precision": "area under precision over recall; chance is the share of positive cases among those that "
+    "are compared",
     "f1_macro": "2 x right calls / (calls + cases) of each class, mean over the classes",
     "balanced_accuracy": "mean share of each class that is called rightly, calling the likeliest class",
     "r2": "1 − squared error / squared distance of the observed values from their mean; 0 is no better than that mean",

@@ -189,6 +189,8 @@ def within_site_table(scores: Scores, name: str) -> Table | None:
         return None
     columns = ("metric", "all pairs", "95 % interval", "within sites", "95 % interval within", "notes")
     note = "A lower score within sites means that part of the score over all pairs comes from telling the sites apart."
+    if any(metric.startswith("average_precision") for metric in within):
+        note += " Not so of average precision, whose chance level is that of each site: its share of positive cases."
     return Table("Within sites", columns, rows, columns[1:-1], note)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
-from medmtl.metrics.intervals import BoolArray, FloatArray, IntArray, patient_codes, wilson
+from medmtl.metrics.intervals import BoolArray, FloatArray, IntArray, patient_codes, proportion_interval
 
 SMALLEST_PROBABILITY = 1e-6  # a probability of 0 has no logarithm
 CASES_PER_BIN = 10
@@ -139,8 +139,8 @@ def calibration_curve(
     patient_N = patient_codes(patients, len(positive_N))
     points = []
     for rows in _neighbours(probability_N, n_bins):
-        share, n_patients = float(positive_N[rows].mean()), len(np.unique(patient_N[rows]))
-        interval = wilson(share * n_patients, n_patients)
+        share = float(positive_N[rows].mean())
+        interval = proportion_interval(share, patient_N[rows])
         points.append(CalibrationPoint(float(probability_N[rows].mean()), share, interval))
     return tuple(points)
 

@@ -113,16 +113,29 @@ def _bca_levels(value: float, replicate_R: FloatArray, jackknife_P: FloatArray, 
     return np.asarray(ndtr(bias + shifted / (1 - acceleration * shifted)))
 
 
-def wilson(successes: float, n: float) -> tuple[float, float]:
+def wilson(share: float, n: float) -> tuple[float, float]:
     """95 % score interval of a proportion (Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953), for n > 0."""
-    share = successes / n
     centre = share + Z95**2 / (2 * n)
     half = Z95 * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
     scale = 1 + Z95**2 / n
-    # At 0 and at n the bound is exact; rounding would leave it a little off.
-    lower = 0.0 if successes == 0 else (centre - half) / scale
-    upper = 1.0 if successes == n else (centre + half) / scale
+    # At 0 and at 1 the bound is exact; rounding would leave it a little off.
+    lower = 0.0 if share == 0 else (centre - half) / scale
+    upper = 1.0 if share == 1 else (centre + half) / scale
     return lower, upper
+
+
+def proportion_interval(share: float, patient_N: IntArray) -> tuple[float, float]:
+    """Wilson's interval of a share of cases, as if a patient's cases said nothing new, which is safe.
+
+    With m cases of each patient the share then varies as that of (sum m)^2 / sum m^2 independent cases does (Kish 1965,
+    "Survey Sampling"): of as many as there are patients where all have equally many, and of fewer otherwise.
+
+    Args:
+        share: of the cases.
+        patient_N: patient of each case; at least one case.
+    """
+    count_P = np.unique(patient_N, return_counts=True)[1]
+    return wilson(share, float(count_P.sum() ** 2 / (count_P**2).sum()))
 
 
 def logit_interval(value: float, influence_N: FloatArray, patient_N: IntArray, method: str) -> Interval:
@@ -234,10 +247,7 @@ def mean_estimate(
 
 
 def proportion_estimate(right_N: BoolArray, patient_N: IntArray, better: Better, none: str) -> Estimate:
-    """Share of cases of which something is so, with its Wilson interval.
-
-    Where a patient has several cases, the interval is that of the same share of as many patients: as if a patient's
-    cases said nothing new, which is safe.
+    """Share of cases of which something is so, with its interval; see :func:`proportion_interval`.
 
     Args:
         right_N: of which cases it is so.
@@ -254,4 +264,4 @@ def proportion_estimate(right_N: BoolArray, patient_N: IntArray, better: Better,
     share = float(np.count_nonzero(right_N) / n)
     if n_patients < MINIMUM:
         return Estimate(share, better, n=n, why=TOO_FEW_PATIENTS)
-    return Estimate(share, better, n=n, ci95=wilson(share * n_patients, n_patients), ci="wilson")
+    return Estimate(share, better, n=n, ci95=proportion_interval(share, patient_N), ci="wilson")

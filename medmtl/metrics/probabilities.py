@@ -39,8 +39,9 @@ def threshold_scores(
         patients: patient of each case; None means that each case is a patient.
 
     Returns:
-        ``balanced_accuracy`` and ``f1_macro``; no value if a single class occurs, where a constant answer would be
-        perfect, and no interval below 10 patients, or 10 in the rarest class that occurs.
+        ``balanced_accuracy`` and ``f1_macro``, with the number of averaged classes as ``n_classes`` in ``extra``; no
+        value if a single class occurs, where a constant answer would be perfect, and no interval below 10 patients, or
+        10 in the rarest class that occurs.
     """
     names = ("balanced_accuracy", "f1_macro")
     n, occurring = len(class_N), len(np.unique(class_N))
@@ -62,10 +63,10 @@ def threshold_scores(
         return np.asarray(np.nanmean(divide(2 * right_RK, occurs_RK + predicted_RK), axis=1))
 
     patient_N = patient_codes(patients, n)
-    refused, extra = too_few(class_N, patient_N), {"n_classes": occurring}
+    refused, averaged = too_few(class_N, patient_N), (occurring, len(np.union1d(class_N, predicted_class_N)))
     return {
-        name: bootstrap_estimate(statistic, patient_N, "higher", extra=extra, refused=refused)
-        for name, statistic in zip(names, (balanced_accuracy, f1_macro), strict=True)
+        name: bootstrap_estimate(statistic, patient_N, "higher", extra={"n_classes": classes}, refused=refused)
+        for name, statistic, classes in zip(names, (balanced_accuracy, f1_macro), averaged, strict=True)
     }
 
 

@@ -6,12 +6,14 @@ nothing to compare and is left out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import brentq
 from scipy.stats import rankdata
 
 from medmtl.metrics.estimate import Estimate
@@ -38,13 +40,31 @@ class _Area:
         value: the area.
         influence_N: how far each case moves it; the variance is the sum of squares over patients.
         used_N: cases of folds that hold both classes.
-        separate_pairs: (positive, negative) pairs that can be formed without using a patient twice.
+        share_F: of those folds, the share of all pairs that are the fold's.
+        separate_F: (positive, negative) pairs that can be formed in each without using a patient twice.
     """
 
     value: float
     influence_N: FloatArray
     used_N: BoolArray
-    separate_pairs: int
+    share_F: FloatArray
+    separate_F: IntArray
+
+    def least(self, rate: float) -> float:
+        """Lower bound of an area that was found to be 1.
+
+        Of all areas A_f of the folds under which every separate pair is ranked rightly with a probability of at least
+        ``rate``, prod A_f^k_f >= rate, those with the least mean: A_f = min(1, c k_f / share_f).
+        """
+        ratio_F = self.separate_F / self.share_F
+
+        def excess(log_c: float) -> float:
+            return float(self.separate_F @ np.minimum(0.0, log_c + np.log(ratio_F))) - math.log(rate)
+
+        highest = -math.log(ratio_F.min())
+        lowest = -math.log(ratio_F.max()) + math.log(rate) / int(self.separate_F.sum())
+        c = math.exp(brentq(excess, lowest - 1e-9, highest, xtol=1e-12))
+        return float(self.share_F @ np.minimum(1.0, c * ratio_F))
 
 
 def auc(
@@ -60,7 +80,8 @@ def auc(
     https://doi.org/10.2307/2533958; where patients are in both classes, their covariance is corrected by the root of
     both corrections), and the interval is symmetric on the logit scale. Where the area is 1 that variance is 0; but
     then k pairs of distinct patients were all ranked rightly, and Clopper and Pearson's lower bound for that is
-    0.025^(1/k): exact, if wide. An area of 0 is the mirror image.
+    0.025^(1/k): exact, if wide. Of several folds it is the least mean of areas under which that has a probability of
+    0.025. An area of 0 is the mirror image.
 
     A fold's only patient of a class has no spread; the distance from the pooled area stands in.
 
@@ -250,8 +271,8 @@ def _area(
             few = np.sqrt(count / max(count - 1, 1))
             influence_N[group] = share * few * (placement_N[group] - centre) / len(group)
     used_N = np.isin(np.arange(len(positive_N)), np.concatenate(folds))
-    separate = sum(_separate_pairs(patient_N[positives], patient_N[negatives]) for positives, negatives in groups)
-    return _Area(value, influence_N, used_N, separate)
+    separate = [_separate_pairs(patient_N[positives], patient_N[negatives]) for positives, negatives in groups]
+    return _Area(value, influence_N, used_N, pairs / pairs.sum(), np.array(separate))
 
 
 def _separate_pairs(positive_patients: IntArray, negative_patients: IntArray) -> int:
@@ -284,7 +305,7 @@ def _refused(areas: Sequence[_Area], class_N: npt.NDArray[Any], patient_N: IntAr
 def _area_interval(value: float, areas: Sequence[_Area], patient_N: IntArray) -> Interval:
     if value in (0.0, 1.0):
         rate = 0.025 / len(areas)
-        slack = float(np.mean([1 - rate ** (1 / area.separate_pairs) for area in areas]))
+        slack = float(np.mean([1 - area.least(rate) for area in areas]))
         return Interval((1 - slack, 1.0) if value else (0.0, slack), "clopper-pearson-pairs")
     influence_N = np.mean([area.influence_N for area in areas], axis=0)
     return logit_interval(value, influence_N, patient_N, "delong-logit")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medmtl.metrics.estimate import Estimate
+from medmtl.metrics.estimate import NO_CASE, Estimate
 from medmtl.metrics.intervals import FloatArray, Statistic, bootstrap_estimate, divide, patient_codes, weighted_mean
 
 
@@ -30,7 +30,9 @@ def r2(observed_N: FloatArray, predicted_N: FloatArray, patients: Sequence[str])
     """Coefficient of determination, 1 - SS_residual / SS_total; no value where the observed values do not vary."""
     patient_N = patient_codes(patients, len(observed_N))
     if not _varies(observed_N):
-        return Estimate(None, "higher", n=len(observed_N), why="the observed values do not vary")
+        return Estimate(
+            None, "higher", n=len(observed_N), why=_unless_none(observed_N, "the observed values do not vary")
+        )
     squared_error_N = (predicted_N - observed_N) ** 2
     # Centred first, so that the difference below keeps its digits.
     centred_N = observed_N - observed_N.mean()
@@ -48,7 +50,8 @@ def spearman(observed_N: FloatArray, predicted_N: FloatArray, patients: Sequence
     """Spearman's rank correlation, ties at their mean rank; no value where either side does not vary."""
     patient_N = patient_codes(patients, len(observed_N))
     if not (_varies(observed_N) and _varies(predicted_N)):
-        return Estimate(None, "higher", n=len(observed_N), why="the observed or the predicted values do not vary")
+        why = _unless_none(observed_N, "the observed or the predicted values do not vary")
+        return Estimate(None, "higher", n=len(observed_N), why=why)
     ranks = (_centred_ranks(observed_N), _centred_ranks(predicted_N))
 
     def statistic(weight_RN: FloatArray) -> FloatArray:
@@ -74,12 +77,19 @@ def skill(
     patient_N = patient_codes(patients, len(observed_N))
     error_N, reference_error_N = np.abs(predicted_N - observed_N), np.abs(reference_prediction - observed_N)
     if not reference_error_N.any():
-        return Estimate(None, "higher", n=len(observed_N), why="the training median is never wrong")
+        return Estimate(
+            None, "higher", n=len(observed_N), why=_unless_none(observed_N, "the training median is never wrong")
+        )
 
     def statistic(weight_RN: FloatArray) -> FloatArray:
         return 1 - divide(weight_RN @ error_N, weight_RN @ reference_error_N)
 
     return bootstrap_estimate(statistic, patient_N, "higher")
+
+
+def _unless_none(observed_N: FloatArray, why: str) -> str:
+    """The reason where there are cases."""
+    return why if len(observed_N) else NO_CASE
 
 
 def _varies(value_N: FloatArray) -> bool:

@@ -50,7 +50,8 @@ def brier_skill(score_N: FloatArray, reference_N: FloatArray, patients: Sequence
     """
     patient_N = patient_codes(patients, len(score_N))
     if not reference_N.any():
-        return Estimate(None, "higher", n=len(score_N), why="no case is scored, or Kaplan-Meier is never wrong")
+        why = "Kaplan-Meier is never wrong" if len(score_N) else "no case has a value"
+        return Estimate(None, "higher", n=len(score_N), why=why)
 
     def statistic(weight_RN: FloatArray) -> FloatArray:
         return 1 - divide(weight_RN @ score_N, weight_RN @ reference_N)

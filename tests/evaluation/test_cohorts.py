@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from medmtl.data.case import Case
 from medmtl.evaluation.cohorts import cohort_scores
 from medmtl.evaluation.selection import Group, Selection
-from medmtl.tasks.base import ScoredCase
+from medmtl.tasks.base import ScoredCase, Task
 from medmtl.tasks.classification import Classification
+from medmtl.tasks.survival import Survival, SurvivalOptions
+from medmtl.tasks.survival.outcome import Outcome
 from tests.evaluation.test_site import TASK, case
 
 
@@ -20,10 +25,20 @@ class Among(Classification):
         return cases[:2]
 
 
+@dataclass(frozen=True)
+class Told(Group):
+    """Cases of a model whose tasks are known without its run."""
+
+    tasks: dict[str, Task] = field(default_factory=dict)
+
+    def fitted(self) -> dict[str, Task]:
+        return self.tasks
+
+
 def selection(task: Classification, *cohorts: str) -> Selection:
     cases = {f"{name}{n}": Case(f"{name}{n}", "p", None, 2, {}, cohort=name) for name in cohorts for n in range(3)}
-    tasks = {"grade": task}
-    return Selection("val", (0,), tasks, tasks, [Group(0, [], list(cases))], cases, {})
+    tasks: dict[str, Task] = {"grade": task}
+    return Selection("val", (0,), tasks, tasks, [Told(0, [], list(cases), tasks)], cases, {})
 
 
 def scored(*names: str) -> list[ScoredCase]:
@@ -51,3 +66,22 @@ def test_what_other_cases_tell_of_a_case_is_asked_of_its_own_cohort() -> None:
 
 def test_one_cohort_has_no_scores_of_its_own() -> None:
     assert cohort_scores(selection(TASK, "north"), {"grade": scored("north")}) == {}
+
+
+def test_a_case_is_compared_with_what_its_own_folds_model_learned() -> None:
+    """Survival's skill is to the curve of the training fold, which every fold has of its own."""
+    options = SurvivalOptions(kind="survival", time="days", event="died", horizon=10)
+    random, cases, found, groups = np.random.default_rng(0), {}, [], []
+    for fold, mean in enumerate((3.0, 30.0)):
+        outcomes = [Outcome(min(float(time), 20.0), bool(time < 20)) for time in random.exponential(mean, 60)]
+        task = Survival("risk", options, Survival("risk", options).fit(outcomes))
+        constant = task.constant_result(outcomes)
+        for number, truth in enumerate(outcomes):
+            name = f"{fold}-{number}"
+            cases[name] = Case(name, name, None, 2, {}, cohort="north" if number % 2 else "south")
+            found.append(ScoredCase(name, name, None, fold, truth, constant, task.result_scores(constant, truth)))
+        groups.append(Told(fold, [], [name for name in cases if name.startswith(f"{fold}-")], {"risk": task}))
+    chosen = Selection("val", (0, 1), groups[0].tasks, groups[0].tasks, groups, cases, {})
+    for part in cohort_scores(chosen, {"risk": found})["risk"].values():
+        assert part["labelled"] == 60
+        assert abs(part["metrics"]["skill"]["value"]) < 1e-9

@@ -167,6 +167,7 @@ def test_the_score_within_sites_is_computed_once_and_read(monkeypatch: pytest.Mo
     table = within_site_table(scores, "grade")
     summary_table(scores)
     assert table is not None and table.rows[0][3] == "0.500"
+    assert "average_precision" in [row[0] for row in table.rows] and "Not so of average precision" in table.note
     assert len(calls) == 2
 
 

@@ -182,7 +182,7 @@ def test_missing_values_are_left_out_and_counted() -> None:
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (3, 17), (99, 100), (5, 1000)])
 def test_wilson_is_scipys(successes: int, n: int) -> None:
     expected = binomtest(successes, n).proportion_ci(method="wilson")
-    assert wilson(successes, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert wilson(successes / n, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_without_a_case_there_is_no_value_and_nothing_is_computed() -> None:

@@ -20,7 +20,7 @@ def test_coverage_counts_the_bounds_in() -> None:
     upper[5] = observed[5]
     found = coverage(observed, lower, upper, PATIENTS)
     assert found.value == pytest.approx(11 / 12)
-    assert found.ci95 == wilson(11, 12)
+    assert found.ci95 == wilson(11 / 12, 12)
     assert (found.better, found.ci, found.n) == ("nominal", "wilson", 12)
 
 
@@ -29,7 +29,7 @@ def test_coverage_rests_on_patients() -> None:
     assert coverage(observed, observed - 1, observed + 1, ["p"] * 6 + ["q"] * 6).ci95 is None
     many = np.arange(40.0)
     found = coverage(many, many - 1, many + 1, [f"p{i // 2}" for i in range(40)])
-    assert found.ci95 == wilson(20, 20)
+    assert found.ci95 == wilson(1, 20)
 
 
 def test_the_interval_score_is_the_sum_of_two_pinball_losses() -> None:

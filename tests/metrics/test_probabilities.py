@@ -44,7 +44,8 @@ def test_classes_that_do_not_occur() -> None:
     scores = threshold_scores(class_N, predicted_N, 4)
     assert scores["balanced_accuracy"].value == pytest.approx((0.25 + 0.5) / 2)
     assert scores["f1_macro"].value == pytest.approx(f1_score(class_N, predicted_N, average="macro"))
-    assert scores["f1_macro"].extra == {"n_classes": 2}
+    # the mean recall is over the two classes that occur, F1 also over the third, which is predicted
+    assert [scores[name].extra["n_classes"] for name in ("balanced_accuracy", "f1_macro")] == [2, 3]
 
 
 @pytest.mark.parametrize("n", [0, 12])
@@ -75,6 +76,17 @@ def test_several_cases_of_a_patient_count_once_in_the_interval() -> None:
     assert (estimate.value, estimate.n) == (0.75, 40)
     assert estimate.ci95 == pytest.approx((expected.low, expected.high))
     assert (none.value, none.why) == (None, "no negative case")
+
+
+def test_a_patient_with_most_of_the_cases_leaves_few_that_tell_anything() -> None:
+    positive_N, predicted_N = np.ones(49, dtype=bool), np.arange(49) < 39
+    patients = [f"p{max(0, i - 19)}" for i in range(49)]  # 20 cases of the first, one of each of 29 others
+    estimate, _ = sensitivity_specificity(positive_N, predicted_N, patients)
+    share, n = 39 / 49, 49**2 / (20**2 + 29)
+    assert n < 6
+    # the bounds are those shares that are 1.96 of their own standard errors away
+    for bound in estimate.ci95:
+        assert abs(bound - share) == pytest.approx(1.959964 * np.sqrt(bound * (1 - bound) / n))
 
 
 def test_few_positives_have_no_interval() -> None:

@@ -190,6 +190,18 @@ def test_a_perfect_area_has_the_bound_of_its_separate_pairs() -> None:
     assert inverted.ci95 == pytest.approx((0.0, 1 - perfect.ci95[0]))
 
 
+def test_a_perfect_area_of_unequal_folds_has_the_least_mean_that_can_be() -> None:
+    """By brute force: over all areas of two folds under which 2 and 9 separate pairs are right once in forty times."""
+    positive_N = np.repeat([True, False, True, False], [2, 40, 9, 9])
+    fold_N = np.repeat([0, 1], [42, 18])
+    found = auc(positive_N, positive_N.astype(float), fold_N)
+    assert (found.value, found.ci) == (1.0, "clopper-pearson-pairs")
+    first = np.linspace(0.025 ** (1 / 2), 1, 100_001)
+    second = (0.025 / first**2) ** (1 / 9)
+    assert found.ci95[0] == pytest.approx(((80 * first + 81 * second) / 161).min(), abs=1e-6)
+    assert found.ci95[0] < 0.025 ** (1 / 11)  # as if both folds had one area
+
+
 def test_separate_pairs_use_a_patient_once() -> None:
     positive_N = np.tile([True, False], 14)
     patients = [f"p{i // 2}" for i in range(28)]

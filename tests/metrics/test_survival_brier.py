@@ -60,4 +60,6 @@ def test_skill_compares_with_the_reference() -> None:
     half = brier_skill(reference_N / 2 + 0.01, reference_N, patients)
     assert half.value == pytest.approx(1 - (0.1 + 0.01) / 0.2)
     assert half.ci95 is not None
-    assert brier_skill(np.zeros(0), np.zeros(0), []).value is None
+    nothing, never_wrong = brier_skill(np.zeros(0), np.zeros(0), []), brier_skill(reference_N, np.zeros(20), patients)
+    assert (nothing.value, nothing.why) == (None, "no case has a value")
+    assert (never_wrong.value, never_wrong.why) == (None, "Kaplan-Meier is never wrong")

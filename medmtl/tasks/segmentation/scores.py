@@ -110,7 +110,8 @@ def estimates(cases: Sequence[ScoredCase], options: SegmentationOptions) -> dict
                 found[key] = replace(found[key], why=f"{name} is annotated in no case")
         for metric in ("dice", "hd95_mm") if masks["n_empty"] else ():
             values = [_mean_where_present(case, metric, members) for case in cases]
-            found[f"{metric}_present{end}"] = mean_estimate(values, patients, *_metrics(options)[metric])
+            counts = {"n_missed": masks["n_missed"], "n_present": masks["n_present"]}
+            found[f"{metric}_present{end}"] = mean_estimate(values, patients, *_metrics(options)[metric], counts)
     return found
 
 

@@ -254,10 +254,6 @@ class Survival(PooledTask):
         time, event = (None, None) if truth is None else (truth.time, float(truth.event))
         return {f"{self.name}_true": time, f"{self.name}_true_event": event}
 
-    def reference(self) -> dict[str, float]:
-        """``followed_to``, the last time at which a tenth of the training cases were at risk."""
-        return {"followed_to": self.fitted["followed_to"]}
-
     def among_themselves(self, cases: Sequence[ScoredCase]) -> list[ScoredCase]:
         """With the censoring of these cases: that of the training fold says nothing of how long others were followed.
 
@@ -266,20 +262,14 @@ class Survival(PooledTask):
         if not cases:
             return []
         own = Survival(self.name, self.options, {**self.fitted, **self._follow_up(*_arrays([c.truth for c in cases]))})
-        return [
-            replace(
-                case,
-                scores={**case.scores, **own.result_scores(case.result, case.truth)},
-                reference={**case.reference, **own.reference()},
-            )
-            for case in cases
-        ]
+        return [replace(case, scores={**case.scores, **own.result_scores(case.result, case.truth)}) for case in cases]
 
     def result_scores(self, result: Result, truth: Any) -> dict[str, float | None]:
-        """``brier_integrated``, that of the training fold's Kaplan-Meier curve, and the ``censoring_weight``.
+        """``brier_integrated``, that of the training fold's Kaplan-Meier curve, ``censoring_weight``, ``followed_to``.
 
-        The grid ends where fewer than a tenth of the training cases are at risk. The weight is 1 / G(T-), of an event
-        by that time; None for all others, which are weighted by nobody. ``c_index_uno`` takes its square.
+        The grid ends at ``followed_to``, the last time at which a tenth of the training cases are at risk. The weight
+        is 1 / G(T-), of an event by that time; None for all others, which are weighted by nobody. ``c_index_uno`` takes
+        its square.
         """
         assert isinstance(result, SurvivalResult)
         time, event = truth
@@ -294,6 +284,7 @@ class Survival(PooledTask):
             "brier_integrated": integrated_brier(curve, grid, time, event, followed) if enough else None,
             "brier_kaplan_meier": integrated_brier(baseline, grid, time, event, followed) if enough else None,
             "censoring_weight": None if before is None else float(1 / before),
+            "followed_to": self.fitted["followed_to"],
         }
 
     @property
@@ -333,8 +324,9 @@ class Survival(PooledTask):
     ) -> Estimate:
         """At the horizon; nothing where the cases that weights come from were not followed as far."""
         horizon = self.options.horizon
-        # a case without a fold's own end of follow-up is one of this model's
-        if any({**self.reference(), **case.reference}["followed_to"] < horizon for case in cases):
+        # a case that is not scored yet is one of this model's
+        ends = [case.scores.get("followed_to", self.fitted["followed_to"]) for case in cases]
+        if any(end is None or end < horizon for end in ends):
             why = f"fewer than a tenth of the cases that weights come from are followed to {named(horizon)}"
             return Estimate(None, "higher", n=len(cases), why=why)
         return auc_at(horizon, time_N, event_N, risk_N, weight_N, fold_N, [case.patient for case in cases])

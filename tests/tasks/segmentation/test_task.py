@@ -218,6 +218,7 @@ def test_means_over_the_references_that_hold_a_label_stand_beside_those_with_emp
     present, left = metrics["dice_present"], metrics["dice_present/left"]
     assert (present.value, present.n) == (pytest.approx((1 + 0.5 + 1) / 3), 3)
     assert (left.value, left.n) == (pytest.approx(0.5), 2)
+    assert (present.extra, left.extra) == ({"n_missed": 1, "n_present": 5}, {"n_missed": 1, "n_present": 2})
     assert metrics["hd95_mm_present/left"].value == pytest.approx(math.hypot(4, 2, 2) / 2)
     assert metrics["dice"].extra["n_present"] == 5 and metrics["dice"].extra["n_empty"] == 3
     assert not any("_present" in name for name in segmentation.metrics(cases[:2]))

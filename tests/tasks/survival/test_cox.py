@@ -218,7 +218,7 @@ def test_a_higher_log_risk_is_an_earlier_event_and_a_higher_risk() -> None:
     time_N, event_N = np.array([o.time for o in outcomes]), np.array([o.event for o in outcomes])
     assert harrell_c(time_N, event_N, risk_N).value == pytest.approx(1, abs=0.01)
     cases = [
-        ScoredCase(f"c{i}", f"p{i}", None, 0, truth, result, task.result_scores(result, truth), task.reference())
+        ScoredCase(f"c{i}", f"p{i}", None, 0, truth, result, task.result_scores(result, truth))
         for i, (truth, result) in enumerate(zip(outcomes, results, strict=True))
     ]
     metrics = task.metrics(cases)

@@ -67,7 +67,7 @@ def test_folds_are_scored_together_and_each_with_its_own_censoring(run: Path, co
         number: json.loads((run / f"fold-{number}" / "plan.json").read_text())["tasks"]["outcome"]["followed_to"]
         for number in (0, 1)
     }
-    assert {case.fold: case.reference["followed_to"] for case in cases} == ends
+    assert {case.fold: case.scores["followed_to"] for case in cases} == ends
 
     table = {row["case_id"]: row for row in rows(config.parent / "cohort.csv")}
     for row in rows(run / "evaluation" / "val" / "cases.csv"):

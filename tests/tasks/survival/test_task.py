@@ -149,9 +149,7 @@ def scored(seed: int = 3, n: int = 60) -> tuple[Survival, list[ScoredCase]]:
     for i, row in enumerate(zip(time_N.tolist(), event_N.tolist(), risk_N.tolist(), strict=True)):
         truth = Outcome(*row[:2])
         result = task.result(torch.exp(-grid * math.exp(row[2]) / 40), {})
-        cases.append(
-            ScoredCase(f"c{i}", f"p{i}", None, 0, truth, result, task.result_scores(result, truth), task.reference())
-        )
+        cases.append(ScoredCase(f"c{i}", f"p{i}", None, 0, truth, result, task.result_scores(result, truth)))
     return task, cases
 
 
@@ -193,12 +191,12 @@ def test_metrics_are_those_of_other_libraries_with_the_training_folds_censoring(
 
 def test_where_few_are_followed_the_grid_ends_and_the_area_has_no_value() -> None:
     task, _ = build(horizon=300, n=100)
-    assert task.reference()["followed_to"] < 90
+    assert task.fitted["followed_to"] < 90
     result = first_answer(task)
     early, late = (task.result_scores(result, Outcome(time, True)) for time in (10.0, 200.0))
     assert (early["censoring_weight"] is None, late["censoring_weight"] is None) == (False, True)
     assert all(isinstance(late[key], float) for key in ("brier_integrated", "brier_kaplan_meier"))
-    cases = [ScoredCase("c", "p", None, 0, Outcome(10.0, True), result, early, task.reference())]
+    cases = [ScoredCase("c", "p", None, 0, Outcome(10.0, True), result, early)]
     area = task.metrics(cases)["auc_300"]
     assert (area.value, area.why) == (
         None,
@@ -297,7 +295,7 @@ def test_a_cohort_followed_for_less_time_than_the_training_fold_is_scored_by_its
 
     def among(truths: Sequence[Outcome]) -> list[ScoredCase]:
         asked = [
-            ScoredCase(str(i), str(i), None, 0, truth, right, task.result_scores(right, truth), task.reference())
+            ScoredCase(str(i), str(i), None, 0, truth, right, task.result_scores(right, truth))
             for i, truth in enumerate(truths)
         ]
         return list(task.among_themselves(asked))
@@ -305,8 +303,9 @@ def test_a_cohort_followed_for_less_time_than_the_training_fold_is_scored_by_its
     everything = among([Outcome(float(time), True) for time in died_N])
     short = among([Outcome(float(min(d, f)), bool(d <= f)) for d, f in zip(died_N, followed_N, strict=True)])
     # the true score up to the end of the short follow-up, by its weights and by the uncensored times
-    until = short[0].reference["followed_to"]
-    assert until < 0.8 * HORIZON < everything[0].reference["followed_to"]
+    until, longest = (cases[0].scores["followed_to"] for cases in (short, everything))
+    assert until is not None and longest is not None
+    assert until < 0.8 * HORIZON < longest
     grid = np.linspace(0, HORIZON, GRID + 1)
     grid = grid[grid < until]
     curve_G = np.exp(-grid / HORIZON)
