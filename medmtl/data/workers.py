@@ -16,8 +16,10 @@ import signal
 import threading
 import traceback
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from pathlib import Path
@@ -150,13 +152,18 @@ def make_loader(
     batches, processes = _start(loader)
     # also where the interpreter ends first: it would ask them by SIGTERM, to which they are deaf, and wait
     ending = Finalize(None, _end, (processes,), exitpriority=0)
+    watch = _Watch(board, processes) if board else None
     try:
+        if watch:
+            watch.start()
         for step in _steps(first, limit):
-            batch = _await(batches, step, dataset, board, processes) if board else next(batches)
+            batch = _await(batches, step, dataset, processes, watch) if watch else next(batches)
             if isinstance(batch, _Failure):
                 raise batch.error()
             yield batch
     finally:
+        if watch:
+            watch.end()
         # ends the workers here: a traceback keeps this frame, and the collector may come in a thread that they wait for
         del batches
         ending()
@@ -198,35 +205,84 @@ def _end(processes: Sequence[BaseProcess]) -> None:
         process.join()
 
 
-def _await(
-    batches: Iterator[Batch | _Failure],
-    step: int,
-    dataset: StepViews,
-    board: _Board,
-    processes: Sequence[BaseProcess],
-) -> Batch | _Failure:
-    """The next batch, or what became of the worker that owes it.
+class _Watch:
+    """Looks at the workers while a batch is waited for, and kills them where they stand still.
 
-    Time is counted in looks, not by the clock: a machine that sleeps, or a group of processes that is stopped and
-    continued, is not stuck.
+    It is a thread, because who waits may not be able to look: a batch that was announced is fetched from the worker
+    that made it, and one that was stopped meanwhile does not answer. Time is counted in looks, not by the clock: a
+    machine that sleeps, or a group of processes that is stopped and continued, is not stuck.
+
+    Attributes:
+        board: what they are at.
+        gave_up: seconds of waiting after which they were killed; None where they were not.
     """
-    effort: object = None
-    waited = still = 0.0
-    while True:
+
+    def __init__(self, board: _Board, processes: Sequence[BaseProcess]) -> None:
+        self.gave_up: float | None = None
+        self.board = board
+        self._processes = processes
+        self._asked = False
+        self._effort: list[tuple[str, ...] | None] = []
+        self._waited = self._still = 0.0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._keep_looking, name="loader watch", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def end(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        self._effort, self._waited, self._still = [], 0.0, 0.0
+        self._asked = True
         try:
-            return next(batches)
-        except RuntimeError as error:
-            failure = _lost(dataset, board, processes)
-            if failure is None and "timed out" not in str(error):
-                raise
-        waited += LOOK_SECONDS
-        before, effort = effort, [_effort(pid) for pid in board.pids()]
-        still = still + LOOK_SECONDS if effort == before else 0.0
-        if failure is None and (still >= STILL_SECONDS or waited >= LONGEST_SECONDS):
-            failure = _stuck(step, waited, dataset, board)
-        if failure is not None:
-            _end(processes)
-            return failure
+            yield
+        finally:
+            self._asked = False
+
+    def look(self) -> bool:
+        """One look; whether it is time to give up."""
+        if not self._asked:
+            return False
+        self._waited += LOOK_SECONDS
+        before, self._effort = self._effort, [_effort(pid) for pid in self.board.pids()]
+        self._still = self._still + LOOK_SECONDS if self._effort == before else 0.0
+        return self._still >= STILL_SECONDS or self._waited >= LONGEST_SECONDS
+
+    def _keep_looking(self) -> None:
+        while not self._over.wait(LOOK_SECONDS):
+            if self.look():
+                self.gave_up = self._waited
+                for process in self._processes:  # which ends whatever is read from them
+                    process.kill()
+                return
+
+
+def _await(
+    batches: Iterator[Batch | _Failure], step: int, dataset: StepViews, processes: Sequence[BaseProcess], watch: _Watch
+) -> Batch | _Failure:
+    """The next batch, or what became of the worker that owes it."""
+    board = watch.board
+    with watch.waiting():
+        while True:
+            try:
+                return next(batches)
+            except (RuntimeError, OSError, EOFError) as error:
+                timed_out = "timed out" in str(error)
+                if not timed_out:  # by its death, which may be seen a moment later
+                    wait([process.sentinel for process in processes], LOOK_SECONDS)
+                stuck = watch.gave_up is not None
+                failure = (
+                    _stuck(step, watch.gave_up or 0.0, dataset, board) if stuck else _lost(dataset, board, processes)
+                )
+                if failure is None and not timed_out:
+                    raise
+            if failure is not None:
+                _end(processes)
+                return failure
 
 
 def _effort(pid: int) -> tuple[str, ...] | None:

@@ -4,6 +4,8 @@ import itertools
 import multiprocessing
 import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -102,15 +104,45 @@ def test_a_worker_is_stuck_where_it_rests_and_where_a_batch_takes_ten_minutes(
     board = worker_processes._Board(1)
     board.enter(0)
     board.begin(3)
+    watch = worker_processes._Watch(board, [])
+    assert not watch.look()  # nobody waits
 
     def late() -> Iterator[Any]:
+        if watch.look():
+            watch.gave_up = seconds
         raise RuntimeError("DataLoader timed out after 5.0 seconds")
         yield
 
-    batches = map(lambda _: next(late()), itertools.count())
-    found = worker_processes._await(batches, 3, make(cohort), board, [])  # type: ignore[arg-type]
+    count = itertools.count(1)
+    batches = map(lambda _: next(late()), count)
+    found = worker_processes._await(batches, 3, make(cohort), [], watch)  # type: ignore[arg-type]
     assert isinstance(found, worker_processes._Failure)
     assert found.message.startswith(f"loader process 0 stands still: after {seconds} s step 3 is not loaded (cases 'c")
+    assert (next(count) - 1) * worker_processes.LOOK_SECONDS == seconds
+
+
+@pytest.mark.covers("F36")
+@pytest.mark.usefixtures("quick_watch")
+def test_a_worker_that_is_stopped_with_a_batch_ready_is_stuck(cohort: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The batch is announced, and nobody is there to hand it over."""
+    monkeypatch.setattr(worker_processes, "STILL_SECONDS", 1.0)
+    loader = make_loader(make(cohort), 0, None, 1, CPU)
+    next(loader)
+    (worker,) = multiprocessing.active_children()
+    assert worker.pid is not None
+    before = None
+    while before != (before := worker_processes._effort(worker.pid)):  # until it has made all that it may
+        time.sleep(0.5)
+    os.kill(worker.pid, signal.SIGSTOP)
+    # ends a failing test, with another sentence
+    last_resort = threading.Timer(60, worker.kill)
+    last_resort.start()
+    with pytest.raises(
+        WorkError, match=r"^(loader process 0|the loader) stands still: after \d s step \d is not loaded"
+    ):
+        list(itertools.islice(loader, 10))
+    last_resort.cancel()
+    assert not worker.is_alive()
 
 
 def test_a_worker_leaves_requests_to_its_parent(cohort: Made) -> None:
