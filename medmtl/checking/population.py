@@ -27,7 +27,7 @@ from medmtl.planning.spacing import plan_spacing
 from medmtl.planning.statistics import CT_AIR
 from medmtl.tasks.base import Task
 from medmtl.tasks.box_task import BoxTask
-from medmtl.tasks.voxel import LabelTask
+from medmtl.tasks.voxel import LabelTask, MapTask
 
 OUTLIER = 5.0  # times the median, or a fifth of it
 NOT_A_TIE = 0.49  # voxels from a centre up to which two ways of rounding give the same voxel
@@ -153,21 +153,27 @@ def _undeclared(tasks: Mapping[str, Task], seen: Mapping[str, Seen], findings: F
 def _copied_labels(
     cohort: Cohort, tasks: Mapping[str, Task], seen: Mapping[str, Seen], folder: Path, findings: Findings
 ) -> None:
-    """A mask that serves two images; empty ones are often equal, and rightly so."""
+    """A mask or map that serves two images; empty ones are often equal, and rightly so."""
     owners: dict[str, Case] = {}
     for case in cohort.cases:
         look = seen[case.case_id]
-        for name, task in tasks.items():
-            if not isinstance(task, LabelTask | BoxTask) or look.fingerprint is None:
-                continue
-            ignored = task.ignored_value if isinstance(task, LabelTask) else None
-            if set(look.fingerprint.label_counts.get(name, {})) <= {0, ignored}:
+        for task in tasks.values():
+            if look.fingerprint is None or not _shows_something(task, look.fingerprint):
                 continue
             where = file_place(case, task.columns[0], case.files[task.columns[0]], folder)
             first = owners.setdefault(look.sha256[where["file"]], case)
             if set(first.images.values()) != set(case.images.values()):
-                found, fix = f"the mask of {first.line}", "name each case's own label file"
-                findings.warn("B109", **where, found=found, expected="a mask of its own", fix=fix)
+                word = "map" if isinstance(task, MapTask) else "mask"
+                found, fix = f"the {word} of {first.line}", "name each case's own label file"
+                findings.warn("B109", **where, found=found, expected=f"a {word} of its own", fix=fix)
+
+
+def _shows_something(task: Task, seen: Fingerprint) -> bool:
+    """Whether the task's file holds more than one value, or a mask any that is a label."""
+    if isinstance(task, MapTask):
+        return len(set(seen.map_quantiles.get(task.name, ()))) > 1
+    ignored = task.ignored_value if isinstance(task, LabelTask) else None
+    return not set(seen.label_counts.get(task.name, {})) <= {0, ignored}
 
 
 def _lost_labels(

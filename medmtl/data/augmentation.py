@@ -26,7 +26,7 @@ from medmtl.data.crop import Triple, window
 AXES = {"x": 0, "y": 1, "z": 2}
 ANISOTROPIC = 3.0  # ratio of spacings from which the coarse axis is left as it is
 LARGEST_ANGLE = math.pi / 6
-LARGEST_ANGLE_UNCUT = math.pi / 12  # where a turned corner must not leave the sample
+LARGEST_ANGLE_UNCUT = math.pi / 12  # where no more than the corners of a turned case may leave the sample
 GENTLE_SHARE = 0.5  # of draws that leave every label of the case valid
 BLUR_DEVIATIONS = 3.0  # the kernel's reach
 SMALLEST_RANGE = 1e-7

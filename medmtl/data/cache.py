@@ -38,7 +38,7 @@ from medmtl.files import json_bytes, make_private_folder, read_json, sha256_byte
 
 logger = logging.getLogger(__name__)
 
-VERSION = 2  # of the preparation's code; raise it when equal inputs would give other arrays
+VERSION = 3  # of the preparation's code; raise it when equal inputs would give other arrays
 IMAGE, META = "image.npy", "meta.json"
 MAX_META_BYTES = 1 << 20
 LEFTOVER = ".tmp-"

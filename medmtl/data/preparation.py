@@ -21,7 +21,7 @@ from medmtl.data.formats.nifti import MAX_VOXELS, ImageError, read_image, read_l
 from medmtl.data.geometry import canonical, canonical_grid, corner_shift_voxels, same_grid
 from medmtl.data.prepared import Intensity, Preparation, Prepared
 from medmtl.data.resampling import Axes, axes_between, blended, in_plane, nearest
-from medmtl.data.volume import Grid, Volume
+from medmtl.data.volume import Grid, Volume, spread_sample
 from medmtl.errors import InputError, WorkError
 from medmtl.rng import generator
 
@@ -298,7 +298,7 @@ def _turned(volume: Volume, target: Grid, mode: Literal["bilinear", "nearest"]) 
 
 def _statistics(array: npt.NDArray[np.float32]) -> dict[str, float]:
     flat = array.ravel()
-    sample = flat[:: max(1, flat.size // STATISTICS_VOXELS)]
+    sample = spread_sample(array, STATISTICS_VOXELS)
     inside = int(np.count_nonzero(flat))
     mean, std = _moments(flat)
     nonzero_mean, nonzero_std = (mean, std) if inside in (0, flat.size) else _moments(flat, nonzero=True)
@@ -343,9 +343,9 @@ def _foreground(
     for value in np.unique(label):
         if value in (0, ignored):
             continue
-        places = np.argwhere(label == value).astype(np.int32)
+        places = np.flatnonzero(label == value)  # a number a voxel, and not three, until few are left
         if len(places) > FOREGROUND_SAMPLES:
             rng = generator(0, "foreground", case_id, task, int(value))
             places = places[np.sort(rng.choice(len(places), FOREGROUND_SAMPLES, replace=False))]
-        found[int(value)] = places
+        found[int(value)] = np.stack(np.unravel_index(places, label.shape), axis=1).astype(np.int32)
     return found

@@ -7,6 +7,7 @@ at its place in space, and needs no array of places, which is three times as lar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,11 @@ class Axis:
     def places(self) -> torch.Tensor:
         """In voxels of the source, float64 (target,); beyond its first and last voxel as well."""
         return (torch.arange(self.target, dtype=torch.float64) * self.factor + self.offset).round(decimals=EXACT)
+
+    @property
+    def closest(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The two voxels of the source at one distance from each place; the closest one twice where there is one."""
+        return (self.places - 0.5).ceil(), (self.places + 0.5).floor()
 
     @property
     def is_same(self) -> bool:
@@ -88,7 +94,9 @@ def in_plane(values_NDHW: torch.Tensor, axes: Axes) -> torch.Tensor:
     _, y, z = axes
     if y.is_same and z.is_same:
         return values_NDHW
-    if not (y.is_aligned and z.is_aligned):
+    # torch copies an axis of as many voxels as it had, also where they are of another size
+    copied = any(axis.source == axis.target and not axis.is_same for axis in (y, z))
+    if copied or not (y.is_aligned and z.is_aligned):
         return blended(blended(values_NDHW, y.places, 2), z.places, 3)
     flat = values_NDHW.reshape(-1, 1, *values_NDHW.shape[2:])
     # not functional.interpolate, which takes the size or the scale; here neither follows from the other
@@ -98,8 +106,31 @@ def in_plane(values_NDHW: torch.Tensor, axes: Axes) -> torch.Tensor:
 
 
 def nearest(array: torch.Tensor, axes: Axes) -> torch.Tensor:
-    """The voxel (D, H, W) closest to each place; of two at one distance that with the even index."""
+    """The value of the voxel (D, H, W) closest to each place.
+
+    Where up to eight are at one distance, as everywhere when voxels become twice as large, it is the value that most of
+    them have, and of equally many the largest: a choice by place would move all labels half a voxel against the image.
+
+    Args:
+        array: integers, of a type that torch can compare.
+        axes: of the target on the array's.
+    """
+    found = [array]
     for axis, other in enumerate(axes):
         if not other.is_same:
-            array = array.index_select(axis, other.places.round().long().clamp(0, other.source - 1))
-    return array
+            below, above = (end.long().clamp(0, other.source - 1) for end in other.closest)
+            sides = [below] if torch.equal(below, above) else [below, above]
+            found = [values.index_select(axis, side) for values in found for side in sides]
+    return _most_frequent(found)
+
+
+def _most_frequent(found: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Of each place the value that most arrays of one shape have there, of equally many the largest."""
+    best, most = found[0], torch.zeros(())
+    for values in found if len(found) > 1 else ():
+        votes = torch.zeros(values.shape, dtype=torch.uint8)
+        for other in found:
+            votes += other == values
+        better = (votes > most) | ((votes == most) & (values > best))
+        best, most = torch.where(better, values, best), torch.where(better, votes, most)
+    return best

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,3 +53,14 @@ class Volume:
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         """The voxels: ``np.asarray(volume)`` is ``volume.array``."""
         return np.array(self.array, dtype=dtype, copy=copy)
+
+
+def spread_sample(array: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
+    """Every n-th voxel, (about ``count``,), or all of an array with no more.
+
+    The step shares no factor with the later axes' lengths, so that voxels of every plane are taken.
+    """
+    step = max(1, array.size // count)
+    while step > 1 and any(math.gcd(step, length) > 1 for length in array.shape[1:]):
+        step += 1
+    return array.ravel()[::step]

@@ -75,8 +75,9 @@ def case_view_activations(
 def _whole(view: CaseView, plan: Plan, scan: SecondScan) -> torch.Tensor:
     image = scan.image_CDHW if scan.coarse_CDHW is None else scan.coarse_CDHW
     shape = whole_shape([image.shape[1:]], view.shape, plan.network.divisor)
-    padded, _ = pad(image, shape)
-    return padded if padded.shape[1:] == torch.Size(shape) else cropped(padded, shape, view.tasks)
+    if any(n > m for n, m in zip(image.shape[1:], shape, strict=True)):
+        return cropped(image, shape, view.tasks, scan.held)
+    return pad(image, shape)[0]
 
 
 def _lesion(view: CaseView, scan: SecondScan) -> torch.Tensor:

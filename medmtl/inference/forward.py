@@ -92,7 +92,10 @@ def _main_view(
     padded = with_indicators(padded, held, plan.preparation)
     inside = tuple(slice(s, s + n) for s, n in zip(start, size, strict=True))
     if padded.shape[1:] != torch.Size(shape):
-        return (yield from _slide(ask, tasks, plan, shape, padded, inside, overlap))
+        whole = tuple(name for name, task in tasks.items() if not task.voxel and plan.view == "case")
+        found = _cropped(ask, tasks, plan, shape, image_CDHW, held, whole) if whole else {}
+        tiled = {name: task for name, task in tasks.items() if name not in whole}
+        return found | (yield from _slide(ask, tiled, plan, shape, padded, inside, overlap))
     outputs = forward(ask, tasks, plan, padded[None].to(model_device(ask.model)), tuple(tasks))
     found = {name: _inside(tasks[name], value[0], inside).float().cpu() for name, value in outputs.items()}
     if voxels := {name: found.pop(name) for name, task in tasks.items() if _has_planes(task)}:
@@ -112,6 +115,21 @@ def _inside(task: Task, value: torch.Tensor, inside: Window) -> torch.Tensor:
     return value[(slice(None), *inside)] if task.voxel else value
 
 
+def _cropped(
+    ask: Ask,
+    tasks: Mapping[str, Task],
+    plan: Plan,
+    shape: Triple,
+    image_CDHW: torch.Tensor,
+    held: Sequence[bool],
+    names: tuple[str, ...],
+) -> Found:
+    """What tasks that see a whole case say of one that is too large."""
+    sample = with_indicators(cropped(image_CDHW, shape, names, held), held, plan.preparation)
+    outputs = forward(ask, tasks, plan, sample[None].to(model_device(ask.model)), names)
+    return {name: value[0].float().cpu() for name, value in outputs.items()}
+
+
 def _slide(
     ask: Ask,
     tasks: Mapping[str, Task],
@@ -123,13 +141,8 @@ def _slide(
 ) -> Stream:
     """Windows in order of their first plane; planes that no later window sees are final and leave."""
     size = tuple(padded_CDHW.shape[1:])
-    whole = tuple(name for name, task in tasks.items() if not task.voxel and plan.view == "case")
-    tiled = tuple(name for name in tasks if name not in whole)
+    tiled = tuple(tasks)
     result: Found = {}
-    if whole:
-        sample = cropped(padded_CDHW, shape, whole)[None].to(model_device(ask.model))
-        outputs = forward(ask, tasks, plan, sample, whole)
-        result.update({name: value[0].float().cpu() for name, value in outputs.items()})
     sums = PlaneSums(shape, size)
     seen: dict[str, list[torch.Tensor]] = {}
     windows = windows_over(size, shape, overlap) if tiled else []

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from monai.data.utils import dense_patch_slices
 
-from medmtl.data.crop import Triple
+from medmtl.data.crop import Triple, window
 from medmtl.inference.foreground import foreground_window
 
 logger = logging.getLogger(__name__)
@@ -35,9 +35,17 @@ def windows_over(size: Sequence[int], shape: Triple, overlap: float) -> list[Win
     return [tuple(window) for window in dense_patch_slices(tuple(size), shape, interval, return_slice=True)]
 
 
-def cropped(image_CDHW: torch.Tensor, shape: Triple, tasks: Sequence[str]) -> torch.Tensor:
-    """A scan that is larger than any training case, cropped to the plan's shape around its foreground; said aloud."""
-    start, lost = foreground_window(image_CDHW, shape)
+def cropped(image_CDHW: torch.Tensor, shape: Triple, tasks: Sequence[str], held: Sequence[bool] = ()) -> torch.Tensor:
+    """A scan that is larger than any training case, cropped to the plan's shape around its foreground; said aloud.
+
+    Args:
+        image_CDHW: normalised, not padded yet: along axes on which it is smaller it is padded as by :func:`pad`.
+        shape: voxels of the window.
+        tasks: who sees it.
+        held: whether the case has each channel; the foreground is that of the first one that it has.
+    """
+    channel = next((number for number, there in enumerate(held) if there), 0)
+    start, lost = foreground_window(image_CDHW[channel : channel + 1], shape)
     logger.warning(
         "a case of %s voxels is larger than any training case; a window of %s around its foreground is used for %s%s",
         tuple(image_CDHW.shape[1:]),
@@ -45,5 +53,4 @@ def cropped(image_CDHW: torch.Tensor, shape: Triple, tasks: Sequence[str]) -> to
         ", ".join(tasks),
         f", which leaves out {lost:.0%} of it" if lost >= TOLD_LOSS else "",
     )
-    place = tuple(slice(begin, begin + n) for begin, n in zip(start, shape, strict=True))
-    return image_CDHW[(slice(None), *place)]
+    return torch.from_numpy(window(image_CDHW.numpy(), start, shape))

@@ -109,6 +109,19 @@ def test_masks_that_are_missing_or_empty_and_the_image_in_place_of_the_map(tmp_p
     }
 
 
+@pytest.mark.covers("B109")
+def test_the_map_of_another_case_is_told(tmp_path: Path) -> None:
+    maps = Maps(tmp_path)
+    (tmp_path / "dose_2.nii.gz").write_bytes((tmp_path / "dose_0.nii.gz").read_bytes())
+    finding = maps.only()
+    assert (finding.code, finding.severity, finding.row, finding.column) == ("B109", "warn", 4, "dose")
+    assert (finding.found, finding.expected) == ("the map of row 2", "a map of its own")
+
+    for index in (0, 2):
+        maps.dose(index, np.zeros(SHAPE, np.float32))  # no dose to either
+    assert maps.findings() == []
+
+
 @pytest.mark.covers("B094")
 def test_a_case_without_a_map_is_not_labelled_whatever_its_mask(tmp_path: Path) -> None:
     maps = Maps(tmp_path)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from medmtl.inference.foreground import foreground_window
+from medmtl.inference.windows import cropped, pad
 
 
 def scan(body: tuple[slice, slice, slice]) -> torch.Tensor:
@@ -33,3 +34,18 @@ def test_what_does_not_fit_is_told() -> None:
 
 def test_a_scan_of_one_value_is_looked_at_in_the_middle() -> None:
     assert foreground_window(torch.zeros((1, 40, 30, 20)), (16, 12, 8)) == ((12, 9, 6), 0.0)
+
+
+def test_a_scan_that_is_too_long_and_too_thin_is_padded_behind_the_crop(caplog: pytest.LogCaptureFixture) -> None:
+    """Padding is the mean, which is brighter than air, and no body."""
+    image = scan((slice(0, 12), slice(2, 10), slice(12, 18)))
+    assert foreground_window(image, (16, 12, 24)) == ((0, 0, -2), 0.0)
+    found = cropped(image, (16, 12, 24), ["grade"])
+    torch.testing.assert_close(found, pad(image[:, :16, :12], (16, 12, 24))[0])
+    assert "of (40, 30, 20) voxels" in caplog.text and "leaves out" not in caplog.text
+
+
+def test_the_body_is_that_of_the_first_channel_that_there_is() -> None:
+    image = torch.cat([torch.zeros((1, 40, 30, 20)), scan((slice(26, 38), slice(2, 10), slice(12, 18)))])
+    found = cropped(image, (16, 12, 8), ["grade"], held=(False, True))
+    torch.testing.assert_close(found, image[:, 24:40, :12, 11:19])
