@@ -109,7 +109,7 @@ def whole_view(
     if spacing != drawn.spacing:
         preparation = replace(preparation, spacing=spacing, labels={}, ignored={}, maps={}, boxes={})
     return CaseView(
-        "case", tuple(seeing_tasks(tasks)), preparation, shape, _cases(drawn.budget, shape), share=config.views.share
+        "case", tuple(seeing_tasks(tasks)), preparation, shape, _cases(drawn, shape), share=config.views.share
     )
 
 
@@ -146,7 +146,7 @@ def lesion_view(
         tuple(seeing_tasks(tasks)),
         drawn.preparation(config, tasks),
         shape,
-        _cases(drawn.budget, shape),
+        _cases(drawn, shape),
         around=around,
         share=config.views.share,
     )
@@ -248,9 +248,10 @@ def _held(fingerprints: Sequence[Fingerprint], spacing: tuple[float, float, floa
     return round_up([max(n, LEAST * d) for n, d in zip(largest, divisor, strict=True)], divisor)
 
 
-def _cases(budget: Budget, shape: Triple) -> int:
-    """Cases per step: as many as cost what the voxel tasks' step costs, four at most."""
-    return int(max(1, min(MOST_CASES, _most_voxels(budget) // math.prod(shape))))
+def _cases(drawn: Outline, shape: Triple) -> int:
+    """Cases per step: as many as cost what the voxel tasks' step costs and the view's share holds, four at most."""
+    room = drawn.budget.limit_bytes / SHARE // drawn.seen.maps(shape, 1)
+    return int(max(1, min(MOST_CASES, room, _most_voxels(drawn.budget) // math.prod(shape))))
 
 
 def _most_voxels(budget: Budget) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from medmtl import networks
 from medmtl.data.crop import Triple
@@ -44,6 +44,10 @@ class Budget:
     varied_axes: int = 0
     beside_bytes: int = 0
     built: tuple[Towers, ...] = ()
+
+    def of_one_shape(self) -> Budget:
+        """The same for patches, which all have one shape."""
+        return replace(self, varied_axes=0)
 
     def need(self, shape: Triple, batch: int) -> int:
         """Predicted peak bytes of the training process: resident memory on a CPU, device memory on a GPU.

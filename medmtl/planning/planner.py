@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
 
 from medmtl.config import Config
+from medmtl.data.crop import Triple
 from medmtl.data.fingerprint import Fingerprint
 from medmtl.device import Device
-from medmtl.errors import ConfigError
+from medmtl.errors import ConfigError, InputError, MachineError
 from medmtl.planning.case_view import (
     SHARE,
     choose_kind,
@@ -30,7 +34,13 @@ FEW_CORES = 2  # of a CPU training, with which loading between two steps was mea
 
 
 def make_plan(
-    config: Config, tasks: Mapping[str, Task], fingerprints: Sequence[Fingerprint], training_cases: int, device: Device
+    config: Config,
+    tasks: Mapping[str, Task],
+    fingerprints: Sequence[Fingerprint],
+    training_cases: int,
+    device: Device,
+    *,
+    advise: bool = True,
 ) -> Plan:
     """Plan geometry, network and step; statistics are added by :func:`medmtl.planning.with_statistics`.
 
@@ -40,6 +50,7 @@ def make_plan(
         fingerprints: of all cases but the test split.
         training_cases: number of cases in the training fold; bounds the batch.
         device: the machine.
+        advise: whether a refusal says what would fit.
 
     Raises:
         InputError: B140 if a set shape does not fit the network; B089 if what must be seen whole, or is set, does not
@@ -50,29 +61,18 @@ def make_plan(
     drawn = outline(config, tasks, fingerprints, device, reasons)
     kind = choose_kind(config, tasks, fingerprints, drawn, reasons)
     _refuse_guides(tasks, kind)
-    second = None
-    if kind in ("two", "lesion"):
-        make = whole_view if kind == "two" else lesion_view
-        second = make(config, tasks, fingerprints, drawn)
-    budget = drawn.budget if kind == "one" else _main_budget(drawn, second)
-    own = tasks if kind == "one" else {name: task for name, task in tasks.items() if name not in seeing_tasks(tasks)}
-    shape, view = plan_shape(
-        config, own, budget, drawn.divisor, drawn.whole, reasons, lambda: remedy(config, tasks, fingerprints, device)
-    )
-    if kind == "tiles":
-        second = tiles_view(config, tasks, drawn, shape)
-        budget = _main_budget(drawn, second)
-    say_padding(drawn.sizes, shape, view, reasons)
-    batch = plan_batch(config, budget, shape, training_cases, reasons)
-    if second is not None:
-        say_case_view(second, lesion_task(config, tasks), fingerprints, reasons)
+    plan_with = partial(_if_it_fits, tasks, fingerprints, training_cases, device)
+    words = partial(remedy, config, drawn=drawn, plan_with=plan_with) if advise else _no_remedy
+    chosen = _choose_samples(config, tasks, fingerprints, training_cases, drawn, kind, reasons, words)
+    if chosen.second is not None:
+        say_case_view(chosen.second, lesion_task(config, tasks), fingerprints, reasons)
     return Plan(
         preparation=drawn.preparation(config, tasks),
         intensities=(),
-        view=view,
-        shape=shape,
-        batch=batch,
-        case_view=second,
+        view=chosen.view,
+        shape=chosen.shape,
+        batch=chosen.batch,
+        case_view=chosen.second,
         network=drawn.network,
         device=device.kind,
         precision=drawn.precision,
@@ -80,10 +80,68 @@ def make_plan(
         workers=_workers(config, device, reasons),
         steps=config.training.steps,
         minutes=config.training.minutes,
-        memory_bytes=_memory(budget, shape, batch, reasons),
+        memory_bytes=_memory(chosen.budget, chosen.shape, chosen.batch, reasons),
         seconds=_seconds(config, reasons),
         reasons=reasons,
     )
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """What a step works on: samples of the main view, those of a second one, and the memory that both share."""
+
+    shape: Triple
+    view: Literal["case", "patch"]
+    batch: int
+    second: CaseView | None
+    budget: Budget
+
+
+def _choose_samples(
+    config: Config,
+    tasks: Mapping[str, Task],
+    fingerprints: Sequence[Fingerprint],
+    training_cases: int,
+    drawn: Outline,
+    kind: str,
+    reasons: dict[str, str],
+    words: Callable[..., str],
+) -> _Samples:
+    second = None
+    if kind in ("two", "lesion"):
+        make = whole_view if kind == "two" else lesion_view
+        second = make(config, tasks, fingerprints, drawn)
+    budget = drawn.budget if kind == "one" else _main_budget(drawn, second)
+    own = tasks if kind == "one" else {name: task for name, task in tasks.items() if name not in seeing_tasks(tasks)}
+    shape, view = plan_shape(
+        config, own, budget, drawn.divisor, drawn.whole, reasons, lambda need: words(tasks=own, need=need)
+    )
+    if kind == "tiles":
+        second = tiles_view(config, tasks, drawn, shape)
+        budget = _main_budget(drawn, second)
+    budget = budget if view == "case" else budget.of_one_shape()
+    say_padding(drawn.sizes, shape, view, reasons)
+    batch = plan_batch(config, budget, shape, training_cases, reasons)
+    if second is not None and not budget.fits(shape, batch):
+        raise InputError(_tiles_too_large(second, budget.need(shape, batch), budget.limit_bytes), code="B089")
+    return _Samples(shape, view, batch, second, budget)
+
+
+def _no_remedy(**_: object) -> str:
+    """What is said where the caller only asks whether a plan can be made."""
+    return ""
+
+
+def _if_it_fits(
+    tasks: Mapping[str, Task],
+    fingerprints: Sequence[Fingerprint],
+    training_cases: int,
+    device: Device,
+    config: Config,
+) -> Plan | None:
+    with suppress(InputError, MachineError):
+        return make_plan(config, tasks, fingerprints, training_cases, device, advise=False)
+    return None
 
 
 def _refuse_guides(tasks: Mapping[str, Task], kind: str) -> None:
@@ -103,6 +161,13 @@ def _main_budget(drawn: Outline, second: CaseView | None) -> Budget:
     if second is None:
         return replace(drawn.patches, beside_bytes=drawn.patches.limit_bytes // SHARE)
     return replace(drawn.patches, beside_bytes=drawn.seen.maps(second.shape, second.batch * second.tiles))
+
+
+def _tiles_too_large(view: CaseView, need: int, limit: int) -> str:
+    return (
+        f"{view.tiles} tiles of {list(view.shape)} voxels beside the patches need {need / 1e9:.2f} GB, and "
+        f"plan.memory_gb is {limit / 1e9:g}; lower views.tiles, or raise plan.memory_gb"
+    )
 
 
 def _threads(config: Config, device: Device, reasons: dict[str, str]) -> int:

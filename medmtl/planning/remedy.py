@@ -1,41 +1,51 @@
-"""Which settings would fit the memory budget, computed and not guessed."""
+"""Which settings would fit the memory budget, found by planning with them and not guessed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from medmtl.config import Config
-from medmtl.data.crop import Triple, norms_hold, round_up
-from medmtl.data.fingerprint import Fingerprint
-from medmtl.device import Device
-from medmtl.planning.outline import Outline, outline
+from medmtl.data.crop import Triple, round_up
+from medmtl.planning.outline import Outline
+from medmtl.planning.plan import Plan
 from medmtl.planning.sample import seeing_tasks, smallest_batch
 from medmtl.planning.spacing import coarser
 from medmtl.tasks.base import Task
 
+MORE = 1.1  # budget that is tried behind one that is not enough: what a second view takes grows with it
+TRIES = 40
 
-def remedy(config: Config, tasks: Mapping[str, Task], fingerprints: Sequence[Fingerprint], device: Device) -> str:
-    """The end of a refusal: a spacing, a crop, a batch and a budget with which the same plan is made.
+
+def remedy(
+    config: Config,
+    tasks: Mapping[str, Task],
+    drawn: Outline,
+    need: int,
+    plan_with: Callable[[Config], Plan | None],
+) -> str:
+    """The end of a refusal: a spacing, a shape, a batch and a budget with which a plan is made.
 
     Args:
         config: the configuration that does not fit.
-        tasks: the unfitted tasks.
-        fingerprints: of all cases but the test split.
-        device: the machine.
+        tasks: those of the samples that do not fit.
+        drawn: its plan before samples are chosen.
+        need: bytes that it would take.
+        plan_with: the plan of another configuration, or None where that is refused too.
     """
-    search = _Search(config, tasks, fingerprints, device)
-    found = search.outline(config)
+    search = _Search(config, drawn, plan_with)
     fitting = []
-    if (spacing := search.spacing(found)) is not None:
+    if (spacing := search.spacing()) is not None:
         fitting.append(f"plan.spacing: {list(spacing)}")
-    if (shape := search.shape(found)) is not None:
-        fitting.append(f"plan.shape: {list(shape)} (the centre of each case)")
-    if (batch := search.batch(found)) is not None:
+    if (found := search.shape()) is not None:
+        centre = " (the centre of each case)" if found.view == "case" else ""
+        fitting.append(f"plan.shape: {list(found.shape)}{centre}")
+    if (batch := search.batch(smallest_batch(config, tasks))) is not None:
         fitting.append(f"plan.batch: {batch}")
-    need = found.budget.need(round_up(found.whole, found.divisor), search.smallest)
     words = f": set {' or '.join(fitting)}, which fits" if fitting else ": no coarser spacing and no crop fits"
-    words += f", or raise plan.memory_gb to {math.ceil(need / 1e8) / 10:g}"
+    if (enough := search.memory(need)) is not None:
+        words += f", or raise plan.memory_gb to {enough:g}"
     if seeing_tasks(tasks):
         words += ", or declare evidence: anywhere where it holds, or set views.kind: tiles"
     return words
@@ -44,42 +54,43 @@ def remedy(config: Config, tasks: Mapping[str, Task], fingerprints: Sequence[Fin
 class _Search:
     """Tries settings on the same cohort and machine."""
 
-    def __init__(
-        self, config: Config, tasks: Mapping[str, Task], fingerprints: Sequence[Fingerprint], device: Device
-    ) -> None:
-        self._config, self._tasks, self._fingerprints, self._device = config, tasks, fingerprints, device
-        self.smallest = smallest_batch(config, tasks)
+    def __init__(self, config: Config, drawn: Outline, plan_with: Callable[[Config], Plan | None]) -> None:
+        self._config, self._drawn, self._plan_with = config, drawn, plan_with
 
-    def outline(self, config: Config) -> Outline:
-        return outline(config, self._tasks, self._fingerprints, self._device, {})
-
-    def spacing(self, found: Outline) -> tuple[float, float, float] | None:
+    def spacing(self) -> tuple[float, float, float] | None:
         """The finest one that fits: the finest axes are coarsened until they meet the coarser ones."""
         if self._config.plan.shape is not None:
             return None
-        return next((spacing for spacing in coarser(found.spacing) if self._fits("spacing", spacing)), None)
+        return next((spacing for spacing in coarser(self._drawn.spacing) if self._with(spacing=spacing)), None)
 
-    def shape(self, found: Outline) -> Triple | None:
-        """The largest crop that fits, its longest axis being shortened first."""
-        shape = round_up(found.whole, found.divisor)
+    def shape(self) -> Plan | None:
+        """The plan with the largest crop that fits, its longest axis being shortened first."""
+        divisor = self._drawn.divisor
+        shape: Triple = round_up(self._drawn.whole, divisor)
         while True:
-            axis = max(range(3), key=lambda axis: shape[axis] / found.divisor[axis])
-            if shape[axis] <= found.divisor[axis]:
+            axis = max(range(3), key=lambda axis: shape[axis] / divisor[axis])
+            if shape[axis] <= divisor[axis]:
                 return None
-            x, y, z = (n - found.divisor[i] if i == axis else n for i, n in enumerate(shape))
+            x, y, z = (n - divisor[i] if i == axis else n for i, n in enumerate(shape))
             shape = (x, y, z)
-            if self._fits("shape", shape):
-                return shape
+            if (found := self._with(shape=shape)) is not None:
+                return found
 
-    def batch(self, found: Outline) -> int | None:
+    def batch(self, smallest: int) -> int | None:
         """The largest below the set one that fits."""
-        shape = round_up(found.whole, found.divisor)
-        batch = found.budget.largest_batch(shape, self.smallest - 1) if self.smallest > 1 else 0
-        return batch if batch and self._config.plan.batch and found.budget.fits(shape, batch) else None
+        if self._config.plan.batch is None:
+            return None
+        return next((batch for batch in range(smallest - 1, 0, -1) if self._with(batch=batch)), None)
 
-    def _fits(self, key: str, value: tuple[float, float, float]) -> bool:
-        plan = self._config.plan.model_copy(update={key: value})
-        found = self.outline(self._config.model_copy(update={"plan": plan}))
-        shape = round_up(found.whole, found.divisor)
-        possible = norms_hold(shape, found.divisor) and (key != "shape" or shape == value)
-        return possible and found.budget.fits(shape, self.smallest)
+    def memory(self, need: int) -> float | None:
+        """A budget in GB that is enough."""
+        for _ in range(TRIES):
+            budget = math.ceil(need / 1e8) / 10
+            if self._with(memory_gb=budget):
+                return budget
+            need = math.ceil(need * MORE)
+        return None
+
+    def _with(self, **values: Any) -> Plan | None:
+        plan = self._config.plan.model_copy(update=values)
+        return self._plan_with(self._config.model_copy(update={"plan": plan}))

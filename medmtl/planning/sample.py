@@ -56,7 +56,7 @@ def plan_shape(
     divisor: Triple,
     whole: Triple,
     reasons: dict[str, str],
-    remedy: Callable[[], str],
+    remedy: Callable[[int], str],
 ) -> tuple[Triple, Literal["case", "patch"]]:
     """Voxels of a sample, and whether it is a whole case or a patch.
 
@@ -67,7 +67,7 @@ def plan_shape(
         divisor: what the network divides a sample's axes by.
         whole: voxels of the largest case, or the set shape.
         reasons: gets the reason.
-        remedy: what would fit, in words; asked only where nothing does.
+        remedy: what would fit instead of what takes so many bytes, in words; asked only where that does not.
 
     Raises:
         InputError: B140 if a set shape, or what the set strides leave of a sample, does not fit the network; B089 if a
@@ -78,11 +78,14 @@ def plan_shape(
     _refuse_misfit(config, shape, divisor)
     seeing, batch = seeing_tasks(tasks), smallest_batch(config, tasks)
     fixed = bool(seeing) or config.plan.shape is not None
+    if fixed and not seeing:
+        budget = budget.of_one_shape()
     if fixed and not budget.fits(shape, batch):
-        raise InputError(_too_large(budget, shape, batch, seeing) + remedy(), code="B089")
+        raise InputError(_too_large(budget, shape, batch, seeing) + remedy(budget.need(shape, batch)), code="B089")
     why = None if fixed else why_not_whole(budget, shape, batch)
     if why is None:
         return shape, _chosen(config, bool(seeing), reasons)
+    budget = budget.of_one_shape()
     most = CPU_VOXELS // batch if budget.device.kind == "cpu" else math.inf
     shape = _shortened(shape, divisor, budget, batch, most)
     held = ", and hold no more voxels than a CPU steps through in a second or so" if most < math.inf else ""

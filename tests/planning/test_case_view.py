@@ -14,7 +14,7 @@ from medmtl.networks.cost import Towers, parameter_count
 from medmtl.planning import Plan
 from medmtl.planning.case_view import lesion_diameters
 from medmtl.planning.memory import PARAMETER_BYTES, PROCESS_BYTES
-from tests.planning.cohorts import CPU, GPU, configured, fingerprint, planned
+from tests.planning.cohorts import CPU, GPU, budget_of, configured, fingerprint, planned
 
 SHAPE = (256, 256, 160)
 
@@ -28,8 +28,8 @@ def scan(diameter_mm: float | None = None) -> Fingerprint:
     return replace(seen, label_counts={"lesion": {0: math.prod(SHAPE) - voxels, 1: voxels}})
 
 
-def of(folder: Path, *diameters: float | None, **overrides: Any) -> Plan:
-    return planned(configured(folder, **overrides), *map(scan, diameters or (None,)))
+def of(folder: Path, *diameters: float | None, device: Device = CPU, **overrides: Any) -> Plan:
+    return planned(configured(folder, **overrides), *map(scan, diameters or (None,)), device=device)
 
 
 def test_the_diameter_is_that_of_a_ball_of_the_lesions_volume() -> None:
@@ -120,6 +120,32 @@ def test_both_views_fit_the_budget_together(tmp_path: Path) -> None:
         )
         both = of(tmp_path, 8.0, views__kind=kind, plan__memory_gb=4.0, plan__shape=plan.shape, **more)
         assert own.memory_bytes > both.memory_bytes
+
+
+@pytest.mark.covers("B089")
+def test_more_tiles_than_fit_are_refused(tmp_path: Path) -> None:
+    assert of(tmp_path, 8.0, views__kind="tiles", views__tiles=8, plan__memory_gb=4.0).memory_bytes <= 4e9
+    with pytest.raises(
+        InputError, match=r"^\[B089\] 40 tiles of .* need [\d.]+ GB, and plan.memory_gb is 4; lower views"
+    ):
+        of(tmp_path, 8.0, views__kind="tiles", views__tiles=40, plan__memory_gb=4.0)
+
+
+@pytest.mark.parametrize("gigabytes", [2.0, 3.0, 5.0])
+def test_a_second_view_takes_no_more_than_its_share(tmp_path: Path, gigabytes: float) -> None:
+    plan = of(tmp_path, 40.0, device=GPU, views__kind="two", plan__memory_gb=gigabytes)
+    view = plan.case_view
+    assert view is not None
+    encoder = replace(budget_of(plan, outputs=0, precision=plan.precision), towers=Towers(1, 0), device=GPU)
+    assert encoder.maps(view.shape, view.batch) <= gigabytes * 1e9 / 4
+
+
+def test_patches_have_one_shape_whatever_the_cases_have(tmp_path: Path) -> None:
+    config = configured(tmp_path, plan__shape=[64, 64, 64], plan__batch=2, tasks__grade__evidence="anywhere")
+    alike = planned(config, *[fingerprint(SHAPE)] * 3)
+    varied = planned(config, fingerprint(SHAPE), fingerprint((200, 180, 100)), fingerprint((64, 50, 60)))
+    assert alike.view == varied.view == "patch"
+    assert alike.memory_bytes == varied.memory_bytes
 
 
 def test_towers_of_the_other_view_s_tasks_take_no_room_for_maps(tmp_path: Path) -> None:

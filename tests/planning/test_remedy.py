@@ -89,3 +89,20 @@ def test_a_setting_that_leaves_one_voxel_at_the_deepest_stage_is_not_named(tmp_p
     least = of(tmp_path, plan__shape=[64, 32, 32], plan__batch=1, plan__memory_gb=60, **halved).memory_bytes
     message = refusal(tmp_path, plan__memory_gb=(least - 1) / 1e9, **halved)
     assert "no coarser spacing and no crop fits" in message
+
+
+@pytest.mark.parametrize("kind", ["two", "lesion"])
+def test_what_is_named_fits_beside_a_second_view(tmp_path: Path, kind: str) -> None:
+    settings: dict[str, Any] = {"views__kind": kind, "plan__memory_gb": 4.0, "plan__shape": [192, 192, 128]}
+
+    def planned_with(**changed: Any) -> Plan:
+        return planned(configured(tmp_path, **{**settings, **changed}), fingerprint((256, 256, 160)))
+
+    with pytest.raises(InputError, match=r"2 x \[192, 192, 128\] voxels need") as raised:
+        planned_with()
+    message = str(raised.value)
+    assert not any(words in message for words in ("centre of each case", "evidence", "tiles"))
+    shape = named(message)["plan.shape"]
+    assert list(planned_with(plan__shape=shape).shape) == shape
+    enough = float(re.findall(r"raise plan.memory_gb to ([\d.]+)", message)[0])
+    assert planned_with(plan__memory_gb=enough).memory_bytes <= enough * 1e9
