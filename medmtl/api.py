@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medmtl import config as configuration
-from medmtl import tasks
+from medmtl import tasks, weighting
 from medmtl.build import build_tasks
 from medmtl.catalogue import describe_kinds
 from medmtl.checking import Expectation, check_cohort, check_headers, expectations, labels_in_words
@@ -35,7 +35,7 @@ from medmtl.inference.predict import Predictor
 from medmtl.inference.unfinished import open_models
 from medmtl.inference.write import TABLE, answer_file
 from medmtl.loaded import Model
-from medmtl.planning import Plan, plan_towers, towers_by_view, with_duration
+from medmtl.planning import Plan, passes_per_step, plan_towers, towers_by_view, with_duration
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
 from medmtl.run_place import refuse_run
@@ -128,10 +128,12 @@ def plan(
     refuse_fold(fold, "none")
     ready = make_ready(configuration.load(configuration.path_of(config), overrides), progress=progress)
     planned = plan_fold(ready, fold, describe_device(device))
-    if planned.case_view is None:
-        return with_duration(planned, plan_towers(ready.config, ready.tasks, planned.network))
-    first, second, _ = towers_by_view(ready.config, ready.tasks, planned.network, planned.case_view.tasks)
-    return with_duration(planned, first, second)
+    first, second = plan_towers(ready.config, ready.tasks, planned.network), None
+    if planned.case_view is not None:
+        first, second, _ = towers_by_view(ready.config, ready.tasks, planned.network, planned.case_view.tasks)
+    needs = weighting.kinds.get(ready.config.weighting.kind).needs
+    passes = passes_per_step(needs, sum(task.reads_image for task in ready.tasks.values()))
+    return with_duration(planned, first, second, passes)
 
 
 def train(

@@ -37,10 +37,12 @@ def build_model(config: Config, plan: Plan, fitted_tasks: Mapping[str, Task]) ->
     shared = kind(config.sharing, plan.network, config.network, voxel)
     second = None
     if view is not None:
+        # norms that nobody trains would stay as they are while the voxel tasks' learn
+        taught = config.training.head_gradient > 0
         second = SecondView(
             view.tasks,
             kind(config.sharing, plan.network, config.network, own) if own else None,
-            own_norms=view.share and view.preparation.spacing != plan.preparation.spacing,
+            own_norms=view.share and view.preparation.spacing != plan.preparation.spacing and taught,
             tiled=view.kind == "tiles",
         )
     return MultiTaskModel(shared, fitted_tasks, config.training.head_gradient, feature_count(plan.covariates), second)

@@ -83,8 +83,9 @@ def _apart(options: HardOptions, built: Mapping[str, Task]) -> bool:
     if options.shared_stages is None:
         return False
     groups = (options.groups or {}).values()
-    alone = [(name,) for name in built if not any(name in group for group in groups)]
-    return not all(any(built[name].voxel for name in group if name in built) for group in (*groups, *alone))
+    branches = [*groups, *((name,) for name in built if not any(name in group for group in groups))]
+    seeing = [[built[name] for name in branch if name in built and built[name].reads_image] for branch in branches]
+    return not all(any(task.voxel for task in branch) for branch in seeing if branch)
 
 
 def _check_weighting(config: Config, built: Mapping[str, Task], faults: Faults) -> None:

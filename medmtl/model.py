@@ -191,8 +191,13 @@ class MultiTaskModel(nn.Module):
         return {task: own for kind in apart for task in kind.spec if (own := kind.own_parameters(task))}
 
     def reached_only_by(self, tasks: Sequence[str]) -> list[nn.Parameter]:
-        """Of the trunk, the parameters that none but the named tasks reach."""
-        return self.sharing.reached_only_by(tasks)
+        """Of the trunk, the parameters that none but the named tasks reach; also a second view's own norms."""
+        own = self.sharing.reached_only_by(tasks)
+        if self._second.own_norms and set(self._second.tasks) <= set(tasks):
+            known = set(own)
+            norms = self.sharing.encoder_norms()
+            own += [p for norm in norms for p in (norm.second_weight, norm.second_bias) if p not in known]
+        return own
 
     def trunk_parameters(self) -> list[nn.Parameter]:
         """Everything but the heads and a second view's own encoder."""

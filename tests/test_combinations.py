@@ -267,7 +267,19 @@ def test_what_only_a_case_task_reaches_gets_a_gradient(tmp_path: Path, given: di
 GROUPED = {"kind": "hard", "shared_stages": 1, "groups": {"all": ["heart", "grade", "volume"]}}
 
 
-@pytest.mark.parametrize("given", [{}, {"sharing": GROUPED}, {"tasks": {"grade": GRADE}, "init": {"run": "donor"}}])
+# it reads covariates alone, and has no part in the network
+BLIND = {"sharing": {**GROUPED, "groups": {"all": ["heart", "grade"]}}, "tasks.volume.inputs": "covariates"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"sharing": GROUPED},
+        {**BLIND, "cohort.covariates": {"age": "number"}},
+        {"tasks": {"grade": GRADE}, "init": {"run": "donor"}},
+    ],
+)
 def test_a_trunk_that_something_else_taught_needs_no_case_head(tmp_path: Path, given: dict[str, Any]) -> None:
     configuration.load(written(tmp_path), {**given, "training.head_gradient": 0.0})
 

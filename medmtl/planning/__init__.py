@@ -6,7 +6,7 @@ fold. The plan is frozen in ``plan.json``; training, resume, evaluation and pred
 
 from __future__ import annotations
 
-from medmtl.planning.duration import with_duration
+from medmtl.planning.duration import passes_per_step, with_duration
 from medmtl.planning.network import plan_towers, towers_by_view
 from medmtl.planning.plan import CaseView, Plan
 from medmtl.planning.planner import make_plan
@@ -20,6 +20,7 @@ __all__ = [
     "learned",
     "make_plan",
     "observed_range",
+    "passes_per_step",
     "plan_rows",
     "plan_towers",
     "towers_by_view",

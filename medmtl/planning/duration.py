@@ -25,21 +25,34 @@ MEASURED_VOXELS = 60_000
 BESIDES = 1.3  # losses, the optimiser, and loading that competes for the processor
 
 
-def with_duration(plan: Plan, towers: Towers, second_towers: Towers | None = None) -> Plan:
+def passes_per_step(needs: str, tasks: int) -> int:
+    """Forward passes that a step is worth: of a weighting on gradients at most, for each task has a backward pass then.
+
+    Args:
+        needs: of the weighting; see :class:`medmtl.weighting.base.Weighting`.
+        tasks: that see an image.
+    """
+    if needs == "gradients":
+        return 1 + BACKWARD * max(1, tasks)
+    return 1 + BACKWARD + (needs == "second forward")
+
+
+def with_duration(plan: Plan, towers: Towers, second_towers: Towers | None = None, passes: int = 1 + BACKWARD) -> Plan:
     """The plan with its predicted training time, within a factor of about two; takes about a second to measure.
 
     Args:
         plan: of :func:`medmtl.planning.make_plan`.
         towers: how often the parts of its network are run for a sample.
         second_towers: the same for a sample of its second view, where it has one; by default the encoders.
+        passes: of :func:`passes_per_step`; by default a forward and a backward pass.
     """
     if plan.steps is None:
         return plan
-    operations = plan.batch * (1 + BACKWARD) * forward_operations(plan.network, towers, plan.shape)
+    operations = plan.batch * passes * forward_operations(plan.network, towers, plan.shape)
     if (second := plan.case_view) is not None:
         samples = second.batch * second.tiles
         alone = forward_operations(plan.network, second_towers or towers.without_decoders(), second.shape)
-        operations += samples * (1 + BACKWARD) * alone
+        operations += samples * passes * alone
     speed = measure_operations_per_second(plan, towers.decoders)
     seconds = plan.steps * BESIDES * operations / speed
     reason = (

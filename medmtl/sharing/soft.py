@@ -171,8 +171,9 @@ def _cosine(held: Sequence[torch.Tensor], moved: Sequence[torch.Tensor], pull: f
     for tensor in moved:
         turned = torch.lerp(directions[id(tensor)], mean, force / (1 + force))
         length = turned.norm()
-        if length > 0:  # opposite tensors have no direction between them
-            tensor.copy_((turned * (tensor.norm() / length)).view_as(tensor))
+        scaled = turned * (tensor.norm() / length)
+        # opposite tensors have no direction between them; asked on the device, which need not be waited for
+        tensor.copy_(torch.where(length > 0, scaled, tensor.flatten()).view_as(tensor))
 
 
 DISTANCES: Mapping[str, Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor], float], None]] = {

@@ -216,7 +216,9 @@ def _settle_length(session: Session, step: int, clock: _Clock, ranks: Ranks) -> 
     )
     session.learner.times = replace(session.learner.times, steps=limit)
     if ranks.is_first:
-        write_json(session.run.plan, session.plan.to_json())
+        # the loader processes that this call asked for are its own
+        kept = replace(session.plan, workers=session.run.load_plan().workers)
+        write_json(session.run.plan, kept.to_json())
     return limit
 
 

@@ -54,6 +54,8 @@ def take_trunk(donor: RunFolder, model: MultiTaskModel) -> Initial:
     group = "average" if "average" in stored.tensors else "model"
     theirs = stored.tensors[group]
     own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(TRUNKS)}
+    # norms of a second view begin as those of the first, as they do without a donor
+    theirs = {**{name: theirs[first] for name in own if (first := _first_norm(name)) in theirs}, **theirs}
     absent = sorted(own.keys() - theirs.keys())
     other = sorted(name for name in own.keys() & theirs.keys() if not _fits(own[name], theirs[name]))
     matched = {name: theirs[name] for name in own if name not in {*absent, *other}}
@@ -127,6 +129,11 @@ def load_trunk(model: MultiTaskModel, tensors: Mapping[str, torch.Tensor]) -> No
     if wrong:
         raise ArtefactError(f"the initial weights do not fit this model: {', '.join(wrong[:SHOWN])}", code="B151")
     model.load_state_dict(dict(tensors), strict=False)
+
+
+def _first_norm(name: str) -> str:
+    """The first view's tensor where the name is that of a second view's norm; otherwise the name itself."""
+    return name.replace(".second_weight", ".weight").replace(".second_bias", ".bias")
 
 
 def _fits(own: torch.Tensor, other: torch.Tensor) -> bool:

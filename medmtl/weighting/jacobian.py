@@ -149,14 +149,14 @@ def gram_of(rows: Sequence[Row]) -> Array:
     """Inner products of the rows in float64, (T, T); the whole Jacobian is never one matrix."""
     total: torch.Tensor | None = None
     for column in zip(*rows, strict=True):
-        reached = [index for index, part in enumerate(column) if part is not None]
-        if not reached:
+        reached = next((part for part in column if part is not None), None)
+        if reached is None:
             continue
-        stacked_RN = torch.stack([part.flatten() for part in column if part is not None]).double()
-        if total is None:
-            total = stacked_RN.new_zeros(len(rows), len(rows))
-        at = torch.tensor(reached, device=total.device)
-        total[at[:, None], at] += stacked_RN @ stacked_RN.T
+        # with rows of zeros, because a list of those that are there would be copied to a device, which waits for it
+        filled = [torch.zeros_like(reached) if part is None else part for part in column]
+        stacked_TN = torch.stack([part.flatten() for part in filled]).double()
+        product = stacked_TN @ stacked_TN.T
+        total = product if total is None else total + product
     if total is None:
         return np.zeros((len(rows), len(rows)))
     return (total + total.T).cpu().numpy() / 2

@@ -131,7 +131,7 @@ def test_more_tiles_than_fit_are_refused(tmp_path: Path) -> None:
         of(tmp_path, 8.0, views__kind="tiles", views__tiles=40, plan__memory_gb=4.0)
 
 
-@pytest.mark.parametrize("gigabytes", [2.0, 3.0, 5.0])
+@pytest.mark.parametrize("gigabytes", [2.5, 3.0, 5.0])
 def test_a_second_view_takes_no_more_than_its_share(tmp_path: Path, gigabytes: float) -> None:
     plan = of(tmp_path, 40.0, device=GPU, views__kind="two", plan__memory_gb=gigabytes)
     view = plan.case_view

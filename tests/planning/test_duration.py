@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from medmtl.networks.cost import Towers, forward_operations
-from medmtl.planning import Plan, duration, with_duration
+from medmtl.planning import Plan, duration, passes_per_step, with_duration
 from medmtl.planning.duration import MEASURED_VOXELS, measure_operations_per_second, measured_shape
 from medmtl.planning.plan import CaseView
 from tests.planning.cohorts import configured, fingerprint, planned
@@ -35,6 +35,18 @@ def test_steps_are_predicted_only_where_somebody_measures(small: Plan, monkeypat
     assert plan.seconds == pytest.approx(small.steps * 1.3 * operations / 1e9)  # type: ignore[operator]
     assert "within a factor of two" in plan.reasons["time"]
     assert replace(plan, seconds=None, reasons=small.reasons) == small
+
+
+@pytest.mark.parametrize(
+    ("needs", "tasks", "passes"),
+    [("losses", 5, 3), ("second forward", 5, 4), ("gradients", 5, 11), ("gradients", 1, 3)],
+)
+def test_a_weighting_that_asks_for_more_passes_is_given_their_time(
+    small: Plan, monkeypatch: pytest.MonkeyPatch, needs: str, tasks: int, passes: int
+) -> None:
+    monkeypatch.setattr(duration, "measure_operations_per_second", lambda plan, decoders: 1e9)
+    plain, more = with_duration(small, ONE), with_duration(small, ONE, passes=passes_per_step(needs, tasks))
+    assert more.seconds == pytest.approx(plain.seconds * passes / 3)  # type: ignore[operator]
 
 
 def test_a_second_views_samples_take_their_time(small: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

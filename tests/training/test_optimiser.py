@@ -163,5 +163,6 @@ def test_an_encoder_that_case_tasks_alone_train_has_their_rate() -> None:
     assert found(make(grade=Classification), "grade") == {"trunk": 1e-3, "grade": 1e-3}
     apart = found(model_of(Hard, {"kind": "hard", "shared_stages": 2}), "grade")
     assert apart == {"trunk": 4e-3, "trunk of case tasks": 1e-3, "grade": 1e-3}
+    assert found(make_viewed(own_norms=True), "grade") == apart  # norms of the second view, which no mask reaches
     viewed = found(make_viewed(share=False), "grade")
     assert viewed == {"trunk": 4e-3, "second view's trunk": 1e-3, "grade": 1e-3}

@@ -23,7 +23,7 @@ from medmtl.planning import CaseView
 from medmtl.run_folder import RunFolder
 from medmtl.training.session import open_session
 from medmtl.training.start import Ready, _donor, make_ready
-from medmtl.training.transfer import refuse_leak, seen_by, take_trunk
+from medmtl.training.transfer import load_trunk, refuse_leak, seen_by, take_trunk
 from tests.conftest import TINY
 from tests.weights import weights_sha256
 
@@ -237,6 +237,31 @@ def test_a_second_encoder_that_the_donor_has_not_is_told(trained_run: Path) -> N
     view = CaseView("tiles", ("malignancy", "risk"), plan.preparation, plan.shape, 1, tiles=2, share=False)
     found = take_trunk(donor, build_model(config, replace(plan, case_view=view), build_tasks(config, plan.tasks)))
     assert any(name.startswith("second_sharing.encoder") for name in found.record["absent"])
+
+
+def test_norms_of_a_second_view_begin_as_the_donor_s_of_the_first(trained_run: Path) -> None:
+    donor = RunFolder.open(trained_run)
+    config, plan = donor.load_config(), donor.load_plan()
+    coarse = replace(plan.preparation, spacing=(9.0, 9.0, 9.0))
+    plan = replace(plan, case_view=CaseView("case", ("malignancy", "risk"), coarse, plan.shape, 1))
+    model = build_model(config, plan, build_tasks(config, plan.tasks))
+    found = take_trunk(donor, model)
+    load_trunk(model, found.tensors)
+    norms = model.sharing.encoder_norms()
+    assert norms and not all(bool((norm.weight == 1).all()) for norm in norms)
+    for norm in norms:
+        assert torch.equal(norm.second_weight, norm.weight) and torch.equal(norm.second_bias, norm.bias)
+    assert not any("second" in name for name in found.record["absent"])
+
+
+def test_a_view_that_teaches_nothing_has_no_norms_of_its_own(trained_run: Path) -> None:
+    donor = RunFolder.open(trained_run)
+    config, plan = donor.load_config(), donor.load_plan()
+    coarse = replace(plan.preparation, spacing=(9.0, 9.0, 9.0))
+    plan = replace(plan, case_view=CaseView("case", ("malignancy", "risk"), coarse, plan.shape, 1))
+    config = config.model_copy(update={"training": config.training.model_copy(update={"head_gradient": 0.0})})
+    names = dict(build_model(config, plan, build_tasks(config, plan.tasks)).named_parameters())
+    assert not any("second" in name for name in names)
 
 
 def test_a_folder_that_is_no_run_is_refused(tiny_cohort: Path, tmp_path: Path) -> None:
