@@ -18,7 +18,7 @@ from medmtl.checking import Expectation, check_cohort, check_headers, expectatio
 from medmtl.checking.outputs import cohort_files, refuse_overwriting
 from medmtl.config import Config
 from medmtl.data.finding import Finding, Findings
-from medmtl.data.synthetic import write_cohort
+from medmtl.data.synthetic import refuse_filled, write_cohort
 from medmtl.device import DeviceName, describe_device
 from medmtl.distributed import joined
 from medmtl.errors import InputError, not_in_this_version
@@ -30,7 +30,7 @@ from medmtl.evaluation.score import Scores, evaluate_selection, own_selection
 from medmtl.evaluation.selection import Selection
 from medmtl.evaluation.source import refuse_other
 from medmtl.inference.batch import predict_all
-from medmtl.inference.inputs import cases_of, config_of
+from medmtl.inference.inputs import cases_of, config_of, names_of
 from medmtl.inference.predict import Predictor
 from medmtl.inference.unfinished import open_models
 from medmtl.inference.write import TABLE, answer_file
@@ -38,7 +38,7 @@ from medmtl.loaded import Model
 from medmtl.planning import Plan, passes_per_step, plan_towers, towers_by_view, with_duration
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
-from medmtl.run_place import refuse_run
+from medmtl.run_place import folder_of, refuse_run
 from medmtl.studies import StepProfile, profile_steps
 from medmtl.tasks.base import Task
 from medmtl.training.folds import Folds
@@ -168,7 +168,7 @@ def train(
             raise not_in_this_version(f"train(..., {name}=)")
     refuse_fold(fold, "all", "none")
     resolved = configuration.load(configuration.path_of(config), overrides)
-    place = Path(out)
+    place = folder_of(out, "out")
     folds = Folds(resolved, place, fold, device, resume, progress)
     with joined() as ranks:
         refuse_ranks(ranks, build_tasks(resolved), resolved.training.alternate)
@@ -243,8 +243,8 @@ def evaluate(
         CohortError: if the check rejects another cohort, or the run's own changed since training.
     """
     if out is not None:
-        refuse_run(Path(out), evaluation=True)
-    runs = open_models(Path(run))
+        refuse_run(folder_of(out, "out"), evaluation=True)
+    runs = open_models(folder_of(run, "run"))
     chosen: dict[Path, Selection] = {}
     own = runs[0].load_config()
     if config is not None:
@@ -328,20 +328,18 @@ def predict(
         MachineError: if no row and no file was at fault, and the memory does not hold a case; as above.
         NumericError: if the only cases that failed got an answer that is not finite; as above.
     """
-    given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    if not given:
-        raise InputError("there is nothing to predict; give images, a table or a cohort's configuration as inputs")
-    refuse_run(Path(out))
-    predictor = Predictor(open_models(Path(run)), device, tta=tta)
+    names = names_of(inputs)
+    place = folder_of(out, "out")
+    refuse_run(place)
+    predictor = Predictor(open_models(folder_of(run, "run")), device, tta=tta)
     findings = Findings()
-    names = [str(item) for item in given]
     cases = cases_of(names, predictor.config, predictor.channels, findings, covariates)
-    table = Path(out) / TABLE
+    table = place / TABLE
     answers = (answer_file(name, c.case_id, task) for c in cases for name, task in predictor.tasks.items())
-    outputs = (table, *(Path(out) / file for file in answers if file is not None))
+    outputs = (table, *(place / file for file in answers if file is not None))
     images = (path for case in cases for path in case.images.values())
-    refuse_overwriting(outputs, chain(map(Path, given), images, _files_of(config_of(names))))
-    return predict_all(predictor, cases, findings, Path(out), progress)
+    refuse_overwriting(outputs, chain(map(Path, names), images, _files_of(config_of(names))))
+    return predict_all(predictor, cases, findings, place, progress)
 
 
 def kinds() -> dict[str, list[dict[str, Any]]]:
@@ -363,12 +361,16 @@ def synth(
     out: PathLike, *, cases: int = 60, seed: int = 0, preset: Literal["easy", "hard"] = "easy", channels: int = 1
 ) -> Path:
     """Write a synthetic tumour cohort with its configuration; returns the configuration's path."""
-    return write_cohort(Path(out), cases=cases, seed=seed, preset=preset, channels=channels).parent / "config.yaml"
+    return (
+        write_cohort(folder_of(out, "out"), cases=cases, seed=seed, preset=preset, channels=channels).parent
+        / "config.yaml"
+    )
 
 
 def demo(out: PathLike | None = None, *, progress: Progress = silent) -> Path:
     """Make a cohort, train on it, evaluate, and predict one held-out case; returns the report's path."""
-    place = Path(out) if out is not None else _free_demo_folder()
+    place = _free_demo_folder() if out is None else folder_of(out, "out")
+    refuse_filled(place)
     config = synth(place / "cohort", cases=DEMO_CASES)
     train(config, place / "run", device="cpu", progress=progress)
     scores = evaluate(place / "run", device="cpu", progress=progress)["val"]

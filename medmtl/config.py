@@ -18,6 +18,7 @@ from medmtl.combinations import check_combinations
 from medmtl.data.case import Case
 from medmtl.data.covariates import CovariateKind
 from medmtl.data.formats import strict_yaml
+from medmtl.data.table import TABLES
 from medmtl.errors import ConfigError, InputError
 from medmtl.networks.encoder import EncoderOptions
 from medmtl.registry import Registry
@@ -190,8 +191,12 @@ def dotted(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _read_text(path: Path) -> str:
+    if path.suffix.lower() in TABLES:
+        raise ConfigError(f"{path} is a table; give the YAML file that names it as cohort.table", code="B130")
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder; give its config.yaml", code="B130")
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():
+        if path.exists() and not path.is_file():
             raise ConfigError(f"{path} is a pipe or a device, not a file", code="B130")
         with path.open("rb") as file:
             data = file.read(strict_yaml.MAX_BYTES + 1)

@@ -16,6 +16,7 @@ from medmtl.inference.inputs import case_of_files, cases_of, cells_of
 from medmtl.inference.predict import Predictor
 from medmtl.inference.unfinished import open_models
 from medmtl.inference.write import TABLE, PredictionTable, open_output, prediction_row, write_answers
+from medmtl.run_place import folder_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,14 +42,15 @@ class Prediction(CasePrediction):
                 model, see :func:`medmtl.inference.write.open_output`; or if it has a row of the same ``case_id`` and
                 none was given.
         """
-        open_output(Path(out))
-        table = PredictionTable(Path(out) / TABLE)
+        place = folder_of(out, "out")
+        open_output(place)
+        table = PredictionTable(place / TABLE)
         table.keep_others(self.case_id, self.model_sha256, replace=self.named)
         table.begin()
-        write_answers(self, Path(out))
+        write_answers(self, place)
         table.add(prediction_row(self, self.model_sha256))
         table.write()
-        return Path(out) / TABLE
+        return place / TABLE
 
 
 class Model:
@@ -60,7 +62,7 @@ class Model:
     """
 
     def __init__(self, run: str | Path, device: DeviceName = "auto") -> None:
-        self._predictor = Predictor(open_models(Path(run)), device)
+        self._predictor = Predictor(open_models(folder_of(run, "run")), device)
 
     def __repr__(self) -> str:
         """Its channels, and its tasks with their kinds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,6 +24,21 @@ FOREIGN_ENDINGS = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".
 _FOLD = re.compile(r"fold-([0-9]+)")
 
 _log = logging.getLogger(__name__)
+
+
+def folder_of(given: object, name: str) -> Path:
+    """The path of a folder, of which a script may give something else by mistake.
+
+    Args:
+        given: what was given.
+        name: of the argument.
+
+    Raises:
+        InputError: it is no path.
+    """
+    if not isinstance(given, str | os.PathLike):
+        raise InputError(f"{name} is the path of a folder, found a {type(given).__name__}")
+    return Path(given)
 
 
 def is_run(path: Path) -> bool:

@@ -24,7 +24,8 @@ Lines = Mapping[Place, int]
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")  # it becomes a part of the names of files, columns and tensors
 
-Name = Annotated[str, Field(pattern=rf"^{NAME.pattern}$")]
+NAME_PATTERN = rf"^{NAME.pattern}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """A name that the user gives: of a task, a label, a finding or a group of tasks."""
 
 M = TypeVar("M", bound=BaseModel)
@@ -172,10 +173,16 @@ def _fault(
     if kind == "extra_forbidden":
         hint = _hint(str(place[-1]), _fields_at(model, place[:-1]))
         return ConfigError(f"unknown key; {hint}", key=key, line=line, code="B132")
-    texts = [PLAIN.get(item["type"], item["msg"]) for item in items]
+    texts = [_plain(item) for item in items]
     text = " or ".join(map(_sentence, dict.fromkeys(texts)))
     code = rule.code if rule else "B137" if named else _usual_code(kind, (*path, *place))
     return ConfigError(f"{text}{_found(items[0].get('input'), kind)}", key=key, line=line, code=code)
+
+
+def _plain(item: Mapping[str, Any]) -> str:
+    if item.get("ctx", {}).get("pattern") == NAME_PATTERN:
+        return "a name is a small letter and then small letters, digits and _, such as liver_2"
+    return PLAIN.get(item["type"]) or str(item["msg"])
 
 
 def _sentence(text: str) -> str:

@@ -97,7 +97,14 @@ def test_paths_are_relative_to_the_file_that_names_them(tmp_path: Path) -> None:
         ("rv: 2", "rv: 1", "tasks.heart", 8, "two labels have one value", "B141"),
         ("heart:", "Heart:", "tasks", 8, "task name must match", "B141"),
         ("heart:", "fold:", "tasks.fold", 8, "is a column of the result tables", "B141"),
-        ("lv: 1", "LV: 1", "tasks.heart.labels.LV", 8, "pattern", "B141"),
+        (
+            "lv: 1",
+            "LV: 1",
+            "tasks.heart.labels.LV",
+            8,
+            "a name is a small letter and then small letters, digits and _",
+            "B141",
+        ),
         ('"no", "1e3"', '"no", "no"', "tasks.grade.classes", 9, "differ", "B141"),
         ('"no", "1e3"', "a", "tasks.grade.classes", 9, "at least 2 items", "B141"),
         ("lv: 1", "lv: 0", "tasks.heart.labels.lv", 8, "0 is the background and is not named; remove it", "B141"),
@@ -201,8 +208,10 @@ def test_a_file_must_hold_keys(tmp_path: Path, text: str) -> None:
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         configuration.load(tmp_path / "none.yaml")
-    with pytest.raises(ConfigError, match="Is a directory"):
+    with pytest.raises(ConfigError, match=r"is a folder; give its config\.yaml"):
         configuration.load(tmp_path)
+    with pytest.raises(ConfigError, match=r"cohort\.csv is a table; give the YAML file that names it"):
+        configuration.load(tmp_path / "cohort.csv")
     (tmp_path / "latin.yaml").write_bytes(b"schema: 1 # \xe9\n")
     with pytest.raises(ConfigError, match="UTF-8 at byte 12"):
         configuration.load(tmp_path / "latin.yaml")

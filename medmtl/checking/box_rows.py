@@ -22,7 +22,6 @@ from medmtl.data.volume import Grid
 from medmtl.tasks.base import Task
 from medmtl.tasks.box_task import BoxTask
 
-TABLES = (".csv", ".tsv")
 ROUNDING = 1e-6  # voxels
 
 

@@ -9,11 +9,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from medmtl.checking.box_rows import TABLES
 from medmtl.data.box_table import CASE, BoxTable, read_box_table
 from medmtl.data.case import Case
 from medmtl.data.cohort import Cohort, sameness
 from medmtl.data.finding import Findings
+from medmtl.data.table import TABLES
 from medmtl.disk import why
 from medmtl.errors import WorkError
 from medmtl.tasks.base import Task

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from medmtl.checking.box_rows import TABLES, look_at_rows
+from medmtl.checking.box_rows import look_at_rows
 from medmtl.checking.labels import FOREGROUND_LIMIT, SeenLabel, count_values, open_label
 from medmtl.checking.opening import Opening
 from medmtl.data.geometry import canonical
+from medmtl.data.table import TABLES
 from medmtl.data.volume import Grid
 from medmtl.tasks.box_task import BoxTask
 

@@ -105,7 +105,8 @@ def _values(volume: Volume, task: LabelTask, opening: Opening, path: Path) -> Se
         code, fix = "B100", f"{declare} or correct the file"
         if foreign == {USUAL_IGNORE}:
             code, fix = "B102", f"set tasks.{task.name}.ignore: {USUAL_IGNORE} if nobody labelled it, or {declare}"
-        findings.reject(code, **where, found=sorted(counts), expected=f"values in {sorted(legal)}", fix=fix)
+        expected = f"only the values {', '.join(map(str, sorted(legal)))}"
+        findings.reject(code, **where, found=sorted(counts), expected=expected, fix=fix)
         return SeenLabel(counts, places, False)
     _refuse_unannotated(counts, task, opening, where)
     places = {value: found for value, found in places.items() if value != ignored}

@@ -143,7 +143,7 @@ def _undeclared(tasks: Mapping[str, Task], seen: Mapping[str, Seen], findings: F
             "B101",
             key=f"tasks.{name}.labels",
             found=f"{len(foreign)} files with values undeclared",
-            expected=f"values in {sorted(task.legal_values())}",
+            expected=f"only the values {', '.join(map(str, sorted(task.legal_values())))}",
             fix=f"the files hold labels: {{{proposed}}}; paste that and rename them"
             if len(values) <= PASTED
             else f"the files hold {len(values)} values: these are no labels; name the column of the masks",

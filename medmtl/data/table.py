@@ -24,6 +24,7 @@ from medmtl.errors import CohortError
 MAX_TABLE_BYTES = 1 << 28  # a quarter of a GiB: a million rows
 MAX_HEADER = 1 << 16  # characters looked at to tell the delimiter
 TAB = "\t"
+TABLES = (".csv", ".tsv")  # endings of tables
 
 _OTHER_ENCODINGS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _FOREIGN = {
@@ -95,7 +96,9 @@ def _unreadable(path: Path, findings: Findings, code: str, **fields: Any) -> Coh
 
 
 def _content(path: Path, findings: Findings) -> bytes:
-    expected, fix = "a CSV or TSV file", "correct cohort.table, or make the file readable"
+    expected, fix = "a CSV or TSV file", "correct the path of the table, or make the file readable"
+    if "~" in path.parts:
+        fix = "write the whole path: ~ stands for no folder here"
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):

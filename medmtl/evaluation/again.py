@@ -12,7 +12,7 @@ from medmtl.evaluation.place import own_folder
 from medmtl.evaluation.score import Scores, load_scores, own_selection, stored_answers
 from medmtl.evaluation.source import refuse_other
 from medmtl.run_folder import RunFolder, open_folds
-from medmtl.run_place import refuse_links
+from medmtl.run_place import folder_of, refuse_links
 
 OPTIONS = {"val": (), "train": ("--split", "all")}  # with which evaluate scores a split, where not by its own name
 
@@ -28,7 +28,7 @@ def load_evaluation(run: str | Path, config: Path | None, split: str | None) -> 
     Raises:
         InputError: if it was not evaluated yet, its folder is a link, or another cohort was evaluated there.
     """
-    runs = open_folds(Path(run))
+    runs = open_folds(folder_of(run, "run"))
     if config is not None:
         refuse_part(split)
         folder = own_folder(runs, run, external_name(config))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ from medmtl.data.cohort import CohortLayout, read_cohort
 from medmtl.data.covariates import CovariateFault, Kinds, parse
 from medmtl.data.finding import Findings
 from medmtl.data.joined import finding_of, of_cohort
+from medmtl.data.table import TABLES
 from medmtl.errors import CohortError, InputError
 from medmtl.sections import ChannelSection, CohortSection
 
 ENDINGS = (".nii.gz", ".nii")
 CONFIGS = (".yaml", ".yml")
-TABLES = (".csv", ".tsv")
 
 
 def cases_of(
@@ -47,6 +47,7 @@ def cases_of(
         InputError: if the inputs are none of these.
         CohortError: if a table cannot be read as one, or has a bad row and no ``findings`` to say so; carries them.
     """
+    _refuse_several(inputs)
     if covariates and (not inputs or _is_cohort(inputs)):
         raise InputError(
             "covariates are columns of a table; give them apart only for one case given as files", code="B163"
@@ -167,6 +168,32 @@ def same_covariates(trained: Config, given: Config, name: str) -> None:
             )
 
 
+def names_of(inputs: object) -> list[str]:
+    """What a caller gives to be predicted, as texts.
+
+    Raises:
+        InputError: if it is nothing, or no path and no list of paths.
+    """
+    given = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
+    if not isinstance(given, Iterable) or isinstance(given, bytes | Mapping):
+        raise InputError(f"inputs are a path or a list of paths, found a {type(inputs).__name__}")
+    items: list[object] = list(given)
+    wrong = [type(item).__name__ for item in items if not isinstance(item, str | os.PathLike)]
+    if wrong:
+        raise InputError(f"inputs are paths, found a {wrong[0]} among them")
+    if not items:
+        raise InputError("there is nothing to predict; give images, a table or a cohort's configuration as inputs")
+    return [str(item) for item in items]
+
+
+def _refuse_several(inputs: Sequence[str]) -> None:
+    """Refuse a table or a configuration beside anything else."""
+    tables = [item for item in inputs if Path(item).suffix.lower() in (*CONFIGS, *TABLES)]
+    if tables and len(inputs) > 1:
+        kind = "a configuration" if Path(tables[0]).suffix.lower() in CONFIGS else "a table"
+        raise InputError(f"{tables[0]} is {kind}, which is given alone; predict its cases in a call of its own")
+
+
 def _refuse_other_names(inputs: Sequence[str], channels: Sequence[str], optional: Collection[str]) -> None:
     """Refuse what is neither the model's channels by name nor bare files for its only one."""
     wanted = " ".join(f"[{name}=FILE]" if name in optional else f"{name}=FILE" for name in channels)
@@ -174,6 +201,8 @@ def _refuse_other_names(inputs: Sequence[str], channels: Sequence[str], optional
         raise InputError(f"this model has {len(channels)} channels; give {wanted}")
     for item in inputs:
         name, equals, _ = item.partition("=")
+        if equals and name in channels:
+            raise InputError(f"give either {wanted} for one case, or bare files, a case each; found both")
         if equals and not os.path.exists(item):
             raise InputError(f"{name} is no channel of this model; give {wanted}")
 

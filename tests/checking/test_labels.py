@@ -77,7 +77,7 @@ def test_a_map_that_does_not_fit_the_cohort_is_one_finding_with_the_map_to_paste
     whole = findings[-1]
     assert (whole.case, whole.key) == (None, "tasks.organ.labels")
     assert whole.found == "3 files with values undeclared"
-    assert whole.expected == "values in [0, 1, 2, 3]"
+    assert whole.expected == "only the values 0, 1, 2, 3"
     assert "{label_1: 1, label_2: 2, label_4: 4}" in (whole.fix or "")
 
 

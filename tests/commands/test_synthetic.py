@@ -19,6 +19,13 @@ def test_synth_answers_with_the_configuration(tmp_path: Path, capsys: Captured) 
     assert main(["synth", "--out", str(tmp_path / "d"), "--cases", "9"]) == 2
 
 
+def test_a_demo_is_not_made_in_a_folder_that_holds_anything(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "cohort.csv").write_text("case_id\n")
+    assert main(["demo", "--out", str(tmp_path)]) == 2
+    assert f"{tmp_path} is not empty; name a new or an empty folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["cohort.csv"]
+
+
 def test_the_demo_says_what_it_made_and_how(demonstrated: tuple[Path, str]) -> None:
     place, said = demonstrated
     report = place / "run" / "evaluation" / "val" / "report.html"

@@ -160,6 +160,9 @@ def test_a_table_that_is_none_is_refused_also_then(images: list[Path], trained: 
         (["{0}", "{1}"], TWO, "2 channels; give ed=FILE es=FILE"),
         (["ed={0}", "es=absent.nii.gz"], TWO, "absent.nii.gz is no file"),
         (["t1={0}"], ONE, "t1 is no channel of this model; give image=FILE"),
+        (["image={0}", "{1}"], ONE, "give either image=FILE for one case, or bare files, a case each; found both"),
+        (["new.csv", "{0}"], ONE, "new.csv is a table, which is given alone"),
+        (["{0}", "config.yaml"], ONE, "config.yaml is a configuration, which is given alone"),
         (["absent.nii.gz"], ONE, "absent.nii.gz is no file"),
         (["{folder}"], ONE, "is a folder"),
         (["{0}", "{0}"], ONE, "two files would be the case 'case_000'"),
@@ -202,6 +205,29 @@ def test_from_python_no_input_is_not_the_cohort_of_the_training(trained_run: Pat
     with pytest.raises(InputError, match="nothing to predict"):
         api.predict(trained_run, [], tmp_path / "out", device="cpu")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "found"),
+    [(5, "a path or a list of paths, found a int"), ([None], "found a NoneType among them"), ({}, "found a dict")],
+)
+def test_from_python_inputs_are_paths(trained_run: Path, tmp_path: Path, inputs: Any, found: str) -> None:
+    with pytest.raises(InputError, match=found):
+        api.predict(trained_run, inputs, tmp_path / "out")
+
+
+def test_from_python_a_folder_is_a_path(trained_run: Path, images: list[Path]) -> None:
+    nothing: Any = None
+    for call in (
+        lambda: api.evaluate(nothing),
+        lambda: api.load(nothing),
+        lambda: api.report(nothing),
+        lambda: api.predict(nothing, images[0], "out"),
+    ):
+        with pytest.raises(InputError, match=r"^run is the path of a folder, found a NoneType$"):
+            call()
+    with pytest.raises(InputError, match=r"^out is the path of a folder, found a NoneType$"):
+        api.predict(trained_run, images[0], nothing)
 
 
 def test_what_is_no_path_is_refused_by_its_channel(images: list[Path]) -> None:

@@ -117,6 +117,15 @@ def _check_arguments(out: Path, cases: int, seed: int, preset: str, channels: in
         raise InputError(f"the seed must lie between 0 and {2**32 - 1}, found {seed}")
     if preset not in PRESETS:
         raise InputError(f"no preset is called {preset!r}; known: {', '.join(PRESETS)}")
+    refuse_filled(out)
+
+
+def refuse_filled(out: Path) -> None:
+    """Refuse a file and a folder that holds anything.
+
+    Raises:
+        InputError: if ``out`` is one of these.
+    """
     refuse_file(out)
     if out.is_dir() and any(out.iterdir()):
         raise InputError(f"{out} is not empty; name a new or an empty folder")
