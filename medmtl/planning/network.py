@@ -70,7 +70,8 @@ def _stages(
         ConfigError: B142 if the channels that are set are not those of every stage.
     """
     strides, kernels = pooling_plan(whole, spacing, MAX_STAGES)
-    reason = "axes are halved while they keep 4 voxels and their spacing is within twice the finest; "
+    measured = "the set shape" if config.plan.shape else "the largest case"
+    reason = f"axes of {measured} are halved while they keep 4 voxels and their spacing is within twice the finest; "
     if config.plan.strides is not None and config.plan.kernels is not None:
         strides, kernels, reason = config.plan.strides, config.plan.kernels, ""
     width = config.plan.width or (16 if device.kind == "cpu" else 32)
