@@ -281,7 +281,8 @@ BLIND = {"sharing": {**GROUPED, "groups": {"all": ["heart", "grade"]}}, "tasks.v
     ],
 )
 def test_a_trunk_that_something_else_taught_needs_no_case_head(tmp_path: Path, given: dict[str, Any]) -> None:
-    configuration.load(written(tmp_path), {**given, "training.head_gradient": 0.0})
+    config = configuration.load(written(tmp_path), {**given, "training.head_gradient": 0.0})
+    assert config.training.head_gradient == 0
 
 
 CHANGED: dict[str, list[dict[str, Any]]] = {
