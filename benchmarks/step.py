@@ -19,19 +19,18 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
 import torch
-from bare import bare
+from steps import STEPS_AHEAD, bare, stepping
 from timed import alone
 
 from medmtl import config
 from medmtl.data.formats import strict_yaml
-from medmtl.data.workers import make_loader
 from medmtl.device import describe_hardware
 from medmtl.freed_memory import freed_memory_kept
 from medmtl.networks.cost import forward_operations
@@ -39,10 +38,8 @@ from medmtl.planning.network import plan_towers
 from medmtl.run_folder import RunFolder
 from medmtl.training.session import Session, open_session
 from medmtl.training.start import make_ready, start_run
-from medmtl.training.step import train_step
 
 WARM = 5
-STEPS_AHEAD = 100_000  # more than any arm takes
 
 
 def main() -> None:
@@ -94,13 +91,6 @@ def opened(document: dict[str, Any], names: list[str], given: argparse.Namespace
     if not (place / "manifest.json").exists():
         start_run(make_ready(config.load(source, overrides)), place, 0, given.device)
     return open_session(RunFolder.open(place))
-
-
-def stepping(session: Session, workers: int, stack: ExitStack) -> Callable[[], object]:
-    """A call of which is one step of a training, its batch made by so many loader processes."""
-    loader = make_loader(session.training, 0, STEPS_AHEAD, workers, session.learner.device)
-    batches: Iterator[Any] = stack.enter_context(closing(loader))
-    return lambda: train_step(session.learner, next(batches), 1.0)
 
 
 def timed(step: Callable[[], object], count: int, device: torch.device) -> float:

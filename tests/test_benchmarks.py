@@ -310,7 +310,7 @@ def test_the_bare_network_s_step_has_the_gradients_of_the_mask_alone(benchmark: 
     alone = replace(batch, views={name: replace(view, present=nobody | {"lesion": view.present["lesion"]})})
 
     train_step(timed.learner, alone, 0.0)
-    benchmark("bare").bare(bare, 1)()
+    benchmark("steps").bare(bare, 1)()
 
     ours, theirs = (gradients(session.learner.model) for session in (timed, bare))
     assert set(ours) == set(theirs)

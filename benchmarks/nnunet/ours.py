@@ -12,28 +12,24 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from bare import bare
 from calls import group_seconds, peak_bytes, settle
+from steps import STEPS_AHEAD, bare, stepping
 
 import medmtl
 from medmtl import config
-from medmtl.data.workers import make_loader
 from medmtl.device import describe_device
 from medmtl.freed_memory import freed_memory_kept
 from medmtl.run_folder import RunFolder
 from medmtl.training.commit import save
 from medmtl.training.session import Session, open_session
 from medmtl.training.start import make_ready, open_cache, plan_fold, start_run
-from medmtl.training.step import train_step
 
-STEPS_AHEAD = 100_000  # more than any arm takes
 Answer = dict[str, Any]
 
 
@@ -48,7 +44,7 @@ def step(given: Answer, alone: bool, precision: str, fold: int, warm: int, steps
     session = opened(given, precision, fold, threads)
     found, before = [], 0.0
     with ExitStack() as stack:
-        step_once = bare(session, steps) if alone else whole(session, stack)
+        step_once = bare(session, steps) if alone else stepping(session, session.plan.workers, stack)
         for number in range(warm + steps):
             if number == warm:
                 settle()  # what is made ahead is as much before the steps that count as behind them
@@ -67,13 +63,6 @@ def step(given: Answer, alone: bool, precision: str, fold: int, warm: int, steps
         "batch": session.plan.batch,
         "threads": torch.get_num_threads(),
     }
-
-
-def whole(session: Session, stack: ExitStack) -> Callable[[], object]:
-    """A call of which is one step of a training; ``stack`` ends its loader."""
-    loader = make_loader(session.training, 0, STEPS_AHEAD, session.plan.workers, session.learner.device)
-    batches: Iterator[Any] = stack.enter_context(closing(loader))
-    return lambda: train_step(session.learner, next(batches), 1.0)
 
 
 def prepare(given: Answer, fold: int, workers: int) -> Answer:

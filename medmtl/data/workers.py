@@ -274,10 +274,10 @@ def _await(
                 timed_out = "timed out" in str(error)
                 if not timed_out:  # by its death, which may be seen a moment later
                     wait([process.sentinel for process in processes], LOOK_SECONDS)
-                stuck = watch.gave_up is not None
-                failure = (
-                    _stuck(step, watch.gave_up or 0.0, dataset, board) if stuck else _lost(dataset, board, processes)
-                )
+                if (waited := watch.gave_up) is None:
+                    failure = _lost(dataset, board, processes)
+                else:
+                    failure = _stuck(step, waited, dataset, board)
                 if failure is None and not timed_out:
                     raise
             if failure is not None:

@@ -1,17 +1,29 @@
-"""The floor of training a network: its step on batches from memory, and nothing else."""
+"""One step of a training at a time: whole, and its floor, which is the network on batches from memory."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from typing import Any
 
 import torch
 
+from medmtl.data.workers import make_loader
 from medmtl.device import autocast
 from medmtl.tasks.voxel import LabelTask
 from medmtl.training.session import Session
+from medmtl.training.step import train_step
 
 RATE = 1e-3
+STEPS_AHEAD = 100_000  # more than any arm takes
+
+
+def stepping(session: Session, workers: int, stack: ExitStack) -> Callable[[], object]:
+    """A call of which is one step of a training, its batch made by so many loader processes; ``stack`` ends them."""
+    loader = make_loader(session.training, 0, STEPS_AHEAD, workers, session.learner.device)
+    batches: Iterator[Any] = stack.enter_context(closing(loader))
+    return lambda: train_step(session.learner, next(batches), 1.0)
 
 
 def bare(session: Session, count: int) -> Callable[[], object]:
