@@ -216,7 +216,7 @@ def _check_training(training: TrainingSection, built: Mapping[str, Task], faults
 
 
 def _check_times(config: Config, faults: Faults) -> None:
-    """Every task has a step that trains it, every step a task, and a method on gradients more than one."""
+    """Every task has a step that trains it, every step a task, and a method that compares tasks more than one."""
     training, place = config.training, ("training", "tasks")
     for name, times in training.tasks.items():
         first, end = times.span(training.steps) if training.steps is not None else (0, 1)
@@ -230,10 +230,11 @@ def _check_times(config: Config, faults: Faults) -> None:
     if gap is not None:
         faults.add(place, gap, "B142")
     method = weighting.kinds.get(config.weighting.kind)
-    if training.alternate != "none" and method.needs == "gradients":
+    if training.alternate != "none" and (method.needs == "gradients" or not method.weighs_alone):
+        what = "balances the gradients of several" if method.needs == "gradients" else "gives one alone the weight 1"
         message = (
-            f"with {training.alternate!r} a step has one task, and weighting.kind {config.weighting.kind!r} "
-            "balances the gradients of several; set it to none, or choose a weighting on losses"
+            f"with {training.alternate!r} a step has one task, and weighting.kind {config.weighting.kind!r} {what}; "
+            "set it to none, or choose another weighting, such as uncertainty or fixed"
         )
         faults.add(("training", "alternate"), message, "B142")
 

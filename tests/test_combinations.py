@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from medmtl import api, networks, sharing, weighting
 from medmtl import config as configuration
 from medmtl.combinations import RESERVED
 from medmtl.registry import Registry
+from medmtl.weighting.base import Trained
 from tests.test_config import MINIMAL, refusal, written
 
 FAMILIES: dict[str, Registry[Any]] = {"network": networks.kinds, "sharing": sharing.kinds, "weighting": weighting.kinds}
@@ -221,6 +223,19 @@ def test_a_method_on_gradients_and_one_task_a_step_are_refused(tmp_path: Path, m
     error = refusal(tmp_path, MINIMAL, {"training.alternate": "sample"})
     assert (error.key, error.code) == ("training.alternate", "B142")
     assert "weighting.kind 'equal'" in error.sentence
+
+
+@pytest.mark.parametrize("kind", ["gls", "rlw", "famo"])
+def test_a_method_that_gives_a_task_by_itself_the_weight_1_and_one_task_a_step_are_refused(
+    tmp_path: Path, kind: str
+) -> None:
+    error = refusal(tmp_path, MINIMAL, {"training.alternate": "cycle", "weighting.kind": kind})
+    assert (error.key, error.code) == ("training.alternate", "B142")
+    assert f"weighting.kind '{kind}' gives one alone the weight 1" in error.sentence
+    alone = weighting.kinds.get(kind)(weighting.kinds.get(kind).Options(kind=kind), ("heart", "grade"))
+    trained = Trained([torch.nn.Parameter(torch.ones(1))])
+    loss = 3 * trained.shared[0].sum()
+    assert alone.backward({"heart": loss}, trained=trained) == {"heart": pytest.approx(1.0)}
 
 
 @pytest.mark.parametrize(("name", "hint"), [("grad", "did you mean 'grade'?"), ("lung", "known: heart, grade")])

@@ -96,7 +96,8 @@ class Setting:
             kinds: method.needs == "gradients" and not shares.shares,
             (kinds[0], "tasks.risk"): method.positive_losses and self.loss == "beta_nll",
             ("training.telemetry", kinds[1]): "training.telemetry" in self.beside and not shares.shares,
-            ("training.alternate", kinds[0]): "training.alternate" in self.beside and method.needs == "gradients",
+            ("training.alternate", kinds[0]): "training.alternate" in self.beside
+            and (method.needs == "gradients" or not method.weighs_alone),
         }
         return [keys for keys, there in faults.items() if there]
 

@@ -19,8 +19,9 @@ from medmtl.data.fingerprint import Fingerprint
 from medmtl.data.geometry import SAME_GRID_VOXELS, canonical_grid
 from medmtl.data.preparation import working_grid
 from medmtl.data.volume import Grid
+from medmtl.metrics.box_overlap import box_iou
 from medmtl.tasks.base import Task
-from medmtl.tasks.box_task import BoxTask
+from medmtl.tasks.box_task import SAME_LESION, BoxTask
 
 ROUNDING = 1e-6  # voxels
 
@@ -58,6 +59,12 @@ def look_at_rows(opening: Opening, task: BoxTask, grid: Grid) -> npt.NDArray[np.
         found, fix = f"{repeated} of {len(rows)} rows repeat another", "each box counts once"
         findings.warn("B109", **where, found=found, expected="a row per lesion", fix=fix)
     boxes = cut(once.in_voxels(upright), upright.shape)
+    alike = int((np.triu(box_iou(boxes, boxes), 1) > SAME_LESION).any(axis=0).sum())
+    if alike:
+        found = f"{alike} of {len(boxes)} boxes on an earlier one"
+        fix = "join several readers' boxes of one lesion; of boxes as near as these a prediction keeps one"
+        expected = f"overlaps up to {SAME_LESION:g} of the union"
+        findings.warn("B109", **where, found=found, expected=expected, fix=fix)
     return np.asarray((boxes[:, 3:] - boxes[:, :3]) * upright.spacing)
 
 

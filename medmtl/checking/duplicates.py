@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from medmtl.checking.opening import file_place
 from medmtl.config import Config
@@ -36,8 +37,14 @@ class Duplicates:
             case: of the cohort.
             voxels: channel -> digest of its voxels.
         """
+        own: dict[bytes, str] = {}
         for channel, digest in voxels.items():
             path = case.images[channel]
+            if own.setdefault(digest, channel) != channel:
+                found, fix = f"the same image as channel {own[digest]}", "name the channel's own image"
+                place = self._place(case, channel)
+                self._findings.reject("B020", **place, found=found, expected="an image per channel", fix=fix)
+                return
             first, earlier = self._first.setdefault(digest, (case, path))
             # one file in two rows is a rule of the table, which may be lifted, but not for two patients
             if first is case or (case.patient == first.patient and os.path.samefile(path, earlier)):
@@ -46,9 +53,12 @@ class Duplicates:
             report = self._findings.warn if case.patient == first.patient or together else self._findings.reject
             report(
                 "B020",
-                **file_place(case, self._config.cohort_of(case).columns[channel], path, self._folder),
+                **self._place(case, channel),
                 found=f"the same image as {first.line}",
                 expected="one row per image",
                 fix="remove one row, or give both the same patient",
             )
             return
+
+    def _place(self, case: Case, channel: str) -> dict[str, Any]:
+        return file_place(case, self._config.cohort_of(case).columns[channel], case.images[channel], self._folder)

@@ -57,6 +57,12 @@ class Known:
         name = os.path.relpath(path, checked.cohort.table.parent)
         return checked.sha256.get(name) in self._files or checked.voxels.get(name) in self._voxels
 
+    def has_case(self, case: Case, checked: Checked) -> bool:
+        """Whether a case's patient, or one of its images, is among them."""
+        return self.has_patient(case, checked.cohort) or any(
+            self.has_image(path, checked) for path in case.images.values()
+        )
+
     @cached_property
     def _by_table(self) -> dict[str, frozenset[str]]:
         return {table: frozenset(ids) for table, ids in self.patients.items()}

@@ -31,6 +31,7 @@ from medmtl.tasks.voxel import LabelTask, MapTask
 
 OUTLIER = 5.0  # times the median, or a fifth of it
 NOT_A_TIE = 0.49  # voxels from a centre up to which two ways of rounding give the same voxel
+ALIKE = 1.01  # of two voxel sizes, up to which resampling moves next to nothing
 PASTED = 64  # labels in a proposed map; more of them are no labels
 
 Sound = Sequence[tuple[Case, Fingerprint]]
@@ -183,16 +184,29 @@ def _lost_labels(
         for case, fingerprint in sound:
             if not isinstance(task, LabelTask | BoxTask) or name not in fingerprint.label_counts:
                 continue
-            path = case.files[task.columns[0]]
+            path, at = case.files[task.columns[0]], f"at {' x '.join(f'{size:g}' for size in spacing)} mm"
+            where = file_place(case, task.columns[0], path, folder)
+            if isinstance(task, BoxTask) and task.parts_are_lesions:
+                lesions, left = _lesions(path, task, fingerprint, spacing)
+                if left != lesions:
+                    found, expected = f"{lesions} lesions, {left} once resampled", f"as many {at}"
+                    findings.warn("B110", **where, found=found, expected=expected, fix="set a finer plan.spacing")
+                continue
             lost = _lost(path, fingerprint, fingerprint.label_places[name], spacing)
             if lost:
-                findings.warn(
-                    "B110",
-                    **file_place(case, task.columns[0], path, folder),
-                    found=f"{lost} lost by resampling",
-                    expected=f"a voxel of each at {' x '.join(f'{size:g}' for size in spacing)} mm",
-                    fix="set a finer plan.spacing",
-                )
+                found, expected = f"{lost} lost by resampling", f"a voxel of each {at}"
+                findings.warn("B110", **where, found=found, expected=expected, fix="set a finer plan.spacing")
+
+
+def _lesions(path: Path, task: BoxTask, fingerprint: Fingerprint, spacing: Sequence[float]) -> tuple[int, int]:
+    """How many connected parts a label has in its file and on the working grid, where these may differ: lost ones are
+    trained on as background, joined ones as one. The file is read again only if the grid is coarser."""
+    lesions, target = len(fingerprint.box_sizes_mm[task.name]), working_grid(fingerprint.grid, spacing)
+    coarser = any(new > ALIKE * own for new, own in zip(target.spacing, fingerprint.grid.spacing, strict=True))
+    if not coarser or not lesions:
+        return lesions, lesions
+    label = Volume(canonical(read_label(path)).array, fingerprint.grid)
+    return lesions, len(task.reference(to_grid(label, target, "nearest")))
 
 
 def _lost(

@@ -297,6 +297,12 @@ class _RowReader:
         if found is None:
             return None
         path, real = found
+        if self._images.get(real) == where["row"]:  # of another channel; a configuration has no column twice
+            wanted, fix = "an image per channel", "name the channel's own image; a case may lack an optional channel"
+            self._findings.reject(
+                "B020", **where, file=cell, found="the image of another channel", expected=wanted, fix=fix
+            )
+            return None
         first = self._images.setdefault(real, where["row"])
         # A row that repeats an id repeats its images too, mostly: that is one fault.
         if first != where["row"] and new_id and not self._layout.allow_shared_image:

@@ -170,6 +170,13 @@ class StepDataset(Dataset[Batch]):
             return name in prepared.labels
         return case.case_id in self.truths[name] and self.view.shows(prepared)
 
+    def _counts(self, name: str, label: npt.NDArray[Any]) -> bool:
+        """Whether any voxel of a sample counts: where none does, nobody labelled it, whatever its case has."""
+        if name in self.cache.preparation.maps:
+            return not np.isnan(label).all()
+        ignored = self.cache.preparation.ignored.get(name)
+        return ignored is None or bool((label != ignored).any())
+
     def _spoilt_by(self, name: str) -> frozenset[str]:
         """What would change the task's label: not a crop, where a sample stands for its case however it is cut."""
         own = frozenset(self.sensitive.get(name, ()))
@@ -186,6 +193,7 @@ class StepDataset(Dataset[Batch]):
                 targets[name] = encode(labels[name] if present[name] else np.zeros(shape, np.uint8))
                 if name in self.notes:
                     targets[name] = self.notes[name](targets[name], case)
+                present[name] = present[name] and self._counts(name, labels[name])
             else:
                 targets[name] = encode(self.truths[name].get(case.case_id))
             present[name] = present[name] and not self._spoilt_by(name) & draw.changes

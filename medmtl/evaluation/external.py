@@ -9,7 +9,7 @@ from pathlib import Path
 from medmtl import config as configuration
 from medmtl.build import build_tasks
 from medmtl.checking import Checked, check_cohort
-from medmtl.checking.known import inherited, whole_cohort
+from medmtl.checking.known import inherited, trained_on, whole_cohort
 from medmtl.config import Config
 from medmtl.errors import InputError
 from medmtl.evaluation.selection import Group, Selection, folds_of
@@ -131,6 +131,7 @@ def _overlap(runs: Sequence[RunFolder], checked: Checked) -> tuple[str, list[str
     manifests = [run.load_manifest() for run in runs]
     earlier = [record for manifest in manifests for record in inherited(manifest)]
     known, cohort = [*map(whole_cohort, manifests), *earlier], checked.cohort
+    taught = [*map(trained_on, manifests), *earlier]
     patients = sorted(
         {case.person for case in cohort.cases if any(record.has_patient(case, cohort) for record in known)}
     )
@@ -143,5 +144,7 @@ def _overlap(runs: Sequence[RunFolder], checked: Checked) -> tuple[str, list[str
     parts = [f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts if count]
     if parts:
         place = "the run's own cohort" + (", or in what its init.run had seen" if earlier else "")
-        return f"{' and '.join(parts)} of it in {place}", patients
+        learned = sum(any(record.has_case(case, checked) for record in taught) for case in cohort.cases)
+        trained = f"{learned} of its {len(cohort.cases)} cases were trained on" if learned else "none was trained on"
+        return f"{' and '.join(parts)} of it in {place}, and {trained}", patients
     return "", []

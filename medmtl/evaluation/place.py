@@ -8,14 +8,14 @@ from pathlib import Path
 
 from medmtl.checking.outputs import refuse_overwriting
 from medmtl.errors import InputError
-from medmtl.evaluation.score import FINDINGS, METRICS
+from medmtl.evaluation.score import CASES, FINDINGS, METRICS, PAGE
 from medmtl.evaluation.selection import SPLITS, parts_of
 from medmtl.evaluation.source import SOURCE
 from medmtl.inference.write import ACTIVATIONS, ANSWERS, TABLE, answer_folders
 from medmtl.run_folder import RunFolder
 from medmtl.run_place import refuse_links
 
-RESULTS = (METRICS, "cases.csv", ACTIVATIONS, FINDINGS, SOURCE, "report.html")  # beside masks, maps and boxes
+RESULTS = (METRICS, CASES, ACTIVATIONS, FINDINGS, SOURCE, PAGE)  # beside masks, maps and boxes
 
 
 def own_folder(runs: Sequence[RunFolder], run: str | Path, name: str) -> Path:

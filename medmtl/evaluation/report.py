@@ -14,7 +14,7 @@ from medmtl.data.formats.nifti import read_image, read_label
 from medmtl.evaluation import tables
 from medmtl.evaluation.conflict import conflict_pictures
 from medmtl.evaluation.pictures import Picture, draw, loss_curve, overlay
-from medmtl.evaluation.score import CONDITIONAL, FINDINGS, Scores
+from medmtl.evaluation.score import CONDITIONAL, FINDINGS, PAGE, Scores
 from medmtl.evaluation.scored_case import reference_mask
 from medmtl.evaluation.tables import Table, number
 from medmtl.files import read_json, write_atomic
@@ -70,7 +70,7 @@ def write_report(scores: Scores, runs: Sequence[RunFolder], *, share: bool = Fal
         notes=list(dict.fromkeys((scores.metrics["note"], CONDITIONAL, *_how(scores), *_left_out(scores)))),
         # a result that flatters is said as loudly as a fault
         flattered=scores.split == "train" or scores.metrics.get("external") is False,
-        alerts=_alerts(collapse, scores.metrics.get("unfinished", ())),
+        alerts=[*_strange(scores), *_alerts(collapse, scores.metrics.get("unfinished", ()))],
         share=share,
         summary=tables.summary_table(scores),
         sections=[_section(scores, name, share) for name in scores.tasks],
@@ -85,7 +85,7 @@ def write_report(scores: Scores, runs: Sequence[RunFolder], *, share: bool = Fal
         plan=tables.plan_table(first.load_plan()),
         versions=", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items()),
     )
-    path = scores.folder / "report.html"
+    path = scores.folder / PAGE
     write_atomic(path, page.encode())
     return path
 
@@ -119,6 +119,15 @@ def _how(scores: Scores) -> list[str]:
 def _left_out(scores: Scores) -> list[str]:
     skipped = scores.metrics.get("skipped")
     return [f"not scored, because this cohort has no such task: {', '.join(skipped)}"] if skipped else []
+
+
+def _strange(scores: Scores) -> list[str]:
+    """That another cohort's cases are not like those of the training."""
+    found = scores.metrics.get("outside_training")
+    if not found:
+        return []
+    places = ", ".join(f"{name} in {count}" for name, count in found["in"].items())
+    return [f"{found['cases']} of {scores.metrics['cases']} cases lie outside what the model was trained on: {places}"]
 
 
 def _alerts(collapse: Table, unfinished: Sequence[Mapping[str, Any]] = ()) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,7 +33,9 @@ from medmtl.tasks.base import CaseTask, Cell, ScoredCase, Task
 from medmtl.tasks.box_task import BoxTask
 from medmtl.tasks.voxel import LabelTask, VoxelTask
 
-METRICS = "metrics.json"
+logger = logging.getLogger(__name__)
+
+METRICS, CASES, PAGE = "metrics.json", "cases.csv", "report.html"
 MAX_ACTIVATIONS_BYTES = 1 << 28
 FINDINGS = "findings.json"  # of the check of another cohort
 CONDITIONAL = "intervals are conditional on the trained models"
@@ -108,7 +112,7 @@ def evaluate_selection(
     device: DeviceName = "auto",
     progress: Progress = silent,
 ) -> Scores:
-    """Predict and score; writes ``metrics.json``, ``cases.csv`` and masks into ``out``.
+    """Predict and score; writes ``metrics.json``, ``cases.csv`` and masks into ``out``, whose last evaluation goes.
 
     Raises:
         InputError: if a file changed since training.
@@ -120,6 +124,8 @@ def evaluate_selection(
     # a kill the masks are known as an evaluation's
     write_json(out / ACTIVATIONS, [])
     take_over(selection, out)
+    for name in (METRICS, CASES, PAGE):  # whose masks are replaced one by one from here on
+        (out / name).unlink(missing_ok=True)
     if selection.checked is not None:
         write_json(out / FINDINGS, [finding.to_json() for finding in selection.checked.findings])
     scored: dict[str, list[ScoredCase]] = {name: [] for name in selection.scored}
@@ -127,6 +133,7 @@ def evaluate_selection(
     rows: dict[str, dict[str, dict[str, Cell]]] = {}
     entries: list[dict[str, Any]] = []
     unfinished: list[dict[str, Any]] = []
+    outside: list[Sequence[str]] = []
     for number, group in enumerate(selection.groups):
         predictor = Predictor(group.models, device) if number else predictor
         unfinished += predictor.unfinished
@@ -136,6 +143,7 @@ def evaluate_selection(
             case = selection.cases[case_id]
             prediction = predictor.predict(case, with_reference=selection.checked is None)
             write_answers(prediction, out)
+            outside.append(prediction.outside_training)
             found = score_case(selection, case, prediction, group.fold_number, reference, fitted)
             _collect(scored, found)
             _extend(moved, moved_cases(fitted, found, prediction, prediction.at_reference))
@@ -145,13 +153,14 @@ def evaluate_selection(
             )
             rows[case_id] = _row(selection.scored, case, group.fold_cell, found)
             progress("evaluate", len(rows), selection.total)
-    scores = _scores(_telling(selection, unfinished), scored, moved, out)
+    told = {"unfinished": unfinished, "outside_training": _outside(selection, outside)}
+    scores = _scores(_telling(selection, told), scored, moved, out)
     for name, cases in scores.cases.items():
         for entry in cases:
-            told = {**entry.scores, **entry.reference}
-            rows[entry.case_id][name].update({f"{name}/{key}": value for key, value in told.items()})
+            own = {**entry.scores, **entry.reference}
+            rows[entry.case_id][name].update({f"{name}/{key}": value for key, value in own.items()})
     write_json(out / METRICS, scores.metrics)
-    write_table(_joined([list(row.values()) for row in rows.values()]), out / "cases.csv")
+    write_table(_joined([list(row.values()) for row in rows.values()]), out / CASES)
     write_json(out / ACTIVATIONS, entries)
     return scores
 
@@ -197,13 +206,28 @@ def load_scores(selection: Selection, folder: Path) -> Scores:
             _collect(scored, found)
             _extend(moved, moved_cases(fitted, found, results, entries[case_id].get("at_reference", {})))
     # what is told is how far the models were that answered: they may be trained to their end by now
-    told = read_json(folder / METRICS, limit_bytes=MAX_ACTIVATIONS_BYTES).get("unfinished", ())
+    written = read_json(folder / METRICS, limit_bytes=MAX_ACTIVATIONS_BYTES)
+    told = {key: written.get(key) for key in ("unfinished", "outside_training")}
     return _scores(_telling(selection, told), scored, moved, folder)
 
 
-def _telling(selection: Selection, unfinished: Sequence[Mapping[str, Any]]) -> Selection:
-    """The selection, with how far the models were that are not trained to their end."""
-    return replace(selection, facts={**selection.facts, "unfinished": list(unfinished)}) if unfinished else selection
+def _telling(selection: Selection, told: Mapping[str, Any]) -> Selection:
+    """The selection, with how far the models were that are not trained to their end, and what they met first here."""
+    return replace(selection, facts={**selection.facts, **{key: value for key, value in told.items() if value}})
+
+
+def _outside(selection: Selection, found: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """How many cases of another cohort lie outside what the model was trained on, and in what; warned about."""
+    strange = [names for names in found if names]
+    if selection.checked is None or not strange:
+        return {}
+    counts = Counter(name for names in strange for name in names)
+    logger.warning(
+        "[B162] %d of %d cases lie outside what the model was trained on (%s): low scores may be the units' fault or "
+        "the scanner's",
+        len(strange), len(found), ", ".join(f"{name} in {count}" for name, count in counts.items()),
+    )  # fmt: skip
+    return {"cases": len(strange), "in": dict(counts)}
 
 
 def _scores(

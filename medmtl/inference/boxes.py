@@ -13,6 +13,10 @@ from monai.data.box_utils import non_max_suppression
 from medmtl.data.volume import Grid
 from medmtl.tasks.box_task import SAME_LESION, Corners, FoundBox
 
+APART = 0.25  # of a box's size, by which two windows may see its centre apart
+LEAST_APART = 2.0  # voxels
+TOUCHING = 1.0  # voxel from a window's edge, within which a box reaches it
+
 
 def moved(found_M7: torch.Tensor, start: Sequence[int]) -> torch.Tensor:
     """Boxes of a window in voxels of what it was cut from; rows with a score of 0 fall away.
@@ -26,10 +30,12 @@ def moved(found_M7: torch.Tensor, start: Sequence[int]) -> torch.Tensor:
 
 
 def in_the_core(found_M7: torch.Tensor, place: Sequence[slice], size: Sequence[int], overlap: float) -> torch.Tensor:
-    """Boxes whose centre does not lie in the half of an overlap that the next window sees better.
+    """Boxes whose centre does not lie far inside the half of an overlap that the next window sees better.
 
     A lesion that a window's edge cuts would leave the box of a part, which the whole one does not suppress. The edges
-    of the scan cut nothing.
+    of the scan cut nothing. How far is a quarter of the box, or two voxels if that is more, where it does not reach the
+    window's edge: two windows see a lesion's centre a little apart, and of one that lies between them neither box may
+    be lost for the other's sake.
 
     Args:
         found_M7: in voxels of the scan.
@@ -38,14 +44,23 @@ def in_the_core(found_M7: torch.Tensor, place: Sequence[slice], size: Sequence[i
         overlap: share of a window that the next one covers.
     """
     centre_M3 = (found_M7[:, :3] + found_M7[:, 3:6]) / 2
+    apart_M3 = ((found_M7[:, 3:6] - found_M7[:, :3]) * APART).clamp(min=LEAST_APART)
     kept = torch.ones(len(found_M7), dtype=torch.bool)
     for axis, (window, extent) in enumerate(zip(place, size, strict=True)):
         length = window.stop - window.start
         margin = (length - max(1, int(length * (1 - overlap)))) / 2
+        low_M, middle_M, high_M, apart_M = (
+            found_M7[:, axis],
+            centre_M3[:, axis],
+            found_M7[:, 3 + axis],
+            apart_M3[:, axis],
+        )
         if window.start > 0:
-            kept &= ~(centre_M3[:, axis] < window.start + margin)
+            cut_M = low_M < window.start + TOUCHING
+            kept &= ~(middle_M < window.start + margin - apart_M * ~cut_M)
         if window.stop < extent:
-            kept &= ~(centre_M3[:, axis] > window.stop - margin)
+            cut_M = high_M > window.stop - TOUCHING
+            kept &= ~(middle_M > window.stop - margin + apart_M * ~cut_M)
     return found_M7[kept]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +220,8 @@ def case_of_files(
     By default it is named by its first channel's file.
 
     Raises:
-        InputError: if a channel is missing or unknown, or a file does not exist, or is no path.
+        InputError: if a channel is missing or unknown, a file does not exist or is no path, or two channels are one
+            file (B020).
     """
     if not isinstance(images, Mapping):
         wanted = ", ".join(f"{name!r}: FILE" for name in channels)
@@ -236,6 +238,9 @@ def case_of_files(
     for path in paths.values():
         if not os.path.isfile(path):  # which, unlike a path's own, does not fail for a name that is too long
             raise InputError(f"{path} is no file")
+    for (name, path), (other, its) in combinations(paths.items(), 2):
+        if os.path.samefile(path, its):
+            raise InputError(f"the channels {name} and {other} are one file, {path}", code="B020")
     return _case(paths, _stem(next(iter(paths.values()))) if case_id is None else case_id, cells or {})
 
 

@@ -337,8 +337,9 @@ class Predictor:
     def _outside(self, prepared: Prepared) -> tuple[str, ...]:
         """What lies outside the range that the folds together were trained on."""
         outside = []
-        for name, value in observed_range(prepared, self.channels).items():
-            ranges = [member.plan.training_range[name] for member in self._members]
-            if not is_alike(value, min(low for low, _ in ranges), max(high for _, high in ranges)):
+        for name, value in observed_range(prepared, self.channels, self.plan.intensities).items():
+            # what a run of an earlier version did not note is not compared
+            ranges = [found for member in self._members if (found := member.plan.training_range.get(name)) is not None]
+            if ranges and not is_alike(value, min(low for low, _ in ranges), max(high for _, high in ranges)):
                 outside.append(name)
         return tuple(outside)

@@ -22,6 +22,7 @@ from medmtl.tasks.voxel import LabelTask, MapTask
 logger = logging.getLogger(__name__)
 
 TABLE = "predictions.csv"
+FIRST_COLUMN = b"case_id"  # of TABLE
 ACTIVATIONS = "activations.json"  # of an evaluation: of the case tasks; with the masks its page can be written again
 ANSWERS = {"masks": ".nii.gz", "maps": ".nii.gz", "boxes": ".csv"}  # folder of answers -> what their names end in
 ENDS = [f"{axis}_{end}" for end in ("min", "max") for axis in "xyz"]
@@ -36,8 +37,9 @@ def open_output(out: Path) -> None:
     names the model of each row, lists what was predicted last. Masks of other cases stay where they are.
 
     Raises:
-        InputError: B042 if the folder holds an evaluation, or ``masks``, ``maps`` or ``boxes`` that were not written
-            here, B165 if one of these is a link, or ``out`` is a run, lies in one, or holds the folds of one.
+        InputError: B042 if the folder holds an evaluation, another table of the name ``predictions.csv``, or ``masks``,
+            ``maps`` or ``boxes`` that were not written here; B165 if one of these is a link, or ``out`` is a run, lies
+            in one, or holds the folds of one.
     """
     refuse_run(out)
     refuse_links(out, answer_folders(out))
@@ -53,6 +55,12 @@ def open_output(out: Path) -> None:
                 "choose another folder",
                 code="B042",
             )
+    if (out / TABLE).is_file() and not _is_predictions(out / TABLE):
+        raise InputError(
+            f"{out} holds a {TABLE} that medmtl did not write, since case_id is not its first column; choose another "
+            "folder",
+            code="B042",
+        )
     make_private_folder(out)
 
 
@@ -187,7 +195,7 @@ class PredictionTable:
             return
         if not self._rows:
             lost = 0 if cases is None else self._count_others(cases)
-            write_atomic(self._path, b"case_id\n")
+            write_atomic(self._path, FIRST_COLUMN + b"\n")
             self._written = time.monotonic()
             if lost:
                 logger.warning(
@@ -229,6 +237,13 @@ class PredictionTable:
     def is_empty(self) -> bool:
         """Whether no row was added."""
         return not self._rows
+
+
+def _is_predictions(table: Path) -> bool:
+    """Whether a file begins as every table of predictions; an empty one is nobody's loss."""
+    with table.open("rb") as file:
+        begin = file.read(len(FIRST_COLUMN))
+    return begin in (b"", FIRST_COLUMN)
 
 
 def _without(rows: Sequence[dict[str, str]], cases: Collection[str]) -> list[dict[str, str]]:

@@ -9,6 +9,7 @@ from monai.data.box_utils import box_iou
 from torch.nn import functional
 
 CANDIDATES = 4  # of each group, as in nnDetection
+PAIRS = 1 << 22  # of a lesion and an anchor that are compared at once; some 54 bytes each
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss, as in RetinaNet
 BETA = 1 / 9  # where smooth L1 turns linear, as in MONAI's detection example
 CODER = BoxCoder((1.0,) * 6)
@@ -30,7 +31,8 @@ def matched(box_M6: torch.Tensor, anchors_N7: torch.Tensor) -> torch.Tensor:
 
     Adaptive training sample selection (Zhang et al. 2020, https://arxiv.org/abs/1912.02424), by MONAI's matcher: of the
     four anchors of each group that lie nearest to a lesion, those whose overlap reaches the mean plus one standard
-    deviation of all its candidates'. That may be none, so a lesion also gets the anchor that overlaps it most.
+    deviation of all its candidates', and is not 0. That may be none, so a lesion also gets the anchor that overlaps it
+    most. Lesions are taken some at a time, or the memory of a step would grow with the lesions that it meets.
 
     Args:
         box_M6: lesions, none of them empty; there may be none.
@@ -39,12 +41,23 @@ def matched(box_M6: torch.Tensor, anchors_N7: torch.Tensor) -> torch.Tensor:
     if not len(box_M6):
         return torch.full((len(anchors_N7),), -1, dtype=torch.long, device=anchors_N7.device)
     sizes = torch.unique_consecutive(anchors_N7[:, 6], return_counts=True)[1].tolist()
-    overlap_MN, lesion_N = _Matcher().compute_matches(box_M6, anchors_N7[:, :6], sizes, 1)
-    best = overlap_MN.max(dim=1)
+    lesion_N = torch.full((len(anchors_N7),), -1, dtype=torch.long, device=anchors_N7.device)
+    reached_N = anchors_N7.new_zeros(len(anchors_N7))  # overlap with the lesion that an anchor has
+    best: list[tuple[torch.Tensor, torch.Tensor]] = []  # of each lesion the largest overlap, and whose
+    first = 0
+    for some_M6 in torch.split(box_M6, max(1, PAIRS // len(anchors_N7))):
+        overlap_MN, own_N = _Matcher().compute_matches(some_M6, anchors_N7[:, :6], sizes, 1)
+        best.append(overlap_MN.max(dim=1))
+        own_overlap_N = overlap_MN.gather(0, own_N.clamp(min=0)[None])[0]
+        nearer_N = (own_N >= 0) & (own_overlap_N > reached_N)
+        lesion_N = torch.where(nearer_N, own_N + first, lesion_N)
+        reached_N = torch.where(nearer_N, own_overlap_N, reached_N)
+        first += len(some_M6)
+    value_M, index_M = (torch.cat(parts) for parts in zip(*best, strict=True))
     # the smallest overlap is written first, so that of two lesions with one best anchor the better one keeps it
-    for lesion in torch.argsort(best.values, stable=True).tolist():
-        if best.values[lesion] > 0:
-            lesion_N[best.indices[lesion]] = lesion
+    for lesion in torch.argsort(value_M, stable=True).tolist():
+        if value_M[lesion] > 0:
+            lesion_N[index_M[lesion]] = lesion
     return lesion_N
 
 

@@ -14,7 +14,7 @@ ErrorKind = Literal["l1", "l2", "l1_ssim"]
 
 
 def voxel_error_loss(
-    predicted_BDHW: torch.Tensor, target_BDHW: torch.Tensor, kind: ErrorKind, data_range: float
+    predicted_BDHW: torch.Tensor, target_BDHW: torch.Tensor, kind: ErrorKind, data_range: float, zero: float = 0.0
 ) -> torch.Tensor:
     """Mean error of the voxels that count, per sample.
 
@@ -31,7 +31,8 @@ def voxel_error_loss(
         predicted_BDHW: of any floating type; computed in fp32.
         target_BDHW: NaN where no value counts.
         kind: of error.
-        data_range: of SSIM, in the unit of the values.
+        data_range: of SSIM, on the scale of the values.
+        zero: of SSIM, which depends on where 0 is: the value that stands for it.
 
     Returns:
         Loss per sample, shape (B,), fp32; 0 where no voxel counts.
@@ -44,14 +45,14 @@ def voxel_error_loss(
     error_BDHW = error_BDHW.square() if kind == "l2" else error_BDHW.abs()
     loss_B = error_BDHW.flatten(1).sum(1) / counted_BDHW.flatten(1).sum(1).clamp(min=1)
     if kind == "l1_ssim":
-        similar_BDHW, centre_BDHW = local_ssim(predicted_BDHW, target_BDHW, counted_BDHW, data_range)
+        similar_BDHW, centre_BDHW = local_ssim(predicted_BDHW, target_BDHW, counted_BDHW, data_range, zero)
         missing_B = ((1 - similar_BDHW) * centre_BDHW).flatten(1).sum(1)
         loss_B = loss_B + missing_B / centre_BDHW.flatten(1).sum(1).clamp(min=1)
     return loss_B
 
 
 def local_ssim(
-    x_BDHW: torch.Tensor, y_BDHW: torch.Tensor, counted_BDHW: torch.Tensor, data_range: float
+    x_BDHW: torch.Tensor, y_BDHW: torch.Tensor, counted_BDHW: torch.Tensor, data_range: float, zero: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """SSIM of every window that lies inside the volume, and whether its centre counts.
 
@@ -66,6 +67,7 @@ def local_ssim(
         x_BDHW, y_BDHW: finite.
         counted_BDHW: bool.
         data_range: above 0.
+        zero: the value from which mx and my are counted.
     """
     size = [min(WINDOW, n - 1 + n % 2) for n in x_BDHW.shape[1:]]
 
@@ -75,6 +77,7 @@ def local_ssim(
     mx, my = mean(x_BDHW), mean(y_BDHW)
     vx, vy = mean(x_BDHW.square()) - mx.square(), mean(y_BDHW.square()) - my.square()
     cxy = mean(x_BDHW * y_BDHW) - mx * my
+    mx, my = mx - zero, my - zero
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
     similar = (2 * mx * my + c1) * (2 * cxy + c2) / ((mx.square() + my.square() + c1) * (vx + vy + c2))
     inner = tuple(slice(n // 2, length - n // 2) for n, length in zip(size, x_BDHW.shape[1:], strict=True))

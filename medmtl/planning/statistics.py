@@ -50,7 +50,7 @@ def with_statistics(
     fitted = {name: learned(task, truths[name], tasks, plan) for name, task in tasks.items()}
     seen: dict[str, list[float]] = {}
     for case in cases:
-        for name, value in observed_range(case, plan.preparation.channels).items():
+        for name, value in observed_range(case, plan.preparation.channels, intensities).items():
             seen.setdefault(name, []).append(value)
     return replace(
         plan,
@@ -74,12 +74,17 @@ def learned(task: Task, truths: Sequence[Any], tasks: Mapping[str, Task], plan: 
     return {**found, **task.at_spacing(plan.preparation.spacing)} if isinstance(task, BoxTask) else found
 
 
-def observed_range(case: CaseFacts | Prepared, channels: Sequence[str]) -> dict[str, float]:
-    """What is compared with the training range: native voxel size per axis and the 99.5th percentile of
-    each channel that the case has."""
+def observed_range(
+    case: CaseFacts | Prepared, channels: Sequence[str], intensities: Sequence[Intensity]
+) -> dict[str, float]:
+    """What is compared with the training range: native voxel size per axis, and of each channel that the case has the
+    99.5th percentile, and of a CT channel, whose air tells a lost intercept, the 0.5th."""
     sizes = dict(zip(("spacing_0", "spacing_1", "spacing_2"), sorted(case.native.spacing), strict=True))
     held = [(channel, own) for channel, own in zip(channels, case.statistics, strict=True) if own]
-    return {**sizes, **{f"intensity_{channel}": float(own["p995"]) for channel, own in held}}
+    high = {f"intensity_{channel}": float(own["p995"]) for channel, own in held}
+    ct = {channel for channel, intensity in zip(channels, intensities, strict=True) if intensity.kind == "ct"}
+    low = {f"intensity_low_{channel}": float(own["p005"]) for channel, own in held if channel in ct}
+    return {**sizes, **high, **low}
 
 
 def _intensity(

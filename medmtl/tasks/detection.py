@@ -168,7 +168,7 @@ class Detection(BoxTask):
         return BoxResult(boxes=tuple(sorted(kept, key=lambda box: -box.score)[:MOST_BOXES]))
 
     def box_scores(self, result: BoxResult, truth: Sequence[Corners]) -> dict[str, float | None]:
-        """``found``, the lesions that some box overlaps by 0.1 or more, and their share, ``sensitivity``."""
+        """``found``, the lesions that a box of their own overlaps by 0.1 or more, and their share, ``sensitivity``."""
         case = _detected(result, truth, "", 0)
         found = float(hits(case.box_N6, case.score_N, case.truth_M6, FROC_IOU).sum())
         return {"found": found, "sensitivity": found / len(truth) if truth else None}

@@ -173,10 +173,11 @@ class VoxelRegression(MapTask):
     def loss(self, output: Any, target: torch.Tensor) -> torch.Tensor:
         """The declared error on the head's scale at every supervised level, shape (B,)."""
         low, high = self.options.range or (0.0, self.fitted.get("data_range", 1.0))
-        data_range = (high - low) / self.fitted.get("spread", 1.0)
+        spread = self.fitted.get("spread", 1.0)
+        data_range, zero = (high - low) / spread, -self.fitted.get("median", 0.0) / spread
 
         def level(predicted_BCDHW: torch.Tensor, level_BDHW: torch.Tensor) -> torch.Tensor:
-            return voxel_error_loss(predicted_BCDHW[:, 0], level_BDHW, self.options.loss, data_range)
+            return voxel_error_loss(predicted_BCDHW[:, 0], level_BDHW, self.options.loss, data_range, zero)
 
         with torch.autocast(target.device.type, enabled=False):
             return deep_supervision(level, output, target)

@@ -120,6 +120,8 @@ def collapse_check(
 ) -> dict[str, dict[str, Any]]:
     """Judge every case head with at least ten labelled training cases; early, if it trained in half of the steps.
 
+    A task that can answer only when the training is finished is not judged before.
+
     The weights are those in training; the cases are the first 192 of the training fold, not augmented. The training
     goes on as if nothing had been: no weight, no buffer, no random number changes.
 
@@ -130,7 +132,7 @@ def collapse_check(
     """
     learner = session.learner
     judged = learner.times.mostly(early) if early else tuple(learner.tasks)
-    tasks = {name: task for name in judged if isinstance(task := learner.tasks[name], CaseTask)}
+    tasks = {name: task for name in judged if isinstance(task := learner.tasks[name], CaseTask) and task.is_finished}
     if not tasks:
         return {}
     with looking(learner.model, average=None), torch.random.fork_rng(devices=[]):

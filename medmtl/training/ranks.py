@@ -222,5 +222,5 @@ class JointStep:
         if not parts:
             return {}
         values = self.ranks.sum(torch.stack([part.detach() for part in parts.values()]))
-        # the value of all samples with the graph of those here
-        return {name: part + (value - part.detach()) for (name, part), value in zip(parts.items(), values, strict=True)}
+        # the value of all samples with the graph of those here; exactly 0 is added, so that all have the same bits
+        return {name: (part - part.detach()) + value for (name, part), value in zip(parts.items(), values, strict=True)}

@@ -30,7 +30,7 @@ from medmtl.run_place import refuse_place, refuse_taken
 from medmtl.tasks.base import Task
 from medmtl.training.ranks import refuse_too_many
 from medmtl.training.room import DiskNeed, predict_disk, refuse_full_disk, refuse_small_shared_memory
-from medmtl.training.transfer import Initial, refuse_leak, seen_by, take_trunk
+from medmtl.training.transfer import Initial, refuse_leak, refuse_other_order, seen_by, take_trunk
 
 FoldName = int | Literal["none"]
 
@@ -202,6 +202,7 @@ def _donor(ready: Ready, fold: FoldName) -> tuple[RunFolder, list[Known]] | None
     place = ready.config.init.run
     # a cross-validated donor is one run per fold, of which the same one held out the same cases
     donor = RunFolder.open(own if (own := place / f"fold-{fold}").is_dir() else place)
+    refuse_other_order(donor, tuple(ready.config.cohort.columns))
     held_out = {*(case.case_id for case in ready.members(fold)[1]), *ready.splits.test}
     seen = seen_by(donor)
     refuse_leak(donor, seen, [case for case in ready.checked.cohort.cases if case.case_id in held_out], ready.checked)

@@ -82,6 +82,27 @@ def take_trunk(donor: RunFolder, model: MultiTaskModel) -> Initial:
     return Initial(matched, record)
 
 
+def refuse_other_order(donor: RunFolder, channels: Sequence[str]) -> None:
+    """Refuse channels that stand at other places in the donor: its first convolution would take one for another.
+
+    Args:
+        donor: the other run.
+        channels: this run's, in input order.
+
+    Raises:
+        InputError: B141, naming the first one.
+    """
+    theirs = donor.load_plan().preparation.channels
+    for place, name in enumerate(channels):
+        if name in theirs and theirs.index(name) != place:
+            raise InputError(
+                f"channel {name} is number {place + 1} here and number {theirs.index(name) + 1} in init.run "
+                f"{donor.path.name}, whose weights go by number; write cohort.channels in its order, "
+                f"{', '.join(theirs)}",
+                code="B141",
+            )
+
+
 def seen_by(donor: RunFolder) -> list[Known]:
     """What a donor was trained on, and what those had seen from whose trunks it comes; nothing twice.
 
@@ -108,7 +129,7 @@ def refuse_leak(donor: RunFolder, seen: Sequence[Known], held_out: Sequence[Case
     Raises:
         InputError: names the first cases.
     """
-    known = [case for case in held_out if any(_is_known(case, record, checked) for record in seen)]
+    known = [case for case in held_out if any(record.has_case(case, checked) for record in seen)]
     if known:
         shown = named([case.case_id for case in known[:SHOWN]], [case.row for case in known[:SHOWN]])
         through = ", or a run that it comes from," if len(seen) > 1 else ""
@@ -138,7 +159,3 @@ def _first_norm(name: str) -> str:
 
 def _fits(own: torch.Tensor, other: torch.Tensor) -> bool:
     return own.shape == other.shape and own.dtype == other.dtype
-
-
-def _is_known(case: Case, seen: Known, checked: Checked) -> bool:
-    return seen.has_patient(case, checked.cohort) or any(seen.has_image(path, checked) for path in case.images.values())

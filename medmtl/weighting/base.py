@@ -69,6 +69,7 @@ class Weighting(nn.Module, ABC):
     Options: ClassVar[type[WeightingOptions]]
     needs: ClassVar[Literal["losses", "gradients", "second forward"]] = "losses"
     positive_losses: ClassVar[bool] = False
+    weighs_alone: ClassVar[bool] = True  # False where a task that is alone in a step always has weight 1
 
     def __init__(self, options: WeightingOptions, tasks: Sequence[str]) -> None:
         super().__init__()

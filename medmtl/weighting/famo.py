@@ -40,6 +40,7 @@ class Famo(LossMethod):
     Options = FamoOptions
     needs = "second forward"
     positive_losses = True
+    weighs_alone = False
 
     def __init__(self, options: WeightingOptions, tasks: Sequence[str]) -> None:
         super().__init__(options, tasks)

@@ -21,6 +21,7 @@ class GeometricMean(LossMethod):
     kind = "gls"
     Options = WeightingOptions
     positive_losses = True
+    weighs_alone = False
 
     def weigh(self, losses: Mapping[str, torch.Tensor]) -> Mapping[str, float]:
         """The derivatives of the geometric mean."""

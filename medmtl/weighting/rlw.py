@@ -19,6 +19,7 @@ class RandomWeights(LossMethod):
 
     kind = "rlw"
     Options = WeightingOptions
+    weighs_alone = False
 
     def weigh(self, losses: Mapping[str, torch.Tensor]) -> Mapping[str, float]:
         """Weights drawn now."""

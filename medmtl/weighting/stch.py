@@ -29,8 +29,9 @@ class Stch(LossMethod):
 
     Lin et al. 2024, https://arxiv.org/abs/2402.19078, with the reference point 0, the least that a positive loss can
     be, and the preferences 1 / n_t; n_t, the nadir, is the task's mean loss in the last epoch of the warm-up. A task
-    that was not seen there is measured by its first loss. The factor K makes it as steep as the sum of losses. The
-    first step after the warm-up still has equal weights, because an epoch's end is known when the next has begun.
+    that was not seen there is measured by its first loss. The factor K makes it as steep as the sum of L_t / n_t, so
+    that weights are large where nadirs are small. The first step after the warm-up still has equal weights, because an
+    epoch's end is known when the next has begun.
     """
 
     kind = "stch"

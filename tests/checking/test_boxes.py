@@ -101,6 +101,20 @@ def test_a_lesion_that_is_lost_by_resampling_is_told(tmp_path: Path) -> None:
     assert [(f.code, f.row) for f in nodules.findings() if f.code == "B110" and "7" in str(f.found)] == [("B110", 3)]
 
 
+@pytest.mark.covers("B110")
+def test_lesions_of_one_value_that_resampling_loses_or_joins_are_told(tmp_path: Path) -> None:
+    nodules = Nodules(tmp_path)
+    nodules.organ = NODULES.replace("}", ", components: true}")
+    assert nodules.findings() == []
+    array = (lesions(1) > 0).astype(np.uint8)
+    array[1, 0, 5] = 1  # a third lesion, of one voxel
+    nodules.nodules(1, array)
+    assert nodules.findings() == []
+    nodules.plan += "  spacing: [4, 1.6, 2.5]\n"
+    found = {f.row: f.found for f in nodules.findings() if f.code == "B110"}
+    assert found[3] == "3 lesions, 1 once resampled"
+
+
 @pytest.mark.covers("B108")
 def test_one_value_in_several_parts_is_doubted_unless_parts_are_lesions(tmp_path: Path) -> None:
     nodules = Nodules(tmp_path)

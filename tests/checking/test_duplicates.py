@@ -88,3 +88,16 @@ def test_constant_images_are_not_called_one(folder: Folder) -> None:
     for index in (0, 1):
         folder.save(f"t2_{index}", np.ones(SHAPE, np.float32))
     assert folder.findings() == []
+
+
+@pytest.mark.covers("B020")
+def test_one_image_is_not_two_channels_of_a_case(folder: Folder) -> None:
+    folder.rows[3]["t2"] = folder.rows[3]["t1"]
+    finding = folder.only()
+    assert (finding.code, finding.severity, finding.row, finding.column) == ("B020", "reject", 5, "t2")
+    assert finding.found == "the image of another channel"
+    folder.rows[3]["t2"] = "t2_3.nii.gz"
+    shutil.copy(folder.path / "t1_3.nii.gz", folder.path / "t2_3.nii.gz")
+    finding = folder.only()
+    assert (finding.code, finding.severity, finding.row, finding.file) == ("B020", "reject", 5, "t2_3.nii.gz")
+    assert finding.found == "the same image as channel t1"

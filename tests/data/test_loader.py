@@ -13,10 +13,11 @@ from medmtl.data.augmentation import Augmentation
 from medmtl.data.batch import Batch
 from medmtl.data.case import Case
 from medmtl.data.covariates import NumberCovariate
+from medmtl.data.loader import StepDataset
 from medmtl.data.prepared import Intensity, Prepared
 from medmtl.data.view import View
 from medmtl.data.workers import make_loader
-from tests.data.loading import CASES, CPU, EVERYTHING, SHAPE, SIZE, TRUTHS, Made, made_cohort, make
+from tests.data.loading import CASES, CPU, EVERYTHING, SHAPE, SIZE, TRUTHS, Made, MadeCache, made_cohort, make
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +234,27 @@ def test_covariates_travel_with_their_cases_and_change_nothing_else(cohort: Made
         assert bare.covariates_BN.shape == (2, 0)
         assert_equal(Batch(step, {"case": replace(view, covariates_BN=bare.covariates_BN)}), without)
     assert torch.equal(with_them.plain(1)[0].views["case"].covariates_BN, torch.tensor([[-1.0, 0.0]]))
+
+
+def test_a_sample_of_which_no_voxel_counts_is_not_labelled(cohort: Made) -> None:
+    for value, ignored in ((1, {}), (1, {"organ": 1}), (2, {"organ": 1})):
+        cache = MadeCache(cohort[1].folder, replace(cohort[1].preparation, ignored=ignored))
+        dataset = make((cohort[0], cache))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(StepDataset, "_window", with_labels_of(StepDataset._window, value))
+            (view,) = dataset[0].views.values()
+        expected = [case_id != "c4" and ignored.get("organ") != value for case_id in view.case_ids]
+        assert view.present["organ"].tolist() == expected
+
+
+def with_labels_of(window: Any, value: int) -> Any:
+    """What cuts a sample, whose labels all have one value."""
+
+    def cut(*given: Any) -> Any:
+        image, labels = window(*given)
+        return image, {name: np.full_like(label, value) for name, label in labels.items()}
+
+    return cut
 
 
 def test_what_a_row_says_of_a_target_is_added_after_the_cache(cohort: Made) -> None:

@@ -268,9 +268,30 @@ def test_a_patient_or_an_image_of_the_runs_own_cohort_is_refused(
     assert main([*command, "--allow-overlap"]) == 0
     body = metrics_of(out)
     assert body["external"] is False
-    assert body["note"] == "not external: 1 patient of it in the run's own cohort"
+    assert body["note"] == (
+        "not external: 1 patient of it in the run's own cohort, and 1 of its 10 cases were trained on"
+    )
     assert '<p class="warning">Not external: ' in (out / "report.html").read_text()
     assert "not external" in capsys.readouterr().out
+
+
+@pytest.mark.covers("B162")
+def test_cases_unlike_those_of_the_training_are_told_of(
+    run: Path, oslo: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = oslo.rename(oslo.with_name("bright.yaml"))
+    for row in rows_in(config)[:3]:
+        image = nib.Nifti1Image.from_filename(oslo.parent / row["scan"])
+        brighter = 20 * np.asarray(image.dataobj).astype(np.float32)
+        nib.Nifti1Image(brighter, image.affine, image.header).to_filename(oslo.parent / row["scan"])
+    (scores,) = medmtl.evaluate(run, config=config, device="cpu").values()
+    found = metrics_of(scores.folder)["outside_training"]
+    assert found["in"]["intensity_image"] == 3 <= found["cases"]
+    assert f"[B162] {found['cases']} of 10 cases lie outside what the model was trained on" in caplog.text
+    page = scores.folder / "report.html"
+    before = page.read_bytes()
+    assert "intensity_image in 3" in before.decode()
+    assert medmtl.report(run, config=config) == page and page.read_bytes() == before
 
 
 def test_the_runs_own_cohort_is_no_external_one(run: Path, tiny_cohort: Path) -> None:

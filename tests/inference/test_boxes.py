@@ -41,6 +41,14 @@ def test_what_a_window_cuts_is_left_to_the_next_one() -> None:
     assert len(in_the_core(part, first, (8, 8, 8), 0.5))
 
 
+def test_a_lesion_whose_centre_two_windows_see_apart_is_kept_once() -> None:
+    first, second = (slice(0, 32), slice(0, 8), slice(0, 8)), (slice(16, 48), slice(0, 8), slice(0, 8))
+    for x, y in ((24.3, 23.8), (23.8, 24.3), (25.9, 22.1)):  # of a box of 8 voxels, either side of the plane at 24
+        seen = [torch.tensor([[centre - 4, 2, 2, centre + 4, 6, 6, 0.9]]) for centre in (x, y)]
+        kept = [in_the_core(box, place, (48, 8, 8), 0.5) for box, place in zip(seen, (first, second), strict=True)]
+        assert len(joined(kept, (48, 8, 8))) == 1
+
+
 def test_of_one_lesion_the_best_box_stays_inside_the_scan() -> None:
     near = torch.tensor([[-2.0, 0, 0, 4, 4, 4, 0.6]])
     rest = torch.tensor([[0.0, 0, 0, 4, 4, 4, 0.8], [6, 6, 6, 12, 9, 9, 0.3], [-4, 0, 0, -1, 2, 2, 0.9]])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from medmtl import api
+from medmtl.errors import InputError
 
 
 def ids(table: Path) -> list[str]:
@@ -32,9 +33,25 @@ def test_rows_of_cases_that_are_not_predicted_again_are_told_of(
     assert told(*reversed(images)) == []
     assert told(images[2]) == [("WARNING", f"2 earlier rows of {table} were {more}")]
     assert told(images[0]) == [("WARNING", f"1 earlier row of {table} was {more}")]
-    table.write_text("x" * 200_000)  # no table, by its longest cell
+    table.write_text("case_id" + "x" * 200_000)  # no table, by its longest cell
     assert told(images[0]) == []
     caplog.clear()
     for _ in range(2):
         api.load(trained_run, device="cpu").predict(images[1], case_id="b").save(table.parent)
     assert ids(table) == ["a", "b"] and "earlier row" not in caplog.text
+
+
+@pytest.mark.covers("B042")
+def test_somebody_s_table_of_that_name_is_not_written_over(
+    tiny_cohort: Path, trained_run: Path, tmp_path: Path
+) -> None:
+    image, table = tiny_cohort.parent / "images" / "case_000.nii.gz", tmp_path / "predictions.csv"
+    table.write_text("patient,months_of_reading\np1,3\n")
+    for call in (
+        lambda: api.predict(trained_run, image, tmp_path, device="cpu"),
+        lambda: api.load(trained_run, device="cpu").predict(image, case_id="b").save(tmp_path),
+    ):
+        with pytest.raises(InputError, match="case_id is not its first column") as caught:
+            call()
+        assert caught.value.code == "B042"
+    assert table.read_text().startswith("patient,") and [path.name for path in tmp_path.iterdir()] == [table.name]

@@ -184,6 +184,16 @@ def test_channels_from_python_must_be_the_models(images: list[Path]) -> None:
         case_of_files({"ed": images[0], "t1": images[1]}, TWO, "x")
 
 
+@pytest.mark.covers("B020")
+def test_one_file_is_not_two_channels(images: list[Path], tmp_path: Path) -> None:
+    link = tmp_path / "link.nii.gz"
+    link.symlink_to(images[0])
+    for second in (images[0], link):
+        with pytest.raises(InputError, match="the channels ed and es are one file, ") as caught:
+            case_of_files({"ed": images[0], "es": second}, TWO)
+        assert caught.value.code == "B020"
+
+
 def test_a_table_without_patients_and_labels_is_predicted(
     images: list[Path], trained_run: Path, tmp_path: Path
 ) -> None:

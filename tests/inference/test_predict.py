@@ -14,7 +14,7 @@ import medmtl
 from medmtl import checkpoint
 from medmtl.data.case import Case
 from medmtl.data.covariates import NumberCovariate
-from medmtl.data.formats.nifti import read_image, write_mask
+from medmtl.data.formats.nifti import read_image, write_map, write_mask
 from medmtl.data.prepared import Intensity
 from medmtl.data.volume import Grid
 from medmtl.errors import ArtefactError, InputError, MedmtlError, NumericError
@@ -186,6 +186,23 @@ def test_the_range_of_an_ensemble_is_that_of_its_folds(trained_run: Path, tmp_pa
     wider = {**other.plan.training_range, "spacing_2": (1.0, 5.0)}
     both._members[1] = replace(other, plan=replace(other.plan, training_range=wider))
     assert "spacing_2" not in both.predict(case(tmp_path / "coarse.nii.gz")).outside_training
+
+
+@pytest.mark.covers("B162")
+def test_a_ct_that_lost_its_intercept_is_outside_by_its_air(trained_run: Path, tmp_path: Path) -> None:
+    predictor = Predictor([RunFolder.open(trained_run)], "cpu")
+    (member,) = predictor._members
+    seen = {**member.plan.training_range, "intensity_image": (500.0, 2000.0), "intensity_low_image": (-1024.0, -900.0)}
+    scan = np.tile(np.linspace(-1000, 600, 12).astype(np.int16), (24, 20, 1))
+    for name, array in (("sound", scan), ("shifted", scan + 1024)):
+        write_map(tmp_path / f"{name}.nii.gz", array.astype(np.float32), Grid((24, 20, 12), np.eye(4)))
+    ct = replace(member.plan, training_range=seen, intensities=(Intensity("ct", (-1000.0, 600.0), 0.0, 300.0),))
+    for plan, outside in ((ct, ("intensity_low_image",)), (replace(ct, training_range=member.plan.training_range), ())):
+        predictor._members[0] = replace(member, plan=plan)
+        found = predictor.predict(case(tmp_path / "shifted.nii.gz")).outside_training
+        assert tuple(name for name in found if "low" in name) == outside
+    predictor._members[0] = replace(member, plan=ct)
+    assert "intensity_low_image" not in predictor.predict(case(tmp_path / "sound.nii.gz")).outside_training
 
 
 def test_a_prediction_and_a_model_are_shown_in_one_line_without_an_id(trained_run: Path, tiny_cohort: Path) -> None:

@@ -188,10 +188,11 @@ def test_saving_case_after_case_keeps_their_rows(tmp_path: Path) -> None:
 def test_a_table_of_another_model_is_not_saved_into(tmp_path: Path) -> None:
     saved(tmp_path, "p1", 0.25)
     table = tmp_path / "predictions.csv"
-    for text in (None, "name,age\nx,1\n", "case_id,model_sha256\nx\n", "a\0b\n1\n"):
+    long = "case_id" + 200_000 * "x"
+    for text in (None, "name,age\nx,1\n", "case_id,model_sha256\nx\n", "a\0b\n1\n", long):
         table.write_text(table.read_text() if text is None else text)
         before = table.read_bytes()
-        with pytest.raises(InputError, match=r"of another model|cannot be read"):
+        with pytest.raises(InputError, match=r"of another model|cannot be read|did not write"):
             saved(tmp_path, "p2", 0.5, model="b")
         assert table.read_bytes() == before
     table.write_text("case_id\n")  # all that a killed process left

@@ -6,6 +6,7 @@ import pytest
 import torch
 from monai.apps.detection.utils.ATSS_matcher import ATSSMatcher
 
+from medmtl.losses import boxes
 from medmtl.losses.boxes import box_loss, matched
 from medmtl.networks.box_head import grid_anchors
 
@@ -29,6 +30,24 @@ def test_the_matches_are_monais_and_each_lesions_best_anchor() -> None:
     expected[best] = torch.arange(2)
     assert found.tolist() == expected.tolist()
     assert set(found.tolist()) == {-1, 0, 1}
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+def test_lesions_taken_some_at_a_time_match_as_all_together(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    grid, generator = anchors(3, 6, 12), torch.Generator().manual_seed(0)
+    corner = 12 * torch.rand(9, 3, generator=generator)
+    box = torch.cat([corner, corner + 1 + 5 * torch.rand(9, 3, generator=generator)], dim=1)
+    whole = matched(box, grid)
+    assert len(set(whole.tolist())) == 10
+    monkeypatch.setattr(boxes, "PAIRS", at_once * len(grid))
+    assert matched(box, grid).tolist() == whole.tolist()
+
+
+def test_an_anchor_that_does_not_overlap_a_lesion_is_background() -> None:
+    # without any overlap all candidates reach the mean plus a deviation, which is 0
+    box, grid = torch.tensor([[0.0, 0, 0, 1, 1, 1]]), anchors(2)[100:]
+    assert ATSSMatcher(4, center_in_gt=False).compute_matches(box, grid[:, :6], [len(grid)], 1)[1].max() == 0
+    assert set(matched(box, grid).tolist()) == {-1}
 
 
 def test_a_lesion_that_no_anchor_fits_still_gets_one() -> None:

@@ -57,6 +57,10 @@ class TestStatistics:
             "intensity_t1": (150.0, 250.0),
         }
 
+    def test_the_air_of_a_ct_is_part_of_the_range(self, small: Plan, tmp_path: Path) -> None:
+        plan = self.of(tmp_path, small, scan(min=-1024.0, p005=-1000.0), scan(min=-1024.0, p005=-900.0))
+        assert plan.training_range["intensity_low_t1"] == (-1000.0, -900.0)
+
     def test_tasks_learn_from_the_training_fold(self, small: Plan, tmp_path: Path) -> None:
         assert self.of(tmp_path, small, scan()).tasks["grade"]["counts"] == [2, 1]
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import medmtl
+from medmtl.training import loop
 from tests.conftest import TINY
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -41,10 +42,13 @@ def with_targets(cohort: Path, folder: Path) -> Path:
     return folder / "config.yaml"
 
 
-def test_they_train_evaluate_report_and_predict(tiny_cohort: Path, tmp_path: Path) -> None:
+def test_they_train_evaluate_report_and_predict(
+    tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "EARLY_FROM", 3)  # heads are judged as in a training of some length
     config = with_targets(tiny_cohort, tmp_path)
     assert not [finding for finding in medmtl.check(config) if finding.severity == "reject"]
-    run = medmtl.train(config, tmp_path / "run", device="cpu", overrides={**TINY, "training.steps": 2})
+    run = medmtl.train(config, tmp_path / "run", device="cpu", overrides={**TINY, "training.steps": 3})
     scores = medmtl.evaluate(run, device="cpu")["val"]
     written = json.loads((run / "evaluation" / "val" / "metrics.json").read_text())["tasks"]
     assert {name: body["primary"] for name, body in written.items()} == {

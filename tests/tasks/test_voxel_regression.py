@@ -78,7 +78,7 @@ def test_the_constant_on_the_heads_scale_costs_the_loss_scale(loss: str) -> None
 
 @pytest.mark.parametrize("limits", [[0, 80], None])
 def test_similarity_is_that_of_the_values_whatever_scale_the_head_answers_on(limits: list[float] | None) -> None:
-    fitted = {"median": 0.0, "spread": 10.0, "data_range": 80.0}
+    fitted = {"median": 20.0, "spread": 10.0, "data_range": 80.0}
     (truth,) = maps(1)
     output = torch.randn(1, 1, *SHAPE, generator=torch.Generator().manual_seed(0))
     found = []
@@ -90,6 +90,8 @@ def test_similarity_is_that_of_the_values_whatever_scale_the_head_answers_on(lim
     (both, both_in_unit), (error, error_in_unit) = found
     assert error == pytest.approx(error_in_unit / 10)
     assert both - error == pytest.approx(both_in_unit - error_in_unit, rel=1e-4) and both > error + 0.1
+    (scored,) = [task(range=[0, 80]).mask_scores(value[0].numpy(), truth, (1.0, 1.0, 1.0))["ssim"]]
+    assert scored is not None and both - error == pytest.approx(1 - scored, rel=1e-3)
 
 
 def test_values_that_are_mostly_equal_are_scaled_by_their_deviation() -> None:

@@ -154,6 +154,23 @@ def test_a_process_without_a_sample_draws_what_a_guided_head_draws_elsewhere() -
     assert torch.equal(torch.get_rng_state(), after)
 
 
+def test_every_process_has_the_joint_loss_to_its_last_bit(session: Session) -> None:
+    """With three processes and more, rounding would otherwise part them, and what a weighting keeps with them."""
+    generator = torch.Generator().manual_seed(0)
+    joint = joint_step(session)
+    for _ in range(200):
+        parts = torch.randn(4, generator=generator).exp()
+        total = parts.sum()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Mirrored, "sum", lambda self, tensor, total=total: total[None])
+            for part in parts:
+                own = part.clone().requires_grad_()
+                (value,) = joint._joint({"risk": own}, {"risk": (1, 1)}).values()
+                assert torch.equal(value, total)
+                value.backward()  # type: ignore[no-untyped-call]
+                assert own.grad == 1
+
+
 @pytest.mark.parametrize("kind", [name for name in weighting.kinds.names() if name != "fixed"])
 def test_a_step_with_a_mirror_is_the_step_alone(session: Session, small_run: Path, kind: str) -> None:
     def with_kind(learner: Learner) -> Learner:

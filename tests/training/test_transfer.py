@@ -19,11 +19,11 @@ from medmtl.checking import Checked
 from medmtl.checkpoint import load
 from medmtl.data.case import Case
 from medmtl.errors import ArtefactError, InputError
-from medmtl.planning import CaseView
+from medmtl.planning import CaseView, Plan
 from medmtl.run_folder import RunFolder
 from medmtl.training.session import open_session
 from medmtl.training.start import Ready, _donor, make_ready
-from medmtl.training.transfer import load_trunk, refuse_leak, seen_by, take_trunk
+from medmtl.training.transfer import load_trunk, refuse_leak, refuse_other_order, seen_by, take_trunk
 from tests.conftest import TINY
 from tests.weights import weights_sha256
 
@@ -212,6 +212,20 @@ def test_another_network_gives_what_fits(
     record = json.loads((run / "manifest.json").read_text())["init"]
     assert record["matched"] > 0 and record["other_shape"]
     assert "tensors start afresh" in caplog.text
+
+
+def test_channels_in_another_order_are_refused(trained_run: Path) -> None:
+    class Donor(RunFolder):
+        def load_plan(self) -> Plan:
+            plan = super().load_plan()
+            return replace(plan, preparation=replace(plan.preparation, channels=("flair", "t1")))
+
+    donor = Donor(trained_run)
+    for channels in (("flair", "t1"), ("t2", "t1"), ("t2", "adc"), ("flair",)):
+        refuse_other_order(donor, channels)
+    for channels in (("t1", "flair"), ("t2", "flair"), ("t1",)):
+        with pytest.raises(InputError, match=r"\[B141\] channel (t1 is number 1|flair is number 2) here and number"):
+            refuse_other_order(donor, channels)
 
 
 def test_a_network_of_which_nothing_fits_is_refused(tiny_cohort: Path, trained_run: Path, tmp_path: Path) -> None:

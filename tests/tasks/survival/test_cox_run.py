@@ -21,6 +21,7 @@ from medmtl.errors import ArtefactError
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.survival import Survival
 from medmtl.tasks.survival.cox import Cox
+from medmtl.training import collapse, loop
 from medmtl.training.commit import restore
 from medmtl.training.finish import finish_tasks
 from medmtl.training.session import Session, open_session
@@ -78,6 +79,16 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bytes(
     assert fingerprint(out) == fingerprint(run)
     assert records(out) == records(run)
     assert any("outcome" in record["validation"] for record in records(out) if "validation" in record)
+
+
+def test_a_training_that_is_long_enough_to_judge_heads_early_leaves_it_out(
+    run: Path, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "EARLY_FROM", 6)
+    monkeypatch.setattr(collapse, "MIN_CASES", 1)
+    out = medmtl.train(config, tmp_path / "run", device="cpu", overrides=TINY)
+    assert fingerprint(out) == fingerprint(run)
+    assert [(r["step"], r["collapse"]["task"]) for r in records(out) if "collapse" in r] == [(6, "outcome")]
 
 
 def test_it_evaluates_reports_and_predicts_like_hazards(run: Path, tmp_path: Path) -> None:
