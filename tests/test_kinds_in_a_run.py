@@ -23,6 +23,7 @@ from medmtl import api, checkpoint, networks, sharing, weighting
 from medmtl import config as configuration
 from medmtl.errors import ConfigError
 from medmtl.run_folder import RunFolder
+from medmtl.training import collapse, loop
 from medmtl.training.session import open_session
 from tests.conftest import TINY
 from tests.faults.processes import fingerprint, records
@@ -129,6 +130,13 @@ TRAINED = [
     for name, setting in EVERY.items()
     if not setting.refusals()
 ]
+
+
+@pytest.fixture(autouse=True)
+def _judged_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads are judged a third of the way too, as in a training of some length."""
+    monkeypatch.setattr(loop, "EARLY_FROM", STEPS)
+    monkeypatch.setattr(collapse, "MIN_CASES", 5)
 
 
 @pytest.fixture(scope="module")

@@ -119,15 +119,7 @@ def evaluate_selection(
         ArtefactError: if a checkpoint is damaged; ``out`` stays as it was if that is one of the first group's.
     """
     predictor = Predictor(selection.groups[0].models, device)  # refused before anything of the last evaluation goes
-    make_private_folder(out)
-    # empty until this evaluation is whole: nobody may write a page from its masks and the last one's answers, and after
-    # a kill the masks are known as an evaluation's
-    write_json(out / ACTIVATIONS, [])
-    take_over(selection, out)
-    for name in (METRICS, CASES, PAGE):  # whose masks are replaced one by one from here on
-        (out / name).unlink(missing_ok=True)
-    if selection.checked is not None:
-        write_json(out / FINDINGS, [finding.to_json() for finding in selection.checked.findings])
+    _begin(selection, out)
     scored: dict[str, list[ScoredCase]] = {name: [] for name in selection.scored}
     moved: dict[str, list[Moved]] = {}
     rows: dict[str, dict[str, dict[str, Cell]]] = {}
@@ -163,6 +155,19 @@ def evaluate_selection(
     write_table(_joined([list(row.values()) for row in rows.values()]), out / CASES)
     write_json(out / ACTIVATIONS, entries)
     return scores
+
+
+def _begin(selection: Selection, out: Path) -> None:
+    """Make the folder this evaluation's, without the numbers of the last one, whose masks go one by one."""
+    make_private_folder(out)
+    # empty until this evaluation is whole: nobody may write a page from its masks and the last one's answers, and after
+    # a kill the masks are known as an evaluation's
+    write_json(out / ACTIVATIONS, [])
+    take_over(selection, out)
+    for name in (METRICS, CASES, PAGE):
+        (out / name).unlink(missing_ok=True)
+    if selection.checked is not None:
+        write_json(out / FINDINGS, [finding.to_json() for finding in selection.checked.findings])
 
 
 def _note_test_access(selection: Selection, group: Group) -> None:

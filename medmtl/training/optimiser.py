@@ -36,7 +36,9 @@ class Schedule:
             warm_up = WARM_UP if self.fixed_warm_up or self.steps is None else min(WARM_UP, max(1, self.steps // 10))
         if step < warm_up or self.steps is None:
             return min(1.0, (step + 1) / warm_up)
-        return float(max(0.0, 1 - (step - warm_up) / max(1, self.steps - warm_up)) ** POWER)
+        # a resume may know from its first step on what a start in minutes learns later: until then no rate falls
+        begin = max(warm_up, WARM_UP) if self.fixed_warm_up else warm_up
+        return float(min(1.0, max(0.0, 1 - (step - begin) / max(1, self.steps - begin))) ** POWER)
 
 
 def make_optimiser(

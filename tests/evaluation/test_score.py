@@ -20,7 +20,7 @@ import torch
 import medmtl
 from medmtl.data.formats.nifti import write_mask
 from medmtl.data.volume import Grid, Volume
-from medmtl.errors import CohortError, InputError, WorkError
+from medmtl.errors import CohortError, InputError
 from medmtl.evaluation import score
 from medmtl.evaluation.score import evaluate_selection, own_selection
 from medmtl.run_folder import open_folds
@@ -238,23 +238,6 @@ def test_an_evaluation_that_breaks_off_leaves_no_page_to_write(
 
 
 @pytest.mark.covers("B031")
-def test_an_evaluation_that_breaks_off_leaves_no_numbers_of_the_last_one(
-    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its masks are replaced one by one, so that numbers and masks would be of two models."""
-    medmtl.evaluate(trained_run, out=tmp_path / "out", device="cpu")
-    kept = {"metrics.json", "cases.csv", "report.html"}
-    assert kept <= {path.name for path in (tmp_path / "out").iterdir()}
-
-    def failing(*given: Any) -> Any:
-        raise WorkError("the disk is gone")
-
-    monkeypatch.setattr(score, "write_answers", failing)
-    with pytest.raises(WorkError):
-        medmtl.evaluate(trained_run, out=tmp_path / "out", device="cpu")
-    assert not kept & {path.name for path in (tmp_path / "out").iterdir()}
-
-
 def test_a_table_edited_since_the_training_is_refused(trained_run: Path, tiny_cohort: Path, tmp_path: Path) -> None:
     place, cohort = copied(trained_run, tiny_cohort, tmp_path)
     with (cohort / "cohort.csv").open("a") as file:

@@ -1,4 +1,4 @@
-"""That a training did not come to its end, or lacks folds, is said wherever its models answer."""
+"""That a training or an evaluation did not come to its end, or lacks folds, is said wherever its models answer."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import medmtl
 from medmtl.cli import main
+from medmtl.errors import WorkError
+from medmtl.evaluation import score
 from medmtl.files import write_json
 from medmtl.inference.unfinished import open_models
 from medmtl.run_folder import RunFolder
@@ -89,3 +92,20 @@ def test_folds_that_are_not_there_are_warned_about(
     write_json(folds / "fold-1" / "manifest.json", {**manifest, "fold": 1})
     assert len(open_models(folds)) == 2
     assert caplog.text == ""
+
+
+def test_an_evaluation_that_breaks_off_leaves_no_numbers_of_the_last_one(
+    trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its masks are replaced one by one, so that numbers and masks would be of two models."""
+    medmtl.evaluate(trained_run, out=tmp_path / "out", device="cpu")
+    kept = {"metrics.json", "cases.csv", "report.html"}
+    assert kept <= {path.name for path in (tmp_path / "out").iterdir()}
+
+    def failing(*given: Any) -> Any:
+        raise WorkError("the disk is gone")
+
+    monkeypatch.setattr(score, "write_answers", failing)
+    with pytest.raises(WorkError):
+        medmtl.evaluate(trained_run, out=tmp_path / "out", device="cpu")
+    assert not kept & {path.name for path in (tmp_path / "out").iterdir()}

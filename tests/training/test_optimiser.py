@@ -131,7 +131,9 @@ def test_a_training_takes_the_rates_of_its_heads(own_rates: Path, trained_run: P
 def test_a_warm_up_longer_than_the_training_never_reaches_its_rate() -> None:
     schedule = Schedule(10, fixed_warm_up=False)
     assert [schedule.factor(step, 40) for step in (0, 9)] == [1 / 40, 10 / 40]
-    assert Schedule(None, fixed_warm_up=True).factor(19, 10) == 1.0
+    unknown, known = (Schedule(steps, fixed_warm_up=True) for steps in (None, 200))
+    assert [unknown.factor(step, 10) for step in range(20)] == [known.factor(step, 10) for step in range(20)]
+    assert known.factor(19, 10) == 1.0 > known.factor(60, 10) > 0
 
 
 def test_a_training_in_minutes_warms_up_for_50_steps_whether_or_not_its_length_is_known() -> None:
