@@ -1,13 +1,14 @@
-"""Half of each task's labels blanked: joint runs on what is left, beside a run of each task on its labelled cases.
+"""Half of each task's labels blanked, or none: joint runs on the rest, beside a run of each task on its labelled cases.
 
     python benchmarks/missing_labels.py CONFIG --table cohort.csv --out FOLDER --steps 1000 [--seeds 0 1 2] [--fold 0]
-                                        [--arms even labelled alone] [--threads 1]
+                                        [--arms even labelled alone] [--threads 1] [--share 0.5] [--tasks ...]
 
 The joint runs draw cases evenly or by their labels (``training.sampling``). Of one seed all arms see the same labels,
 and all take the same number of steps; a seed also decides which labels are blanked. Validation cases keep all their
-labels and are those of a fold of the full table. A task alone has no mask of another to read. Rows are written as they
-come, a call that is repeated goes on where it stopped, and two calls may share FOLDER with other seeds. The table that
-is printed is also written to FOLDER/missing_labels.md.
+labels and are those of a fold of the full table. With ``--share 0`` nothing is blanked: what joint training costs a
+task, or gives it. A task alone has no mask of another to read; ``--tasks`` names those that are run alone, by default
+all. Rows are written as they come, a call that is repeated goes on where it stopped, and two calls may share FOLDER
+with other seeds. The table that is printed is also written to FOLDER/missing_labels.md.
 """
 
 from __future__ import annotations
@@ -43,7 +44,6 @@ from medmtl.config import Config
 from medmtl.data.formats import strict_yaml
 from medmtl.training.start import make_ready
 
-SHARE = 0.5
 ARMS = ("even", "labelled", "alone")
 
 
@@ -58,17 +58,19 @@ def main() -> None:
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--share", type=float, default=0.5, help="of each task's training labels, blanked")
+    parser.add_argument("--tasks", nargs="+", default=None, help="run alone; all by default")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     resolved = config.load(given.config, {"cohort.table": str(given.table)})
     columns = {name: task.columns[0] for name, task in build_tasks(resolved).items()}
-    rows_file = given.out / f"rows-{given.steps}-{given.fold}.jsonl"
+    rows_file = given.out / f"rows-{given.steps}-{given.fold}-{given.share:g}.jsonl"
     for seed in given.seeds:
         place = given.out / f"seed-{seed}"
         place.mkdir(exist_ok=True)
-        changes = blank(resolved, columns, place, seed, given.fold)
+        changes = blank(resolved, columns, place, random.Random(seed), given)
         for arm in given.arms:
-            for task in columns if arm == "alone" else [None]:
+            for task in given.tasks or columns if arm == "alone" else [None]:
                 wanted = {"arm": arm, "seed": seed, "task": task}
                 if not any(wanted.items() <= row.items() for row in read_rows(rows_file)):
                     add_row(rows_file, {**wanted, **run(given, place, seed, arm, task, changes[task])})
@@ -78,19 +80,18 @@ def main() -> None:
 
 
 def blank(
-    resolved: Config, columns: dict[str, str], out: Path, seed: int, number: int
+    resolved: Config, columns: dict[str, str], out: Path, rng: random.Random, given: argparse.Namespace
 ) -> dict[str | None, dict[str, Any]]:
     """Write the blanked table, and one table per task with its labelled training cases only.
 
     Returns:
         Task, or None for the joint runs, -> overrides that name its table.
     """
-    fold = make_ready(resolved).splits.folds[number]
+    fold = make_ready(resolved).splits.folds[given.fold]
     part = {**dict.fromkeys(fold.train, "train"), **dict.fromkeys(fold.val, "val")}
     source = resolved.cohort.table
     with source.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row[resolved.cohort.case] in part]
-    rng = random.Random(seed)
     paths = [
         *resolved.cohort.columns.values(),
         *(c for c in columns.values() if rows[0][c].endswith((".nii", ".nii.gz"))),
@@ -99,7 +100,7 @@ def blank(
         row["split"] = part[row[resolved.cohort.case]]
         row.update({column: str((source.parent / row[column]).resolve()) for column in paths})
         if row["split"] == "train":
-            row.update({column: "" for column in dict.fromkeys(columns.values()) if rng.random() < SHARE})
+            row.update({column: "" for column in dict.fromkeys(columns.values()) if rng.random() < given.share})
     shared = {"cohort.roots": [str(source.parent.resolve())], "split.column": "split"}
     found: dict[str | None, dict[str, Any]] = {None: {**shared, "cohort.table": write(out / "joint.csv", rows)}}
     for task, column in columns.items():

@@ -42,3 +42,11 @@ class Dropout(nn.Dropout):
             return super().forward(input)
         every = functional.dropout(input.new_ones(self.joint.samples, input.shape[1]), self.p)
         return input * every[list(self.joint.rows)]
+
+
+class WholeDropout(Dropout):
+    """Dropout of a sample's row as a whole."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """(B, width) -> (B, width)."""
+        return input * super().forward(input.new_ones(len(input), 1))

@@ -149,8 +149,9 @@ def test_a_process_without_a_sample_draws_what_a_guided_head_draws_elsewhere() -
 
     torch.manual_seed(0)
     joint_batch = JointBatch(joint.ranks.sum, 5, range(5))
-    head.standardise.joint = head.dropout.joint = joint_batch
-    head.dropout(head.standardise(torch.zeros(5, head.width)))
+    for layer in (head.standardise, head.dropout, head.all_or_none):
+        layer.joint = joint_batch
+    head.all_or_none(head.dropout(head.standardise(torch.zeros(5, head.width))))
     assert torch.equal(torch.get_rng_state(), after)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from medmtl.networks.features import Features, FeatureSpec, Guide
-from medmtl.networks.joint import Dropout, JointBatch
+from medmtl.networks.joint import Dropout, JointBatch, WholeDropout
 from medmtl.networks.pooling.attention import GatedAttention
 from medmtl.networks.pooling.bag import BagAttention
 from medmtl.networks.pooling.base import Pooling
@@ -25,6 +25,7 @@ DROPOUT = 0.2
 INITIAL_WEIGHT = 1e-3
 GAIN = 10.0
 EXTENT_GAIN = 30.0
+ALONE = 0.5
 RATE = 0.05
 EPSILON = 1e-5
 
@@ -118,7 +119,9 @@ class PooledHead(nn.Module):
         output = W [dropout((s - m) / sqrt(v + eps)), h (e - m') / sqrt(v' + eps), g c] + b
 
     with the gain h = 30 on the extents e, for the same reason as g: where a label follows from a mask's size, the few
-    numbers that say so have to be faster than hundreds of features that can learn the training cases by heart.
+    numbers that say so have to be faster than hundreds of features that can learn the training cases by heart. Once
+    these have done so, no error is left to learn a size from. So half of the training samples are answered from the
+    extents (and covariates) alone, all that is pooled dropped at once, and doubled in the other half.
 
     Where a case is a bag of tiles, the standardised features of its tiles are joined first; see
     :mod:`medmtl.networks.pooling.bag`.
@@ -140,6 +143,7 @@ class PooledHead(nn.Module):
         self.standardise_extents = RunningStandardisation(sum(spec.guided)) if spec.guided else None
         self.bag = BagAttention(self.width) if spec.tiled else None
         self.dropout = Dropout(DROPOUT)
+        self.all_or_none = WholeDropout(ALONE) if spec.guided else nn.Identity()
         self.linear = nn.Linear(self.width + sum(spec.guided) + spec.covariates, len(bias))
         nn.init.normal_(self.linear.weight, std=INITIAL_WEIGHT)
         with torch.no_grad():
@@ -192,7 +196,7 @@ class PooledHead(nn.Module):
                 known_BF = self.standardise(pooled_BF)
                 if self.bag is not None:
                     known_BF = self.bag(known_BF.reshape(-1, tiles, self.width))
-                known.append(self.dropout(known_BF))
+                known.append(self.all_or_none(self.dropout(known_BF)))
             if self.standardise_extents is not None:
                 known.append(EXTENT_GAIN * self.standardise_extents(extents(guides)))
             if covariates_BN is not None:
