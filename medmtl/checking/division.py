@@ -11,7 +11,8 @@ from medmtl.config import Config
 from medmtl.data.case import Case
 from medmtl.data.cohort import Cohort
 from medmtl.data.finding import Finding, Findings
-from medmtl.data.split import Splits, from_column, from_file, make_splits
+from medmtl.data.split import Splits, from_column, make_splits
+from medmtl.data.split_file import from_file
 from medmtl.errors import CohortError
 from medmtl.tasks.base import CaseTask, Task
 from medmtl.tasks.voxel import LabelTask
@@ -36,7 +37,7 @@ def divide(
         if section.column is not None:
             return from_column(cases, labels, column=section.column)
         if section.file is not None:
-            return from_file(section.file, cases, labels)
+            return from_file(section.file, cases, labels, findings)
         return make_splits(cases, labels, folds=section.folds, seed=section.seed, test=section.test)
     except CohortError as error:
         findings.extend([found for found in error.findings if not (cohort.unidentified and _needs_all_rows(found))])

@@ -161,6 +161,8 @@ class _RowReader:
         self._files = TableFiles(layout.table.parent, layout.roots)
         self._ids: dict[str, int] = {}
         self._spellings: dict[str, set[str]] = {layout.case: set(), layout.patient: set()}
+        if layout.site:
+            self._spellings.setdefault(layout.site, set(self._missing))
         self._first: dict[tuple[str, Decimal | str], tuple[str, int]] = {}
         self._images: dict[str, int] = {}
         self._formulas: Counter[str] = Counter()
@@ -267,15 +269,15 @@ class _RowReader:
         return sound
 
     def _doubt_ids(self, text: Mapping[str, str], where: Mapping[str, Any]) -> None:
-        """Ids that are kept as they are, but that a person or another program may take for something else."""
+        """Ids and sites that are kept as they are, but that a person or a program may take for something else."""
         case_id, patient = text[self._layout.case], text[self._layout.patient]
         self._nameless.update([patient] if is_missing_word(patient) else [])
         if _unfit_as_a_name(case_id):
             expected, fix = "an id that could name a file", "kept; its files have an encoded name, which tables state"
             self._findings.warn("B018", **where, column=self._layout.case, found=case_id, expected=expected, fix=fix)
         for column, known in self._spellings.items():
-            written = text[column]
-            if written in known:
+            written = text.get(column)
+            if written is None or written in known:
                 continue
             known.add(written)
             first, row = self._first.setdefault((column, sameness(written)), (written, where["row"]))

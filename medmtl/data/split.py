@@ -1,18 +1,14 @@
 """Who trains, who validates and who is kept for the test; one person is never in two parts.
 
-Folds are made by iterative stratification over patients, or taken from a column of the table or from nnU-Net's
-``splits_final.json``. All three end in the same :class:`Splits`, which a run keeps as ``splits.json``.
+Folds are made by iterative stratification over patients, or taken from a column of the table or from a file
+(:mod:`medmtl.data.split_file`). All three end in the same :class:`Splits`, which a run keeps as ``splits.json``.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -21,14 +17,11 @@ from medmtl.data.case import Case
 from medmtl.data.finding import Findings
 from medmtl.data.stratification import stratify
 from medmtl.errors import ArtefactError, CohortError
-from medmtl.files import parse_json
 from medmtl.rng import generator
 from medmtl.spelling import nearest
 
 Part = Literal["train", "val", "test"]
 Labels = Mapping[str, frozenset[str]]
-
-MAX_JSON_BYTES = 1 << 26  # of splits_final.json: five folds of half a million ids
 
 
 @dataclass(frozen=True)
@@ -96,7 +89,7 @@ class Splits:
         try:
             splits = TypeAdapter(Splits).validate_python(data)
         except ValidationError as error:
-            raise ArtefactError(f"splits.json was refused {_first_fault(error)}") from None
+            raise ArtefactError(f"splits.json was refused {first_fault(error)}") from None
         if not splits.folds:
             raise ArtefactError("splits.json was refused: it holds no fold")
         for number, fold in enumerate(splits.folds):
@@ -140,7 +133,7 @@ def make_splits(cases: Sequence[Case], labels: Labels, *, folds: int, seed: int,
             expected="a patient per fold at least",
             fix=f"lower split.folds or split.test ({held} patients are in the test part)",
         )
-        raise _refusal(findings)
+        raise refusal(findings)
     tested: set[str] = set()
     if held:
         tested = stratify(carried, (held, len(carried) - held), generator(seed, "split", "test"))[0]
@@ -149,13 +142,13 @@ def make_splits(cases: Sequence[Case], labels: Labels, *, folds: int, seed: int,
     groups = stratify(rest, sizes, generator(seed, "split", "folds"))
     divided = [
         Fold(
-            train=_ids(case for case in cases if case.patient in rest and case.patient not in group),
-            val=_ids(case for case in cases if case.patient in group),
+            train=ids_of(case for case in cases if case.patient in rest and case.patient not in group),
+            val=ids_of(case for case in cases if case.patient in group),
         )
         for group in groups
     ]
-    test_ids = _ids(case for case in cases if case.patient in tested)
-    return _checked(divided, test_ids, cases, labels, _Source("split.folds"), Findings())
+    test_ids = ids_of(case for case in cases if case.patient in tested)
+    return checked(divided, test_ids, cases, labels, Source("split.folds"), Findings())
 
 
 def from_column(cases: Sequence[Case], labels: Labels | None = None, *, column: str | None = None) -> Splits:
@@ -187,56 +180,18 @@ def from_column(cases: Sequence[Case], labels: Labels | None = None, *, column: 
                 expected="train, val or test",
                 fix=f"write {guess}" if guess else "write one of the three, in small letters and without blanks",
             )
-    fold = Fold(_ids(parts["train"]), _ids(parts["val"]))
-    source = _Source("split.column", column, known_in_full=not len(findings))
-    return _checked([fold], _ids(parts["test"]), cases, labels or {}, source, findings)
+    fold = Fold(ids_of(parts["train"]), ids_of(parts["val"]))
+    source = Source("split.column", column, known_in_full=not len(findings))
+    return checked([fold], ids_of(parts["test"]), cases, labels or {}, source, findings)
 
 
-def from_file(path: Path, cases: Sequence[Case], labels: Labels | None = None) -> Splits:
-    """Folds as nnU-Net's ``splits_final.json`` states them: ``[{"train": [...], "val": [...]}, ...]``.
-
-    The ``splits.json`` of a run does as well, so that other tasks can be trained on its folds.
-
-    A case that no fold names is never trained on or validated: it becomes the test part.
-
-    Args:
-        path: the file; its ids are the table's case ids.
-        cases: the cohort.
-        labels: case id -> labels, for the balance only.
-
-    Raises:
-        CohortError: B001 if the file cannot be read, B027 if it holds something else, B023 for an id that is no case of
-            the table, B017 for one that stands twice, B021 for a patient in two parts, B024 for an empty part.
-    """
-    folds = _read_folds(path)
-    named = {case_id for fold in folds for case_id in (*fold.train, *fold.val)}
-    findings = Findings()
-    known = {case.case_id for case in cases}
-    for unknown in sorted(named - known):
-        findings.reject(
-            "B023",
-            key="split.file",
-            file=path.name,
-            found=unknown,
-            expected="case ids of the table",
-            fix="correct the file or add the row",
-        )
-    source = _Source("split.file", known_in_full=not len(findings))
-    folds = [Fold(_sorted(fold.train, known), _sorted(fold.val, known)) for fold in folds]
-    test = _ids(case for case in cases if case.case_id not in named)
-    return _checked(folds, test, cases, labels or {}, source, findings)
-
-
-def _ids(cases: Iterable[Case]) -> tuple[str, ...]:
+def ids_of(cases: Iterable[Case]) -> tuple[str, ...]:
+    """Their ids, sorted."""
     return tuple(sorted(case.case_id for case in cases))
 
 
-def _sorted(ids: Iterable[str], known: Set[str]) -> tuple[str, ...]:
-    return tuple(sorted(case_id for case_id in ids if case_id in known))
-
-
 @dataclass(frozen=True)
-class _Source:
+class Source:
     """Where folds come from: its key, its column, and whether no mention was refused, so that a part can be empty."""
 
     key: str
@@ -244,12 +199,12 @@ class _Source:
     known_in_full: bool = True
 
 
-def _checked(
+def checked(
     folds: Sequence[Fold],
     test: tuple[str, ...],
     cases: Sequence[Case],
     labels: Labels,
-    source: _Source,
+    source: Source,
     findings: Findings,
 ) -> Splits:
     """The splits with their balance, or every fault of them at once."""
@@ -274,7 +229,7 @@ def _checked(
                     fix="results are pooled over folds, where a case counts once",
                 )
     if len(findings):
-        raise _refusal(findings)
+        raise refusal(findings)
     vocabulary = sorted({label for case_id in known for label in labels.get(case_id, ())})
     parts: list[tuple[int | None, Part, tuple[str, ...]]] = []
     for number, fold in enumerate(folds):
@@ -290,7 +245,7 @@ def _check_fold(
     fold: Fold,
     test: tuple[str, ...],
     known: Mapping[str, Case],
-    source: _Source,
+    source: Source,
     told: set[str],
     findings: Findings,
 ) -> None:
@@ -350,41 +305,15 @@ def _balance(
     return Balance(number, part, len(patients), len(ids), {label: counts[label] for label in vocabulary})
 
 
-def _refusal(findings: Findings) -> CohortError:
+def refusal(findings: Findings) -> CohortError:
+    """The error that carries all of them, in the words of the first."""
     found = list(findings)
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     return CohortError(f"the split was refused{more}: {found[0].sentence()}", found)
 
 
-def _read_folds(path: Path) -> list[Fold]:
-    findings = Findings()
-    fix = "write it as nnU-Net does, or name the splits.json of a run"
-    code, expected = "B027", 'JSON: [{"train": [ids], "val": [ids]}, ...]'
-    try:
-        value = parse_json(_bytes(path), path.name)
-        folds = value["folds"] if isinstance(value, dict) and "folds" in value else value
-        return TypeAdapter(list[Fold]).validate_python(folds)
-    except OSError as error:
-        code, found, expected = "B001", f"{error.strerror} (errno {error.errno})", "a readable file"
-    except ArtefactError as error:
-        code, found = error.code or code, str(error).rpartition(f"{path.name} is ")[2]
-    except ValidationError as error:
-        found = _first_fault(error)
-    findings.reject(code, key="split.file", file=path.name, found=found, expected=expected, fix=fix)
-    raise _refusal(findings)
-
-
-def _bytes(path: Path) -> bytes:
-    """The file's bytes; a pipe would block, and a folder of that name is no file."""
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "no regular file")
-    if status.st_size > MAX_JSON_BYTES:
-        raise ArtefactError(f"{path.name} is larger than {MAX_JSON_BYTES} bytes", code="B029")
-    return path.read_bytes()
-
-
-def _first_fault(error: ValidationError) -> str:
+def first_fault(error: ValidationError) -> str:
+    """Where it is in the JSON, and what."""
     fault = error.errors()[0]
     place = "/".join(map(str, fault["loc"]))
     return f"at /{place}: {fault['msg']}"

@@ -100,6 +100,21 @@ def test_a_file_of_folds(folder: Folder) -> None:
     assert folder.codes() == [("B017", "reject", 5)]
 
 
+@pytest.mark.covers("B023")
+def test_cases_that_no_fold_of_a_file_names(folder: Folder) -> None:
+    folder.config = FILE
+    ids = [row["id"] for row in folder.rows]
+    folds = [{"train": ids[2:6], "val": ids[:2]}, {"train": ids[:4], "val": ids[4:6]}]
+    (folder.path / "splits_final.json").write_text(json.dumps(folds))
+    checked = folder.check()
+    (finding,) = checked.findings
+    assert (finding.code, finding.severity, finding.case, finding.key) == ("B023", "warn", None, "split.file")
+    assert finding.found == "2 cases in no fold, first row 8"
+    assert checked.splits is not None and checked.splits.test == tuple(ids[6:])
+    (folder.path / "splits_final.json").write_text(json.dumps(checked.splits.to_json()))  # a run's, which names them
+    assert list(folder.check().findings) == []
+
+
 @pytest.mark.covers("B027", "B028", "B029")
 @pytest.mark.parametrize(
     ("text", "code"), [("[", "B027"), ('[{"train": [NaN]}]', "B028"), ("[" * 99 + "]" * 99, "B029")]

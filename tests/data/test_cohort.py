@@ -153,6 +153,19 @@ def test_b015_two_ids_that_are_one_number(folder: Path, column: str, one: str, o
 
 
 @pytest.mark.covers("B015")
+@pytest.mark.parametrize("other", ["siemens", "Siemens "])
+def test_b015_one_site_in_two_spellings(folder: Path, other: str) -> None:
+    cohort, findings = read(write(folder, ROWS[0], ROWS[1].replace("Philips", other)))
+
+    finding = only(findings)
+    assert (finding.code, finding.severity, finding.row, finding.column) == ("B015", "warn", 3, "vendor")
+    assert (finding.found, finding.expected) == (other, "one spelling, as Siemens of row 2")
+    assert [case.site for case in cohort.cases] == ["Siemens", other]
+    unnamed = [row.replace("Siemens", "NA").replace("Philips", "NA") for row in ROWS]
+    assert read(write(folder, *unnamed))[1] == []
+
+
+@pytest.mark.covers("B015")
 def test_b015_ids_that_only_a_float_confuses_are_two(folder: Path) -> None:
     rows = [
         row.replace(old, new) for row, old, new in zip(ROWS, ("007", "7E5"), (f"{2**53}", f"{2**53 + 1}"), strict=True)

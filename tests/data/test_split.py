@@ -13,7 +13,8 @@ import pytest
 from sklearn.model_selection import KFold
 
 from medmtl.data.case import Case
-from medmtl.data.split import Balance, Fold, Splits, from_column, from_file, make_splits
+from medmtl.data.split import Balance, Fold, Splits, from_column, make_splits
+from medmtl.data.split_file import from_file
 from medmtl.errors import ArtefactError, CohortError
 
 NONE: dict[str, frozenset[str]] = {}
@@ -280,6 +281,7 @@ class TestFromFile:
             ('[{"train": ["a"]}]', "at /0/val:"), ('[{"train": ["a"], "val": [1]}]', "at /0/val/0:"),
             ('[{"train": "a", "val": ["b"]}]', "at /0/train:"),
             ('[{"train": ["a"], "val": ["b"], "test": []}]', "at /0/test:"),
+            ('{"folds": [{"train": ["a"], "val": ["b"]}], "test": [1]}', "at /0:"),
         )),
         *(pytest.param(text, "B028", found, marks=pytest.mark.covers("B028")) for text, found in (
             ('[{"train": ["a"], "train": ["b"], "val": ["c"]}]', "'train' stands twice"),
@@ -301,7 +303,7 @@ class TestFromFile:
     @pytest.mark.covers("B029")
     def test_a_file_over_the_limit_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = write_splits(tmp_path, '[{"train": ["a"], "val": ["b"]}]')
-        monkeypatch.setattr("medmtl.data.split.MAX_JSON_BYTES", path.stat().st_size - 1)
+        monkeypatch.setattr("medmtl.data.split_file.MAX_JSON_BYTES", path.stat().st_size - 1)
         with pytest.raises(CohortError, match="B029"):
             from_file(path, [make_case("a"), make_case("b")])
 

@@ -26,7 +26,7 @@ B019 R  one image named by two rows
 B020 RW equal images under different names
 B021 R  one person in two splits
 B022 RW nothing says which cases are one person's
-B023 R  split that is none of train, val and test
+B023 RW split that is none of three, or leaves cases out
 B024 R  part of the split that would be empty
 B025 W  class that a part of the split lacks
 B026 F  cells that a spreadsheet would calculate

@@ -28,7 +28,8 @@ from medmtl.data.case import Case
 from medmtl.data.formats.nifti import read_header, read_image, read_label
 from medmtl.data.preparation import prepare_case
 from medmtl.data.prepared import Preparation
-from medmtl.data.split import Splits, from_file
+from medmtl.data.split import Splits
+from medmtl.data.split_file import from_file
 from medmtl.device import describe_device
 from medmtl.errors import InputError, MedmtlError
 from medmtl.inference.inputs import cases_of
