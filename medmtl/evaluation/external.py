@@ -97,7 +97,14 @@ def external_selection(
         facts={"cohort": config.stem, "external": not shared, "skipped": skipped, "note": note},
         checked=checked,
         config=config,
+        tested=_tested(runs[0], checked) if shared else 0,
     )
+
+
+def _tested(run: RunFolder, checked: Checked) -> int:
+    """How many cases are of the run's own test part, which all its folds share: by case id, and patient or image."""
+    test, own = frozenset(run.load_splits().test), whole_cohort(run.load_manifest())
+    return sum(case.case_id in test and own.has_case(case, checked) for case in checked.cohort.cases)
 
 
 def _matched(other: Config, path: Path, own: Config, tasks: Mapping[str, Task]) -> tuple[Config, list[str]]:

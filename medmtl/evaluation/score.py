@@ -101,6 +101,7 @@ def own_selection(runs: Sequence[RunFolder], split: str) -> Selection:
         cases={case.case_id: case for case in cohort.cases},
         truths=truths,
         learned=learned_by(runs, split, cohort.cases, truths),
+        tested=sum(len(group.case_ids) for group in groups) if split == "test" else 0,
     )
 
 
@@ -172,9 +173,9 @@ def _begin(selection: Selection, out: Path) -> None:
 
 def _note_test_access(selection: Selection, group: Group) -> None:
     """Leave a line in each run whose test split is opened: whenever its labels are read, also for the page alone."""
-    if selection.split == "test":
+    if selection.tested:
         for run in group.models:
-            append_line(run.test_access, f'{{"split": "test", "cases": {len(group.case_ids)}}}')
+            append_line(run.test_access, f'{{"split": "test", "cases": {selection.tested}}}')
 
 
 def stored_answers(folder: Path) -> list[dict[str, Any]]:

@@ -75,6 +75,7 @@ class Selection:
         facts: further keys of ``metrics.json``.
         checked: another cohort, whose findings are kept with the evaluation; None for the run's own.
         config: the other cohort's configuration; None for the run's own.
+        tested: how many cases of the runs' test part are among them.
     """
 
     split: str
@@ -88,6 +89,7 @@ class Selection:
     facts: Mapping[str, Any] = field(default_factory=dict)
     checked: Checked | None = None
     config: Path | None = None
+    tested: int = 0
 
     @property
     def total(self) -> int:

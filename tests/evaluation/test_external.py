@@ -94,7 +94,7 @@ def channel_of(config: Path) -> str:
 def run(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two folds of two steps. Read only, but for its evaluations."""
     place = tmp_path_factory.mktemp("trained") / "run"
-    overrides = {**TINY, "training.steps": 2, "split.folds": 2}
+    overrides = {**TINY, "training.steps": 2, "split.folds": 2, "split.test": 0.25}
     return medmtl.train(tiny_cohort, place, fold="all", device="cpu", overrides=overrides)
 
 
@@ -231,6 +231,22 @@ def test_the_other_cohort_is_checked_first(run: Path, oslo: Path, tmp_path: Path
         medmtl.evaluate(run, config=oslo, out=tmp_path / "out", device="cpu")
     assert [finding.code for finding in caught.value.findings if finding.severity == "reject"] == ["B112"]
     assert not (tmp_path / "out").exists()
+
+
+def test_the_runs_own_test_cases_as_another_cohorts_are_an_access(run: Path, tiny_cohort: Path, tmp_path: Path) -> None:
+    test = json.loads((run / "fold-0" / "splits.json").read_text())["test"]
+    assert len(test) == 3
+    copy = shutil.copytree(run, tmp_path / "copy")
+    medmtl.evaluate(copy, config=tiny_cohort, allow_overlap=True, out=tmp_path / "out", device="cpu")
+    for fold in ("fold-0", "fold-1"):
+        assert (copy / fold / "test_access.jsonl").read_text() == '{"split": "test", "cases": 3}\n'
+    with (tiny_cohort.parent / "cohort.csv").open(newline="", encoding="utf-8") as file:
+        kept = [row for row in csv.DictReader(file) if row["case_id"] not in test]
+    write_rows(shutil.copytree(tiny_cohort.parent, tmp_path / "rest") / tiny_cohort.name, kept)
+    (tmp_path / "rest" / "table.csv").rename(tmp_path / "rest" / "cohort.csv")
+    config = tmp_path / "rest" / tiny_cohort.name
+    medmtl.evaluate(copy, config=config, allow_overlap=True, out=tmp_path / "rest-out", device="cpu")
+    assert len((copy / "fold-0" / "test_access.jsonl").read_text().splitlines()) == 1
 
 
 def overlapping(oslo: Path, tiny_cohort: Path, kind: str) -> None:
