@@ -321,3 +321,9 @@ def test_the_bare_network_s_step_has_the_gradients_of_the_mask_alone(benchmark: 
 
 def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_masks_of_two_precisions_are_compared_label_by_label(benchmark: Any) -> None:
+    one, other = np.array([[0, 1, 1], [2, 2, 0]]), np.array([[0, 1, 0], [2, 2, 3]])
+    assert benchmark("precision").dice_of(one, other) == [pytest.approx(2 / 3), 1.0, 0.0]
+    assert benchmark("precision").dice_of(np.zeros(3), np.zeros(3)) == []
