@@ -40,10 +40,12 @@ def no_network() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def hangups_are_heard() -> None:
-    """Whoever starts the tests may have had them ignore a lost terminal, and so all that they start."""
+def signals_are_heard() -> None:
+    """Whoever starts the tests may have had them ignore Ctrl-C or a lost terminal, and so all that they start."""
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")
