@@ -3,8 +3,8 @@
     python benchmarks/precision.py RUN --out FOLDER [--split val]
 
 The run's cases of the split are evaluated twice, with ``inference.precision`` set in a copy of the run. Labels are
-compared one by one, those of a case that neither mask holds left out. A table is printed, by task; the last line
-says how the scores against the reference differ.
+compared one by one, those of a case that neither mask holds left out. A table is printed, by task, and the primary
+score of each task in both.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy.typing as npt
 import yaml
 
 import medmtl
+from medmtl.metrics.overlap import dice
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.voxel import LabelTask
 
@@ -74,8 +75,8 @@ def array_of(folder: Path, name: str) -> npt.NDArray[Any]:
 def dice_of(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> list[float]:
     """Of each label that either holds."""
     labels = np.union1d(one, other)
-    pairs = [(one == label, other == label) for label in labels[labels != 0]]
-    return [2 * float((a & b).sum()) / float(a.sum() + b.sum()) for a, b in pairs]
+    found = [dice(one == label, other == label) for label in labels[labels != 0]]
+    return [value for value in found if value is not None]
 
 
 if __name__ == "__main__":

@@ -57,7 +57,8 @@ def from_file(
     test = ids_of(case for case in cases if case.case_id not in named)
     splits = checked(folds, test, cases, labels or {}, source, findings)
     if doubts is not None:
-        _doubt_the_rest([case for case in cases if case.case_id not in named | stated_test], path, doubts)
+        told = named | stated_test
+        _doubt_the_rest([case for case in cases if case.case_id not in told], path, doubts)
     return splits
 
 
