@@ -127,6 +127,7 @@ def test_two_processes_add_tensors_and_exchange_words_and_part(tmp_path: Path) -
     assert [(tmp_path / f"{rank}").read_text() for rank in range(2)] == ["[4.0, 6.0] [[0, 'é'], [1, 'é']] 7"] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.covers("F57")
 def test_who_does_not_come_to_an_exchange_is_named(tmp_path: Path) -> None:
     assert run_both(tmp_path, stay_away) == [0, 0]

@@ -10,6 +10,7 @@ from tests.faults.processes import start
 from tests.faults.test_locks import contents
 
 
+@pytest.mark.slow
 @pytest.mark.covers("F04")
 def test_a_killed_check_leaves_nothing_and_finds_the_same_again(tiny_cohort: Path, tmp_path: Path) -> None:
     before = contents(tiny_cohort.parent)

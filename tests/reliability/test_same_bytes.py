@@ -67,6 +67,7 @@ def beside(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("elsewhere")
 
 
+@pytest.mark.slow
 @pytest.mark.covers("B172", "P06", "P22")
 def test_without_a_network_and_in_other_surroundings_every_byte_is_the_same(
     tiny_cohort: Path, reference: dict[str, str], beside: Path
