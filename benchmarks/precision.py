@@ -18,9 +18,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 import medmtl
+from medmtl.data.formats import strict_yaml
 from medmtl.metrics.overlap import dice
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.voxel import LabelTask
@@ -54,10 +54,10 @@ def evaluated(run: Path, out: Path, precision: str, split: str) -> Any:
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("evaluation", "test_access.jsonl"))
     path = RunFolder.open(copy).config
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config = strict_yaml.parse(path.read_text(encoding="utf-8")).data
     config["cohort"]["table"] = str((run / config["cohort"]["table"]).resolve())
     config["inference"]["precision"] = precision
-    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    path.write_text(strict_yaml.dump(config), encoding="utf-8")
     return medmtl.evaluate(copy, split=split, device="cpu")[split]
 
 
