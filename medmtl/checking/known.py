@@ -120,6 +120,15 @@ def inherited(manifest: Mapping[str, Any]) -> list[Known]:
     return _read(record.get("seen") if isinstance(record, dict) else record)
 
 
+def images_learned_from(manifest: Mapping[str, Any]) -> frozenset[str]:
+    """Hashes of the image files of a run's training part, and of all that the run it started from had seen.
+
+    Raises:
+        ArtefactError: as :func:`trained_on`.
+    """
+    return frozenset(name for record in (trained_on(manifest), *inherited(manifest)) for name in record.files_sha256)
+
+
 def _read(data: Any) -> list[Known]:
     try:
         return TypeAdapter(list[Known]).validate_python(data)

@@ -22,6 +22,11 @@ logger = logging.getLogger(__name__)
 
 NAMED = 5  # cases in a message at the end
 UNREAD = 3  # cases in a row that the system does not read: then it is no file that fails, but the disk or its network
+TRAINED_ON = "trained on"
+TOLD = {
+    "B162": f"lie outside what the model was trained on, see outside_training in {TABLE}",
+    TRAINED_ON: "have an image that the model was trained on, so that their answers do not show how good it is",
+}
 
 Failure = WorkError | InputError | MachineError | NumericError
 
@@ -92,7 +97,9 @@ def predict_all(predictor: Predictor, cases: Sequence[Case], findings: Findings,
 
 
 def _collect(told: dict[str, list[str]], prediction: CasePrediction) -> None:
-    """Add by code what there is to say of a case that was predicted."""
+    """Add by code, or under ``TRAINED_ON``, what there is to say of a case that was predicted."""
+    if prediction.trained_on:
+        told.setdefault(TRAINED_ON, []).append(prediction.case_id)
     found: dict[str, list[str]] = {}
     for code, text in (*prediction.notes, *(("B162", name) for name in prediction.outside_training)):
         if code != "B091":  # text in the header, which no output takes over
@@ -102,12 +109,9 @@ def _collect(told: dict[str, list[str]], prediction: CasePrediction) -> None:
 
 
 def _warn(code: str, entries: Sequence[str], total: int) -> None:
-    what = (
-        f"lie outside what the model was trained on, see outside_training in {TABLE}"
-        if code == "B162"
-        else "have a file that is not quite in order and was read all the same"
-    )
-    logger.warning("[%s] %d of %d cases %s: %s", code, len(entries), total, what, "; ".join(entries[:NAMED]))
+    what = TOLD.get(code, "have a file that is not quite in order and was read all the same")
+    place = "" if code == TRAINED_ON else f"[{code}] "
+    logger.warning("%s%d of %d cases %s: %s", place, len(entries), total, what, "; ".join(entries[:NAMED]))
 
 
 def _failure(case_id: str, error: Exception) -> Failure:

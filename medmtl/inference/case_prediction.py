@@ -30,6 +30,7 @@ class CasePrediction(Mapping[str, Result]):
         at_reference: case task -> the activation with its window around the reference's lesion instead of the predicted
             one; empty unless asked for, and where there is no such window.
         notes: code and text of what was noted while its images were read, such as bytes behind the voxels.
+        trained_on: whether one of its files is an image of a case that the model was trained on, byte for byte.
     """
 
     case_id: str
@@ -38,6 +39,7 @@ class CasePrediction(Mapping[str, Result]):
     outside_training: tuple[str, ...]
     at_reference: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     notes: tuple[tuple[str, str], ...] = ()
+    trained_on: bool = False
 
     def __getitem__(self, task: str) -> Result:
         if task not in self.results:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from medmtl.build import build_model, build_tasks
+from medmtl.checking.known import images_learned_from
 from medmtl.config import Config
 from medmtl.data.augmentation import AXES
 from medmtl.data.case import Case
@@ -134,6 +135,7 @@ class Predictor:
         self.config: Config = runs[0].load_config()
         self._mirrors = _mirrors(self.config, tta)
         self._members = [self._load(run) for run in runs]
+        self._learned_from = frozenset[str]().union(*(images_learned_from(run.load_manifest()) for run in runs))
         self._told: set[tuple[str, str]] = set()
         self.unfinished = [member.unfinished for member in self._members if member.unfinished is not None]
         first = self._members[0]
@@ -247,7 +249,8 @@ class Predictor:
         masks = {name: answer.volume() for name, answer in voxels.items()}
         results = assemble(self.tasks, masks, answers)
         at_reference = self._at_reference(reading) if reading.with_reference else {}
-        return CasePrediction(prepared.case_id, results, answers, outside, at_reference, prepared.notes)
+        trained_on = not self._learned_from.isdisjoint(prepared.sha256.values())
+        return CasePrediction(prepared.case_id, results, answers, outside, at_reference, prepared.notes, trained_on)
 
     def _streams(self, reading: ReadCase) -> list[Stream]:
         prepared, coarse = reading.prepared, reading.coarse

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from medmtl.checking.known import inherited, known_of, trained_on, whole_cohort
+from medmtl.checking.known import images_learned_from, inherited, known_of, trained_on, whole_cohort
 from medmtl.errors import ArtefactError
 from tests.checking.cohort_folder import Folder
 
@@ -52,6 +52,10 @@ def test_a_manifest_keeps_it(folder: Folder) -> None:
     assert trained_on(manifest) == known
     assert inherited(manifest) == [known]
     assert inherited({}) == []
+    earlier = replace(known, files_sha256=("earlier",))
+    manifest["init"]["seen"].append(earlier.to_json())
+    assert images_learned_from(manifest) == {*known.files_sha256, "earlier"}
+    assert known.files_sha256
 
 
 @pytest.mark.parametrize("seen", [None, 5, [5], [{"patients": []}], [{"patients": {}, "files_sha256": []}]])

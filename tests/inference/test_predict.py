@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 import medmtl
-from medmtl import checkpoint
+from medmtl import api, checkpoint
 from medmtl.data.case import Case
 from medmtl.data.covariates import NumberCovariate
 from medmtl.data.formats.nifti import read_image, write_map, write_mask
@@ -220,3 +221,19 @@ def test_a_task_that_there_is_not_is_a_key_error_that_says_which_there_are() -> 
     assert isinstance(raised.value, KeyError)
     assert str(raised.value) == "no task is called 'rsk', only risk, organ; did you mean 'risk'?"
     assert "rsk" not in found and found.get("rsk") is None and raised.value.exit_code == 2
+
+
+def test_cases_that_the_model_was_trained_on_are_named_whatever_they_are_called_now(
+    tiny_cohort: Path, trained_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fold = RunFolder.open(trained_run).load_splits().folds[0]
+    source = tiny_cohort.parent / "images"
+    learned = Path(shutil.copy(source / f"{fold.train[0]}.nii.gz", tmp_path / "learned.nii.gz"))
+    held_out = Path(shutil.copy(source / f"{fold.val[0]}.nii.gz", tmp_path / "held_out.nii.gz"))
+    api.predict(trained_run, [learned, held_out], tmp_path / "out", device="cpu")
+    told = [record.message for record in caplog.records if "trained on, so that" in record.message]
+    assert [message.rpartition(": ")[2] for message in told] == ["learned"]
+    assert told[0].startswith("1 of 2 cases ")
+    caplog.clear()
+    api.predict(trained_run, [held_out], tmp_path / "out", device="cpu")
+    assert "trained on, so that" not in caplog.text
