@@ -174,9 +174,11 @@ def train(
         refuse_ranks(ranks, build_tasks(resolved), resolved.training.alternate)
         # one that is absent is told before the check, which may be long
         ranks.first(lambda: describe_device(device).kind)
-        for number in ranks.first(folds.numbers):
+        numbers = ranks.first(folds.numbers)
+        for number in numbers:
             path = ranks.first(lambda number=number: str(folds.run(number, ranks.size).path))  # type: ignore[misc]
-            train_run(RunFolder.open(Path(path)), asked=resolved, resumed=resume, progress=progress, ranks=ranks)
+            run, more = RunFolder.open(Path(path)), number != numbers[-1]
+            train_run(run, asked=resolved, resumed=resume, more=more, progress=progress, ranks=ranks)
     return place
 
 
@@ -331,14 +333,16 @@ def predict(
     names = names_of(inputs)
     place = folder_of(out, "out")
     refuse_run(place)
-    predictor = Predictor(open_models(folder_of(run, "run")), device, tta=tta)
+    given = config_of(names)
+    to_first = given is not None and given.cohort.resample == "to_first"
+    predictor = Predictor(open_models(folder_of(run, "run")), device, tta=tta, to_first=to_first)
     findings = Findings()
     cases = cases_of(names, predictor.config, predictor.channels, findings, covariates)
     table = place / TABLE
     answers = (answer_file(name, c.case_id, task) for c in cases for name, task in predictor.tasks.items())
     outputs = (table, *(place / file for file in answers if file is not None))
     images = (path for case in cases for path in case.images.values())
-    refuse_overwriting(outputs, chain(map(Path, names), images, _files_of(config_of(names))))
+    refuse_overwriting(outputs, chain(map(Path, names), images, _files_of(given)))
     return predict_all(predictor, cases, findings, place, progress)
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 
 from medmtl.errors import InputError, MachineError
+
+if sys.platform != "win32":
+    import resource
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -66,8 +71,35 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=precision != "fp32")
 
 
+@contextmanager
+def true_fp32() -> Iterator[None]:
+    """A GPU's fp32 is fp32 inside; by torch's own choice its convolutions would be in TF32, 10 bits of 23.
+
+    The setting is the whole process's and is put back at the end; who has set it by operation is left with that. On a
+    CPU it changes nothing.
+    """
+    try:
+        before = torch.backends.cudnn.allow_tf32
+    except RuntimeError:  # somebody chose, for single operations, by torch's newer names for it
+        yield
+        return
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 def peak_bytes(device: torch.device) -> int:
     """Most memory so far, as a plan predicts it: resident of this process on a CPU, allocated on a GPU."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_resident_bytes()
+
+
+def peak_resident_bytes(*, of_children: bool = False) -> int:
+    """Most resident memory so far of this process, or of the largest of its children that ended; 0 on Windows."""
+    if sys.platform == "win32":
+        return 0
+    whose = resource.RUSAGE_CHILDREN if of_children else resource.RUSAGE_SELF
+    return resource.getrusage(whose).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medmtl.errors import ArtefactError, InputError, MachineError
-from medmtl.files import RunLock, fsync_folder, write_new
+from medmtl.files import fsync_folder, write_new
+from medmtl.folder_lock import FolderLock
 
 if sys.platform != "win32":
     import resource
@@ -123,7 +124,7 @@ def probe(place: Path) -> None:
         write_new(trial / "made", b"medmtl\n")
         os.rename(trial / "made", trial / "renamed")
         fsync_folder(trial)
-        with RunLock(trial):
+        with FolderLock(trial):
             pass
     except OSError as error:
         raise MachineError(f"nothing can be written at {place}: {why(error)}", code="B044") from error

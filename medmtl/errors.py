@@ -10,7 +10,7 @@
     ├── MachineError      3  disk, memory, device or an extra is missing
     ├── NumericError      4  NaN or Inf where a finite number must be
     ├── InterruptedRun    5  stopped on request after a commit; resumable
-    ├── BusyRunError      6  another process holds the run folder
+    ├── BusyRunError      6  another process holds the run folder, or that of the results
     ├── ArtefactError     7  a checkpoint, cache entry or model was refused
     └── WorkError         8  an outside cause: I/O, a lost worker, the user's own code
 
@@ -149,7 +149,7 @@ class InterruptedRun(MedmtlError):
 
 
 class BusyRunError(MedmtlError):
-    """Another process is using the run folder."""
+    """Another process is using the run folder, or writes into the same folder of results."""
 
     exit_code = 6
 

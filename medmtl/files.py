@@ -14,28 +14,22 @@ import math
 import os
 import re
 import secrets
-import socket
 import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
-from medmtl.errors import ArtefactError, BusyRunError, InputError, MachineError
+from medmtl.errors import ArtefactError, InputError
 
-if sys.platform != "win32":
-    import fcntl
-
-LOCK_NAME = ".lock"
 MAX_JSON_DEPTH = 64
 MAX_NAME_BYTES = 100
 
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{16}")
 # Not every platform has every flag; where one is missing there is nothing to guard against.
-_NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _NO_BLOCK = getattr(os, "O_NONBLOCK", 0)
 
 
@@ -45,7 +39,7 @@ def write_new(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     Raises:
         OSError: it exists, or the disk failed; what was written may then be incomplete.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, mode)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK, mode)
     try:
         with _naming(path):
             view = memoryview(data)
@@ -136,7 +130,7 @@ def append_line(path: Path, text: str) -> None:
     """
     if "\n" in text or "\r" in text:
         raise ValueError("a line cannot hold a line break")
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _NO_LINK, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | NO_LINK, 0o600)
     try:
         end = os.lseek(descriptor, 0, os.SEEK_END)
         if end:
@@ -157,7 +151,7 @@ def append_line(path: Path, text: str) -> None:
 
 def fsync_file(path: Path) -> None:
     """Wait until what was written to a file, by whoever, is on disk."""
-    descriptor = os.open(path, os.O_RDWR | _NO_LINK)
+    descriptor = os.open(path, os.O_RDWR | NO_LINK)
     try:
         with _naming(path):
             os.fsync(descriptor)
@@ -216,7 +210,7 @@ def read_bytes(path: Path, *, limit_bytes: int) -> bytes:
 
 
 def _open_no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | _NO_LINK | _NO_BLOCK)
+    return os.open(path, flags | NO_LINK | _NO_BLOCK)
 
 
 def json_bytes(obj: Any) -> bytes:
@@ -317,74 +311,3 @@ def safe_name(case_id: str) -> str:
         return name
     tail = "%-" + sha256_bytes(case_id.encode("utf-8", "surrogatepass"))[:16]
     return name[: MAX_NAME_BYTES - len(tail)] + tail
-
-
-class RunLock:
-    """An exclusive lock on a folder, for one ``with`` block: ``with RunLock(folder): ...``.
-
-    The kernel's ``flock`` decides and frees it when the process dies, however it dies. The host and process id in the
-    lock file are only for the message; the file stays, because removing it would let two processes hold two locks.
-
-    Args:
-        folder: an existing folder; the lock is its file ``.lock``.
-
-    Raises:
-        BusyRunError: on entry, when another process has it; the message names the host and the process id.
-        MachineError: on entry, when the file system or platform has no such locks.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = Path(folder) / LOCK_NAME
-        self._descriptor = -1
-
-    def __enter__(self) -> RunLock:
-        if sys.platform == "win32":
-            raise MachineError("a run folder cannot be locked on Windows; train on Linux")
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o600)
-        try:
-            self._lock(descriptor)
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"{socket.gethostname()} {os.getpid()}\n".encode())
-        except BaseException:
-            os.close(descriptor)
-            raise
-        self._descriptor = descriptor
-        _held.add(self)
-        return self
-
-    def _lock(self, descriptor: int) -> None:
-        folder = self.path.parent
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 300, 0).decode("utf-8", "replace").split()
-            who = f"process {holder[1]} on {holder[0]}" if len(holder) == 2 else "another process"
-            raise BusyRunError(f"{folder} is in use by {who}; wait for it, stop it or choose another folder") from None
-        except OSError as error:
-            if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise MachineError(
-                    f"{folder} is on a file system without locks; use another disk", code="B044"
-                ) from None
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._release()
-
-    def _release(self) -> None:
-        _held.discard(self)
-        if self._descriptor != -1:
-            os.close(self._descriptor)
-        self._descriptor = -1
-
-
-def _release_in_child() -> None:
-    """A forked process lets go: a worker that outlives a killed training must not hold its run."""
-    for lock in list(_held):
-        lock._release()
-
-
-_held: set[RunLock] = set()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_release_in_child)

@@ -8,6 +8,7 @@ after step.
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,6 +63,7 @@ def _set_thresholds(trim: int, mmap: int) -> None:
 
 def _call(name: str, *values: int) -> None:
     """Call a function of the C library where it has it, as glibc does."""
-    function = getattr(ctypes.CDLL(None), name, None)
+    # Windows has no library of the process itself
+    function = getattr(ctypes.CDLL(None), name, None) if sys.platform != "win32" else None
     if function is not None:
         function(*values)

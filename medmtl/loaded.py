@@ -10,13 +10,23 @@ from typing import Any
 from medmtl.data.case import Case
 from medmtl.data.covariates import CovariateKind
 from medmtl.device import DeviceName
+from medmtl.folder_lock import output_lock
 from medmtl.freed_memory import freed_memory_kept
 from medmtl.inference.case_prediction import CasePrediction
 from medmtl.inference.inputs import case_of_files, cases_of, cells_of
 from medmtl.inference.predict import Predictor
 from medmtl.inference.unfinished import open_models
-from medmtl.inference.write import TABLE, PredictionTable, open_output, prediction_row, write_answers
+from medmtl.inference.write import (
+    TABLE,
+    PredictionTable,
+    answer_folders,
+    open_output,
+    prediction_row,
+    write_answers,
+)
 from medmtl.run_place import folder_of
+
+PATIENCE = 60.0  # seconds for those of a parallel loop that save into the same folder
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,15 +51,17 @@ class Prediction(CasePrediction):
             InputError: if ``out`` is a run, or holds an evaluation, masks of somebody else or predictions of another
                 model, see :func:`medmtl.inference.write.open_output`; or if it has a row of the same ``case_id`` and
                 none was given.
+            BusyRunError: if another process writes into ``out`` for longer than a minute.
         """
         place = folder_of(out, "out")
         open_output(place)
-        table = PredictionTable(place / TABLE)
-        table.keep_others(self.case_id, self.model_sha256, replace=self.named)
-        table.begin()
-        write_answers(self, place)
-        table.add(prediction_row(self, self.model_sha256))
-        table.write()
+        with output_lock(place, answer_folders(place), patience=PATIENCE):
+            table = PredictionTable(place / TABLE)
+            table.keep_others(self.case_id, self.model_sha256, replace=self.named)
+            table.begin()
+            write_answers(self, place)
+            table.add(prediction_row(self, self.model_sha256))
+            table.write()
         return place / TABLE
 
 

@@ -28,7 +28,6 @@ from medmtl.device import describe_hardware
 from medmtl.disk import why
 from medmtl.errors import ArtefactError, BusyRunError, InputError, WorkError
 from medmtl.files import (
-    RunLock,
     fsync_folder,
     json_bytes,
     make_private_folder,
@@ -39,6 +38,7 @@ from medmtl.files import (
     write_json,
     write_new,
 )
+from medmtl.folder_lock import FolderLock
 from medmtl.planning import Plan
 from medmtl.run_log import RunLog
 from medmtl.run_place import folds_in, is_taken, refuse_model_file, warn_of_others
@@ -136,7 +136,7 @@ class RunFolder:
         _remove_dead_stages(out)
         staged.mkdir(mode=0o700)
         try:
-            with RunLock(staged):
+            with FolderLock(staged):
                 run = RunFolder(staged)
                 _fill(run, configuration.dump(config, out), plan, splits, findings, manifest)
                 if initial is not None:
@@ -276,7 +276,7 @@ class RunFolder:
         Raises:
             BusyRunError: if one is training it.
         """
-        with RunLock(self.path):
+        with FolderLock(self.path):
             warn_of_others(self.path)
             remove_leftovers(self.path)
             self._place = _place(self.path)
@@ -369,7 +369,7 @@ def _remove_dead_stages(out: Path) -> None:
     """Remove what killed processes left beside ``out``; a living one holds the lock of its own."""
     pattern = re.compile(rf"\.{re.escape(out.name)}\.tmp-[0-9]+")
     for stage in [entry for entry in out.parent.iterdir() if pattern.fullmatch(entry.name)]:
-        with suppress(BusyRunError), RunLock(stage):
+        with suppress(BusyRunError), FolderLock(stage):
             shutil.rmtree(stage, ignore_errors=True)
 
 

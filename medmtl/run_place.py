@@ -136,12 +136,18 @@ def refuse_taken(out: Path, *inputs: Path, folds: bool = False) -> None:
         folds: whether the runs are made inside; what a killed start of one left there is hidden and does not count.
 
     Raises:
-        InputError: if it is a link, exists and is not empty, would lie in a file or a run, holds an input or the home
-            folder, or is a repository.
+        InputError: if it is a link or a mount point, exists and is not empty, would lie in a file or a run, holds an
+            input or the home folder, or is a repository.
     """
     refuse_long(out)
     if out.is_symlink():
         raise InputError(f"{out} is a link; give the folder itself as --out", code="B043")
+    if os.path.ismount(out) and not folds:
+        raise InputError(
+            f"{out} is where a disk is mounted, and a run appears by renaming a folder to it; give a folder inside it, "
+            f"such as {out / 'run'}",
+            code="B043",
+        )
     refuse_file(out.parent)
     place = out.resolve()
     folders = [path if path.is_dir() else path.parent for path in (path.resolve() for path in inputs)]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import medmtl
-from medmtl.device import Precision, autocast, describe_device, peak_bytes
+from medmtl.device import Precision, autocast, describe_device, peak_bytes, true_fp32
 from medmtl.errors import InputError
 
 
@@ -33,3 +33,21 @@ def test_peak_memory_is_that_of_the_process_or_of_the_gpu(monkeypatch: pytest.Mo
 def test_a_network_computes_in_the_planned_precision(precision: Precision, expected: torch.dtype) -> None:
     with autocast(torch.device("cpu"), precision):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == expected
+
+
+def test_fp32_of_a_gpu_is_no_tf32_inside_and_what_it_was_afterwards() -> None:
+    cudnn = torch.backends.cudnn
+    assert cudnn.allow_tf32
+    with pytest.raises(RuntimeError, match="inside"), true_fp32():
+        with true_fp32():
+            pass
+        assert not cudnn.allow_tf32
+        raise RuntimeError("inside")
+    assert cudnn.allow_tf32
+    try:
+        cudnn.conv.fp32_precision = "ieee"
+        with true_fp32():
+            assert cudnn.conv.fp32_precision == "ieee"
+        assert cudnn.conv.fp32_precision == "ieee"
+    finally:
+        cudnn.allow_tf32 = True

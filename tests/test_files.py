@@ -1,23 +1,19 @@
-"""Files are whole or absent, readers refuse what is not ours, and one folder has one writer."""
+"""Files are whole or absent, and readers refuse what is not ours."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
-import multiprocessing
 import os
 import stat
-import subprocess
-import sys
 import unicodedata
 from pathlib import Path
 
 import pytest
 
 from medmtl import files
-from medmtl.errors import ArtefactError, BusyRunError, InputError, MachineError
+from medmtl.errors import ArtefactError, InputError
 
 
 def test_write_atomic_replaces_and_is_private(tmp_path: Path) -> None:
@@ -256,72 +252,3 @@ def test_safe_name_of_a_long_id_is_short_and_its_own() -> None:
     assert len({files.safe_name(case_id) for case_id in ids}) == len(set(ids)) == 7
     with pytest.raises(InputError, match="empty"):
         files.safe_name("")
-
-
-def test_run_lock_is_exclusive_and_names_its_holder(tmp_path: Path) -> None:
-    with files.RunLock(tmp_path):
-        with pytest.raises(BusyRunError, match=f"process {os.getpid()} on "), files.RunLock(tmp_path):
-            pass
-        with pytest.raises(BusyRunError), files.RunLock(tmp_path):
-            pass
-    with files.RunLock(tmp_path):
-        pass
-
-
-@pytest.mark.covers("F51")
-def test_run_lock_ignores_a_stale_file_and_refuses_a_link(tmp_path: Path) -> None:
-    (tmp_path / ".lock").write_text(f"elsewhere {os.getpid()}\n")
-    with files.RunLock(tmp_path):
-        assert (tmp_path / ".lock").read_text().split()[1] == str(os.getpid())
-    (tmp_path / "run").mkdir()
-    (tmp_path / "target").write_text("mine")
-    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "target")
-    with pytest.raises(OSError), files.RunLock(tmp_path / "run"):
-        pass
-    assert (tmp_path / "target").read_text() == "mine"
-
-
-def test_the_kernel_frees_the_lock_of_a_killed_process(tmp_path: Path) -> None:
-    code = (
-        "import sys, time, pathlib; from medmtl.files import RunLock\n"
-        "with RunLock(pathlib.Path(sys.argv[1])):\n    sys.stdout.write('held'); sys.stdout.flush(); time.sleep(60)"
-    )
-    root = Path(files.__file__).parents[1]
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=root, stdout=subprocess.PIPE) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.read(4) == b"held"
-        with pytest.raises(BusyRunError, match=f"process {holder.pid} "), files.RunLock(tmp_path):
-            pass
-        holder.kill()
-        holder.wait()
-        with files.RunLock(tmp_path):
-            pass
-
-
-def test_a_forked_process_does_not_hold_the_lock_of_its_parent(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    ready, over = context.Event(), context.Event()
-
-    def outlive() -> None:
-        ready.set()
-        over.wait(60)
-
-    child = context.Process(target=outlive)
-    with files.RunLock(tmp_path):
-        child.start()
-        assert ready.wait(60)
-    try:
-        with files.RunLock(tmp_path):
-            pass
-    finally:
-        over.set()
-        child.join()
-
-
-def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(errno.ENOLCK, "no locks available")
-
-    monkeypatch.setattr(fcntl, "flock", fail)
-    with pytest.raises(MachineError, match="without locks"), files.RunLock(tmp_path):
-        pass

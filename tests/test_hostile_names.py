@@ -15,6 +15,7 @@ import pytest
 
 from medmtl import api
 from medmtl.cli import main
+from medmtl.errors import InputError
 from tests.conftest import TINY
 
 NAMES = (
@@ -57,6 +58,24 @@ def test_a_folder_whose_name_is_no_utf_8(tiny_cohort: Path, tmp_path: Path, caps
     assert "B001" in capsys.readouterr().err
     assert main(["check", str(place / "absent.yaml")]) == 2
     assert "caf\\udce9" in capsys.readouterr().err
+
+
+@pytest.mark.covers("B039")
+@pytest.mark.parametrize("name", ["caf\udce9", "study{{v2}}", "a$(b)"])
+def test_a_run_that_could_not_read_its_own_configuration_is_refused_before_the_check(
+    name: str, tiny_cohort: Path, tmp_path: Path
+) -> None:
+    config = Path(shutil.copytree(tiny_cohort.parent, tmp_path / name)) / tiny_cohort.name
+    with pytest.raises(InputError, match=r"would name its cohort by a path .*; rename that folder$"):
+        api.train(config, tmp_path / "run", device="cpu", overrides=TINY)
+    assert not (tmp_path / "run").exists() and not list(tmp_path.rglob(".medmtl-cache"))
+
+
+@pytest.mark.covers("B039")
+def test_a_run_whose_name_is_no_utf_8_has_its_page(trained_run: Path) -> None:
+    run = Path(shutil.copytree(trained_run, trained_run.with_name("caf\udce9")))
+    api.evaluate(run, device="cpu")
+    assert "Evaluation of caf\\udce9" in (run / "evaluation" / "val" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -16,8 +16,8 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 # A floor of packages only: they do not see each other. A floor with single modules: each may import those to its left.
 FLOORS = (
-    ("errors", "spelling", "registry", "validation", "files", "disk", "rng", "progress", "launched", "distributed",
-     "freed_memory"),
+    ("errors", "spelling", "registry", "validation", "files", "folder_lock", "disk", "rng", "progress", "launched",
+     "distributed", "freed_memory"),
     ("data", "losses", "metrics"),
     ("networks",),
     ("tasks", "sharing", "weighting"),

@@ -114,6 +114,21 @@ def test_every_case_is_scored(run: Path) -> None:
     assert sum(map(len, parts)) == 12
 
 
+def test_another_cohort_says_itself_whether_its_channels_are_brought_to_one_grid(
+    run: Path, config: Path, tmp_path: Path
+) -> None:
+    place = Path(shutil.copytree(config.parent, tmp_path / "elsewhere")) / config.name
+    second = images(place, 0)["image_1"]
+    scan: Any = nib.load(second)
+    nib.save(scan.slicer[:, :, ::2], second)
+    with pytest.raises(InputError, match=r"^1 of 12 cases were not predicted.*on the first channel's grid"):
+        api.predict(run, place, tmp_path / "refused", device="cpu")
+    place.write_text(place.read_text().replace("cohort:\n", "cohort:\n  resample: to_first\n"), encoding="utf-8")
+    assert len(predicted(api.predict(run, place, tmp_path / "brought", device="cpu"))) == 12
+    scores = api.evaluate(run, config=place, out=tmp_path / "scores", allow_overlap=True, device="cpu")
+    assert scores["all"].metrics["cases"] == 12
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_every_way_to_ask_gives_one_answer(run: Path, model: Any, config: Path, tmp_path: Path, number: int) -> None:
     case_id, files = f"case_{number:03}", images(config, number)

@@ -15,6 +15,7 @@ import pytest
 
 from medmtl import config, files, run_folder
 from medmtl.errors import ArtefactError, BusyRunError, InputError, WorkError
+from medmtl.folder_lock import FolderLock
 from medmtl.run_folder import RunFolder, open_folds
 from medmtl.run_place import refuse_place
 
@@ -150,6 +151,8 @@ def test_places_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "link",
         "file",
     ]
+    with pytest.raises(InputError, match=r"^\[B043\] /proc is where a disk is mounted.* such as /proc/run$"):
+        refuse_place(Path("/proc"))
     for place in [*(tmp_path / name for name in refused), Path("/")]:
         with pytest.raises(InputError, match=r"^\[B042\] .*not empty" if place.name == "file" else r"^\[B043\] "):
             refuse_place(place, table, image)
@@ -224,7 +227,7 @@ def test_another_process_making_the_same_run_is_left_alone(tmp_path: Path) -> No
     others = [tmp_path / name for name in (".run.tmp-x", ".other.tmp-2", "run.tmp-2")]
     for folder in (alive, dead, *others):
         folder.mkdir()
-    with files.RunLock(alive):
+    with FolderLock(alive):
         create(tmp_path / "run", tmp_path / "cohort")
         assert alive.exists()
     assert not dead.exists()

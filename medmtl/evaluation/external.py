@@ -98,6 +98,7 @@ def external_selection(
         checked=checked,
         config=config,
         tested=_tested(runs[0], checked) if shared else 0,
+        to_first=other.cohort.resample == "to_first",
     )
 
 

@@ -86,7 +86,7 @@ def write_report(scores: Scores, runs: Sequence[RunFolder], *, share: bool = Fal
         versions=", ".join(f"{name} {version}" for name, version in manifest.get("versions", {}).items()),
     )
     path = scores.folder / PAGE
-    write_atomic(path, page.encode())
+    write_atomic(path, page.encode(errors="backslashreplace"))  # a folder's name may be no text
     return path
 
 

@@ -21,10 +21,11 @@ from medmtl.evaluation.selection import Group, Selection, folds_of, groups_of, l
 from medmtl.evaluation.site import Learned, headline, site_estimates, within_estimates
 from medmtl.evaluation.source import take_over
 from medmtl.files import append_line, make_private_folder, read_json, write_json
+from medmtl.folder_lock import output_lock
 from medmtl.freed_memory import freed_memory_kept
 from medmtl.inference.case_prediction import assemble
 from medmtl.inference.predict import Predictor
-from medmtl.inference.write import ACTIVATIONS, answer_file, write_answers, write_table
+from medmtl.inference.write import ACTIVATIONS, answer_file, answer_folders, write_answers, write_table
 from medmtl.metrics.estimate import Estimate
 from medmtl.progress import Progress, silent
 from medmtl.run_cohort import read_again
@@ -118,8 +119,17 @@ def evaluate_selection(
     Raises:
         InputError: if a file changed since training.
         ArtefactError: if a checkpoint is damaged; ``out`` stays as it was if that is one of the first group's.
+        BusyRunError: if another process writes into ``out``.
     """
-    predictor = Predictor(selection.groups[0].models, device)  # refused before anything of the last evaluation goes
+    predictor = Predictor(
+        selection.groups[0].models, device, to_first=selection.to_first
+    )  # refused before anything of the last evaluation goes
+    make_private_folder(out)
+    with output_lock(out, answer_folders(out)):
+        return _evaluated(selection, out, predictor, device, progress)
+
+
+def _evaluated(selection: Selection, out: Path, predictor: Predictor, device: DeviceName, progress: Progress) -> Scores:
     _begin(selection, out)
     scored: dict[str, list[ScoredCase]] = {name: [] for name in selection.scored}
     moved: dict[str, list[Moved]] = {}
@@ -128,7 +138,7 @@ def evaluate_selection(
     unfinished: list[dict[str, Any]] = []
     outside: list[Sequence[str]] = []
     for number, group in enumerate(selection.groups):
-        predictor = Predictor(group.models, device) if number else predictor
+        predictor = Predictor(group.models, device, to_first=selection.to_first) if number else predictor
         unfinished += predictor.unfinished
         reference, fitted = group.reference(), group.fitted()
         _note_test_access(selection, group)
@@ -160,7 +170,6 @@ def evaluate_selection(
 
 def _begin(selection: Selection, out: Path) -> None:
     """Make the folder this evaluation's, without the numbers of the last one, whose masks go one by one."""
-    make_private_folder(out)
     # empty until this evaluation is whole: nobody may write a page from its masks and the last one's answers, and after
     # a kill the masks are known as an evaluation's
     write_json(out / ACTIVATIONS, [])

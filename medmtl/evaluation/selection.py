@@ -76,6 +76,7 @@ class Selection:
         checked: another cohort, whose findings are kept with the evaluation; None for the run's own.
         config: the other cohort's configuration; None for the run's own.
         tested: how many cases of the runs' test part are among them.
+        to_first: whether the other cohort's channels are brought to one grid.
     """
 
     split: str
@@ -90,6 +91,7 @@ class Selection:
     checked: Checked | None = None
     config: Path | None = None
     tested: int = 0
+    to_first: bool = False
 
     @property
     def total(self) -> int:

@@ -11,11 +11,19 @@ from pathlib import Path
 from medmtl.data.case import Case
 from medmtl.data.finding import Finding, Findings
 from medmtl.errors import InputError, MachineError, NumericError, WorkError, out_of_memory
+from medmtl.folder_lock import output_lock
 from medmtl.freed_memory import freed_memory_kept
 from medmtl.inference.case_prediction import CasePrediction
 from medmtl.inference.predict import Predictor
 from medmtl.inference.read_ahead import WriteBehind, read_ahead
-from medmtl.inference.write import TABLE, PredictionTable, open_output, prediction_row, write_answers
+from medmtl.inference.write import (
+    TABLE,
+    PredictionTable,
+    answer_folders,
+    open_output,
+    prediction_row,
+    write_answers,
+)
 from medmtl.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -48,6 +56,7 @@ def predict_all(predictor: Predictor, cases: Sequence[Case], findings: Findings,
         The table.
 
     Raises:
+        BusyRunError: if another process writes into ``out``.
         WorkError: if the system does not read a file, such as of a drive that fails; all others are predicted and
             written first, but after three such cases in a row no other is tried.
         InputError: if a row or a file cannot be used; all others are predicted and written first.
@@ -55,6 +64,13 @@ def predict_all(predictor: Predictor, cases: Sequence[Case], findings: Findings,
         NumericError: if the only cases that failed got an answer that is not finite; as above.
     """
     open_output(out)
+    with output_lock(out, answer_folders(out)):
+        return _predict_all(predictor, cases, findings, out, progress)
+
+
+def _predict_all(
+    predictor: Predictor, cases: Sequence[Case], findings: Findings, out: Path, progress: Progress
+) -> Path:
     table = PredictionTable(out / TABLE)
     case_ids = [case.case_id for case in cases]
     told: dict[str, list[str]] = {}

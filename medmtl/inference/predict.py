@@ -22,7 +22,7 @@ from medmtl.data.lesion import lesion_centre, marked
 from medmtl.data.preparation import normalise, prepare_case
 from medmtl.data.prepared import Intensity, Preparation, Prepared
 from medmtl.data.training_range import is_alike
-from medmtl.device import describe_device
+from medmtl.device import describe_device, true_fp32
 from medmtl.errors import ArtefactError, InputError, NumericError
 from medmtl.files import sha256_bytes
 from medmtl.inference.ask import Ask, chosen_precision
@@ -115,6 +115,8 @@ class Predictor:
         runs: one run folder, or one per fold.
         device: where to compute.
         tta: also look at mirror images, whatever ``inference.tta`` says.
+        to_first: bring a case's channels to the first one's grid, as its own cohort's ``resample`` says, also where
+            the training had none to bring.
 
     Attributes:
         model_sha256: hash of the weights; of several folds, the hash of their hashes in order.
@@ -128,12 +130,18 @@ class Predictor:
     """
 
     def __init__(
-        self, runs: Sequence[RunFolder], device: Literal["auto", "cpu", "cuda"] = "auto", *, tta: bool = False
+        self,
+        runs: Sequence[RunFolder],
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        *,
+        tta: bool = False,
+        to_first: bool = False,
     ) -> None:
         self._machine = describe_device(device)
         self.device = torch.device(self._machine.kind)
         self.config: Config = runs[0].load_config()
         self._mirrors = _mirrors(self.config, tta)
+        self._to_first = to_first
         self._members = [self._load(run) for run in runs]
         self._learned_from = frozenset[str]().union(*(images_learned_from(run.load_manifest()) for run in runs))
         self._told: set[tuple[str, str]] = set()
@@ -219,9 +227,11 @@ class Predictor:
         strange = self._strange_covariates(case)
         view = self.plan.case_view
         with_reference = with_reference and view is not None and view.kind == "lesion"
-        prepared = prepare_case(case, self.plan.preparation, with_labels=with_reference)
+        prepared = prepare_case(case, self._own(self.plan.preparation), with_labels=with_reference)
         return ReadCase(case, prepared, self._coarse(case), strange, with_reference)
 
+    @true_fp32()
+    @torch.inference_mode()
     def answer(self, reading: ReadCase) -> CasePrediction:
         """The second half of :meth:`predict`; a case that was read is answered once.
 
@@ -302,7 +312,10 @@ class Predictor:
         view = self.plan.case_view
         if view is None or view.preparation == self.plan.preparation:
             return None
-        return prepare_case(case, view.preparation, with_labels=False)
+        return prepare_case(case, self._own(view.preparation), with_labels=False)
+
+    def _own(self, preparation: Preparation) -> Preparation:
+        return replace(preparation, resample_to_first=preparation.resample_to_first or self._to_first)
 
     def _at_reference(self, reading: ReadCase) -> dict[str, tuple[float, ...]]:
         prepared = reading.prepared

@@ -12,7 +12,7 @@ import torch
 
 from medmtl import networks
 from medmtl.data.crop import Triple
-from medmtl.device import Precision, autocast
+from medmtl.device import Precision, autocast, true_fp32
 from medmtl.networks.cost import Towers, forward_operations
 from medmtl.networks.decoder import UnetDecoder
 from medmtl.networks.encoder import Encoder
@@ -62,6 +62,7 @@ def with_duration(plan: Plan, towers: Towers, second_towers: Towers | None = Non
     return replace(plan, seconds=seconds, reasons={**plan.reasons, "time": reason})
 
 
+@true_fp32()
 def measure_operations_per_second(plan: Plan, decoders: int) -> float:
     """Speed of the planned network's forward and backward pass on a sample small enough to take a second in all.
 

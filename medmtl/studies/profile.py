@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from medmtl.data.workers import make_loader
-from medmtl.device import peak_bytes
+from medmtl.device import peak_bytes, true_fp32
 from medmtl.freed_memory import freed_memory_kept
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
@@ -48,6 +48,7 @@ class StepProfile:
 
 
 @freed_memory_kept()
+@true_fp32()
 def profile_steps(run: RunFolder, steps: int, progress: Progress = silent) -> StepProfile:
     """Train some steps of a run that was just made, without a commit, and time their parts.
 

@@ -52,7 +52,8 @@ class Folds:
         """Those to train.
 
         Raises:
-            InputError: all of them are wanted in a run, or their folder is no place for new ones.
+            InputError: all of them are wanted in a run, their folder is no place for new ones, or there is none to go
+                on with.
         """
         if self.fold != "all":
             return [self.fold]
@@ -61,6 +62,8 @@ class Folds:
         started = [path for path in self.out.glob("fold-*") if self.resume and is_run(path)]
         if started:
             return list(range(len(RunFolder.open(started[0]).load_splits().folds)))
+        if self.resume and not self.out.exists():
+            raise self._nothing_to_resume()
         refuse_out(self.ready(), self.out, folds=True)
         return list(range(len(self.ready().splits.folds)))
 
@@ -85,10 +88,13 @@ class Folds:
             self._refuse_changes(run, number, target)
             return run
         if self.resume and self.fold != "all":
-            folds = "it is a folder of folds: resume it with --fold all"
-            way = folds if holds_folds(self.out) else "leave --resume away to start one"
-            raise InputError(f"there is no run at {self.out} to resume; {way}", code="B165")
+            raise self._nothing_to_resume()
         return start_run(self.ready(), target, number, self.device, self.progress, processes)
+
+    def _nothing_to_resume(self) -> InputError:
+        folds = "it is a folder of folds: resume it with --fold all"
+        way = folds if holds_folds(self.out) else "leave --resume away to start one"
+        return InputError(f"there is no run at {self.out} to resume; {way}", code="B165")
 
     def _refuse_other_folds(self) -> None:
         """Compare every fold that is there with what is asked for, before a step that would not fit to them."""

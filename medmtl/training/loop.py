@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import resource
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -18,7 +17,7 @@ from medmtl import checkpoint
 from medmtl.config import Config
 from medmtl.data.batch import Batch
 from medmtl.data.workers import make_loader
-from medmtl.device import peak_bytes
+from medmtl.device import peak_bytes, peak_resident_bytes, true_fp32
 from medmtl.disk import why
 from medmtl.distributed import ALONE, Ranks
 from medmtl.errors import InterruptedRun, WorkError
@@ -55,11 +54,13 @@ class _Clock:
 
 
 @freed_memory_kept()
+@true_fp32()
 def train_run(
     run: RunFolder,
     *,
     asked: Config | None = None,
     resumed: bool = False,
+    more: bool = False,
     progress: Progress = silent,
     ranks: Ranks = ALONE,
 ) -> None:
@@ -70,10 +71,11 @@ def train_run(
         asked: the configuration that was asked for, which may differ from the run's in what is free on resume.
         ranks: the processes that train it, each of which calls this; the first one alone writes.
         resumed: whether somebody asked to go on; a start at step 0 is then said.
+        more: whether the next fold is trained after this one.
         progress: called at every step.
 
     Raises:
-        InterruptedRun: after a commit, if a signal asked for an end.
+        InterruptedRun: after a commit, if a signal asked for an end; after the last step only where there is more.
         NumericError: if a loss, gradient or weight is not finite; nothing of that step is kept.
         BusyRunError: if another process is training this run.
     """
@@ -81,15 +83,17 @@ def train_run(
     config = run.load_config() if asked is None else as_asked(run.load_config(), asked)
     with ExitStack() as held:
         requests = held.enter_context(Requests(ranks))
-        if ranks.first(lambda: _is_done(run, held, config.training.keep)):
-            return
-        session = open_session(run, ranks, config)
-        first = restore(session)
-        run.truncate_log(first)
-        if first or resumed:
-            logger.info("resuming after step %d%s", first, "" if first else ", because nothing was committed yet")
-        ranks.meet()
-        _loop(session, first, requests, progress, ranks)
+        if not ranks.first(lambda: _is_done(run, held, config.training.keep)):
+            session = open_session(run, ranks, config)
+            first = restore(session)
+            run.truncate_log(first)
+            if first or resumed:
+                logger.info("resuming after step %d%s", first, "" if first else ", because nothing was committed yet")
+            ranks.meet()
+            _loop(session, first, requests, progress, ranks)
+        requests.agree()
+        if more and requests.stop:
+            raise InterruptedRun(f"stopped by {requests.stop} after {run.path.name}; go on with --resume")
 
 
 def _is_done(run: RunFolder, held: ExitStack, keep: int) -> bool:
@@ -298,7 +302,7 @@ def _judge_heads(session: Session, step: int, requests: Requests) -> None:
 def _tell_timing(session: Session, step: int, first: int, clock: _Clock) -> None:
     seconds = time.perf_counter() - clock.begin
     peak = peak_bytes(session.learner.device)
-    workers = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    workers = peak_resident_bytes(of_children=True)
     session.run.log(
         {
             "step": step,

@@ -13,16 +13,17 @@ from medmtl.build import build_model, build_tasks
 from medmtl.checking import Checked, check_cohort
 from medmtl.checking.known import Known, known_of
 from medmtl.checking.outputs import cohort_files
-from medmtl.config import Config
+from medmtl.config import Config, dump
 from medmtl.data.cache import PreparedCache
 from medmtl.data.case import Case
 from medmtl.data.covariates import learn
+from medmtl.data.formats import strict_yaml
 from medmtl.data.manifest import with_hashes
 from medmtl.data.members import members
 from medmtl.data.prepared import Preparation
 from medmtl.data.split import Splits
 from medmtl.device import Device, DeviceName, describe_device, describe_hardware
-from medmtl.errors import InputError
+from medmtl.errors import ConfigError, InputError
 from medmtl.planning import CaseFacts, Plan, make_plan, with_statistics
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
@@ -103,8 +104,18 @@ def refuse_out(ready: Ready, out: Path, *, folds: bool = False) -> None:
 
 
 def refuse_out_unchecked(config: Config, out: Path, *, folds: bool) -> None:
-    """As :func:`refuse_out` before the cohort is checked, by what its table names and without a try of the disk."""
+    """As :func:`refuse_out` before the cohort is checked, by what its table names and without a try of the disk.
+
+    Also refused is a place from which the run's own configuration could not name what it reads.
+    """
     refuse_taken(out, *{path.parent for path in cohort_files(config, build_tasks(config))}, folds=folds)
+    try:
+        strict_yaml.parse(dump(config, out.resolve()))
+    except ConfigError as error:
+        raise InputError(
+            f"a run at {out} would name its cohort by a path that no configuration may hold ({error}); rename that "
+            "folder"
+        ) from None
 
 
 def start_run(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from medmtl.files import LOCK_NAME, sha256_file
+from medmtl.files import sha256_file
+from medmtl.folder_lock import LOCK_NAME
 from tests.faults import seams
 from tests.faults.processes import (
     SHORT,

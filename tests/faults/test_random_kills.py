@@ -93,8 +93,7 @@ def test_a_killed_evaluation_is_absent_or_whole_and_the_next_one_equal(alone: Pa
             assert not (folder / name).exists() or sha256_file(folder / name) == expected[name]
         begun = folder / "activations.json"  # an empty list until the evaluation is whole
         assert not begun.exists() or begun.read_bytes() == json_bytes([]) or sha256_file(begun) == expected[begun.name]
-        for name in leftovers(folder):
-            (folder / name).unlink()
     found = scores(alone, folder)
+    assert leftovers(folder) == []
     assert {name: found[name] for name in expected} == expected
     assert set(found) - set(expected) <= {"report.html"}

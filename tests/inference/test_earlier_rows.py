@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from medmtl import api
-from medmtl.errors import InputError
+from medmtl.errors import BusyRunError, InputError
+from medmtl.folder_lock import LOCK_NAME, output_lock
 
 
 def ids(table: Path) -> list[str]:
@@ -39,6 +43,28 @@ def test_rows_of_cases_that_are_not_predicted_again_are_told_of(
     for _ in range(2):
         api.load(trained_run, device="cpu").predict(images[1], case_id="b").save(table.parent)
     assert ids(table) == ["a", "b"] and "earlier row" not in caplog.text
+
+
+@pytest.mark.covers("F50")
+def test_one_process_writes_into_a_folder_at_a_time(tiny_cohort: Path, trained_run: Path, tmp_path: Path) -> None:
+    image, out = tiny_cohort.parent / "images" / "case_000.nii.gz", tmp_path / "out"
+    table = api.predict(trained_run, image, out, device="cpu")
+    before = table.read_bytes()
+    with output_lock(out, []), pytest.raises(BusyRunError, match=f"process {os.getpid()} on "):
+        api.predict(trained_run, tiny_cohort.parent / "images" / "case_001.nii.gz", out, device="cpu")
+    assert table.read_bytes() == before
+    (scores := tmp_path / "scores").mkdir()
+    with output_lock(scores, []), pytest.raises(BusyRunError):
+        api.evaluate(trained_run, out=scores, device="cpu")
+    assert [path.name for path in scores.iterdir()] == [LOCK_NAME]
+
+
+def test_rows_that_are_saved_at_once_are_all_kept(tiny_cohort: Path, trained_run: Path, tmp_path: Path) -> None:
+    found = api.load(trained_run, device="cpu").predict(tiny_cohort.parent / "images" / "case_000.nii.gz")
+    saved = [replace(found, case_id=f"c{number}", named=True) for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        (table,) = set(pool.map(lambda prediction: prediction.save(tmp_path / "out"), saved))
+    assert sorted(ids(table)) == [prediction.case_id for prediction in saved]
 
 
 @pytest.mark.covers("B042")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
+from medmtl import api
 from medmtl import config as configuration
 from medmtl.cli import main
-from medmtl.errors import InputError
+from medmtl.errors import InputError, InterruptedRun
 from medmtl.progress import silent
-from medmtl.training import folds
+from medmtl.run_folder import RunFolder
+from medmtl.training import folds, loop
 from medmtl.training.folds import Folds
+from medmtl.training.session import Session
 from medmtl.training.start import Ready, make_ready, refuse_out
 from tests.conftest import TINY
 
@@ -53,7 +58,16 @@ def test_what_a_killed_start_left_does_not_stand_in_the_way(ready: Ready, tmp_pa
     out = tmp_path / "folds"
     (out / ".fold-0.tmp-1").mkdir(parents=True)
     assert training(ready, out, resume=resume).numbers() == [0, 1]
-    assert training(ready, tmp_path / "new", resume=resume).numbers() == [0, 1]
+    assert training(ready, tmp_path / "new", resume=False).numbers() == [0, 1]
+
+
+@pytest.mark.covers("B165")
+def test_folds_that_are_not_there_are_not_gone_on_with(ready: Ready, tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"^\[B165\] there is no run at .*typo to resume; leave --resume away to start"
+    ):
+        training(ready, tmp_path / "typo", resume=True).numbers()
+    assert not (tmp_path / "typo").exists()
 
 
 @pytest.mark.covers("B042")
@@ -115,3 +129,21 @@ def test_the_folds_share_a_cache_beside_their_folder(tiny_cohort: Path, tmp_path
     assert Folds(config, out, 0, "cpu", False, silent).config.cache.folder is None
     chosen = configuration.load(tiny_cohort, {**TINY, "cache.folder": "/elsewhere"})
     assert Folds(chosen, out, "all", "cpu", False, silent).config.cache.folder == Path("/elsewhere")
+
+
+@pytest.mark.covers("F08")
+def test_a_request_to_stop_in_the_last_step_of_a_fold_is_heard_before_the_next(
+    tiny_cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, overrides, finish = tmp_path / "folds", {**TINY, "training.steps": 2}, loop.finish_tasks
+
+    def stop(session: Session) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        finish(session)
+
+    monkeypatch.setattr(loop, "finish_tasks", stop)
+    with pytest.raises(InterruptedRun, match=r"^stopped by SIGTERM after fold-0; go on with --resume$"):
+        api.train(tiny_cohort, out, fold="all", device="cpu", overrides=overrides)
+    assert [path.name for path in out.iterdir()] == ["fold-0"]
+    api.train(tiny_cohort, out, fold="all", device="cpu", overrides=overrides, resume=True)
+    assert all(RunFolder.open(out / f"fold-{number}").is_finished() for number in (0, 1))

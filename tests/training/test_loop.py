@@ -18,7 +18,7 @@ from medmtl.data.batch import Batch
 from medmtl.data.loader import StepViews
 from medmtl.data.workers import make_loader
 from medmtl.errors import BusyRunError, InputError, InterruptedRun, NumericError, WorkError
-from medmtl.files import RunLock
+from medmtl.folder_lock import FolderLock
 from medmtl.run_folder import RunFolder
 from medmtl.training import loop, step
 from medmtl.training.folds import as_asked
@@ -235,7 +235,7 @@ def test_resume_without_a_run_and_a_second_start_are_refused(
 
 
 def test_two_processes_never_train_one_run(trained_run: Path, tiny_cohort: Path) -> None:
-    with RunLock(trained_run), pytest.raises(BusyRunError):
+    with FolderLock(trained_run), pytest.raises(BusyRunError):
         api.train(tiny_cohort, trained_run, overrides=TINY, resume=True)
 
 
