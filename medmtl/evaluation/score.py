@@ -121,9 +121,8 @@ def evaluate_selection(
         ArtefactError: if a checkpoint is damaged; ``out`` stays as it was if that is one of the first group's.
         BusyRunError: if another process writes into ``out``.
     """
-    predictor = Predictor(
-        selection.groups[0].models, device, to_first=selection.to_first
-    )  # refused before anything of the last evaluation goes
+    # refused before anything of the last evaluation goes
+    predictor = Predictor(selection.groups[0].models, device, to_first=selection.to_first)
     make_private_folder(out)
     with output_lock(out, answer_folders(out)):
         return _evaluated(selection, out, predictor, device, progress)

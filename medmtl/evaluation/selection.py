@@ -13,6 +13,7 @@ from medmtl.data.case import Case
 from medmtl.data.split import Splits
 from medmtl.errors import InputError
 from medmtl.evaluation.site import Learned
+from medmtl.planning.shown_labels import shown_labels
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import CaseTask, Task
 
@@ -142,6 +143,7 @@ def learned_by(
     runs: Sequence[RunFolder], split: str, cases: Sequence[Case], truths: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Learned]:
     """Task -> fold that predicted -> site and target of the labelled cases that its models were trained on."""
+    truths = shown_labels(runs[0].load_plan(), cases, truths)
     splits, folds = runs[0].load_splits(), folds_of(runs)
     trained = {fold_number(fold): _members(splits, fold, "train") for fold in folds}
     if split == "test":  # every model answers, under the first fold's number

@@ -18,6 +18,7 @@ from medmtl.data.shape_order import ShapeOrder
 from medmtl.data.view import View
 from medmtl.distributed import ALONE, Ranks
 from medmtl.planning import Plan
+from medmtl.planning.shown_labels import shown_labels
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.base import Task
 from medmtl.tasks.voxel import LabelTask
@@ -41,10 +42,11 @@ def make_views(
         run: whose cache is read.
         config, plan, tasks: of the run.
         cases: to draw from.
-        truths: task -> case id -> target.
+        truths: task -> case id -> target; those that no view shows are left out.
         augment: whether they are drawn and augmented as in training; otherwise each comes once, as it is.
         ranks: the processes that train; of each joint batch this one gets its own samples.
     """
+    truths = shown_labels(plan, cases, truths)
 
     def make(view: View, preparation: Preparation, batch: int, seeing: Sequence[str]) -> StepDataset:
         cache = open_cache(config, run.path, preparation)

@@ -25,6 +25,7 @@ from medmtl.data.split import Splits
 from medmtl.device import Device, DeviceName, describe_device, describe_hardware
 from medmtl.errors import ConfigError, InputError
 from medmtl.planning import CaseFacts, Plan, make_plan, with_statistics
+from medmtl.planning.shown_labels import shown_labels
 from medmtl.progress import Progress, silent
 from medmtl.run_folder import RunFolder
 from medmtl.run_place import refuse_place, refuse_taken
@@ -32,6 +33,7 @@ from medmtl.tasks.base import Task
 from medmtl.training.ranks import refuse_too_many
 from medmtl.training.room import DiskNeed, predict_disk, refuse_full_disk, refuse_small_shared_memory
 from medmtl.training.transfer import Initial, refuse_leak, refuse_other_order, seen_by, take_trunk
+from medmtl.training.unshown import refuse_unshown
 
 FoldName = int | Literal["none"]
 
@@ -94,6 +96,7 @@ def _plan_and_need(ready: Ready, fold: FoldName, device: Device) -> tuple[Plan, 
     plan = make_plan(ready.config, ready.tasks, fingerprints, len(train), device)
     plan = replace(plan, covariates=learn(ready.config.used_covariates, train))
     need = predict_disk(ready.config, ready.checked, plan, [*train, *val])
+    refuse_unshown(plan, ready.tasks, train, ready.checked.truths)
     return replace(plan, disk_bytes=need.bytes, reasons={**plan.reasons, "disk": need.reason}), need
 
 
@@ -149,7 +152,7 @@ def start_run(
     cache = open_cache(ready.config, out, plan.preparation)
     refuse_full_disk(out, need, cache, [*train, *val])
     _prepare(cache, out, plan, ready, [*train, *val], progress)
-    plan = with_statistics(plan, ready.config, ready.tasks, *_facts(ready, train, cache))
+    plan = with_statistics(plan, ready.config, ready.tasks, *_facts(ready, plan, train, cache))
     initial = _initial(ready.config, plan, donor)
     return RunFolder.create(
         out,
@@ -231,11 +234,11 @@ def _folders(cases: Sequence[Case]) -> set[Path]:
     return {path.parent for case in cases for path in (*case.images.values(), *case.files.values())}
 
 
-def _facts(ready: Ready, train: Sequence[Case], cache: PreparedCache) -> tuple[list[CaseFacts], dict[str, list[Any]]]:
+def _facts(
+    ready: Ready, plan: Plan, train: Sequence[Case], cache: PreparedCache
+) -> tuple[list[CaseFacts], dict[str, list[Any]]]:
     chosen = {case.case_id for case in train}
-    truths = {
-        name: [target for case_id, target in ready.checked.learnable(name).items() if case_id in chosen]
-        for name in ready.checked.truths
-    }
+    shown = shown_labels(plan, train, {name: ready.checked.learnable(name) for name in ready.checked.truths})
+    truths = {name: [found[case_id] for case_id in found if case_id in chosen] for name, found in shown.items()}
     # what else a prepared case holds, its arrays and the open files behind them, is let go
     return [CaseFacts(held.native, held.statistics) for held in map(cache.get, train)], truths
