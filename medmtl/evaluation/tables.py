@@ -188,7 +188,10 @@ def within_site_table(scores: Scores, name: str) -> Table | None:
     if not rows:
         return None
     columns = ("metric", "all pairs", "95 % interval", "within sites", "95 % interval within", "notes")
-    note = "A lower score within sites means that part of the score over all pairs comes from telling the sites apart."
+    note = (
+        "A lower score within sites may come from telling the sites apart, from sites whose patients differ in what is "
+        "predicted, or from chance: compare the intervals."
+    )
     if any(metric.startswith("average_precision") for metric in within):
         note += " Not so of average precision, whose chance level is that of each site: its share of positive cases."
     return Table("Within sites", columns, rows, columns[1:-1], note)
@@ -256,7 +259,7 @@ def collapse_table(runs: Sequence[RunFolder]) -> Table:
         if "collapse" in record
     )
     columns = ("fold", "task", "verdict", "after step", "spread of predictions", "R² of a linear probe", "meaning")
-    return Table("Do the case heads use the image?", columns, rows, columns[3:6])
+    return Table("Do the case heads that read the image follow their labels?", columns, rows, columns[3:6])
 
 
 def _within_site(scores: Scores, name: str) -> dict[str, dict[str, Any]]:

@@ -24,6 +24,7 @@ Sensitivity = Literal["scale", "crop", "flip", "intensity"]
 Evidence = Literal["case", "lesion", "anywhere"]
 Inputs = Literal["image", "covariates", "both"]
 Cell = str | float | None
+Numbers = float | list[float]
 
 
 def _as_names(value: Any) -> Any:
@@ -294,8 +295,8 @@ class CaseTask(Task):
     may_lack: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
-    def probe_pair(self, activation_K: torch.Tensor, target: torch.Tensor) -> tuple[float, float]:
-        """Prediction and target of one sample as two numbers on one scale, for the collapse check."""
+    def probe_pair(self, activation_K: torch.Tensor, target: torch.Tensor) -> tuple[Numbers, Numbers]:
+        """Prediction and target of one sample on one scale, for the collapse check: two numbers, or as many of each."""
 
     @abstractmethod
     def result(self, activation_K: torch.Tensor, masks: Mapping[str, Volume]) -> Result:

@@ -20,7 +20,7 @@ from medmtl.metrics import calibration, probabilities, ranking
 from medmtl.metrics.estimate import Estimate
 from medmtl.metrics.expected_width import ExpectedWidth, auc_width
 from medmtl.networks.features import FeatureSpec
-from medmtl.tasks.base import ScoredCase
+from medmtl.tasks.base import Numbers, ScoredCase
 from medmtl.tasks.class_cell import refuse_absent, refuse_doubled
 from medmtl.tasks.one_of_several import OneOfSeveral, OneOfSeveralOptions, OneOfSeveralResult
 from medmtl.tasks.ranked import Ranked
@@ -97,6 +97,12 @@ class Classification(OneOfSeveral):
     def classes(self) -> tuple[str, ...]:
         """As declared; the last of two is the positive one."""
         return self.options.classes
+
+    def probe_pair(self, activation_K: torch.Tensor, target: torch.Tensor) -> tuple[Numbers, Numbers]:
+        """Of two classes the probability of the last, and whether it is it; of more, which have no order, of each."""
+        if len(activation_K) == 2:
+            return super().probe_pair(activation_K, target)
+        return activation_K.tolist(), torch.nn.functional.one_hot(target, len(activation_K)).tolist()
 
     def fit(self, truths: Sequence[str]) -> dict[str, Any]:
         """Counts, weights, the best constant distribution, and its loss as ``loss_scale``.

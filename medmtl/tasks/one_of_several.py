@@ -13,7 +13,7 @@ import torch
 
 from medmtl.data.case import Case
 from medmtl.metrics.figures import Figure
-from medmtl.tasks.base import Cell, Result, ScoredCase, Task
+from medmtl.tasks.base import Cell, Numbers, Result, ScoredCase, Task
 from medmtl.tasks.class_cell import read_class
 from medmtl.tasks.label_words import counted
 from medmtl.tasks.pooled import PooledOptions, PooledTask
@@ -105,7 +105,7 @@ class OneOfSeveral(PooledTask):
         """The index of the class, int64, shape ()."""
         return torch.tensor(0 if truth is None else self.classes.index(truth))
 
-    def probe_pair(self, activation_K: torch.Tensor, target: torch.Tensor) -> tuple[float, float]:
+    def probe_pair(self, activation_K: torch.Tensor, target: torch.Tensor) -> tuple[Numbers, Numbers]:
         """Expected and true class index; for two classes the probability of the last one, and whether it is."""
         return float(activation_K @ torch.arange(len(activation_K)).to(activation_K)), float(target)
 

@@ -1,4 +1,4 @@
-"""Does a case head say the same for everybody, or anything, although its features know better?
+"""Does a case head that reads the image say the same for everybody, or anything, although its features know better?
 
 Heads bolted onto a segmentation network often end as constants, or as noise, beside a good mask. A third of the way
 through a training and at its end, each case head's predictions on training cases are compared with the labels, and with
@@ -12,6 +12,9 @@ and maximum), and on the mask and the clinical covariates where the head reads t
   that were dealt out anew (``chance``, the share of 499 permutations that do as well). Hundreds of features of a few
   cases explain something by chance.
 
+All of that is asked of one case per patient: of a second scan of a patient the probe would have seen the label. Classes
+without an order are judged as one vector, 1 for the own class and 0 for the others; its R2 is that of all parts.
+
 The verdicts: ``trained`` if both; ``collapsed``, the training is at fault, if the head does not follow what the probe
 explains a tenth of, beyond 99.5 % of permutations, or if it ends far worse than a constant, because labels without a
 signal lead to a constant and not away from it; otherwise ``no signal found``. That is also said of a head that follows
@@ -23,6 +26,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,7 +40,7 @@ from sklearn.preprocessing import StandardScaler
 from medmtl.device import autocast
 from medmtl.networks.features import Features
 from medmtl.networks.pooling.guidance import extents, mean_under
-from medmtl.tasks.base import CaseTask
+from medmtl.tasks.base import CaseTask, Numbers
 from medmtl.training.average import looking
 from medmtl.training.session import Session
 
@@ -63,7 +67,7 @@ def verdict(
     """Judge one head.
 
     Args:
-        predicted: one score per training case.
+        predicted: one score per training case (N,), or several (N, K).
         target: the same cases' targets on the same scale.
         features_NF: pooled features of the same cases.
         steps: trained so far.
@@ -72,11 +76,12 @@ def verdict(
     Returns:
         ``verdict``, ``sentence`` and the figures behind them.
     """
-    varies = np.std(target) > 0
-    spread = float(np.std(predicted) / np.std(target)) if varies else 0.0
-    fit = max(0.0, float(np.corrcoef(predicted, target)[0, 1])) ** 2 if spread > 0 else 0.0
-    own = 1 - float(np.var(target - predicted) / np.var(target)) if varies else 0.0
-    probe, chance = _probe(features_NF, target)
+    predicted_NK, target_NK = predicted.reshape(len(predicted), -1), target.reshape(len(target), -1)
+    variance = _variance(target_NK)
+    spread = float(np.sqrt(_variance(predicted_NK) / variance)) if variance else 0.0
+    fit = max(0.0, _correlation(predicted_NK, target_NK)) ** 2 if spread > 0 else 0.0
+    own = 1 - _variance(target_NK - predicted_NK) / variance if variance else 0.0
+    probe, chance = _probe(features_NF, target_NK)
     figures = {"spread": spread, "fit_r2": fit, "own_r2": own, "probe_r2": probe, "chance": chance}
     follows = spread >= CONSTANT_SHARE and fit >= FIT_R2 and own >= WORSE_R2
     if follows and chance <= LIKELY:
@@ -114,15 +119,26 @@ def verdict(
     }
 
 
+def _variance(values_NK: npt.NDArray[np.float64]) -> float:
+    return float(np.var(values_NK, axis=0).sum())
+
+
+def _correlation(one_NK: npt.NDArray[np.float64], other_NK: npt.NDArray[np.float64]) -> float:
+    """Pearson's, over all columns about their own means."""
+    one, other = ((values - values.mean(axis=0)).ravel() for values in (one_NK, other_NK))
+    return float(one @ other / np.sqrt((one @ one) * (other @ other)))
+
+
 @torch.inference_mode()
 def collapse_check(
     session: Session, *, early: int = 0, stopped: Callable[[], bool] = lambda: False
 ) -> dict[str, dict[str, Any]]:
-    """Judge every case head with at least ten labelled training cases; early, if it trained in half of the steps.
+    """Judge every case head with ten labelled training patients or more; early, if it trained in half of the steps.
 
-    A task that can answer only when the training is finished is not judged before.
+    A head that reads no image is not judged, and one that can answer only when the training is finished not before.
 
-    The weights are those in training; the cases are the first 192 of the training fold, not augmented. The training
+    The weights are those in training; the cases are those among the first 192 of the training fold that are their
+    patient's first labelled one, not augmented. The training
     goes on as if nothing had been: no weight, no buffer, no random number changes.
 
     Args:
@@ -132,16 +148,20 @@ def collapse_check(
     """
     learner = session.learner
     judged = learner.times.mostly(early) if early else tuple(learner.tasks)
-    tasks = {name: task for name in judged if isinstance(task := learner.tasks[name], CaseTask) and task.is_finished}
+    tasks = {
+        name: task
+        for name in judged
+        if isinstance(task := learner.tasks[name], CaseTask) and task.is_finished and task.reads_image
+    }
     if not tasks:
         return {}
     with looking(learner.model, average=None), torch.random.fork_rng(devices=[]):
         rows = _observe(session, tasks, stopped)
     return {
         name: verdict(
-            np.array([r[0] for r in found]),
-            np.array([r[1] for r in found]),
-            np.stack([r[2] for r in found]),
+            np.array([row.predicted for row in found]),
+            np.array([row.target for row in found]),
+            np.stack([row.features for row in found]),
             steps=early or session.plan.steps or 0,
             early=early > 0,
         )
@@ -150,12 +170,20 @@ def collapse_check(
     }
 
 
-def _observe(
-    session: Session, tasks: Mapping[str, CaseTask], stopped: Callable[[], bool]
-) -> dict[str, list[tuple[float, float, npt.NDArray[np.float64]]]]:
-    """Per task, the prediction, the target and the features of each labelled case; nothing where it was stopped."""
+@dataclass(frozen=True)
+class _Row:
+    """A case as :func:`verdict` takes it."""
+
+    predicted: Numbers
+    target: Numbers
+    features: npt.NDArray[np.float64]
+
+
+def _observe(session: Session, tasks: Mapping[str, CaseTask], stopped: Callable[[], bool]) -> dict[str, list[_Row]]:
+    """Per task the first labelled case of each patient; nothing where it was stopped."""
     learner = session.learner
-    rows: dict[str, list[tuple[float, float, npt.NDArray[np.float64]]]] = {name: [] for name in tasks}
+    patients = {case.case_id: case.patient for view in session.training.views for case in view.cases}
+    rows: dict[str, dict[str, _Row]] = {name: {} for name in tasks}
     for view in session.training.plain(tasks, limit=MAX_CASES):
         if stopped():
             return {}
@@ -169,8 +197,8 @@ def _observe(
             pooled = _pool(features[name])
             for b in np.flatnonzero(view.present[name].numpy()):
                 score, target = tasks[name].probe_pair(activation[b], view.targets[name][b])
-                rows[name].append((score, target, pooled[b]))
-    return rows
+                rows[name].setdefault(patients[view.case_ids[b]], _Row(score, target, pooled[b]))
+    return {name: list(found.values()) for name, found in rows.items()}
 
 
 def _pool(features: Features) -> npt.NDArray[np.float64]:
@@ -186,22 +214,25 @@ def _pool(features: Features) -> npt.NDArray[np.float64]:
     return np.asarray(torch.cat(parts, 1).cpu().numpy(), np.float64)
 
 
-def _probe(features_NF: npt.NDArray[np.float64], target: npt.NDArray[np.float64]) -> tuple[float, float]:
+def _probe(features_NF: npt.NDArray[np.float64], target_NK: npt.NDArray[np.float64]) -> tuple[float, float]:
     """Out-of-fold R2 of a linear probe, and the share of permuted targets for which it is as high.
 
     With few cases and hundreds of features R2 is above zero by chance now and then, so that the same probe, on the same
     features and folds, is asked for targets that were dealt out anew; the share is (1 + c) / (1 + n), where c of n
     permutations reach the R2 of the true targets.
     """
-    if np.std(target) == 0:
+    variance = _variance(target_NK)
+    if not variance:
         return 0.0, 1.0
     rng = np.random.default_rng(0)
-    target_NP = np.column_stack([target, *(rng.permutation(target) for _ in range(PERMUTATIONS))])
+    dealt = [target_NK[rng.permutation(len(target_NK))] for _ in range(PERMUTATIONS)]
+    target_NP = np.column_stack([target_NK, *dealt])
     # one decomposition of the features serves all targets, each with a penalty of its own
     probe = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 11), alpha_per_target=True))
     with warnings.catch_warnings():
         # constant features of a dead layer: the scaler divides them by 1 and says so
         warnings.simplefilter("ignore")
         found_NP = cross_val_predict(probe, features_NF, target_NP, cv=KFold(5, shuffle=True, random_state=0))
-    r2_P = 1 - ((target_NP - found_NP) ** 2).mean(axis=0) / np.var(target)
+    error_PK = ((target_NP - found_NP) ** 2).mean(axis=0).reshape(1 + PERMUTATIONS, -1)
+    r2_P = 1 - error_PK.sum(axis=1) / variance
     return float(r2_P[0]), float((1 + np.sum(r2_P[1:] >= r2_P[0])) / (1 + PERMUTATIONS))

@@ -148,7 +148,7 @@ def test_findings_are_grouped_and_counted(page: str) -> None:
 def test_training_and_plan_are_shown(page: str) -> None:
     tables = Rows(page).tables
     assert "Machine" not in tables  # measured times and memory differ from run to run, and the page must not
-    assert tables["Do the case heads use the image?"][1][:3] == ["0", "grade", "collapsed"]
+    assert tables["Do the case heads that read the image follow their labels?"][1][:3] == ["0", "grade", "collapsed"]
     assert tables["Decisions and reasons"][1] == ["spacing", "1 x 1 x 4 mm", "median voxel size of the cohort"]
     planned = {row[0]: row[1] for row in tables["Decisions and reasons"][1:]}
     assert planned["normalisation.t1"] == "zscore"

@@ -270,7 +270,7 @@ class CaseTaskContract(TaskContract):
         for scale in (-1e4, 1e4):
             assert torch.isfinite(task.activate(torch.full_like(head(maps), scale))).all()
 
-    def test_probe_pair_is_two_finite_numbers_on_one_scale(self) -> None:
+    def test_a_probe_pair_is_on_one_scale(self) -> None:
         task = self.fitted()
         assert isinstance(task, CaseTask)
         for truth in self.truths:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,18 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from medmtl import api
+from medmtl import config as configuration
 from medmtl.errors import InterruptedRun
 from medmtl.networks.features import Features, Guide
 from medmtl.run_folder import RunFolder
 from medmtl.sections import TimesSection
 from medmtl.training import collapse, loop
 from medmtl.training.session import open_session
+from medmtl.training.start import make_ready, start_run
 from medmtl.training.task_schedule import TaskSchedule
 from tests.conftest import TINY
 from tests.faults.processes import fingerprint, records
+from tests.tables import rewrite
 
 Array = npt.NDArray[np.float64]
 
@@ -105,6 +109,35 @@ def test_the_probe_is_that_of_scikit_learn_and_its_chance_is_counted(monkeypatch
     assert found["probe_r2"] == pytest.approx(r2(target), abs=1e-4)
     assert found["chance"] == pytest.approx((1 + beaten) / (1 + collapse.PERMUTATIONS), abs=1e-4)
     assert 0 < beaten < collapse.PERMUTATIONS
+
+
+def test_classes_without_an_order_are_judged_alike_in_whatever_order_they_are_declared() -> None:
+    """A head that knows one class of three and not the two others apart, which a mean of class numbers hides."""
+    rng = np.random.default_rng(0)
+    known, feature_NF = rng.permutation(np.repeat([0, 1, 2], 20)), rng.normal(size=(60, 20))
+    feature_NF[:, 0] += 3 * (known == 1)
+    said = np.where((known == 1)[:, None], [0.1, 0.8, 0.1], [0.45, 0.1, 0.45])
+    for order in ([0, 1, 2], [0, 2, 1], [1, 0, 2]):
+        target = np.eye(3)[known][:, order]
+        found = collapse.verdict(said[:, order], target, feature_NF, steps=20)
+        assert found["verdict"] == "trained"
+        assert found["fit_r2"] == pytest.approx(0.5, abs=1e-3)
+    assert judged(np.full((60, 3), 1 / 3), np.eye(3)[known], feature_NF) == "collapsed"
+    weak, dealt = 1 / 3 + 0.3 * (said - 1 / 3), np.eye(3)[rng.permutation(known)]
+    assert judged(weak, dealt, rng.normal(size=(60, 20))) == "no signal found"
+
+
+def test_a_head_is_judged_by_one_case_of_each_patient(tiny_cohort: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(tiny_cohort.parent, tmp_path / "cohort"))
+    rewrite(place / "cohort.csv", lambda n, row: row.update(patient_id=f"pair {n // 2}") if 2 <= n < 8 else None)
+    ready = make_ready(configuration.load(place / tiny_cohort.name, TINY))
+    session = open_session(start_run(ready, tmp_path / "run", 0, "cpu"))
+    tasks = {"risk": session.learner.tasks["risk"]}
+    with torch.inference_mode():
+        (found,) = collapse._observe(session, tasks, lambda: False).values()  # type: ignore[arg-type]
+    labelled = [case for case in ready.members(0)[0] if case.case_id in ready.checked.truths["risk"]]
+    assert len(found) == len({case.patient for case in labelled}) < len(labelled)
+    assert found[0].target == pytest.approx(ready.checked.truths["risk"][labelled[0].case_id])
 
 
 def test_the_probe_sees_what_a_head_reads() -> None:

@@ -50,9 +50,7 @@ def planned(ready: Ready) -> Plan:
 @pytest.mark.covers("B116")
 def test_a_task_of_which_no_labelled_case_has_a_mask_is_refused(make: Make) -> None:
     ready = make(lambda row: row["malignancy"] != "", risk=False)
-    told = (
-        r"^\[B116\] tasks.risk looks at windows .* labelled training cases 0 have a mask of lesion.*; draw"
-    )
+    told = r"^\[B116\] tasks.risk looks at windows .* labelled training cases 0 have a mask of lesion.*; draw"
     with pytest.raises(InputError, match=told):
         planned(ready)
 
