@@ -238,16 +238,28 @@ def expectation_lines(expectations: Iterable[Expectation]) -> list[str]:
     lines: list[str] = []
     for expected in expectations:
         first = expected.parts[0].width
-        about = f"; width of the 95 % interval of {first.metric} {first.assumption}" if first.metric else ""
+        shared = len({part.width.assumption for part in expected.parts}) == 1
+        about = f"; width of the 95 % interval of {first.metric}" if first.metric else ""
+        about += f" {first.assumption}" if about and shared else ""
         rows = [("scored on", "cases labelled", first.counted, "width", "")]
-        rows += [_expectation_row(part.name, part.labelled, part.width) for part in expected.parts]
+        rows += [_expectation_row(part.name, part.labelled, part.width, told=not shared) for part in expected.parts]
         lines += [f"{expected.task} ({expected.kind}){about}", table(rows), ""]
     return lines
 
 
-def _expectation_row(name: str, labelled: int, expected: ExpectedWidth) -> tuple[str, str, str, str, str]:
+def _expectation_row(
+    name: str, labelled: int, expected: ExpectedWidth, *, told: bool
+) -> tuple[str, str, str, str, str]:
+    """A part of the split; ``told`` where what its width rests on is its own."""
+    notes = [expected.assumption if told else "", expected.why or ""]
     rarer = "-" if expected.rarer is None else str(expected.rarer)
-    return name, str(labelled), rarer, "-" if expected.width is None else f"{expected.width:.2g}", expected.why or ""
+    return (
+        name,
+        str(labelled),
+        rarer,
+        "-" if expected.width is None else f"{expected.width:.2g}",
+        "; ".join(filter(None, notes)),
+    )
 
 
 def metric_lines(metrics: Mapping[str, Any]) -> list[str]:

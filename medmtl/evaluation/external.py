@@ -22,7 +22,9 @@ from medmtl.tasks.base import Task
 logger = logging.getLogger(__name__)
 
 EXTERNAL_SPLIT = "all"
-EXTERNAL_NOTE = "external validation: no patient and no image is also in the run's own cohort"
+EXTERNAL_NOTE = (
+    "external validation: no patient's id and no image, by its bytes or voxels, is also in the run's own cohort"
+)
 SHOWN = 3  # overlapping patients that an error names
 REMEDY = (
     "remove them (or rename ids that stand for other persons), or pass --allow-overlap, which marks the result as "

@@ -29,8 +29,10 @@ MEANINGS = {
     "hd95_mm": "95th percentile of the distance between the surfaces, of the two directions the larger",
     "nsd": "share of both surfaces that lies within the tolerance of the other one",
     "volume_error_ml": "mean of predicted − reference, above 0 where predictions are too large",
-    "lesion_f1": "2 x lesions found / (reference lesions + predicted ones), found at an overlap (IoU) above 0.1",
-    "lesion_sensitivity": "share of the reference lesions that are found, at an overlap (IoU) above 0.1",
+    "lesion_f1": "mean over cases of 2 x lesions found / (reference lesions + predicted ones), found at an overlap "
+    "(IoU) above 0.1",
+    "lesion_sensitivity": "mean over cases of the share of the case's lesions that are found, at an overlap (IoU) "
+    "above 0.1",
     "lesion_false_positives": "predicted lesions per case that are none of the reference",
     "ap": "average precision where a box is right that overlaps a lesion (IoU) by this many per cent",
     "mae": "mean absolute difference of predicted and observed",
@@ -48,8 +50,9 @@ MEANINGS = {
     "r2": "1 − squared error / squared distance of the observed values from their mean; 0 is no better than that mean",
     "spearman": "correlation of the ranks, from −1 to 1",
     "c_index": "share of pairs whose order in time is known that the risk orders rightly (Harrell); 0.5 is chance",
-    "c_index_uno": "the same, weighted so that it does not depend on who was censored when: each pair counts by the "
-    "square of its earlier case's censoring_weight",
+    "c_index_uno": "the same over pairs whose earlier case had its event by the horizon, and while a tenth of the "
+    "cases were followed, weighted so that it does not depend on who was censored when: each pair counts by the square "
+    "of its earlier case's censoring_weight",
     "brier_integrated": "squared error of the predicted survival curve, mean over time; 0 is perfect",
     "bias": "mean of predicted − observed",
     "loa_lower": "lower 95 % limit of agreement, bias − 1.96 standard deviations of the differences",

@@ -168,5 +168,6 @@ def fold_number(fold: int | str) -> int:
 def _members(splits: Splits, fold: int | str, split: str) -> tuple[str, ...]:
     if isinstance(fold, int):
         return splits.folds[fold].val if split == "val" else splits.folds[fold].train
-    everybody = splits.folds[0]
-    return (*everybody.train, *everybody.val) if split == "train" else ()
+    # a file of folds need not name every case in each of them
+    everybody = dict.fromkeys(case_id for one in splits.folds for case_id in (*one.train, *one.val))
+    return tuple(everybody) if split == "train" else ()

@@ -35,6 +35,7 @@ from medmtl.metrics.intervals import (
 
 METHOD = "u-statistic-logit"
 NOTHING_TO_RANK = "no fold holds two cases of which one is known to have had the event first"
+NOTHING_COUNTS = "no event counts by its weight: all came after the horizon, or when fewer than a tenth were followed"
 NOBODY_LATER = "no fold holds both an event by then and a case without one until then"
 
 Later = Callable[[int, IntArray], BoolArray]
@@ -102,7 +103,8 @@ def uno_c(
     few = TOO_FEW_PATIENTS if len(np.unique(patient_N)) < MINIMUM else None
     if few is None and len(np.unique(patient_N[first_N > 0])) < MINIMUM:
         few = TOO_FEW_EVENTS
-    return _concordance(risk_N, first_N, later, fold_N, patient_N, few, NOTHING_TO_RANK)
+    nothing = NOTHING_COUNTS if event_N.any() and not first_N.any() else NOTHING_TO_RANK
+    return _concordance(risk_N, first_N, later, fold_N, patient_N, few, nothing)
 
 
 def auc_at(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +96,13 @@ def test_what_is_counted_stands_above_it() -> None:
     headings = [line.splitlines()[0].split("  ") for line in expectation_lines(shown) if line.startswith("scored on")]
     assert [heading[2] for heading in headings] == ["patients with the event", "patients of the rarer class"]
     assert {heading[1] for heading in headings} == {"cases labelled"}
+
+
+def test_what_a_width_rests_on_stands_in_its_row_where_it_is_not_that_of_all() -> None:
+    widths = {name: replace(auc_width([(20, 20)]), assumption=f"of {name}") for name in "ab"}
+    one = Expectation("findings", "multilabel", (Part("fold 0", 40, widths["a"]), Part("fold 1", 40, widths["a"])))
+    two = replace(one, parts=(one.parts[0], Part("fold 1", 40, widths["b"])))
+    alike, apart = ("\n".join(expectation_lines([expected])).splitlines() for expected in (one, two))
+    assert alike[0].endswith("interval of auc of a") and not alike[2].endswith("of a")
+    assert apart[0].endswith("interval of auc")
+    assert [line[-4:] for line in apart if line.startswith("fold")] == ["of a", "of b"]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -181,7 +182,10 @@ class Run:
         return {"fold": self.fold}
 
     def load_splits(self) -> Splits:
-        return Splits((Fold(("a", "b"), ("c", "d")), Fold(("c", "d"), ("a", "b"))), ("t",), ())
+        return Splits((Fold(("a", "b"), ("c", "d")), Fold(("c", "d"), ("a", "b", "e"))), ("t",), ())
+
+    def load_plan(self) -> Any:
+        return SimpleNamespace(case_view=None)
 
 
 @pytest.mark.parametrize(
@@ -190,14 +194,14 @@ class Run:
         ((0, 1), "val", {0: "ab", 1: "d"}),
         ((1,), "train", {1: "d"}),
         ((0, 1), "test", {0: "abd"}),  # all models answer together, under the first one's number
-        (("none",), "test", {0: "abd"}),
+        (("none",), "test", {0: "abde"}),  # also who is in some folds alone
     ],
 )
 def test_a_site_is_learned_from_the_labelled_cases_that_the_models_were_trained_on(
     folds: tuple[int | str, ...], split: str, trained: dict[int, str]
 ) -> None:
-    cases = [Case(name, name, f"at {name}", 2, {}) for name in "abcdt"]
-    targets = {name: f"truth of {name}" for name in "abdt"}
+    cases = [Case(name, name, f"at {name}", 2, {}) for name in "abcdet"]
+    targets = {name: f"truth of {name}" for name in "abdet"}
     runs = cast("list[RunFolder]", [Run(fold) for fold in folds])
     expected = {fold: [(f"at {name}", targets[name]) for name in names] for fold, names in trained.items()}
     assert learned_by(runs, split, cases, {"grade": targets}) == {"grade": expected}

@@ -92,6 +92,12 @@ def test_events_of_weight_zero_are_left_out_as_earlier_cases() -> None:
     assert uno_c(time_N, event_N, risk_N, cut_N).value == pytest.approx(float(expected), abs=1e-6)
 
 
+def test_where_no_event_has_a_weight_that_is_why() -> None:
+    time_N, event_N = np.array([400.0, 500.0, 900.0]), np.array([True, True, False])
+    found = uno_c(time_N, event_N, np.zeros(3), np.zeros(3))
+    assert found.value is None and found.why is not None and found.why.startswith("no event counts by its weight")
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_value_and_interval_by_brute_force_over_folds_and_patients(seed: int) -> None:
     time_N, event_N, risk_N = follow_up(seed, 90)
