@@ -68,7 +68,8 @@ def check_cohort(
         if look.fingerprint is not None:
             fingerprints[case.case_id] = look.fingerprint
     if to_learn:
-        check_voxel_labels(tasks, truths, refused_targets(cohort, tasks, truths), fingerprints, splits, findings)
+        refused = refused_targets(cohort, tasks, truths)
+        check_voxel_labels(tasks, truths, refused, {c.case_id: c for c in cohort.cases}, fingerprints, splits, findings)
     check_population(cohort, config, tasks, seen, findings)
     return Checked(cohort, findings, truths, fingerprints, hashes, splits, voxels)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 from medmtl.checking.targets import is_labelled
+from medmtl.data.case import Case
 from medmtl.data.cohort import Cohort
 from medmtl.data.finding import Findings
 from medmtl.data.fingerprint import Fingerprint
@@ -74,11 +75,15 @@ def check_voxel_labels(
     tasks: Mapping[str, Task],
     truths: Truths,
     refused: Set[str],
+    cases: Mapping[str, Case],
     fingerprints: Mapping[str, Fingerprint],
     splits: Splits | None,
     findings: Findings,
 ) -> None:
-    """Every declared label is drawn in every training part, and maps vary; not judged while a file is refused."""
+    """Every declared label is drawn, and every region known, in every training part, and maps vary.
+
+    A task is not judged while a file of it is refused.
+    """
     for name, task in tasks.items():
         if isinstance(task, MapTask):
             known = [f.map_quantiles[name] for f in fingerprints.values() if name in f.map_quantiles]
@@ -100,6 +105,12 @@ def check_voxel_labels(
             if absent:
                 fix = "drop the label, or change the split"
                 found, expected = f"{where} {absent}", "every label in every training part"
+                findings.reject("B106", key=f"tasks.{name}", found=found, expected=expected, fix=fix)
+                break
+            unknown = [task.untaught(cases[case_id]) for case_id in ids & labelled]
+            if unknown and (never := frozenset.intersection(*unknown)):
+                found, fix = f"{where} {', '.join(sorted(never))}", "set train: labels, or change the split"
+                expected = "a case in every training part of which all labels of the region were annotated"
                 findings.reject("B106", key=f"tasks.{name}", found=found, expected=expected, fix=fix)
                 break
 

@@ -56,6 +56,7 @@ class StepDataset(Dataset[Batch]):
         augmentation: what may be drawn; None gives the cases centred and as they are.
         sensitive: task -> what would change its label; a sample that was changed so is not labelled for it.
         covariates: the clinical covariates that a task reads, as learned.
+        teaches: voxel task -> whether a case with its mask is labelled; all are for a task without an entry.
         notes: voxel task -> what adds to a target what else the case's row says of it; not in the cache, which is by
             content of the files.
     """
@@ -75,6 +76,7 @@ class StepDataset(Dataset[Batch]):
     augmentation: Augmentation | None
     sensitive: Mapping[str, Collection[str]] = field(default_factory=dict)
     covariates: Sequence[Covariate] = ()
+    teaches: Mapping[str, Callable[[Case], bool]] = field(default_factory=dict)
     notes: Mapping[str, Noting] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -167,7 +169,7 @@ class StepDataset(Dataset[Batch]):
 
     def _is_labelled(self, name: str, case: Case, prepared: Prepared) -> bool:
         if name in self.voxel:
-            return name in prepared.labels
+            return name in prepared.labels and (name not in self.teaches or self.teaches[name](case))
         return case.case_id in self.truths[name] and self.view.shows(prepared)
 
     def _counts(self, name: str, label: npt.NDArray[Any]) -> bool:

@@ -66,8 +66,8 @@ def pooling_plan(
     that thick slices are not pooled before the in-plane axes have caught up. Its kernel is 1 until then, and 3 from
     then on. An axis that would be halved alone must keep 6 voxels: a further stage, with twice the channels, is not
     worth a last halving of one axis. After Isensee et al. 2021, https://doi.org/10.1038/s41592-020-01008-z, and the
-    code of nnU-Net v2 (``get_pool_and_conv_props``). It deviates in one point: halves are not rounded up, so that 31
-    voxels are halved twice and not three times.
+    code of nnU-Net v2 (``get_pool_and_conv_props``). It deviates in two points: halves are not rounded up, so that 31
+    voxels are halved twice and not three times, and the deepest stage's kernel follows the same rule as the others'.
 
     Args:
         shape: voxels per axis.

@@ -59,7 +59,7 @@ class LabelTask(VoxelTask):
     """A task whose answer is a label per voxel: integers, of which none lies between two others.
 
     By default every label of every labelled case was annotated. A kind that knows better overrides
-    ``annotated_column``, ``unannotated``, ``noted`` and ``known_scores``.
+    ``annotated_column``, ``unannotated``, ``untaught``, ``noted`` and ``known_scores``.
     """
 
     @property
@@ -120,6 +120,13 @@ class LabelTask(VoxelTask):
 
         Raises:
             CellError: if the cell that says so is not valid.
+        """
+        return frozenset()
+
+    def untaught(self, case: Case) -> frozenset[str]:
+        """Those of the :attr:`parts` of which a labelled case teaches nothing, because of labels nobody looked for.
+
+        A case that teaches none of them is not labelled in training. By default each teaches all.
         """
         return frozenset()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from medmtl.config import Config
@@ -42,11 +43,11 @@ def make_views(
         run: whose cache is read.
         config, plan, tasks: of the run.
         cases: to draw from.
-        truths: task -> case id -> target; those that no view shows are left out.
+        truths: task -> case id -> target; those that no view shows, or that teach nothing, are left out.
         augment: whether they are drawn and augmented as in training; otherwise each comes once, as it is.
         ranks: the processes that train; of each joint batch this one gets its own samples.
     """
-    truths = shown_labels(plan, cases, truths)
+    truths = {name: _taught(tasks[name], cases, found) for name, found in shown_labels(plan, cases, truths).items()}
 
     def make(view: View, preparation: Preparation, batch: int, seeing: Sequence[str]) -> StepDataset:
         cache = open_cache(config, run.path, preparation)
@@ -73,6 +74,7 @@ def make_views(
             # what is done to the image changes nothing for a task that does not read it
             sensitive={name: tasks[name].sensitive_to for name in seeing if tasks[name].reads_image},
             covariates=plan.covariates,
+            teaches={name: partial(_teaches, task) for name in seeing if isinstance(task := tasks[name], LabelTask)},
             notes={name: task.noted for name in seeing if isinstance(task := tasks[name], LabelTask)},
         )
 
@@ -84,6 +86,16 @@ def make_views(
         view = View(second.kind, second.shape, second.tiles, second.around, ignored)
         views.append(make(view, second.preparation, second.batch, second.tasks))
     return StepViews(views)
+
+
+def _teaches(task: LabelTask, case: Case) -> bool:
+    return len(task.untaught(case)) < task.parts
+
+
+def _taught(task: Task, cases: Sequence[Case], truths: Mapping[str, Any]) -> dict[str, Any]:
+    """The labels of a task without those of cases that teach it nothing."""
+    empty = {case.case_id for case in cases if isinstance(task, LabelTask) and not _teaches(task, case)}
+    return {case_id: target for case_id, target in truths.items() if case_id not in empty}
 
 
 def _augmentation(config: Config, preparation: Preparation) -> Augmentation:

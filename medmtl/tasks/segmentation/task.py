@@ -148,6 +148,11 @@ class Segmentation(LabelTask):
         table[values] = np.arange(1, len(values) + 1)
         return torch.from_numpy(np.take(table, np.asarray(truth)))
 
+    def untaught(self, case: Case) -> frozenset[str]:
+        """With ``train: regions`` those of which a label is unknown; labels teach the background, whoever is known."""
+        hidden = self.unannotated(case) if self.options.train == "regions" else frozenset()
+        return frozenset(name for name, labels in self.options.regions.items() if not hidden.isdisjoint(labels))
+
     def noted(self, target: torch.Tensor, case: Case) -> torch.Tensor:
         """With a note of the labels that nobody looked for; see :mod:`medmtl.tasks.segmentation.annotation`."""
         hidden = self.unannotated(case)

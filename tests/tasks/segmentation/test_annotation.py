@@ -202,6 +202,15 @@ def test_a_region_is_trained_where_all_of_its_labels_were_annotated() -> None:
     assert trained == ["tumour", "bright"]
 
 
+@pytest.mark.parametrize(
+    ("cell", "unknown"),
+    [(None, ""), ("core hot", "whole"), ("oedema hot", "whole tumour"), ("oedema core", "whole tumour bright")],
+)
+def test_regions_that_a_case_does_not_teach(cell: str | None, unknown: str) -> None:
+    assert task(train="regions").untaught(drawn(cell)) == set(unknown.split())
+    assert not task().untaught(drawn(cell))
+
+
 def test_what_was_not_annotated_is_not_scored_and_enters_no_mean() -> None:
     made = task()
     truth = label_arrays(1)[0]

@@ -13,6 +13,7 @@ from medmtl import config as configuration
 from medmtl.run_folder import RunFolder
 from medmtl.tasks.segmentation.annotation import without_note
 from medmtl.training.session import open_session
+from medmtl.training.start import make_ready, start_run
 from tests.checking.cohort_folder import Folder, mask
 from tests.conftest import TINY
 
@@ -84,3 +85,43 @@ def test_another_cohorts_own_column_says_what_was_annotated_there(tmp_path: Path
     written = next((run / "evaluation").glob("*/metrics.json"))
     metrics = json.loads(written.read_text())["tasks"]["organ"]["metrics"]
     assert (metrics["dice/rim"]["n"], metrics["dice/core"]["n"]) == (6, 8)
+
+
+def as_regions(folder: Folder) -> Folder:
+    regions = "annotated: drawn, train: regions, regions: {whole: [rim, core], inner: [core]}}"
+    folder.config = folder.config.replace("annotated: drawn}", regions)
+    return folder
+
+
+def test_a_case_of_which_no_region_is_known_is_not_labelled(tmp_path: Path) -> None:
+    ready = make_ready(configuration.load(half_regions(tmp_path / "cohort"), TINY))
+    session = open_session(start_run(ready, tmp_path / "run", 0, "cpu"))
+    (view,) = session.training.views
+    known = {f"case{index}" for index in range(4)}
+    drawn = {case.case_id for case in view.cases}
+    assert view.truths["organ"].keys() & drawn == known & drawn
+    present: dict[str, bool] = {}
+    for dataset in (session.training, session.validation):
+        assert dataset is not None
+        for step in range(len(dataset)):
+            (batch,) = dataset[step].views.values()
+            present |= dict(zip(batch.case_ids, batch.present["organ"].tolist(), strict=True))
+    assert present == {f"case{index}": f"case{index}" in known for index in range(8)}
+
+
+def half_regions(path: Path) -> Path:
+    folder = as_regions(half_annotated(path))
+    folder.write()
+    return folder.path / "config.yaml"
+
+
+@pytest.mark.covers("B106")
+def test_a_region_that_no_case_knows_in_whole_cannot_be_learned(tmp_path: Path) -> None:
+    folder = as_regions(half_annotated(tmp_path / "cohort"))
+    for index, row in enumerate(folder.rows):
+        row["drawn"] = "rim" if index % 4 < 2 else "core"
+        folder.save(f"organ_{index}", mask(1 if index % 4 < 2 else 2, place=index))
+    folder.write()
+    (found,) = [finding for finding in folder.check().findings if finding.severity == "reject"]
+    assert (found.code, found.key, found.found) == ("B106", "tasks.organ", "no case holds whole")
+    assert found.fix is not None and found.fix.startswith("set train: labels")
