@@ -67,7 +67,7 @@ class Config(Section):
     views: ViewsSection = ViewsSection()
     plan: PlanSection = PlanSection()
     split: SplitSection = SplitSection()
-    training: TrainingSection
+    training: Annotated[TrainingSection, Rule("", "write training: {minutes: 30}, or {steps: 5000}")]
     cache: CacheSection = CacheSection()
     inference: InferenceSection = InferenceSection()
     init: InitSection | None = None
@@ -112,6 +112,7 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
     data = document.data
     _anchor_paths(data, path.absolute().parent.resolve())
     lines = dict(document.lines)
+    _refuse_other_tasks(data.get("tasks"), overrides or {})
     for key, value in (overrides or {}).items():
         _override(data, key, value)
         place = tuple(key.split("."))
@@ -132,6 +133,17 @@ def _refuse_no_keys(overrides: object) -> None:
             f"overrides are a mapping of dotted keys to values, such as {{'training.lr': 1e-3}}; found {found}",
             code="B164",
         )
+
+
+def _refuse_other_tasks(tasks: Any, overrides: Mapping[str, Any]) -> None:
+    """Refuse options of a task that is in neither the file nor made by its ``kind``: its name is mistyped."""
+    for key in overrides:
+        first, *rest = key.split(".")
+        if first != "tasks" or len(rest) < 2 or not isinstance(tasks, dict) or rest[0] in tasks:
+            continue
+        if not {f"tasks.{rest[0]}", f"tasks.{rest[0]}.kind"} & overrides.keys():
+            hint = did_you_mean(rest[0], tasks) or f"known: {', '.join(map(str, tasks))}"
+            raise ConfigError(f"no task is called {rest[0]!r}; {hint}", key=key, code="B164")
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -63,6 +63,16 @@ PLAIN = {
     "bool_type": "true or false is expected",
     "bool_parsing": "true or false is expected",
 }
+# how a value looks of which keys, or entries, are expected
+EXAMPLES = {
+    "tasks": "{tumour: {kind: segmentation, ...}}",
+    "channels": "{t1: image_t1}",
+    "labels": "{core: 1, oedema: 2}",
+    "regions": "{whole: [core, oedema]}",
+    "init": "{run: runs/other}",
+    "flips": "[x, y]",
+}
+HAVE_PARTS = ("dict_type", "model_type", "model_attributes_type", "tuple_type", "list_type")
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,7 @@ class Rule:
     """Metadata of a field: the rule of the catalogue that a bad or missing value breaks, where it is a special one.
 
     Attributes:
-        code: its id.
+        code: its id; empty for the usual one.
         fix: what to do where the key is missing.
     """
 
@@ -167,7 +177,7 @@ def _fault(
     named = any(item["type"] in ("literal_error", "union_tag_invalid") for item in items)
     rule = _rule(model, place)
     if kind == "missing":
-        code = rule.code if rule else "B132"
+        code = rule.code if rule and rule.code else "B132"
         fix = f"; {rule.fix}" if rule and rule.fix else ""
         return ConfigError(f"this key is missing{fix}", key=key, line=line, code=code)
     if kind == "extra_forbidden":
@@ -175,13 +185,19 @@ def _fault(
         return ConfigError(f"unknown key; {hint}", key=key, line=line, code="B132")
     texts = [_plain(item) for item in items]
     text = " or ".join(map(_sentence, dict.fromkeys(texts)))
-    code = rule.code if rule else "B137" if named else _usual_code(kind, (*path, *place))
+    if place and place[-1] in EXAMPLES and any(item["type"] in HAVE_PARTS for item in items):
+        text += f", such as {EXAMPLES[str(place[-1])]}"
+    if place[-2:-1] == ("labels",) and isinstance(items[0].get("input"), list):
+        text += "; what has several values is one of the regions, such as {whole: [core, oedema]}"
+    code = rule.code if rule and rule.code else "B137" if named else _usual_code(kind, (*path, *place))
     return ConfigError(f"{text}{_found(items[0].get('input'), kind)}", key=key, line=line, code=code)
 
 
 def _plain(item: Mapping[str, Any]) -> str:
     if item.get("ctx", {}).get("pattern") == NAME_PATTERN:
         return "a name is a small letter and then small letters, digits and _, such as liver_2"
+    if item["type"] == "union_tag_not_found":
+        return f"a mapping with {item['ctx']['discriminator']} is expected"
     return PLAIN.get(item["type"]) or str(item["msg"])
 
 

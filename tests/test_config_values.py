@@ -189,3 +189,34 @@ def test_a_hostile_file_imports_and_runs_nothing(tmp_path: Path) -> None:
     assert codes == ["B135", "B137", "B136", "B136", "B136", "B136", "B136", "B137"]
     assert seen == []
     assert not (tmp_path / "stray").exists()
+
+
+LABELS = "labels: {lv: 1, rv: 2}"
+TRAINING = "training:\n  steps: 10\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (LABELS, "labels: [lv]", "tasks.heart.labels: keys and values are expected, such as {core: 1, oedema: 2}"),
+        (LABELS, "labels: {lv: [3, 4]}", "what has several values is one of the regions, such as {whole: ["),
+        ("{ed: image_ed}", "[image_ed]", "keys and values are expected, such as {t1: image_t1}"),
+        (TRAINING, f"init: runs/other\n{TRAINING}", "init: keys and values are expected, such as {run: runs/other}"),
+        (TRAINING, f"augmentation: {{flips: x}}\n{TRAINING}", "a list is expected, such as [x, y]"),
+        (TRAINING, "", "training: this key is missing; write training: {minutes: 30}, or {steps: 5000}"),
+    ],
+)
+def test_what_is_expected_is_shown(tmp_path: Path, old: str, new: str, words: str) -> None:
+    assert words in str(refusal(tmp_path, old, new))
+
+
+@pytest.mark.covers("B164")
+def test_options_of_a_task_that_is_not_there_name_the_nearest(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(MINIMAL)
+    with pytest.raises(
+        ConfigError, match=r"^\[B164\] tasks.haert.loss: no task is called 'haert'; did you mean 'heart'"
+    ):
+        configuration.load(path, {"tasks.haert.loss": "tversky"})
+    other = {"tasks.other.column": "other", "tasks.other.kind": "regression"}
+    assert list(configuration.load(path, other).tasks) == ["heart", "other"]

@@ -15,7 +15,13 @@ import numpy.typing as npt
 from medmtl.checking.grids import NO_SHIFT
 from medmtl.checking.opening import Opening
 from medmtl.data.finding import Findings
-from medmtl.data.geometry import SAME_GRID_VOXELS, canonical_grid, corner_shift_mm, corner_shift_voxels
+from medmtl.data.geometry import (
+    SAME_GRID_VOXELS,
+    canonical_grid,
+    corner_shift_mm,
+    corner_shift_voxels,
+    orientation,
+)
 from medmtl.data.volume import Grid, Volume
 from medmtl.tasks.base import CellError
 from medmtl.tasks.voxel import LabelTask
@@ -79,7 +85,13 @@ def check_label_grid(label: Grid, grid: Grid, findings: Findings, where: Mapping
     if shift >= SAME_GRID_VOXELS:
         found = f"{shift:.2f} voxels or {corner_shift_mm(label, grid):.3g} mm apart"
         expected = f"corners less than {SAME_GRID_VOXELS} voxels from the image's"
-        findings.reject("B096", **where, found=found, expected=expected, fix="resample the label to the image's grid")
+        fix = "resample the label to the image's grid"
+        own, image = canonical_grid(label), canonical_grid(grid)
+        if own.shape == image.shape and corner_shift_voxels(own, image) < SAME_GRID_VOXELS:
+            # the voxels coincide, and only the array begins at another corner
+            found, expected = f"array axes {orientation(label)}", f"{orientation(grid)}, as the image's"
+            fix = "save the label with the image's axes; its place is right, and no voxel need be resampled"
+        findings.reject("B096", **where, found=found, expected=expected, fix=fix)
         return False
     if shift > NO_SHIFT:
         findings.fixed("B096", **where, found=f"corners {shift:.3f} voxels apart", fix="the image's grid is used")

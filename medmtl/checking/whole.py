@@ -43,12 +43,12 @@ def check_labels(
             )
             fix = f"kept; they {serve} this task"
             findings.warn("B094" if task.voxel else "B116", key=key, found=found, fix=fix)
+        if name in refused:
+            continue
         for doubt in task.doubts(labelled):
             row = None if doubt.case_id is None else row_of[doubt.case_id]
             where: dict[str, Any] = {"case": doubt.case_id, "row": row, "column": doubt.column, "key": key}
             findings.warn(doubt.code, **where, found=doubt.found, expected=doubt.expected, fix=doubt.fix)
-        if name in refused:
-            continue
         if not labelled:
             fix = "fill or rename the column"
             findings.reject("B116", key=key, found="no labelled case", expected="labels", fix=fix)

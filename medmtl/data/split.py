@@ -169,7 +169,7 @@ def from_column(cases: Sequence[Case], labels: Labels | None = None, *, column: 
         if case.split in parts:
             parts[case.split].append(case)
         else:
-            guess = nearest(case.split or "", parts)
+            guess = "val" if (case.split or "").strip().lower() == "validation" else nearest(case.split or "", parts)
             findings.reject(
                 "B023",
                 case=case.case_id,

@@ -28,7 +28,7 @@ TABLES = (".csv", ".tsv")  # endings of tables
 
 _OTHER_ENCODINGS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _FOREIGN = {
-    b"PK\x03\x04": "a zip archive, as .xlsx and .ods files are",
+    b"PK\x03\x04": "a zip archive, such as .xlsx or .ods",
     b"\xd0\xcf\x11\xe0": "an old Excel or Word file",
     b"\x1f\x8b": "a gzip stream",
     b"BZh": "a bzip2 stream",

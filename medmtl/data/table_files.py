@@ -107,7 +107,12 @@ class TableFiles:
         twin = self._twin(written) if error.errno == errno.ENOENT else None
         if twin is not None:
             return twin
-        return FileFault(code, f"{found} (errno {error.errno})", expected, _CORRECT)
+        fix = _CORRECT
+        if "\\" in written:
+            fix = "write / between folders"
+        elif "~" in Path(written).parts:
+            fix = "write the whole path: ~ stands for no folder here"
+        return FileFault(code, f"{found} (errno {error.errno})", expected, fix)
 
     def _twin(self, written: str) -> FileFault | None:
         """The fault of a file that exists under another spelling, or None."""

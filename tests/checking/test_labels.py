@@ -62,6 +62,18 @@ def test_a_shifted_mask_is_told_in_voxels_and_millimetres(tmp_path: Path) -> Non
     assert scans.only().found == "1.50 voxels or 3 mm apart"
 
 
+@pytest.mark.covers("B096")
+def test_a_mask_in_place_with_other_axes_is_not_told_to_be_apart(tmp_path: Path) -> None:
+    scans = Scans(tmp_path, masks=True)
+    grid = moved(0.0)
+    mirrored = grid @ np.array([[-1, 0, 0, LABELS.shape[0] - 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    scans.mask(2, LABELS[::-1], mirrored)
+
+    finding = scans.only()
+    assert (finding.severity, finding.found, finding.expected) == ("reject", "array axes PSL", "ASL, as the image's")
+    assert "no voxel need be resampled" in (finding.fix or "")
+
+
 @pytest.mark.covers("B101")
 def test_a_map_that_does_not_fit_the_cohort_is_one_finding_with_the_map_to_paste(tmp_path: Path) -> None:
     scans = Scans(tmp_path, masks=True)

@@ -236,7 +236,7 @@ def test_b029_a_table_over_the_limit(folder: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("content", "kind"),
     [
-        (b"PK\x03\x04\x14\x00\x06\x00[Content_Types].xml", "zip archive, as .xlsx"),
+        (b"PK\x03\x04\x14\x00\x06\x00[Content_Types].xml", "zip archive, such as .xlsx"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "Excel"),
         (gzip.compress(HEADER.encode()), "gzip"),
         (b"\n <!DOCTYPE html><html><body><table>", "HTML"),

@@ -161,7 +161,7 @@ def _shape(path: Path, header: Nifti1Header, label: bool) -> tuple[tuple[int, in
     if len(sizes) < 3 or min(sizes) == 1:
         fix = "leave the case out"
         raise ImageError(path, "B075", found=f"shape {full}", expected="two voxels or more on three axes", fix=fix)
-    notes = (("B073", f"shape {full} read as {tuple(sizes)}"),) if len(full) > 3 else ()
+    notes = (("B073", f"shape {full}, read as 3D"),) if len(full) > 3 else ()
     return (sizes[0], sizes[1], sizes[2]), notes
 
 

@@ -25,9 +25,10 @@ class RegressionOptions(PooledOptions):
             95 % interval; see :func:`medmtl.losses.beta_nll.beta_nll_loss`. The latter can be zero or negative, which
             some weightings refuse.
         huber_delta: of ``loss: huber``; residual, in interquartile ranges, from which the loss grows linearly.
-        derived_from: the value is a function of masks of other tasks, as a mapping with ``measure`` (see
-            :mod:`medmtl.tasks.regression.derived`). What the *predicted* masks give is then scored beside the head. A
-            bare task name means the volume of its whole foreground, for the units mm3 and ml.
+        derived_from: the value is a function of masks of other tasks: ``TASK`` or ``TASK/LABEL`` for a volume in mm3 or
+            ml, ``{measure: volume, of: [TASK/LABEL, ...]}``, ``{measure: fraction, part: TASK/LABEL, whole: TASK}`` or
+            ``{measure: ejection_fraction, diastole: TASK/LABEL, systole: TASK/LABEL}``; a task alone means its whole
+            foreground. What the *predicted* masks give is then scored beside the head.
     """
 
     column: str

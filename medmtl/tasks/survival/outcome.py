@@ -48,7 +48,7 @@ def _time(cell: str, column: str, max_time: float | None) -> float:
     if value is None:
         if is_localised_number(cell.strip()):
             code, fix = "B006", "write a decimal point, and nothing between thousands"
-        elif is_missing_word(cell, for_number=True):
+        elif is_missing_word(cell):
             code, fix = "B116", MISSING_FIX
         raise CellError(code, column=column, found=cell, expected=expected, fix=fix)
     if value <= 0:
@@ -67,4 +67,6 @@ def _event(cell: str, column: str) -> bool:
     expected, fix = "1 for the event, 0 for the end of follow-up without it", "write 0 or 1"
     if is_missing_word(cell):
         raise CellError("B116", column=column, found=cell, expected=expected, fix=MISSING_FIX)
+    if value == 2.0:
+        fix = "write 0 or 1; where 1 is the end of follow-up and 2 the event, write 0 for every 1 and 1 for every 2"
     raise CellError("B124", column=column, found=cell, expected=expected, fix=fix)

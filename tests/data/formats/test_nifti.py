@@ -111,7 +111,7 @@ def test_b073_last_axis_of_one_is_squeezed_and_noted(tmp_path: Path) -> None:
     volume = read_image(saved(tmp_path, content_of(VOXELS[..., None])))
 
     np.testing.assert_array_equal(volume.array, VOXELS)
-    assert volume.notes == (("B073", "shape (4, 5, 6, 1) read as (4, 5, 6)"),)
+    assert volume.notes == (("B073", "shape (4, 5, 6, 1), read as 3D"),)
 
 
 @pytest.mark.covers("B065")

@@ -27,10 +27,11 @@ def test_times_and_events_are_read() -> None:
     [
         *(
             pytest.param(time, "1", "B123", "days", marks=pytest.mark.covers("B123"))
-            for time in ("0", "-3", "nan", "inf", "alive", "2024-01-31", "31.01.2024", "12 days", "3;4", " 3", "")
+            for time in ("0", "-3", "inf", "alive", "2024-01-31", "31.01.2024", "12 days", "3;4", " 3", "")
         ),
         pytest.param("2,5", "1", "B006", "days", marks=pytest.mark.covers("B006")),
         pytest.param("?", "1", "B116", "days", marks=pytest.mark.covers("B116")),
+        pytest.param("nan", "nan", "B116", "days", marks=pytest.mark.covers("B116")),
         pytest.param("3", "n/a", "B116", "died", marks=pytest.mark.covers("B116")),
         *(
             pytest.param("3", event, "B124", "died", marks=pytest.mark.covers("B124"))
@@ -48,3 +49,4 @@ def test_anything_else_is_refused(time: str | None, event: str | None, code: str
     assert caught.value.found == ((time if column == "days" else event) or "")
     assert caught.value.expected
     assert caught.value.fix
+    assert ("write 0 for every 1" in caught.value.fix) is (event == "2")
