@@ -12,6 +12,7 @@ from medmtl.checking.box_tables import check_box_tables
 from medmtl.checking.channels import check_channels
 from medmtl.checking.checked import Checked
 from medmtl.checking.covariates import check_covariates
+from medmtl.checking.derived import check_derived
 from medmtl.checking.division import check_parts, divide, places
 from medmtl.checking.duplicates import Duplicates
 from medmtl.checking.files import Seen, look_at
@@ -70,6 +71,7 @@ def check_cohort(
     if to_learn:
         refused = refused_targets(cohort, tasks, truths)
         check_voxel_labels(tasks, truths, refused, {c.case_id: c for c in cohort.cases}, fingerprints, splits, findings)
+    check_derived(tasks, truths, fingerprints, findings)
     check_population(cohort, config, tasks, seen, findings)
     return Checked(cohort, findings, truths, fingerprints, hashes, splits, voxels)
 

@@ -155,12 +155,22 @@ def derive(
         labels: of :func:`resolve_structures`.
         masks: task -> mask.
     """
+    return derived_value(derivation, unit, labels, lambda task, values: _volume_mm3(masks[task], values))
+
+
+def derived_value(
+    derivation: Derivation,
+    unit: str | None,
+    labels: Mapping[str, Sequence[int]],
+    volume_mm3: Callable[[str, Collection[int]], float],
+) -> float | None:
+    """As :func:`derive`, where ``volume_mm3`` says the volume of some label values of a task together."""
 
     def mm3(structures: Sequence[str]) -> float:
         values: dict[str, set[int]] = {}
         for structure in structures:
             values.setdefault(structure.partition("/")[0], set()).update(labels[structure])
-        return sum((_volume_mm3(masks[task], held) for task, held in values.items()), 0.0)
+        return sum((volume_mm3(task, held) for task, held in values.items()), 0.0)
 
     value = derivation.compute(mm3)
     return None if value is None else value * derivation.factor(unit)
