@@ -53,7 +53,7 @@ def check(
             raise
         if json_file is not None:
             write_json(json_file, [finding.to_json() for finding in found.findings])
-    refused = any(strict or finding.severity == "reject" for finding in found.findings)
+    refused = any(finding.severity == "reject" or (strict and not finding.counts_missing) for finding in found.findings)
     closing = verdict(found.findings, refused=refused, headers=headers)
     lines = [*finding_lines(found.findings, found.label_files), *label_lines(found.labels)]
     answer("\n".join([*lines, *expectation_lines(found.expectations), closing]))

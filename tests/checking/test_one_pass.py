@@ -319,8 +319,16 @@ def test_the_command_has_the_exit_code_of_its_findings(folder: Folder, capsys: p
     folder.rows[2]["size"] = ""
     folder.write()
     assert main(words) == 0
-    assert main([*words, "--strict"]) == 2
+    assert main([*words, "--strict"]) == 0  # a missing label is no fault
     assert "B116 warn: 1" in capsys.readouterr().out
+    for row in folder.rows:
+        row["notes"] = "1"
+    folder.write()
+    assert main(words) == 0
+    assert main([*words, "--strict"]) == 2
+    assert "B014 warn: 1" in capsys.readouterr().out
+    for row in folder.rows:
+        del row["notes"]
     folder.rows[2]["size"] = "2,5"
     folder.write()
     assert main(words) == 2
