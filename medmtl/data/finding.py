@@ -46,7 +46,7 @@ class Finding:
     @property
     def counts_missing(self) -> bool:
         """Whether it only says of how many cases a task has no label, which is no fault."""
-        of_a_task = self.row is None and (self.key or "").startswith("tasks.")
+        of_a_task = self.row is None and self.column is None and (self.key or "").startswith("tasks.")
         return of_a_task and self.severity == "warn" and self.code in ("B094", "B116")
 
     def to_json(self) -> dict[str, Any]:
