@@ -20,41 +20,53 @@ if sys.platform != "win32":
 
 LOCK_NAME = ".lock"
 POLL_SECONDS = 0.05
+TRIES = 1000  # to get a file that is still there; each but the last lost a race against somebody who removed it
 
 
 class FolderLock:
     """An exclusive lock on a folder, for one ``with`` block: ``with FolderLock(folder): ...``.
 
-    The kernel's ``flock`` decides and frees it when the process dies, however it dies. The host and process id that the
-    lock file holds meanwhile are only for the message; the file stays, empty, because removing it would let two
-    processes hold two locks.
+    The kernel's ``flock`` decides and frees it when the process dies, however it dies. The host and process id in the
+    lock file are only for the message.
 
     Args:
         folder: an existing folder; the lock is its file ``.lock``.
+        leaves: whether the file stays there afterwards. Who removed it while another process waited for it would let
+            two processes hold two locks; so whoever gets one looks whether it still is the file of that name.
 
     Raises:
         BusyRunError: on entry, when another process has it; the message names the host and the process id.
         MachineError: on entry, when the file system or platform has no such locks.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, leaves: bool = True) -> None:
         self.path = Path(folder) / LOCK_NAME
+        self._leaves = leaves
         self._descriptor = -1
 
     def __enter__(self) -> FolderLock:
         if sys.platform == "win32":
             raise MachineError("a folder cannot be locked on Windows; train on Linux")
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o600)
+        for _ in range(TRIES):
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o600)
+            try:
+                self._lock(descriptor)
+                if self._leaves or self._is_there(descriptor):
+                    os.ftruncate(descriptor, 0)
+                    os.write(descriptor, f"{socket.gethostname()} {os.getpid()}\n".encode())
+                    self._descriptor = descriptor
+                    _held.add(self)
+                    return self
+            finally:
+                if self._descriptor == -1:
+                    os.close(descriptor)
+        raise MachineError(f"{self.path.parent} is on a file system that does not tell whether two files are one")
+
+    def _is_there(self, descriptor: int) -> bool:
         try:
-            self._lock(descriptor)
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"{socket.gethostname()} {os.getpid()}\n".encode())
-        except BaseException:
-            os.close(descriptor)
-            raise
-        self._descriptor = descriptor
-        _held.add(self)
-        return self
+            return os.path.samestat(os.fstat(descriptor), os.lstat(self.path))
+        except FileNotFoundError:
+            return False
 
     def _lock(self, descriptor: int) -> None:
         folder = self.path.parent
@@ -74,8 +86,9 @@ class FolderLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):  # so that equal work leaves equal files
-            os.ftruncate(self._descriptor, 0)
+        if not self._leaves:
+            with suppress(OSError):
+                os.unlink(self.path)
         self._release()
 
     def _release(self) -> None:
@@ -100,7 +113,8 @@ if hasattr(os, "register_at_fork"):
 def output_lock(out: Path, folders: Iterable[Path], *, patience: float = 0.0) -> Iterator[None]:
     """Hold a folder of results against other processes, and remove what a killed one left half-written.
 
-    Where the platform or the file system has no locks the work is done without one.
+    Nothing of the lock stays in the folder. Where the platform or the file system has no locks the work is done without
+    one.
 
     Args:
         out: an existing folder.
@@ -112,7 +126,7 @@ def output_lock(out: Path, folders: Iterable[Path], *, patience: float = 0.0) ->
     """
     with ExitStack() as held:
         try:
-            _enter(held, FolderLock(out), time.monotonic() + patience)
+            _enter(held, FolderLock(out, leaves=False), time.monotonic() + patience)
         except MachineError:
             pass
         else:

@@ -9,6 +9,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,6 @@ def test_a_lock_is_exclusive_and_names_its_holder(tmp_path: Path) -> None:
             pass
         with pytest.raises(BusyRunError), FolderLock(tmp_path):
             pass
-    assert (tmp_path / ".lock").read_bytes() == b""
     with FolderLock(tmp_path):
         pass
 
@@ -97,7 +98,24 @@ def test_a_folder_of_results_is_waited_for_as_long_as_asked(tmp_path: Path) -> N
         waiting = threading.Thread(target=_hold, args=[tmp_path])
         waiting.start()
     waiting.join(60)
-    assert (tmp_path / "written").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["written"]
+
+
+def test_a_lock_whose_file_its_holder_removes_is_taken_by_one_after_the_other(tmp_path: Path) -> None:
+    """As many threads as rows: each reads, waits and writes, so that two at once would lose a row."""
+    rows = tmp_path / "rows"
+    rows.write_text("")
+
+    def add(number: int) -> None:
+        with output_lock(tmp_path, [], patience=60):
+            before = rows.read_text()
+            time.sleep(0.01)
+            rows.write_text(f"{before}{number} ")
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(add, range(32)))
+    assert sorted(map(int, rows.read_text().split())) == list(range(32))
+    assert [path.name for path in tmp_path.iterdir()] == ["rows"]
 
 
 def _hold(folder: Path) -> None:
@@ -115,4 +133,17 @@ def test_what_a_killed_process_left_in_a_folder_of_results_goes(tmp_path: Path) 
     (masks / "a.nii.gz").touch()
     with output_lock(tmp_path / "out", [masks, tmp_path / "out" / "maps", tmp_path / "out" / "boxes"]):
         assert [entry.name for entry in masks.iterdir()] == ["a.nii.gz"]
+        assert (tmp_path / "out" / ".lock").is_file()
     assert [entry.name for entry in elsewhere.iterdir()] == [".tmp-0123456789abcdef"]
+    assert not (tmp_path / "out" / ".lock").exists()
+
+
+def test_where_files_cannot_be_told_apart_results_are_written_without_a_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os.path, "samestat", lambda one, other: False)
+    monkeypatch.setattr(folder_lock, "TRIES", 3)
+    with pytest.raises(MachineError, match="whether two files are one"), FolderLock(tmp_path, leaves=False):
+        pass
+    with FolderLock(tmp_path), output_lock(tmp_path / "..", []):
+        pass
