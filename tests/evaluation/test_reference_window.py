@@ -75,7 +75,7 @@ SOUND = cast(Any, SimpleNamespace(findings=[]))
 class Predictor:
     unfinished = ()
 
-    def __init__(self, runs: object, device: str) -> None:
+    def __init__(self, runs: object, device: str, *, to_first: bool) -> None:
         pass
 
     def predict(self, case: Case, *, with_reference: bool) -> None:
