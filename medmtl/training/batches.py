@@ -51,12 +51,11 @@ def make_views(
 
     def make(view: View, preparation: Preparation, batch: int, seeing: Sequence[str]) -> StepDataset:
         cache = open_cache(config, run.path, preparation)
-        order: Order = AsListed(len(cases))
-        if augment:
-            order = _order(config, batch, {name: tasks[name] for name in seeing}, cases, truths)
-            if view.kind == "case" and config.training.sampling == "even":
-                shapes = _own_shapes(cases, cache, view, plan.network.divisor)
-                order = ShapeOrder(order, shapes, batch, config.training.seed)
+        learning = {name: tasks[name] for name in seeing}
+        order: Order = _order(config, batch, learning, cases, truths) if augment else AsListed(len(cases))
+        if augment and view.kind == "case" and config.training.sampling == "even":
+            shapes = _own_shapes(cases, cache, view, plan.network.divisor)
+            order = ShapeOrder(order, shapes, batch, config.training.seed)
         return StepDataset(
             cases=cases,
             cache=cache,
