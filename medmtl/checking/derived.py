@@ -34,8 +34,10 @@ def check_derived(
     for name, task in tasks.items():
         if not isinstance(task, Regression) or (derivation := task.options.derivation) is None:
             continue
+        sources = {structure.partition("/")[0] for structure in derivation.structures()}
+        if not sources <= tasks.keys():  # of another cohort only the tasks in common are read
+            continue
         labels = resolve_structures(derivation.structures(), tasks)
-        sources = {structure.partition("/")[0] for structure in labels}
         if any(isinstance(mask := tasks[source], LabelTask) and mask.annotated_column for source in sources):
             continue
         ratios = []

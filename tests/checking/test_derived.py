@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from medmtl.build import build_tasks
+from medmtl.checking import check_cohort
 from medmtl.errors import ConfigError
 from tests.checking.cohort_folder import Folder
 
@@ -55,3 +57,12 @@ def test_a_structure_that_is_not_there_is_a_fault_of_the_configuration(tmp_path:
     with pytest.raises(ConfigError, match="lid"):
         folder.write()
         folder.check()
+
+
+def test_a_mask_that_is_not_read_of_another_cohort_is_not_asked_for(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.config = folder.config.replace(SIZE, "column: size, unit: ml, derived_from: organ")
+    config = folder.write()
+    tasks = build_tasks(config)
+    del tasks["organ"]
+    check_cohort(config, tasks, to_learn=False).refuse()
